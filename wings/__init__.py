@@ -1,0 +1,1 @@
+"""Wings: learners that let any decoder LLM see without forgetting its language."""

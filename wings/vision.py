@@ -1,0 +1,230 @@
+"""The vision tower: any open_clip or timm image encoder, down to the patch features that are read."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from open_clip.convert import convert_state_dict
+from open_clip.factory import load_state_dict
+from open_clip.model import _build_vision_tower, resize_pos_embed
+from open_clip.timm_model import TimmModel
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from .errors import WingsError
+from .vision_config import TowerSource, canonical_config
+
+# open_clip asks for the width of the head, which is pruned before anyone sees it.
+_HEAD_WIDTH = 8
+
+
+class VisionTower(nn.Module):
+    """A frozen image encoder that ends at one block's patch features (no class or register tokens).
+
+    Args:
+        vision_config: what `wings.vision_config.canonical_config` takes; the weights are random.
+
+    Attributes:
+        config: the canonical dict, which rebuilds this architecture and preprocessing offline.
+        hidden_size: width of a patch feature.
+        image_seq_length: patch features per image, after pooling.
+
+    Raises:
+        WingsError: a config that no tower can have.
+    """
+
+    def __init__(self, vision_config: Mapping) -> None:
+        super().__init__()
+        self.config = canonical_config(vision_config)
+        self.visual, self._block = _build(self.config)
+        self.requires_grad_(False)
+        super().train(False)
+        self.image_seq_length, self.hidden_size = self._measure()
+
+    @classmethod
+    def from_pretrained(cls, vision: str | Mapping) -> "VisionTower":
+        """The tower with its weights.
+
+        Args:
+            vision: "hf-hub:ORG/NAME", "local-dir:PATH" (a folder with open_clip_config.json and weights),
+                open_clip's "MODEL/TAG", or "MODEL" (random weights, with a warning); or a dict of the config's
+                keys, whose `model_name` may be any of these and whose `vision_cfg` has random weights unless it says
+                `timm_model_pretrained`.
+
+        Raises:
+            WingsError: a name that is not known or reached, or weights that do not fit (which).
+        """
+        if isinstance(vision, str):
+            vision = {"model_name": vision}
+        if "model_name" not in vision:
+            tower = cls(vision)
+            if vision["vision_cfg"].get("timm_model_pretrained"):
+                tower.visual, _ = _build(tower.config, pretrained=True)
+                tower.requires_grad_(False)
+                tower.train()
+            return tower
+        weights = TowerSource.parse(vision["model_name"]).weights()
+        tower = cls(vision)
+        if weights is None:
+            warnings.warn(
+                f"{vision['model_name']} names an architecture without weights, so the vision "
+                "tower is random; give 'MODEL/TAG' for trained ones",
+                stacklevel=2,
+            )
+        else:
+            tower._load(weights)
+        return tower
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, to which pixels are cast."""
+        return next(self.parameters()).dtype
+
+    def train(self, mode: bool = True) -> "VisionTower":
+        """Stays in evaluation mode, whatever `mode` says: the tower is frozen."""
+        return super().train(False)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Patch features in reading order.
+
+        Args:
+            pixel_values: [N, 3, height, width], normalised, any floating type.
+
+        Returns:
+            [N, image_seq_length, hidden_size] in the tower's type.
+
+        Raises:
+            WingsError: images of another shape than the tower's.
+        """
+        size = self.config["image_size"]
+        wanted = [3, size, size] if isinstance(size, int) else [3, *size]
+        if list(pixel_values.shape[1:]) != wanted or pixel_values.ndim != 4:
+            raise WingsError(
+                f"pixel_values are {list(pixel_values.shape)} where the vision tower takes "
+                f"{['N', *wanted]}; prepare images with the processor of this model"
+            )
+        # Channels first, which hierarchical timm trunks give too, and which keeps the grid to pool.
+        features = self.visual.forward_intermediates(
+            pixel_values.to(self.dtype),
+            indices=[self._block],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NCHW",
+        )["image_intermediates"][0]
+        if self.config["pool"] > 1:
+            features = F.avg_pool2d(features, self.config["pool"], ceil_mode=True)
+        return features.flatten(2).transpose(1, 2)
+
+    def reset_buffers(self) -> None:
+        """Computes the buffers that no checkpoint holds (rotary tables, relative positions) anew, in place.
+
+        Needed after the tower was built on the meta device and its weights were loaded.
+        """
+        lost = [name for name, _ in self.named_buffers() if name not in self.state_dict()]
+        if not lost:
+            return
+        device = next(self.parameters()).device
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            fresh = dict(VisionTower(self.config).named_buffers())
+        for name in lost:
+            owner, _, leaf = name.rpartition(".")
+            module = self.get_submodule(owner)
+            module.register_buffer(
+                leaf, fresh[name].to(device, module.get_buffer(leaf).dtype), persistent=False
+            )
+
+    def _measure(self) -> tuple[int, int]:
+        """(features per image, their width), found by a forward that computes nothing."""
+        tensors = {
+            name: torch.empty_like(tensor, device="meta")
+            for name, tensor in chain(self.named_parameters(), self.named_buffers())
+        }
+        size = self.config["image_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        pixels = torch.empty(1, 3, height, width, device="meta")
+        try:
+            with torch.no_grad():
+                features = functional_call(self, tensors, (pixels,))
+        except (AssertionError, RuntimeError, AttributeError) as error:
+            raise WingsError(
+                f"the vision tower {_name(self.config)} gives no patch features for images of "
+                f"{height} x {width}: {error}"
+            ) from error
+        return features.shape[1], features.shape[2]
+
+    def _load(self, path: Path) -> None:
+        holder = SimpleNamespace(visual=self.visual)
+        state = convert_state_dict(holder, load_state_dict(str(path)))
+        if any(name.startswith("visual.") for name in state):
+            state = {name: value for name, value in state.items() if name.startswith("visual.")}
+        else:
+            state = {f"visual.{name}": value for name, value in state.items()}
+        wanted = self.state_dict()
+        if isinstance(self.visual, TimmModel):
+            _resample_positions(state, wanted, self.visual)
+        else:
+            resize_pos_embed(state, holder)
+        missing = [name for name in wanted if name not in state]
+        wrong = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
+        if missing or wrong:
+            what = "lacks" if missing else "has in another shape"
+            names = missing or wrong
+            raise WingsError(
+                f"{path} {what} {len(names)} of the {len(wanted)} tensors of {_name(self.config)}, "
+                f"{names[0].removeprefix('visual.')} first; give the weights of this architecture"
+            )
+        # Blocks and heads behind the selected layer are in the file and not in the tower.
+        self.load_state_dict({name: state[name] for name in wanted})
+
+
+def _name(config: dict) -> str:
+    cfg = config["vision_cfg"]
+    return cfg.get("timm_model_name") or f"ViT of width {cfg.get('width', 768)}"
+
+
+def _build(config: dict, pretrained: bool = False) -> tuple[nn.Module, int]:
+    """open_clip's image encoder cut behind the selected block, and that block's number."""
+    cfg = dict(config["vision_cfg"])
+    size = cfg["image_size"]
+    cfg["image_size"] = (size, size) if isinstance(size, int) else tuple(size)
+    if "timm_model_name" in cfg:
+        cfg |= {"timm_pool": "", "timm_proj": "none", "timm_model_pretrained": pretrained}
+    try:
+        visual = _build_vision_tower(_HEAD_WIDTH, cfg, quick_gelu=config["quick_gelu"])
+        if isinstance(visual, TimmModel):
+            visual.set_input_size(cfg["image_size"])
+    except (AssertionError, RuntimeError, TypeError, ValueError, OSError) as error:
+        raise WingsError(f"no vision tower can be built from {cfg}: {error}") from error
+    trunk = visual.trunk if isinstance(visual, TimmModel) else visual
+    try:
+        (block,) = trunk.prune_intermediate_layers(
+            [config["select_layer"]], prune_norm=True, prune_head=True
+        )
+    except AssertionError as error:
+        raise WingsError(
+            f"select_layer {config['select_layer']} is not a layer of {_name(config)}: {error}"
+        ) from error
+    except (AttributeError, NotImplementedError) as error:
+        raise WingsError(
+            f"{_name(config)} cannot give the features of a layer: {error}; take another trunk"
+        ) from error
+    return visual, block
+
+
+def _resample_positions(state: dict, wanted: dict, visual: TimmModel) -> None:
+    """Fits position embeddings of another image size, as open_clip does for its own towers."""
+    name = "visual.trunk.pos_embed"
+    if name not in wanted or name not in state:
+        return
+    old, new = state[name], wanted[name]
+    if old.ndim != 3 or new.ndim != 3 or old.shape == new.shape or old.shape[2] != new.shape[2]:
+        return
+    grid = visual.trunk.patch_embed.grid_size
+    prefix = new.shape[1] - math.prod(grid)
+    state[name] = resample_abs_pos_embed(old, new_size=grid, num_prefix_tokens=prefix)

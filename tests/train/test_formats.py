@@ -1,0 +1,121 @@
+"""Formats: every spelling of a conversation becomes the same messages."""
+
+from pathlib import Path
+
+import pytest
+
+from wings.errors import WingsError
+from wings.train.formats import to_messages
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def image(path):
+    return {"type": "image", "image": Path("pics") / path}
+
+
+EXPECTED = [
+    {"role": "user", "content": [image("a.png"), text("What is it?")]},
+    {"role": "assistant", "content": [text("A cat.")]},
+    {"role": "user", "content": [text("And "), image("b.png"), text("?")]},
+    {"role": "assistant", "content": [text("A dog.")]},
+]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "id": "1",
+            "image": ["a.png", "b.png"],
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat is it?"},
+                {"from": "gpt", "value": "A cat."},
+                {"from": "human", "value": "And <image>?"},
+                {"from": "gpt", "value": "A dog."},
+            ],
+        },
+        {
+            "images": ["a.png", {"bytes": None, "path": "b.png"}],
+            "messages": [
+                {"role": "user", "content": "<image>\nWhat is it?"},
+                {"role": "assistant", "content": "A cat."},
+                {"role": "user", "content": [text("And "), {"type": "image"}, text("?")]},
+                {"role": "assistant", "content": [text("A dog.")]},
+            ],
+        },
+        {
+            "messages": [
+                # Arrow fills the keys that only other parts have with None.
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": "a.png", "text": None},
+                        {"type": "text", "image": None, "text": "What is it?"},
+                    ],
+                },
+                {"role": "assistant", "content": "A cat."},
+                {
+                    "role": "user",
+                    "content": [text("And "), {"type": "image", "path": "b.png"}, text("?")],
+                },
+                {"role": "assistant", "content": "A dog."},
+            ]
+        },
+    ],
+)
+def test_all_formats_give_the_same_messages(record):
+    assert to_messages(record, "pics") == EXPECTED
+
+
+def test_a_record_without_image_and_with_system_turn():
+    record = {
+        "conversations": [
+            {"from": "system", "value": "Be brief."},
+            {"from": "human", "value": "1+1?"},
+            {"from": "gpt", "value": "2"},
+        ]
+    }
+    messages = to_messages(record, "pics")
+    assert [m["role"] for m in messages] == ["system", "user", "assistant"]
+    assert messages[1]["content"] == [text("1+1?")]
+
+
+def test_bytes_and_absolute_paths_pass_through():
+    turns = [
+        {"role": "user", "content": "<image><image>"},
+        {"role": "assistant", "content": "Two."},
+    ]
+    messages = to_messages({"images": [{"bytes": b"abc"}, "/x/y.png"], "messages": turns}, "pics")
+    assert [p["image"] for p in messages[0]["content"]] == [b"abc", Path("/x/y.png")]
+
+
+def talk(*pairs, **more):
+    return {"conversations": [{"from": who, "value": words} for who, words in pairs], **more}
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"text": "hi"}, "neither 'conversations' nor 'messages'"),
+        (talk(), "empty"),
+        ({"conversations": "hello"}, "not a list"),
+        (talk(("human", "hi")), "no answer"),
+        (talk(("gpt", "hi"), ("human", "hi")), "take turns"),
+        (talk(("human", "a"), ("human", "b"), ("gpt", "c")), "user, user, assistant"),
+        (talk(("human", "a"), ("gpt", "  ")), "an answer is empty"),
+        (talk(("humam", "a"), ("gpt", "b")), "did you mean 'human'"),
+        (talk(("human", "<image>a"), ("gpt", "b")), "1 image placeholders for 0 images"),
+        (talk(("human", "a"), ("gpt", "b"), image="a.png"), "0 image placeholders for 1 images"),
+        (talk(("human", "<image>"), ("gpt", "b"), image=["a", "b"]), "1 image placeholders for 2"),
+        (talk(("human", "<image>"), ("gpt", "b"), image=[7]), "not as a path or bytes"),
+        ({"conversations": [{"from": "human", "value": None}]}, "needs 'from' and a text 'value'"),
+        ({"messages": [{"role": "user", "content": None}]}, "needs 'role' and 'content'"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a text or an image"),
+    ],
+)
+def test_odd_records_are_refused(record, words):
+    with pytest.raises(WingsError, match=words):
+        to_messages(record, "pics")

@@ -1,0 +1,102 @@
+"""What a recipe may not say: every value is checked before any work is done."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedConfig
+
+from wings.config import WingsConfig
+from wings.errors import WingsError, nearest
+
+if TYPE_CHECKING:
+    from wings.train.recipe import Recipe
+
+# The paper's rates (projector and language model); it gives none for the learners and the router,
+# which follow the projector here.
+RATES: dict[str, dict[str, float]] = {
+    "align": {"projector": 1e-3, "image_learners": 1e-3},
+    "instruct": {
+        "projector": 1e-5,
+        "image_learners": 1e-5,
+        "text_learners": 1e-5,
+        "router": 1e-5,
+        "language_model": 2e-6,
+    },
+}
+
+_POSITIVE = (
+    "max_length", "epochs", "batch_size", "max_grad_norm", "log_every", "keep",
+    "steps", "device_batch_size", "save_every",
+)  # fmt: skip
+_NOT_NEGATIVE = ("weight_decay", "workers", "seed")
+
+# Fields of the configuration that the model and the processor set themselves.
+_DERIVED = {
+    "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
+}  # fmt: skip
+
+
+def check(recipe: "Recipe") -> None:
+    """Raise a `WingsError` that names the key of the first bad value."""
+    _check_stage(recipe)
+    _check_numbers(recipe)
+    _check_wings(recipe.stage, recipe.wings)
+    _check_rates(recipe)
+
+
+def _check_stage(recipe: "Recipe") -> None:
+    if recipe.stage not in RATES:
+        close = nearest(str(recipe.stage), RATES)
+        raise WingsError(f"stage: {recipe.stage!r} is not one of {', '.join(RATES)}{close}.")
+    if recipe.model and recipe.start:
+        raise WingsError("model and start are both given; start goes on, model begins: keep one.")
+    if recipe.stage == "align" and recipe.freeze_llm is False:
+        raise WingsError("freeze_llm: stage align never trains the LLM; use stage instruct.")
+    if not recipe.data:
+        raise WingsError("data is empty: list at least one file of records.")
+
+
+def _check_numbers(recipe: "Recipe") -> None:
+    values: dict[str, Any] = {name: vars(recipe)[name] for name in _POSITIVE}
+    for n, source in enumerate(recipe.data):
+        values |= {f"data.{n}.weight": source.weight, f"data.{n}.limit": source.limit}
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise WingsError(f"{name}: {value} must be larger than 0.")
+    for name in _NOT_NEGATIVE:
+        if vars(recipe)[name] < 0:
+            raise WingsError(f"{name}: {vars(recipe)[name]} must not be negative.")
+    if not 0 <= recipe.warmup < 1:
+        raise WingsError(f"warmup: {recipe.warmup} is not a share of the steps, 0 to 1.")
+    small, whole = recipe.device_batch_size, recipe.batch_size
+    if small and whole % small:
+        raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
+
+
+def _check_wings(stage: str, wings: dict[str, Any]) -> None:
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
+    known = {field.name for field in dataclasses.fields(WingsConfig)} - inherited
+    for name in wings:
+        if name not in known:
+            raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
+    if stage == "align" and wings.get("router") is not None:
+        raise WingsError("wings.router: stage align has no router; name it in stage instruct.")
+    if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
+        raise WingsError("wings.learners: stage align knows [image], or [] for a plain projector.")
+
+
+def _check_rates(recipe: "Recipe") -> None:
+    for group, rate in recipe.rates.items():
+        why = None
+        if group == "vision_tower":
+            why = "the vision tower is frozen in both stages"
+        elif group not in RATES["instruct"]:
+            why = f"no such group{nearest(group, RATES['instruct'])}"
+        elif group not in RATES[recipe.stage]:
+            why = f"stage {recipe.stage} does not train this group; remove the rate"
+        elif group == "language_model" and recipe.freeze_llm:
+            why = "freeze_llm is on; remove the rate"
+        elif not rate > 0:
+            why = f"{rate} must be larger than 0"
+        if why:
+            raise WingsError(f"rates.{group}: {why}.")

@@ -1,0 +1,114 @@
+"""The data of a run: all records of a recipe as one map-style dataset of encoded conversations."""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch.utils.data import Dataset
+
+from wings.errors import WingsError
+from wings.train.formats import Message, to_messages
+from wings.train.recipe import Source
+from wings.train.records import Records
+
+if TYPE_CHECKING:
+    from wings.processor import WingsProcessor
+
+# So many unusable records in a row mean a wrong folder, not a broken file; the run stops instead of
+# reading on for hours.
+ROW_OF_BAD_RECORDS = 100
+
+
+class Conversations(Dataset):
+    """Every record of the sources in order, encoded on demand.
+
+    Item `n` is what `processor.encode` gives (`input_ids`, `labels` [T], `pixel_values` [k, 3, H,
+    W] where there are images) and, where records were skipped, `skipped`: a list of `(number,
+    sentence)`.
+
+    A skipped record is replaced by the next good one of the same file (wrapping round). So item `n`
+    depends on `n` alone: not on the rank, the worker, the epoch or what was read before. Batches
+    keep their size, ranks stay in step, and resume repeats them.
+
+    Raises:
+        WingsError: on access, for a bad record (`stop`) or `ROW_OF_BAD_RECORDS` of them on end
+            (`skip`).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        processor: "WingsProcessor",
+        max_length: int | None = None,
+        on_bad_record: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        self.sources = list(sources)
+        self.records = [Records(source.path) for source in sources]
+        self.processor = processor
+        self.max_length = max_length
+        self.on_bad_record = on_bad_record
+        # Records of each source that count, and where each source begins in the common numbering.
+        self.lengths = [
+            len(records) if source.limit is None else min(source.limit, len(records))
+            for source, records in zip(self.sources, self.records, strict=True)
+        ]
+        self.starts = [0, *itertools.accumulate(self.lengths)]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        source, first = self._find(number)
+        length, start = self.lengths[source], self.starts[source]
+        skipped: list[tuple[int, str]] = []
+        for step in range(min(length, ROW_OF_BAD_RECORDS)):
+            candidate = start + (first + step) % length
+            try:
+                sample = self.encode(candidate)
+            except WingsError as error:
+                if self.on_bad_record == "stop":
+                    raise WingsError(
+                        f"{error} (on_bad_record: skip in the recipe passes over such records)"
+                    ) from None
+                skipped.append((candidate, str(error)))
+                continue
+            return {**sample, "skipped": skipped} if skipped else sample
+        file, why = self.records[source].path, skipped[0][1]
+        raise WingsError(
+            f"{file}: {len(skipped)} records in a row cannot be used, the first because: {why}"
+        )
+
+    def messages(self, number: int) -> list[Message]:
+        """Record `number` as chat messages; a `WingsError` names file and record."""
+        source, inner = self._find(number)
+        record: dict[str, Any] = {}
+        try:
+            record = self.records[source][inner]
+            return to_messages(record, self.sources[source].images)
+        except WingsError as error:
+            raise self._named(source, inner, record, error) from None
+
+    def encode(self, number: int) -> dict[str, Any]:
+        """Record `number` as tensors, without replacement; a `WingsError` names file and record."""
+        messages = self.messages(number)
+        source, inner = self._find(number)
+        try:
+            sample = self.processor.encode(messages, max_length=self.max_length)
+            if not bool((sample["labels"][1:] != -100).any()):
+                raise WingsError("no token of it is trained")
+            return sample
+        except WingsError as error:
+            raise self._named(source, inner, self.records[source][inner], error) from None
+
+    def _find(self, number: int) -> tuple[int, int]:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        source = bisect.bisect_right(self.starts, number) - 1
+        return source, number - self.starts[source]
+
+    def _named(
+        self, source: int, inner: int, record: dict[str, Any], error: WingsError
+    ) -> WingsError:
+        name = f" (id {record['id']!r})" if record.get("id") is not None else ""
+        return WingsError(f"{self.records[source].place(inner)}{name}: {error}")

@@ -1,0 +1,175 @@
+"""The formats people have: one record of any becomes chat messages that carry their images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wings.errors import WingsError, nearest
+
+Message = dict[str, Any]
+
+PLACEHOLDER = "<image>"
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+
+
+def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
+    """One record as chat messages.
+
+    Args:
+        record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}` or
+            `{"messages": [{"role", "content"}], "images": [...]}`, where content is a text or a
+            list of `{"type": "text" | "image"}` parts.
+        images: folder that image paths are relative to.
+
+    Returns:
+        `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
+        "text", "text"}` or `{"type": "image", "image": Path or bytes}`. A text's `<image>` becomes
+        a part when the record has images, and the
+        line break beside it goes: chat templates write image and text without one, and a model
+            should meet
+        the same tokens in training and in use.
+
+    Raises:
+        WingsError: an empty or odd conversation, or images and placeholders that do not match (both
+            counts).
+    """
+    if "conversations" in record:
+        turns = [_llava_turn(turn) for turn in _list(record["conversations"], "conversations")]
+        sources = _sources(
+            record.get("image") if record.get("image") is not None else record.get("images")
+        )
+    elif "messages" in record:
+        turns = [_chat_turn(turn) for turn in _list(record["messages"], "messages")]
+        sources = _sources(record.get("images"))
+    else:
+        raise WingsError(
+            f"neither 'conversations' nor 'messages' among its keys ({', '.join(map(str, record))})"
+        )
+    _check_turns(turns)
+    return _place_images(turns, sources, Path(images).expanduser())
+
+
+def _llava_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
+    if not isinstance(turn, dict) or "from" not in turn or not isinstance(turn.get("value"), str):
+        raise WingsError(
+            f"a turn of 'conversations' needs 'from' and a text 'value', got {str(turn)[:60]}"
+        )
+    return _role(turn["from"]), [{"type": "text", "text": turn["value"]}]
+
+
+def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
+    if not isinstance(turn, dict) or "role" not in turn or turn.get("content") is None:
+        raise WingsError(f"a turn of 'messages' needs 'role' and 'content', got {str(turn)[:60]}")
+    content = turn["content"]
+    if isinstance(content, str):
+        return _role(turn["role"]), [{"type": "text", "text": content}]
+    parts = []
+    for part in _list(content, "content"):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            parts.append({"type": "text", "text": part["text"]})
+        elif kind == "image":
+            # Arrow fills the keys that only other parts have with None.
+            given = [
+                part[key] for key in ("image", "path", "bytes", "url") if part.get(key) is not None
+            ]
+            parts.append({"type": "image", "image": given[0] if given else None})
+        else:
+            raise WingsError(f"a part of 'content' is a text or an image, got {str(part)[:60]}")
+    return _role(turn["role"]), parts
+
+
+def _place_images(
+    turns: list[tuple[str, list[Message]]], sources: list[Any], folder: Path
+) -> list[Message]:
+    open_parts = [
+        p for _, parts in turns for p in parts if p["type"] == "image" and p["image"] is None
+    ]
+    written = sum(
+        p["text"].count(PLACEHOLDER) for _, parts in turns for p in parts if p["type"] == "text"
+    )
+    if len(open_parts) + written != len(sources):
+        raise WingsError(
+            f"{len(open_parts) + written} image placeholders for {len(sources)} images"
+        )
+    waiting = iter(sources)
+    messages = []
+    for role, parts in turns:
+        content = []
+        for part in parts:
+            if part["type"] == "text":
+                content += _split(part["text"], waiting, folder)
+            else:
+                source = next(waiting) if part["image"] is None else part["image"]
+                content.append({"type": "image", "image": _locate(source, folder)})
+        messages.append({"role": role, "content": content})
+    return messages
+
+
+def _split(text: str, waiting: Iterator[Any], folder: Path) -> list[Message]:
+    if PLACEHOLDER not in text:
+        return [{"type": "text", "text": text}]
+    parts: list[Message] = []
+    pieces = text.split(PLACEHOLDER)
+    for n, piece in enumerate(pieces):
+        piece = piece.removeprefix("\n") if n > 0 else piece
+        piece = piece.removesuffix("\n") if n < len(pieces) - 1 else piece
+        if piece:
+            parts.append({"type": "text", "text": piece})
+        if n < len(pieces) - 1:
+            parts.append({"type": "image", "image": _locate(next(waiting), folder)})
+    return parts
+
+
+def _sources(value: Any) -> list[Any]:
+    """A path, bytes, `{"bytes", "path"}` as Hugging Face writes it, or a list of those."""
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _locate(source: Any, folder: Path) -> Path | bytes:
+    if isinstance(source, dict):
+        source = source["bytes"] if source.get("bytes") is not None else source.get("path")
+    if isinstance(source, bytes):
+        return source
+    if not isinstance(source, str) or not source:
+        raise WingsError(f"an image is given as {str(source)[:40]!r}, not as a path or bytes")
+    return folder / source
+
+
+def _check_turns(turns: list[tuple[str, list[Message]]]) -> None:
+    roles = [role for role, _ in turns]
+    if not roles:
+        raise WingsError("the conversation is empty")
+    talk = roles[1:] if roles[0] == "system" else roles
+    if "assistant" not in talk:
+        raise WingsError("the conversation has no answer to train on")
+    if any(role != ("user", "assistant")[n % 2] for n, role in enumerate(talk)):
+        raise WingsError(
+            f"user and assistant must take turns, user first, but the turns are {', '.join(roles)}"
+        )
+    for role, parts in turns:
+        if role == "assistant" and not any(
+            p["type"] == "image" or p["text"].strip() for p in parts
+        ):
+            raise WingsError("an answer is empty")
+
+
+def _role(name: Any) -> str:
+    if name not in _SPEAKERS:
+        close = nearest(str(name), _SPEAKERS)
+        raise WingsError(f"no speaker is called {name!r}{close}; known: {', '.join(_SPEAKERS)}")
+    return _SPEAKERS[name]
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise WingsError(f"'{name}' is {type(value).__name__}, not a list")
+    return value

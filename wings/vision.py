@@ -1,4 +1,4 @@
-"""The vision tower: any open_clip or timm image encoder, down to the patch features that are read."""
+"""The vision tower: any open_clip or timm image encoder, cut to the patch features it gives."""
 
 import math
 import warnings
@@ -52,10 +52,10 @@ class VisionTower(nn.Module):
         """The tower with its weights.
 
         Args:
-            vision: "hf-hub:ORG/NAME", "local-dir:PATH" (a folder with open_clip_config.json and weights),
-                open_clip's "MODEL/TAG", or "MODEL" (random weights, with a warning); or a dict of the config's
-                keys, whose `model_name` may be any of these and whose `vision_cfg` has random weights unless it says
-                `timm_model_pretrained`.
+            vision: "hf-hub:ORG/NAME", "local-dir:PATH" (a folder with open_clip_config.json and
+                weights), open_clip's "MODEL/TAG", or "MODEL" (random weights, with a warning); or a
+                dict of the config's keys, whose `model_name` may be any of these and whose
+                `vision_cfg` has random weights unless it says `timm_model_pretrained`.
 
         Raises:
             WingsError: a name that is not known or reached, or weights that do not fit (which).
@@ -122,7 +122,7 @@ class VisionTower(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
     def reset_buffers(self) -> None:
-        """Computes the buffers that no checkpoint holds (rotary tables, relative positions) anew, in place.
+        """Computes anew, in place, the buffers that no checkpoint holds (rotary tables, say).
 
         Needed after the tower was built on the meta device and its weights were loaded.
         """

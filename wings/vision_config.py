@@ -130,12 +130,12 @@ def canonical_config(vision: str | Mapping) -> dict:
     """The one dict that rebuilds a tower's architecture and preprocessing without a network.
 
     Args:
-        vision: "hf-hub:..", "local-dir:..", open_clip "MODEL" or "MODEL/TAG", or a dict of `KEYS` with
-            one of `model_name` (any of those strings) and `vision_cfg` (open_clip's own fields).
+        vision: "hf-hub:..", "local-dir:..", open_clip "MODEL" or "MODEL/TAG", or a dict of `KEYS`
+            with one of `model_name` (any of those strings) and `vision_cfg` (open_clip's fields).
 
     Returns:
-        `vision_cfg`, `quick_gelu`, `select_layer`, `pool`, `image_size` (pixels; int, or [height, width]),
-        `image_mean`, `image_std` (of RGB in 0..1), `interpolation`, `resize_mode`.
+        `vision_cfg`, `quick_gelu`, `select_layer`, `pool`, `image_size` (pixels; int, or [height,
+        width]), `image_mean`, `image_std` (of RGB in 0..1), `interpolation`, `resize_mode`.
 
     Raises:
         WingsError: an unknown key or name, or a value that no tower can have.
@@ -172,7 +172,8 @@ def canonical_config(vision: str | Mapping) -> dict:
 def _without_head(cfg: dict) -> dict:
     if isinstance(cfg.get("layers"), tuple | list):
         raise WingsError(
-            "vision_cfg describes a CLIP ResNet, which has no patch tokens; take a ViT or a timm trunk"
+            "vision_cfg describes a CLIP ResNet, which has no patch tokens; "
+            "take a ViT or a timm trunk"
         )
     if name := cfg.get("timm_model_name"):
         return {"timm_model_name": name, "image_size": cfg["image_size"]}

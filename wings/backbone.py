@@ -1,0 +1,238 @@
+"""`WingsModel`: vision tower, projector and the bare decoder with its wings; no output head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from .cache import WingsCache
+from .config import WingsConfig
+from .context import WingsContext
+from .decoder import grow_wings, refuse_unreached
+from .errors import WingsError
+from .images_in_text import count_images, pending_rows, place
+from .layout import IMAGE, Layout
+from .lorra import LoRRALearner
+from .projector import Projector
+from .router import ModalityRouter, PositionRouter
+from .vision import VisionTower
+
+
+@dataclass
+class WingsOutput(BaseModelOutputWithPast):
+    """`router_weights`: one `[B, T, M]` per block with learners, on request."""
+
+    router_weights: tuple[Tensor, ...] | None = None
+
+
+class WingsPreTrainedModel(PreTrainedModel):
+    """What both models share: configuration, initialisation, what transformers may do with them."""
+
+    config_class = WingsConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ("past_key_values",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: parts draw their own weights when they are made."""
+
+    def initialize_weights(self) -> None:
+        """Draws learners and routers where no checkpoint filled them; then the decoder's own way.
+
+        The decoder's initialisation walks over all of its modules, learners too, so these go first
+        and are marked as done.
+        """
+        for module in self.modules():
+            if isinstance(module, (LoRRALearner, PositionRouter, ModalityRouter)):
+                module.reset_parameters()
+                for part in module.modules():
+                    part._is_hf_initialized = True
+            elif isinstance(module, VisionTower):
+                module.reset_buffers()
+        super().initialize_weights()
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """As in transformers, without `use_reentrant=True`.
+
+        Raises:
+            WingsError: reentrant checkpointing.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise WingsError(
+                "gradient checkpointing with use_reentrant=True would lose the gradients of the "
+                "image features that learners read: leave it out or set it to False."
+            )
+        super().gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+
+
+class WingsModel(WingsPreTrainedModel):
+    """Everything but the output head; `language_model` is the decoder, its keys unchanged."""
+
+    def __init__(
+        self, config: WingsConfig, decoder: PreTrainedModel, tower: VisionTower | None = None
+    ) -> None:
+        super().__init__(config)
+        self.vision_tower = VisionTower(config.vision_config) if tower is None else tower
+        self._settle_images()
+        self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
+        grow_wings(decoder, config)
+        self.language_model = decoder
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the decoder's token embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """`[N, 3, H, W]` -> `[N, image_seq_length, D]`: what takes the place of image tokens."""
+        features = self.vision_tower(pixel_values)
+        return self.projector(features.to(self.projector.first.weight.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        output_router_weights: bool = False,
+        **kwargs: Any,
+    ) -> WingsOutput:
+        """Hidden states `[B, T, D]`; the arguments are those of `WingsForCausalLM.forward`."""
+        config = self.config
+        trained = self.training and torch.is_grad_enabled()
+        if use_cache is None:
+            use_cache = past_key_values is not None or not trained
+        cache = self._cache(past_key_values, use_cache)
+        layout = Layout.read(
+            input_ids == config.image_token_id, attention_mask, position_ids,
+            config.image_seq_length, None if cache is None else cache.layout,
+        )  # fmt: skip
+        self._refuse_positions(layout)
+        embeddings = self._embed(input_ids, layout, pixel_values, cache, use_cache and not trained)
+        sees_images = pixel_values is not None if cache is None else cache.has_images
+        riding = {}
+        if config.learners:
+            riding["wings"] = WingsContext.build(
+                config, layout, embeddings, cache,
+                active=sees_images or not config.text_guard,
+                packed=position_ids is not None and layout.is_packed,
+                with_attentions=output_attentions,
+            )  # fmt: skip
+        out = self.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            position_ids=layout.position.clamp(min=0),
+            past_key_values=cache,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            **riding,
+            **kwargs,
+        )
+        return WingsOutput(
+            last_hidden_state=out.last_hidden_state,
+            past_key_values=cache,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
+            router_weights=self._gates(riding.get("wings"), output_router_weights),
+        )
+
+    def _settle_images(self) -> None:
+        config, tower = self.config, self.vision_tower
+        config.vision_config = tower.config
+        if config.image_seq_length is None:
+            config.image_seq_length = tower.image_seq_length
+        if config.image_seq_length != tower.image_seq_length:
+            raise WingsError(
+                f"image_seq_length is {config.image_seq_length}, but the vision tower gives "
+                f"{tower.image_seq_length} features an image: leave it out."
+            )
+
+    def _cache(self, given: Cache | None, use_cache: bool) -> WingsCache | None:
+        if given is None:
+            return WingsCache(self.config) if use_cache else None
+        if not isinstance(given, WingsCache):
+            raise WingsError(
+                f"past_key_values is a {type(given).__name__}, which cannot hold what the learners "
+                f"need of past tokens: leave it out, or pass wings.WingsCache(model.config)."
+            )
+        return given
+
+    def _refuse_positions(self, layout: Layout) -> None:
+        config = self.config
+        if not config.is_routed or config.router != "position" or not len(layout):
+            return
+        largest = int(layout.position.max())
+        if largest >= config.router_positions:
+            raise WingsError(
+                f"position {largest} lies beyond the {config.router_positions} that the position "
+                f"router knows: build the model with a larger router_positions or router='modality'."
+            )
+
+    def _embed(
+        self,
+        input_ids: Tensor,
+        layout: Layout,
+        pixel_values: Tensor | None,
+        cache: WingsCache | None,
+        may_cut: bool,
+    ) -> Tensor:
+        """Layer-0 embeddings `[B, T, D]`, image features in place; `cache` takes them in."""
+        config = self.config
+        is_image = layout.kind == IMAGE
+        late = None if cache is None else cache.pending
+        waiting = [0] * len(is_image)
+        if late is not None:
+            waiting = (late.layout.kind == IMAGE).sum(1).tolist()
+        images = 0 if pixel_values is None else len(pixel_values)
+        per_image = config.image_seq_length
+        begun = count_images(is_image, images, per_image, waiting, may_cut)
+        # The id of an image token may lie past the table; its embedding is replaced anyway.
+        text_ids = input_ids.masked_fill(input_ids == config.image_token_id, 0)
+        embeddings = self.get_input_embeddings()(text_ids)
+        features = self.image_features(pixel_values) if images else None
+        if features is None and self.training and torch.is_grad_enabled():
+            embeddings = embeddings + self._weightless_image(embeddings)
+        embeddings, left = place(embeddings, is_image, features, begun, cache)
+        if cache is not None:
+            pending = None
+            if left is not None:
+                used = is_image.sum(1).tolist()
+                pending = pending_rows(left, layout, begun, used, per_image, waiting)
+            cache.extend(layout, embeddings, pending)
+            cache.has_images |= images > 0
+        return embeddings
+
+    def _weightless_image(self, embeddings: Tensor) -> Tensor:
+        """Zero, through tower and projector.
+
+        Every process of a distributed run then runs the same parts, and the projector has a
+        gradient, whatever its share of a batch holds.
+        """
+        size = self.vision_tower.config["image_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        blank = embeddings.new_zeros(1, 3, height, width)
+        return self.image_features(blank).sum().to(embeddings.dtype) * 0.0
+
+    def _gates(self, context: WingsContext | None, wanted: bool) -> tuple[Tensor, ...] | None:
+        """What the blocks wrote down, once it is sure that the pass came by all of them."""
+        if context is None:
+            return None
+        layers = self.config.layers_with_learners
+        refuse_unreached(self.language_model, set(layers), context.record.reached)
+        if not wanted or not context.active:
+            return None
+        return tuple(context.record.gates[layer] for layer in layers)

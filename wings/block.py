@@ -1,0 +1,225 @@
+"""Wings of one block: learners and router beside the main attention, added once to its output."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from .config import WingsConfig
+from .context import WingsContext
+from .errors import WingsError
+from .lorra import LoRRALearner
+from .rotary import count_heads
+from .routed_attention import Rule, attention_weights, causal_mask, routed_attention
+from .router import ModalityRouter, PositionRouter, gates
+
+# Names under which transformers finds our attention, by the implementation the decoder would use
+# on its own. They avoid the substrings that transformers looks for in such names.
+IMPLEMENTATIONS = {"sdpa": "wings", "eager": "wings_eager"}
+
+
+class BlockWings(nn.Module):
+    """The learners of one block and, with two of them, the router that weighs them per token."""
+
+    def __init__(self, config: WingsConfig, layer: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        heads = count_heads(width, config.text_config.num_attention_heads)
+        std = width**-0.5 if config.init_std == "scaled" else float(config.init_std)
+        self.layer, self.names = layer, config.learners
+        for name in self.names:
+            self.add_module(name, LoRRALearner(width, config.rank, heads, std))
+        self.router: PositionRouter | ModalityRouter | None = None
+        if config.is_routed and config.router == "position":
+            self.router = PositionRouter(len(self.names), config.router_positions)
+        elif config.is_routed:
+            self.router = ModalityRouter(len(self.names))
+
+    def forward(self, x: Tensor, sums: Tensor | None, context: WingsContext) -> Tensor:
+        """What the learners add to the main attention's output.
+
+        Args:
+            x: the block's normed input, `[B, T, D]`.
+            sums: routed attention's sums for the router, `[B, T, C]`, or None without a router.
+            context: the pass.
+
+        Returns:
+            sum over learners of gate * O, `[B, T, D]`, in x's dtype.
+        """
+        logits = None if self.router is None else self.router(sums, context.queries)
+        weights = gates(logits, context.visible)
+        if context.acts is not None:
+            weights = weights * context.acts[..., None]
+        context.record.gates[self.layer] = weights
+        compressed = None if context.cache is None else self._compress_all(context)
+        parts, last = [], []
+        for index, name in enumerate(self.names):
+            learner, source = self.get_submodule(name), context.sources[name]
+            if source is None:
+                if self.training and torch.is_grad_enabled():
+                    parts.append(learner.nothing().expand(*x.shape[:2], learner.rank))
+                    last.append(learner.b_o)
+                continue
+            rows = source.rows.to(x.dtype)
+            if compressed is None:
+                small = learner.compress(rows)
+            else:
+                small = compressed.gather(
+                    1, source.order[..., None].expand(-1, -1, compressed.shape[-1])
+                ).to(x.dtype)
+            part = learner(x, rows, small, context.rotation, source.rotation, source.visibility)
+            parts.append(part * weights[..., index, None].to(part.dtype))
+            last.append(learner.b_o)
+        if not parts:
+            return torch.zeros_like(x)
+        # One product for all last factors: no [T, D] output of a single learner is ever written.
+        return torch.cat(parts, dim=-1) @ torch.cat(last)
+
+    def _compress_all(self, context: WingsContext) -> Tensor:
+        """`[B, S + P, 2 r]`: what this block keeps of every known row, new rows appended."""
+        cache, size = context.cache, len(context.tokens)
+        kept = cache.compressed_rows(self.layer)
+        have = 0 if kept is None else kept.shape[1]
+        if have < size:
+            kept = cache.keep(self.layer, self._compress(context.rows[:, have:size], context, have))
+        kept = kept.to(context.rows.device)
+        if context.rows.shape[1] > size:
+            kept = torch.cat([kept, self._compress(context.rows[:, size:], context, size)], dim=1)
+        return kept
+
+    def _compress(self, rows: Tensor, context: WingsContext, start: int) -> Tensor:
+        """Rows `start..` by the learner of each row's modality; 0 rows of others."""
+        numbers = None
+        for name in self.names:
+            learner = self.get_submodule(name)
+            own = learner.compress(rows.to(learner.a_k.dtype))
+            if numbers is None:
+                numbers = own
+            else:
+                is_own = context.kinds(start, rows.shape[1], name)
+                numbers = torch.where(is_own[..., None], own, numbers)
+        return numbers
+
+
+class WingsAttentionMixin:
+    """Put before a decoder's attention class: the same module, with `wings` beside its output."""
+
+    wings: BlockWings
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple:
+        """The decoder's own attention, plus the learners' share where a context rides along."""
+        context: WingsContext | None = kwargs.get("wings")
+        if context is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        context = context.to(hidden_states.device)
+        kwargs["wings"] = context
+        main, evidence, *rest = super().forward(hidden_states, *args, **kwargs)
+        context.record.reached.add(self.wings.layer)
+        weights = None
+        if isinstance(evidence, Evidence):
+            weights, evidence = evidence.weights, evidence.sums
+        if context.active:
+            main = main + self.wings(hidden_states, evidence, context).to(main.dtype)
+        return main, weights, *rest
+
+
+class Evidence:
+    """Handed back in place of attention weights: the router's sums and, on request, the weights."""
+
+    def __init__(self, sums: Tensor | None, weights: Tensor | None) -> None:
+        self.sums, self.weights = sums, weights
+
+
+def wings_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    wings: WingsContext | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Evidence | None]:
+    """The attention function of a decoder with wings, for one whose own choice is SDPA.
+
+    Without work for a router it *is* the decoder's own function, to the last bit.
+    """
+    return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, wings, kwargs)
+
+
+def wings_eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    wings: WingsContext | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Evidence | None]:
+    """The same for a decoder that can only use its own eager attention (soft caps, sinks)."""
+    home = next(c for c in type(module).__mro__ if c.__module__ != __name__)
+    own = sys.modules[home.__module__].eager_attention_forward
+    return _attend(own, module, query, key, value, attention_mask, wings, kwargs)
+
+
+def _attend(
+    own: Callable,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    wings: WingsContext | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Any]:
+    has_wings = isinstance(module, WingsAttentionMixin)
+    if wings is not None and wings.packed:
+        mask = packed_mask(mask, query, key, wings)
+    routed = wings is not None and wings.active and has_wings and module.wings.router is not None
+    if not routed and not (wings is not None and wings.with_attentions):
+        output, _ = own(module, query, key, value, mask, **kwargs)
+        return output, None
+    if kwargs.get("position_bias") is not None:
+        raise WingsError(
+            f"{type(module).__name__} adds a bias to its attention scores, which routed attention "
+            f"does not compute: use router=None with this decoder."
+        )
+    rule = Rule(
+        None if mask is None else (mask if mask.dtype == torch.bool else mask == 0),
+        query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"],
+        kwargs.get("softcap"),
+        kwargs.get("s_aux"),
+        kwargs.get("dropout", 0.0),
+    )
+    if rule.mask is not None:
+        rule.mask = rule.mask[..., : key.shape[2]]
+    keys = wings.main_keys(key.shape[2])
+    router = module.wings.router if routed else None
+    columns = router.columns(keys) if routed else key.new_zeros(key.shape[0], key.shape[2], 1)
+    output, sums = routed_attention(query, key, value, columns, rule)
+    weights = None
+    if wings.with_attentions:
+        group = query.shape[1] // key.shape[1]
+        weights = attention_weights(query, key.repeat_interleave(group, 1), rule).to(query.dtype)
+    return output, Evidence(sums if routed else None, weights) if has_wings else weights
+
+
+def packed_mask(mask: Tensor | None, query: Tensor, key: Tensor, wings: WingsContext) -> Tensor:
+    """The decoder's mask, cut at the borders of packed sequences; bool or additive as it came."""
+    own, keys = wings.queries.segment, wings.main_keys(key.shape[2]).segment
+    same = (own[:, :, None] == keys[:, None, :])[:, None]
+    if mask is None:
+        return same & causal_mask(query, key)
+    if mask.dtype == torch.bool:
+        return mask & same
+    return mask.masked_fill(~same, torch.finfo(mask.dtype).min)
+
+
+AttentionInterface.register(IMPLEMENTATIONS["sdpa"], wings_attention)
+AttentionInterface.register(IMPLEMENTATIONS["eager"], wings_eager_attention)
+AttentionMaskInterface.register(IMPLEMENTATIONS["sdpa"], sdpa_mask)
+AttentionMaskInterface.register(IMPLEMENTATIONS["eager"], eager_mask)

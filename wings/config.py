@@ -1,0 +1,157 @@
+"""`WingsConfig`: one language model, one vision tower, and the learners that join them."""
+
+import dataclasses
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .errors import WingsError, nearest
+
+LEARNERS = ("image", "text")
+ROUTERS = ("position", "modality", None)
+PROJECTORS = ("mlp2x_gelu",)
+# Keys that transformers hands to any configuration, beside the fields of its base class.
+WRITTEN_BY_TRANSFORMERS = {
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_experts_implementation_internal",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+
+
+class WingsConfig(PreTrainedConfig):
+    r"""Everything that decides the shape of a Wings model; a bad value is refused here.
+
+    Args:
+        text_config: the decoder's own configuration, as an object or a dict with `model_type`.
+        vision_config: open_clip's fields (`model_name` or `vision_cfg`) plus `select_layer`, `pool`
+            and the preprocessing; see `wings.vision.VisionTower`.
+        rank: r of every low-rank factor.
+        router: `"position"` (the paper's), `"modality"` (blind to length) or None (weight 1 each).
+            A single learner has nothing to be weighed against, so it never has a router.
+        learners: which learners hang beside a block, of `("image", "text")`; `()` for a plain
+            projector model.
+        learner_layers: the blocks that carry learners; None for all.
+        normalize_sources: RMS-normalise the learners' source rows before keys and values.
+        init_std: std of the first factors (truncated normal), or `"scaled"` for D ** -0.5.
+        projector: `"mlp2x_gelu"`, two linear layers with a GELU between.
+        text_guard: learners act only on tokens that can see an image.
+        image_token_id: the id that stands once per image feature; it may lie past the vocabulary.
+        image_seq_length: features per image, after pooling.
+        router_positions: positions that the position router knows.
+    """
+
+    model_type = "wings"
+    sub_configs = {"text_config": AutoConfig}
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | None = None
+    rank: int = 64
+    router: str | None = "position"
+    learners: tuple | list = LEARNERS
+    learner_layers: tuple | list | None = None
+    normalize_sources: bool = False
+    init_std: float | str = 0.02
+    projector: str = "mlp2x_gelu"
+    text_guard: bool = False
+    image_token_id: int | None = None
+    image_seq_length: int | None = None
+    router_positions: int = 4096
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.text_config is None:
+            self.text_config = AutoConfig.for_model("llama")
+        elif isinstance(self.text_config, dict):
+            fields = dict(self.text_config)
+            if "model_type" not in fields:
+                raise WingsError("text_config has no model_type: say which decoder it describes.")
+            self.text_config = AutoConfig.for_model(**fields)
+        if self.vision_config is None:
+            self.vision_config = {"model_name": "ViT-B-32"}
+        self._refuse_unknown(kwargs)
+        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        self.learners = tuple(self.learners)
+        if self.learner_layers is not None:
+            self.learner_layers = tuple(self.learner_layers)
+        if self.image_token_id is None:
+            self.image_token_id = self.text_config.vocab_size
+        self.refuse_bad_values()
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the width of the decoder."""
+        return self.text_config.hidden_size
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether blocks hold a router: more than one learner, and a router asked for."""
+        return self.router is not None and len(self.learners) > 1
+
+    @property
+    def layers_with_learners(self) -> tuple[int, ...]:
+        """Indices of the blocks that carry learners, in order."""
+        if not self.learners:
+            return ()
+        if self.learner_layers is None:
+            return tuple(range(self.text_config.num_hidden_layers))
+        return tuple(sorted(self.learner_layers))
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        own = {field.name for field in dataclasses.fields(type(self))}
+        theirs = set(PreTrainedConfig().to_dict()) | WRITTEN_BY_TRANSFORMERS
+        for name in kwargs:
+            if name not in own | theirs:
+                raise WingsError(
+                    f"WingsConfig has no field '{name}'{nearest(name, own)}; remove or rename it."
+                )
+
+    def refuse_bad_values(self) -> None:
+        """Raises a `WingsError` for the first field that no model can have."""
+        width, blocks = self.hidden_size, self.text_config.num_hidden_layers
+        if not 1 <= self.rank <= width:
+            raise WingsError(
+                f"rank is {self.rank}, but must lie between 1 and the decoder's width {width}."
+            )
+        if self.router not in ROUTERS:
+            raise WingsError(
+                f"router is {self.router!r}, but must be one of 'position', 'modality' or None."
+            )
+        unknown = [name for name in self.learners if name not in LEARNERS]
+        if unknown or len(set(self.learners)) != len(self.learners):
+            raise WingsError(f"learners is {self.learners}, but must name 'image' and 'text' once.")
+        outside = [i for i in self.learner_layers or () if not 0 <= i < blocks]
+        if outside:
+            raise WingsError(
+                f"learner_layers names block {outside[0]}, but the decoder has blocks 0 to "
+                f"{blocks - 1}."
+            )
+        if isinstance(self.init_std, str) and self.init_std != "scaled":
+            raise WingsError(f"init_std is {self.init_std!r}, but must be a number or 'scaled'.")
+        if not isinstance(self.init_std, str) and not self.init_std > 0:
+            raise WingsError(f"init_std is {self.init_std}, but must be larger than zero.")
+        if self.projector not in PROJECTORS:
+            raise WingsError(f"projector is {self.projector!r}, but must be 'mlp2x_gelu'.")
+        if self.router_positions < 1:
+            raise WingsError(f"router_positions is {self.router_positions}, but must be positive.")
+        if self.image_seq_length is not None and self.image_seq_length < 1:
+            raise WingsError(f"image_seq_length is {self.image_seq_length}, but must be positive.")
+        if width % 2:
+            raise WingsError(
+                f"the decoder's width {width} is odd, so rotary heads cannot divide it."
+            )
+
+
+AutoConfig.register("wings", WingsConfig)

@@ -1,0 +1,139 @@
+"""Generation with pictures: what `generate` of transformers cannot know about them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin, LogitsProcessorList
+
+from .cache import WingsCache
+from .errors import WingsError
+
+
+class ImageBlindProcessors(LogitsProcessorList):
+    """Logits processors that see no image token, and logits that never choose one.
+
+    The id of an image token may lie past the vocabulary, where a repetition penalty would look for
+    its score; and a picture cannot be generated.
+    """
+
+    def __init__(self, processors: LogitsProcessorList, image_token_id: int) -> None:
+        super().__init__(processors)
+        self.image_token_id = image_token_id
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """ids `[B, T]`, scores `[B, V]` -> `[B, V]`."""
+        if self.image_token_id < scores.shape[-1]:
+            scores = scores.clone()
+            scores[:, self.image_token_id] = -torch.inf
+        is_image = input_ids == self.image_token_id
+        stand_in = scores.argmin(-1, keepdim=True).expand_as(input_ids)
+        return super().__call__(torch.where(is_image, stand_in, input_ids), scores, **kwargs)
+
+
+class WingsGenerationMixin(GenerationMixin):
+    """`generate` for rows with pictures: padding on either side, beams, conversations that go on."""
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `generate`; padding on the right is moved to the left first.
+
+        New tokens must follow the last real one, so rows come back with their padding on the left.
+        """
+        name = "input_ids" if inputs is None else None
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        mask = kwargs.get("attention_mask")
+        if ids is not None and mask is not None and mask.shape == ids.shape:
+            ids, kwargs["attention_mask"] = pad_left(ids, mask)
+            if name is None:
+                inputs = ids
+            else:
+                kwargs[name] = ids
+        return super().generate(inputs, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: WingsCache | None = None,
+        pixel_values: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The inputs of one step: of all pictures, those that begin in the step's tokens."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, pixel_values=pixel_values, **kwargs
+        )
+        step = inputs["input_ids"].shape[1]
+        if inputs.get("pixel_values") is not None and step < input_ids.shape[1]:
+            inputs["pixel_values"] = self._new_images(input_ids, step, inputs["pixel_values"])
+        return inputs
+
+    def _new_images(self, input_ids: Tensor, step: int, pixel_values: Tensor) -> Tensor | None:
+        """The pictures whose first token is among the last `step`, of those of the whole rows.
+
+        A caller may also give only the new ones.
+        """
+        is_image = input_ids == self.config.image_token_id
+        per_image = self.config.image_seq_length
+        total = (is_image.sum(1) // per_image).tolist()
+        before = (-(-is_image[:, :-step].sum(1) // per_image)).tolist()
+        fresh = [all_ - old for all_, old in zip(total, before, strict=True)]
+        if len(pixel_values) == sum(fresh) != sum(total):
+            return pixel_values
+        rows = pixel_values.split(total) if len(pixel_values) == sum(total) else None
+        if rows is None:
+            raise WingsError(
+                f"pixel_values hold {len(pixel_values)} images, but the conversation has "
+                f"{sum(total)}, {sum(fresh)} of them new: give all of them or the new ones."
+            )
+        chosen = torch.cat([row[old:] for row, old in zip(rows, before, strict=True)])
+        return chosen if len(chosen) else None
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Repeats rows for beams, each row's pictures as a group."""
+        pixel_values = model_kwargs.pop("pixel_values", None)
+        if pixel_values is not None and expand_size > 1:
+            is_image = input_ids == self.config.image_token_id
+            counts = (is_image.sum(1) // self.config.image_seq_length).tolist()
+            if sum(counts) == len(pixel_values):
+                groups = pixel_values.split(counts)
+                pixel_values = torch.cat([g for group in groups for g in [group] * expand_size])
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder,
+            input_ids=input_ids, **model_kwargs,
+        )  # fmt: skip
+        if pixel_values is not None:
+            model_kwargs["pixel_values"] = pixel_values
+        return input_ids, model_kwargs
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        given = model_kwargs.get("past_key_values")
+        if given is None and generation_config.use_cache is not False:
+            kind = generation_config.cache_implementation
+            if kind not in (None, "dynamic"):
+                raise WingsError(
+                    f"cache_implementation is '{kind}', but a Wings model decodes with its own "
+                    f"dynamic cache: leave it out."
+                )
+            model_kwargs["past_key_values"] = WingsCache(self.config)
+        elif given is not None:
+            super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        processors = super()._get_logits_processor(*args, **kwargs)
+        return ImageBlindProcessors(processors, self.config.image_token_id)
+
+
+def pad_left(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `[B, T]` with their padding moved to the left, and their masks."""
+    if bool(attention_mask[:, -1].all()):
+        return input_ids, attention_mask
+    order = attention_mask.long().argsort(dim=1, stable=True)
+    return input_ids.gather(1, order), attention_mask.gather(1, order)

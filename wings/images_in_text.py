@@ -1,0 +1,102 @@
+"""Image features put in the place of image tokens, with both counted first."""
+
+import torch
+from torch import Tensor
+
+from .cache import Pending, WingsCache
+from .errors import WingsError
+from .layout import IMAGE, PADDING, Layout
+
+
+def count_images(
+    is_image: Tensor, images: int, image_seq_length: int, waiting: list[int], may_cut: bool
+) -> list[int]:
+    """How many images begin in each row, once it is sure that tokens and images agree.
+
+    Args:
+        is_image: `[B, T]` bool.
+        images: how many images there are for the whole batch.
+        image_seq_length: tokens per image.
+        waiting: per row, rows of an image that an earlier chunk began and this one goes on with.
+        may_cut: whether the last image of a row may go on in a later chunk.
+
+    Raises:
+        WingsError: the counts differ or an image is cut, with the row.
+    """
+    tokens = is_image.sum(1).tolist()
+    fresh = [max(found - late, 0) for found, late in zip(tokens, waiting, strict=True)]
+    begun = [-(-count // image_seq_length) for count in fresh]
+    for row, count in enumerate(fresh):
+        if count % image_seq_length and not may_cut:
+            raise WingsError(
+                f"row {row} holds {count} image tokens, but an image takes {image_seq_length}: "
+                f"an image was cut, so shorten the text by whole turns instead."
+            )
+    if sum(begun) != images:
+        # Images are used up in reading order: the first row that goes short, or the last with any.
+        left, row = images, 0
+        for row, count in enumerate(begun):
+            left -= count
+            if left < 0:
+                break
+        raise WingsError(
+            f"pixel_values hold {images} images, but the image tokens of input_ids make "
+            f"{sum(begun)} ({image_seq_length} tokens an image; see row {row}, which has room for "
+            f"{begun[row]}): give one image per placeholder."
+        )
+    return begun
+
+
+def place(
+    embeddings: Tensor,
+    is_image: Tensor,
+    features: Tensor | None,
+    begun: list[int],
+    cache: WingsCache | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Embeddings `[B, T, D]` with features in the place of image tokens, and rows left for later.
+
+    `features [N, P, D]` are the images that begin here, `begun` of them in each row; rows of an
+    image that an earlier chunk began wait in `cache`. What is left is `[B, P', D]`, or None.
+    """
+    late = None if cache is None else cache.pending
+    if features is None and late is None:
+        return embeddings, None
+    width = embeddings.shape[-1]
+    if late is None and features is not None:
+        total = is_image.sum()
+        if total == features.shape[0] * features.shape[1]:
+            return embeddings.masked_scatter(is_image[..., None], features.to(embeddings)), None
+    streams, start = [], 0
+    for row, count in enumerate(begun):
+        parts = []
+        if late is not None:
+            parts.append(late.rows[row][late.layout.kind[row] == IMAGE].to(embeddings))
+        if features is not None:
+            parts.append(features[start : start + count].reshape(-1, width).to(embeddings))
+        start += count
+        streams.append(torch.cat(parts))
+    used = is_image.sum(1).tolist()
+    now = torch.cat([stream[:count] for stream, count in zip(streams, used, strict=True)])
+    left = [stream[count:] for stream, count in zip(streams, used, strict=True)]
+    embeddings = embeddings.masked_scatter(is_image[..., None], now)
+    if not any(len(rows) for rows in left):
+        return embeddings, None
+    return embeddings, torch.nn.utils.rnn.pad_sequence(left, batch_first=True)
+
+
+def pending_rows(
+    rows: Tensor, queries: Layout, begun: list[int], used: list[int], tokens_per_image: int,
+    waiting: list[int],
+) -> Pending:  # fmt: skip
+    """The rows of images that go on in the next chunk, with the layout they will have there."""
+    table = rows.new_zeros((rows.shape[0], rows.shape[1], 5), dtype=torch.long)
+    table[..., 3] = PADDING
+    for row in range(rows.shape[0]):
+        count = waiting[row] + begun[row] * tokens_per_image - used[row]
+        if count:
+            # They follow the newest token, which is of the same image.
+            last = queries.table[row][queries.kind[row] != PADDING][-1]
+            table[row, :count] = last
+            table[row, :count, 0] += torch.arange(1, count + 1, device=rows.device)
+    return Pending(rows, Layout(table))

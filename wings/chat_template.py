@@ -1,0 +1,76 @@
+"""A language model's chat template: messages to text, and the letters in it that are learned."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from .conversation import Conversation, Span
+from .errors import WingsError
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    Attributes:
+        tokenizer: has the template and its special tokens.
+        options: variables of the template (`enable_thinking`, `tools`, ...).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    options: dict[str, Any]
+
+    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        """The text of messages whose content is a string.
+
+        Raises:
+            WingsError: no template, or one that refuses the messages.
+        """
+        if not self.tokenizer.chat_template and "chat_template" not in self.options:
+            raise WingsError(
+                "the tokenizer has no chat template; set processor.chat_template to the one that "
+                "the language model was trained with"
+            )
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self.options,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise WingsError(f"the chat template cannot write the messages: {error}") from error
+
+    def spans(self, conversation: Conversation, text: str) -> list[Span]:
+        """Letters [start, end) of the rendered `text` that the assistant's turns are.
+
+        Templates that mark them with `{% generation %}` are believed; else they are searched for.
+
+        Raises:
+            WingsError: a turn that cannot be found for certain.
+        """
+        template = self.tokenizer.get_chat_template(self.options.get("chat_template"))
+        if not _GENERATION.search(template):
+            special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
+            return conversation.assistant_spans(self.render, text, special)
+        options = {
+            **self.tokenizer.special_tokens_map,
+            **self.options,
+            "chat_template": template,
+        }
+        texts, spans = render_jinja_template(
+            conversations=[conversation.messages], return_assistant_tokens_mask=True, **options
+        )
+        turns = sum(message["role"] == "assistant" for message in conversation.messages)
+        if not text.startswith(texts[0]) or len(spans[0]) < turns:
+            raise WingsError(
+                f"the chat template marks {len(spans[0])} of {turns} assistant's turns with "
+                "{% generation %}; mark all or none"
+            )
+        return spans[0]

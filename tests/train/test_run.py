@@ -1,0 +1,257 @@
+"""Runs: both stages end to end on a tiny model; what is kept, continued and refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.processor import WingsProcessor
+from wings.train import run
+from wings.train.folder import RunFolder
+from wings.train.recipe import Recipe, Source
+from wings.train.run import train
+
+
+def weights(folder):
+    # Copied: the file is mapped into memory, and one test below writes over it.
+    tensors = load_file(Path(folder) / "model.safetensors")
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def changed(before, after):
+    """Names of the tensors that are not what they were."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """A function of step: makes runs die there, as a kill between two steps does."""
+
+    def arm(step):
+        class Killer(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == step:
+                    raise Killed
+
+        original = run.WingsTrainer.__init__
+
+        def init(self, **kwargs):
+            original(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Killer()]})
+
+        monkeypatch.setattr(run.WingsTrainer, "__init__", init)
+        return monkeypatch
+
+    return arm
+
+
+def test_both_stages_one_after_the_other(make_recipe, checkpoint, tmp_path, capsys):
+    one = train(make_recipe("align", output=str(tmp_path / "one"), steps=12))
+    assert one.losses[-1] < one.losses[0] and len(one.losses) == one.steps == 12
+    moved = changed(weights(checkpoint), weights(one.folder))
+    assert moved and all("projector" in name or ".wings.image" in name for name in moved)
+    printed = capsys.readouterr().out
+    assert "image_learners" in printed and "frozen" in printed and "align 12/12" in printed
+
+    two = train(make_recipe("instruct", output=str(tmp_path / "two"), start=str(one.folder)))
+    assert two.history[0].keys() >= {"loss", "grad_norm", "rate/router", "rate/language_model"}
+    assert two.history[1]["rate/projector"] == pytest.approx(
+        5 * two.history[1]["rate/language_model"]
+    )
+    model = WingsForCausalLM.from_pretrained(two.folder)
+    processor = WingsProcessor.from_pretrained(two.folder)
+    assert tuple(model.config.learners) == ("image", "text") and model.config.router == "position"
+    assert not any("vision_tower" in n for n in changed(weights(one.folder), weights(two.folder)))
+    batch = processor.apply_chat_template([{"role": "user", "content": "1+1?"}])
+    assert model.generate(**batch, max_new_tokens=2).shape[0] == 1
+    # Nothing pickled lies where people publish, and the loop leaves no trace in the configuration.
+    assert not list(two.folder.glob("*.bin"))
+    assert json.loads((two.folder / "config.json").read_text()).get("use_cache") is not False
+
+
+def test_a_model_passed_in_is_trained_in_place(make_recipe, checkpoint):
+    model = WingsForCausalLM.from_pretrained(checkpoint)
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    before = model.model.projector.first.weight.detach().clone()
+    calls = []
+    recipe = make_recipe("align", start=None)
+    result = train(recipe, model, processor, watch=lambda *call: calls.append(call))
+    assert not torch.equal(before, model.model.projector.first.weight) and not model.training
+    assert [call[:2] for call in calls] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert calls[-1][2]["loss"] == result.losses[-1]
+    with pytest.raises(WingsError, match="holds this run, finished"):
+        train(recipe, model, processor)
+    with pytest.raises(WingsError, match="together"):
+        train(recipe, model)
+
+
+def test_watched_runs_print_nothing(make_recipe, capfd):
+    train(make_recipe("align"), watch=lambda *call: None)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("stage", ["align", "instruct"])
+def test_text_only_data_trains(make_recipe, data, stage):
+    result = train(make_recipe(stage, data=[Source(str(data / "text.jsonl"))]))
+    assert all(0 < loss < 20 for loss in result.losses)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_bf16_and_gradient_checkpointing_stay_close(make_recipe, tmp_path, checkpointing):
+    plain = train(make_recipe("instruct", output=str(tmp_path / "plain")))
+    other = {"bf16": not checkpointing, "gradient_checkpointing": checkpointing}
+    result = train(make_recipe("instruct", output=str(tmp_path / "other"), **other))
+    tolerance = 1e-5 if checkpointing else 2e-2
+    assert result.losses == pytest.approx(plain.losses, rel=tolerance)
+    assert checkpointing or result.losses != plain.losses
+
+
+def test_accumulation_gives_the_same_losses_and_weights(make_recipe, tmp_path):
+    results = []
+    for size in (4, 2, 1):
+        recipe = make_recipe(
+            "instruct", output=str(tmp_path / str(size)), device_batch_size=size,
+            rates={"language_model": 1e-3, "projector": 1e-3, "router": 1e-3},
+        )  # fmt: skip
+        results.append(train(recipe))
+    for other in results[1:]:
+        assert other.losses == pytest.approx(results[0].losses, rel=1e-5)
+
+
+def test_a_frozen_bfloat16_llm_stays_in_bfloat16(make_recipe, checkpoint):
+    model = WingsForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    recipe = make_recipe("align", bf16=True, start=None, rates={"projector": 1e-2})
+    result = train(recipe, model, processor)
+    after = weights(result.folder)
+    frozen = [name for name in before if ".language_model." in name and ".wings." not in name]
+    assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
+    assert after["model.projector.first.weight"].dtype == torch.float32
+    assert result.losses[-1] < result.losses[0]
+
+
+def test_plain_baselines(make_recipe, tmp_path, plain):
+    recipe = make_recipe("align", start=None, wings={"learners": []}, output=str(tmp_path / "one"))
+    one = train(recipe, *plain)
+    assert not any(".wings." in name for name in weights(one.folder))
+    settings = {"start": str(one.folder), "wings": {"learners": []}}
+    frozen = train(
+        make_recipe("instruct", freeze_llm=True, output=str(tmp_path / "frozen"), **settings)
+    )
+    moved = changed(weights(one.folder), weights(frozen.folder))
+    assert moved and all("projector" in name for name in moved)
+    full = train(make_recipe("instruct", output=str(tmp_path / "full"), **settings))
+    moved = changed(weights(one.folder), weights(full.folder))
+    assert any("language_model" in name for name in moved)
+    assert not any(".wings." in name for name in weights(full.folder))
+
+
+def test_skipped_records_are_counted_in_log_and_result(make_recipe, data, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "0-3.png").write_bytes((folder / "0-3.png").read_bytes()[:40])
+    (folder / "0-5.png").unlink()
+    (folder / "0-7.png").write_text("not a picture")
+    sources = [Source(str(folder / "pictures.json"), str(folder))]
+    with pytest.raises(WingsError, match=r"record 3 \(id '0-3'\).*0-3\.png|record [57]"):
+        train(make_recipe("align", data=sources, steps=None, output=str(tmp_path / "stopped")))
+    result = train(make_recipe("align", data=sources, steps=None, on_bad_record="skip"))
+    assert result.steps == 4 and result.history[-1]["skipped"] == 3
+    assert [("0-3.png" in s, "0-5.png" in s, "0-7.png" in s) for s in result.skipped] == [
+        (True, False, False), (False, True, False), (False, False, True)
+    ]  # fmt: skip
+    assert "3 records were skipped" in capsys.readouterr().out
+    assert json.loads((result.folder / "result.json").read_text())["skipped"] == result.skipped
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at, step):
+    settings = {"steps": 10, "save_every": 2, "keep": 2, "device_batch_size": 2}
+    whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings))
+    recipe = make_recipe("instruct", **settings)
+    with kill_at(step).context(), pytest.raises(Killed):
+        train(recipe)
+    kill_at(-1).undo()
+    folder = RunFolder(recipe.output)
+    assert [path.name for path in folder.checkpoints()][-1] == f"checkpoint-{(step - 1) // 2 * 2}"
+    # As a kill in the middle of writing leaves it.
+    (folder.path / "writing-9" / "checkpoint-9").mkdir(parents=True)
+    result = train(recipe)
+    assert result.losses == whole.losses
+    assert not changed(weights(whole.folder), weights(result.folder))
+    assert not list(folder.path.glob("writing-*")) and len(folder.checkpoints()) == 2
+
+
+def test_killed_between_the_last_step_and_the_final_model(make_recipe, tmp_path):
+    recipe = make_recipe("align", steps=3, save_every=3)
+    result = train(recipe)
+    expected = weights(result.folder)
+    (result.folder / "result.json").unlink()
+    (result.folder / "model.safetensors").write_bytes(b"half")
+    again = train(recipe)
+    assert not changed(expected, weights(again.folder)) and again.losses == result.losses
+
+
+def test_a_finished_run_is_not_run_again(make_recipe, monkeypatch):
+    recipe = make_recipe("align")
+    result = train(recipe)
+    monkeypatch.setattr(run, "_train", None)
+    assert train(recipe) == result
+
+
+def test_a_folder_of_another_run_is_refused(make_recipe, tmp_path, checkpoint):
+    train(make_recipe("align"))
+    with pytest.raises(WingsError, match=r"holds another run, with seed 0 \(now 1\)"):
+        train(make_recipe("align", seed=1))
+    with pytest.raises(WingsError, match="holds a model that no recipe made"):
+        train(make_recipe("align", output=str(checkpoint)))
+    (tmp_path / "file").touch()
+    with pytest.raises(WingsError, match="is a file"):
+        train(make_recipe("align", output=str(tmp_path / "file")))
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_what_was_saved(make_recipe, checkpoint):
+    model = WingsForCausalLM.from_pretrained(checkpoint)
+    processor = WingsProcessor.from_pretrained(checkpoint)
+
+    def poison(step, steps, figures):
+        if step == 3:
+            torch.nn.init.constant_(model.model.projector.first.weight, float("nan"))
+
+    recipe = make_recipe("align", save_every=2, start=None)
+    with pytest.raises(WingsError, match=r"loss is nan at step 4.*checkpoint-2"):
+        train(recipe, model, processor, watch=poison)
+
+
+def test_verbosity_of_transformers_is_left_alone(make_recipe):
+    from transformers.utils import logging
+
+    logging.set_verbosity_info()
+    try:
+        train(make_recipe("align", steps=1))
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        logging.set_verbosity_warning()
+
+
+def test_a_sample_longer_than_the_limit_is_named(make_recipe):
+    with pytest.raises(WingsError, match=r"\.json(l line| record) \d+.*9"):
+        train(make_recipe("align", max_length=9))
+
+
+def test_shipped_recipes_are_valid_and_short():
+    folder = Path(run.__file__).parent / "recipes"
+    for name in ("align", "instruct", "instruct-frozen"):
+        recipe = Recipe.from_yaml(folder / f"{name}.yaml")
+        assert recipe.bf16 and recipe.save_every
+        assert len((folder / f"{name}.yaml").read_text().splitlines()) <= 50

@@ -1,0 +1,81 @@
+"""The recipe in the words of transformers' `TrainingArguments`."""
+
+import dataclasses
+
+import torch
+from transformers import TrainingArguments
+
+from wings.errors import WingsError
+from wings.train.recipe import Recipe
+
+
+def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
+    """Arguments for `Trainer`; joins the process group when torchrun started this process.
+
+    Args:
+        recipe: what to run.
+        steps: optimiser steps of the whole run.
+
+    Raises:
+        WingsError: `batch_size` cannot be split over the processes.
+    """
+    # transformers renamed the field; the old name warns, the new one is unknown before.
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    new = "activation_checkpointing" in names
+    checkpointing = "activation_checkpointing" if new else "gradient_checkpointing"
+    arguments = TrainingArguments(
+        output_dir=recipe.output,
+        max_steps=steps,
+        learning_rate=max(recipe.rates.values(), default=1e-3),
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        bf16=recipe.bf16,
+        # Said outright, as bf16 is refused on a CPU that was merely found.
+        use_cpu=not torch.accelerator.is_available(),
+        **{checkpointing: recipe.gradient_checkpointing},
+        dataloader_num_workers=recipe.workers,
+        dataloader_persistent_workers=recipe.workers > 0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_steps=recipe.log_every,
+        logging_first_step=True,
+        # A loss that is not a number must be seen, not averaged away.
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if recipe.save_every else "no",
+        save_steps=recipe.save_every or 500,
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        average_tokens_across_devices=True,
+        # Every trained weight gets a gradient in every batch, pictures or not: the model sees to
+        # it.
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+        # `Trainer` would write False into the configuration of the checkpoint; the forward knows
+        # when a cache makes sense.
+        use_cache=True,
+    )
+    # Without torchrun one process uses one GPU: DataParallel would tear images from their rows.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    _split_batch(arguments, recipe)
+    return arguments
+
+
+def _split_batch(arguments: TrainingArguments, recipe: Recipe) -> None:
+    ranks = arguments.world_size
+    share, rest = divmod(recipe.batch_size, ranks)
+    if rest:
+        raise WingsError(f"batch_size: {recipe.batch_size} cannot be split over {ranks} processes.")
+    size = min(recipe.device_batch_size or share, share)
+    if share % size:
+        raise WingsError(
+            f"device_batch_size: {size} does not divide the {share} samples of each of {ranks}"
+            f" processes (batch_size {recipe.batch_size})."
+        )
+    arguments.per_device_train_batch_size = size
+    arguments.gradient_accumulation_steps = share // size

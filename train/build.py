@@ -1,0 +1,79 @@
+"""Model and processor of a run: a fresh pair, or a checkpoint with the parts a stage adds."""
+
+from pathlib import Path
+from typing import Any
+
+from wings.config import WingsConfig
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.processor import WingsProcessor
+from wings.train.recipe import Recipe
+
+
+def load_processor(recipe: Recipe) -> WingsProcessor:
+    """The processor of the recipe's `model` or `start`.
+
+    Raises:
+        WingsError: neither is given, or `start` holds no model.
+    """
+    if recipe.start:
+        return WingsProcessor.from_pretrained(_folder(recipe.start))
+    if recipe.model is None:
+        raise WingsError("the recipe names neither model (vision, text) nor start (a checkpoint).")
+    return WingsProcessor.from_vision_text_pretrained(recipe.model.vision, recipe.model.text)
+
+
+def load_model(recipe: Recipe) -> WingsForCausalLM:
+    """The model to begin with.
+
+    Stage align begins with a visual learner and no router, stage instruct with both learners and
+    the position router, as the paper does; `wings:` in the recipe says otherwise. A checkpoint that
+    lacks those parts grows them, and they start without effect.
+
+    Raises:
+        WingsError: neither `model` nor `start`, or `start` holds no model.
+    """
+    if recipe.start:
+        return _continue(recipe, _folder(recipe.start))
+    if recipe.model is None:
+        raise WingsError("the recipe names neither model (vision, text) nor start (a checkpoint).")
+    options = {**_parts(recipe), **recipe.wings}
+    return WingsForCausalLM.from_vision_text_pretrained(
+        recipe.model.vision, recipe.model.text, **options
+    )
+
+
+def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
+    options = dict(recipe.wings)
+    config = WingsConfig.from_pretrained(start)
+    if recipe.stage == "instruct":
+        parts = _parts(recipe)
+        # A router that is there already is kept, whichever it is.
+        if config.is_routed:
+            del parts["router"]
+        options = {**parts, **options}
+    lost = sorted(set(config.learners) - set(options.get("learners", config.learners)))
+    if lost:
+        raise WingsError(
+            f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
+            " keep them, or start from a checkpoint without."
+        )
+    return WingsForCausalLM.from_pretrained(start, **options)
+
+
+def _folder(start: str) -> str:
+    folder = Path(start).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise WingsError(f"start: {folder} has no config.json; did that run finish?")
+        return str(folder)
+    # Anything else may be a name on the Hub; what looks like a path is not.
+    if folder.is_absolute() or start.startswith(".") or start.count("/") != 1:
+        raise WingsError(f"start: there is no folder {folder}; run the stage that makes it first.")
+    return start
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    if recipe.stage == "align":
+        return {"learners": ["image"], "router": None}
+    return {"learners": ["image", "text"], "router": "position"}

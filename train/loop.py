@@ -1,0 +1,115 @@
+"""The loop: transformers' `Trainer` with rates per group, a fixed order and whole checkpoints."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+
+from wings.errors import WingsError
+from wings.train.folder import RunFolder
+from wings.train.order import Order
+from wings.train.stage import Plan
+
+
+class WingsTrainer(Trainer):
+    """`Trainer` for one stage.
+
+    Args:
+        plan: groups and rates, from `stage.prepare`.
+        order: the samples of every epoch.
+        folder: where checkpoints go.
+        **kwargs: `Trainer`'s own.
+    """
+
+    def __init__(
+        self, plan: Plan, order: Order, folder: RunFolder, keep: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.plan, self.order, self.folder, self.keep = plan, order, folder, keep
+        self.skipped: dict[int, str] = {}
+        self.rates: dict[str, float] = {}
+        self.partial: Path | None = None
+        if not self.model_accepts_loss_kwargs:
+            raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a named parameter group per row of the plan."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = kind(self.plan.optimizer_groups(self.args.weight_decay), **options)
+        return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | int | None]:
+        """The micro-batches of one step; takes note of skipped records and of this step's rates."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            self.skipped.update(batch.pop("skipped", ()))
+        self.rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        return batches, items
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the stock estimate walks over every parameter in every step."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the rate of each group and the skipped records.
+
+        Raises:
+            WingsError: the loss is not finite.
+        """
+        if "loss" in logs:
+            logs.pop("learning_rate", None)
+            logs |= {f"rate/{group}": rate for group, rate in self.rates.items()}
+            logs["skipped"] = self._sum_over_ranks(len(self.skipped))
+            self._require_finite(logs["loss"])
+        super().log(logs, start_time)
+
+    def load_finished(self, checkpoint: Path) -> None:
+        """Take weights and history of a checkpoint after which no step is left."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+        return self.order
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.partial or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write under another name, rename when every process is done."""
+        self.partial = self.folder.path / f"writing-{self.state.global_step}"
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"checkpoint-{self.state.global_step}"
+            os.replace(self.partial / name, self.folder.path / name)
+            self.partial.rmdir()
+            self.folder.forget_old(self.keep)
+        self.accelerator.wait_for_everyone()
+        self.partial = None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle has no place in a folder that people publish; the recipe says what it said.
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _sum_over_ranks(self, number: int) -> int:
+        count = torch.tensor(number, device=self.args.device)
+        return int(self.accelerator.reduce(count, reduction="sum"))
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            last = self.folder.last_checkpoint()
+            saved = f"the last whole checkpoint is {last}" if last else "no checkpoint was saved"
+            raise WingsError(
+                f"the loss is {loss} at step {self.state.global_step}: lower the rates or look at"
+                f" the data; {saved}."
+            )

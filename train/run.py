@@ -1,0 +1,174 @@
+"""One training run from a recipe: build, plan, train, save; for scripts and for the command."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from accelerate.utils import gather_object
+from transformers import PrinterCallback, set_seed
+from transformers.utils import logging
+
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.processor import WingsProcessor
+from wings.train.arguments import training_arguments
+from wings.train.build import load_model, load_processor
+from wings.train.collate import Collator
+from wings.train.data import Conversations
+from wings.train.folder import RESULT, RunFolder, step_of
+from wings.train.loop import WingsTrainer
+from wings.train.order import Order
+from wings.train.progress import Progress, Watch
+from wings.train.recipe import Recipe
+from wings.train.stage import prepare
+
+
+@dataclass
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        folder: holds the model and the processor; `WingsForCausalLM.from_pretrained` takes it.
+        steps: optimiser steps of the whole run.
+        seconds: wall time of this process's part of it.
+        history: figures of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`.
+        skipped: a sentence for every record that was passed over.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    history: list[dict[str, float]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every logged step (a mean over the steps since the last one)."""
+        return [entry["loss"] for entry in self.history]
+
+
+def train(
+    recipe: Recipe,
+    model: WingsForCausalLM | None = None,
+    processor: WingsProcessor | None = None,
+    watch: Watch | None = None,
+) -> TrainResult:
+    """Run a recipe to its end; go on with one that was interrupted, keep one that is finished.
+
+    Args:
+        recipe: what to do.
+        model, processor: trained in place of what the recipe names, both or neither.
+        watch: called on the first process after every step with (step, steps, newest figures);
+            without it the plan, a bar and the skipped records are shown.
+
+    Raises:
+        WingsError: anything in the recipe, the data or the folder that cannot be used.
+    """
+    if (model is None) != (processor is None):
+        raise WingsError("train() takes a model and its processor together, or neither.")
+    folder = RunFolder(recipe.output)
+    folder.check(recipe)
+    if folder.finished:
+        if model is not None:
+            raise WingsError(
+                f"output: {folder.path} holds this run, finished; remove it to repeat."
+            )
+        return _read(folder)
+    with _quiet():
+        return _train(recipe, folder, model, processor, watch)
+
+
+def _train(
+    recipe: Recipe,
+    folder: RunFolder,
+    model: WingsForCausalLM | None,
+    processor: WingsProcessor | None,
+    watch: Watch | None,
+) -> TrainResult:
+    set_seed(recipe.seed)
+    # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
+    processor = load_processor(recipe) if processor is None else processor
+    data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
+    weights = [source.weight for source in recipe.data]
+    order = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
+    steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
+    arguments = training_arguments(recipe, steps)
+    talks = watch is None and arguments.process_index == 0
+    if talks and model is None:
+        print(f"loading {recipe.start or recipe.model.text}", flush=True)
+    model = load_model(recipe) if model is None else model
+    plan = prepare(model, recipe)
+    trainer = WingsTrainer(
+        plan=plan,
+        order=order,
+        folder=folder,
+        keep=recipe.keep,
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=Collator(processor.tokenizer.pad_token_id),
+        processing_class=processor,
+        callbacks=[Progress(recipe.stage, watch)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if talks:
+        print(plan, flush=True)
+    if trainer.is_world_process_zero():
+        folder.claim(recipe)
+    trainer.accelerator.wait_for_everyone()
+    begin = time.perf_counter()
+    _fit(trainer, folder, steps)
+    result = TrainResult(folder.path, steps, time.perf_counter() - begin)
+    result.history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    result.skipped = _all_skipped(trainer)
+    if talks and result.skipped:
+        _report(result.skipped)
+    model.eval()
+    trainer.save_model(str(folder.path))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
+    return result
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own bars; `Trainer` sets verbosity process-wide, here it is reset."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
+    last = folder.last_checkpoint()
+    if last is not None and step_of(last) >= steps:
+        # Killed while the final model was written: `Trainer` would take one step too many.
+        trainer.load_finished(last)
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+
+def _all_skipped(trainer: WingsTrainer) -> list[str]:
+    entries = dict(gather_object(list(trainer.skipped.items())))
+    return [entries[number] for number in sorted(entries)]
+
+
+def _report(skipped: list[str], shown: int = 5) -> None:
+    print(f"{len(skipped):,} records were skipped:")
+    for sentence in skipped[:shown]:
+        print(f"  {sentence}")
+    if len(skipped) > shown:
+        print(f"  and {len(skipped) - shown:,} more, all in {RESULT}")
+
+
+def _read(folder: RunFolder) -> TrainResult:
+    return TrainResult(**{**folder.read_result(), "folder": folder.path})

@@ -6,8 +6,9 @@ from .cache import WingsCache
 from .config import WingsConfig
 from .errors import WingsError
 from .model import WingsForCausalLM
+from .processor import WingsProcessor
 
-__all__ = ["WingsCache", "WingsConfig", "WingsError", "WingsForCausalLM"]
+__all__ = ["WingsCache", "WingsConfig", "WingsError", "WingsForCausalLM", "WingsProcessor"]
 
 AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
 AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)

@@ -78,7 +78,11 @@ class WingsModel(WingsPreTrainedModel):
     def __init__(
         self, config: WingsConfig, decoder: PreTrainedModel, tower: VisionTower | None = None
     ) -> None:
+        # transformers chooses an attention for the whole model here and writes it into every part's
+        # configuration; the decoder keeps the one it chose for itself.
+        implementation = decoder.config._attn_implementation
         super().__init__(config)
+        decoder.config._attn_implementation = implementation
         self.vision_tower = VisionTower(config.vision_config) if tower is None else tower
         self._settle_images()
         self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
@@ -179,7 +183,7 @@ class WingsModel(WingsPreTrainedModel):
         if largest >= config.router_positions:
             raise WingsError(
                 f"position {largest} lies beyond the {config.router_positions} that the position "
-                f"router knows: build the model with a larger router_positions or router='modality'."
+                f"router knows: build the model with larger router_positions or router='modality'."
             )
 
     def _embed(

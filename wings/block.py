@@ -161,7 +161,7 @@ def wings_eager_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Evidence | None]:
     """The same for a decoder that can only use its own eager attention (soft caps, sinks)."""
-    home = next(c for c in type(module).__mro__ if c.__module__ != __name__)
+    home = next(c for c in type(module).__mro__ if not issubclass(c, WingsAttentionMixin))
     own = sys.modules[home.__module__].eager_attention_forward
     return _attend(own, module, query, key, value, attention_mask, wings, kwargs)
 

@@ -23,7 +23,7 @@ class Pending:
 
 
 class WingsCache(DynamicCache):
-    """A `DynamicCache` that also keeps, per token, its layout, its source row and 2 r numbers a block.
+    """A `DynamicCache` that also keeps each token's layout, source row and 2 r numbers a block.
 
     The source row is the layer-0 embedding, one for all blocks; the numbers are its products with
     the first factors of keys and values (`LoRRALearner.compress`). So a token costs D + 2 r L

@@ -1,7 +1,7 @@
 """`WingsConfig`: one language model, one vision tower, and the learners that join them."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -52,8 +52,8 @@ class WingsConfig(PreTrainedConfig):
     """
 
     model_type = "wings"
-    sub_configs = {"text_config": AutoConfig}
-    keys_to_ignore_at_inference = ["past_key_values"]
+    sub_configs: ClassVar = {"text_config": AutoConfig}
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | None = None

@@ -39,9 +39,9 @@ class WingsContext:
 
     queries: layout of the T new tokens. tokens: layout of all S tokens the main attention may
     see. known: those and P image rows that are already known though their tokens come in a later
-    chunk. rows: `[B, S + P, D]`, layer-0 embeddings of the known tokens. sources: per learner, None where no row is in the
-    batch. active: False where learners have nothing to do. packed: whether a row holds several
-    sequences. cache: None without decoding.
+    chunk. rows: `[B, S + P, D]`, layer-0 embeddings of the known tokens. sources: per learner,
+    None where no row is in the batch. active: False where learners have nothing to do. packed:
+    whether a row holds several sequences. cache: None without decoding.
     """
 
     queries: Layout

@@ -80,7 +80,7 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
 
 
 def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
-    """Replaces the wings of every block by what `config` asks for; shared parts keep their weights."""
+    """Replaces the wings of every block by what `config` asks for; parts in both keep weights."""
     if not any(isinstance(module, BlockWings) for module in decoder.modules()):
         grow_wings(decoder, config)
         for module in decoder.modules():

@@ -32,7 +32,7 @@ class ImageBlindProcessors(LogitsProcessorList):
 
 
 class WingsGenerationMixin(GenerationMixin):
-    """`generate` for rows with pictures: padding on either side, beams, conversations that go on."""
+    """`generate` for rows with pictures: padding on either side, beams, longer conversations."""
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:

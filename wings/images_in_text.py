@@ -1,5 +1,7 @@
 """Image features put in the place of image tokens, with both counted first."""
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -34,11 +36,8 @@ def count_images(
             )
     if sum(begun) != images:
         # Images are used up in reading order: the first row that goes short, or the last with any.
-        left, row = images, 0
-        for row, count in enumerate(begun):
-            left -= count
-            if left < 0:
-                break
+        totals = list(accumulate(begun))
+        row = next((row for row, used in enumerate(totals) if used > images), len(begun) - 1)
         raise WingsError(
             f"pixel_values hold {images} images, but the image tokens of input_ids make "
             f"{sum(begun)} ({image_seq_length} tokens an image; see row {row}, which has room for "

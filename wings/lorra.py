@@ -23,22 +23,9 @@ class LoRRALearner(nn.Module):
     def __init__(self, width: int, rank: int, heads: int, init_std: float) -> None:
         super().__init__()
         self.heads, self.rank, self.init_std = heads, rank, init_std
-        self.a_q, self.b_q = (
-            nn.Parameter(torch.empty(width, rank)),
-            nn.Parameter(torch.empty(rank, width)),
-        )
-        self.a_k, self.b_k = (
-            nn.Parameter(torch.empty(width, rank)),
-            nn.Parameter(torch.empty(rank, width)),
-        )
-        self.a_v, self.b_v = (
-            nn.Parameter(torch.empty(width, rank)),
-            nn.Parameter(torch.empty(rank, width)),
-        )
-        self.a_o, self.b_o = (
-            nn.Parameter(torch.empty(width, rank)),
-            nn.Parameter(torch.empty(rank, width)),
-        )
+        for name in ("q", "k", "v", "o"):
+            self.register_parameter(f"a_{name}", nn.Parameter(torch.empty(width, rank)))
+            self.register_parameter(f"b_{name}", nn.Parameter(torch.empty(rank, width)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

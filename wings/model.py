@@ -1,5 +1,6 @@
 """`WingsForCausalLM`: a decoder LLM with a vision tower, and learners beside its attention."""
 
+import copy
 import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             expected = causal_lm(input_ids=ids, use_cache=False).logits
         generation_config = causal_lm.generation_config
         config = WingsConfig(
-            text_config=causal_lm.config,
+            text_config=copy.deepcopy(causal_lm.config),
             vision_config=tower.config,
             dtype=causal_lm.dtype,
             **options,
@@ -261,6 +262,9 @@ def image_token_id(text: str) -> int | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(text)
     except (OSError, ValueError):
+        return None
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # Some tokenizer classes make an empty tokenizer of a folder that holds none.
         return None
     found = tokenizer.get_vocab().get(IMAGE_TOKEN)
     return len(tokenizer) if found is None else found

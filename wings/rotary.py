@@ -1,4 +1,4 @@
-"""Rotary positions of the learners: the decoder's base frequency over heads of the learners' width."""
+"""Rotary positions of the learners: the decoder's base frequency, the learners' own heads."""
 
 from copy import copy
 

@@ -57,7 +57,7 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.bias)
 
     def columns(self, keys: Layout) -> Tensor:
-        """`[B, S, 2 + n]`: is it an image, and which stretch of text (n images at most) is it in."""
+        """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in."""
         stretches = torch.arange(int(keys.images.max()) + 1, device=keys.table.device)
         text = (keys.kind == TEXT)[..., None] & (keys.images[..., None] == stretches)
         found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)

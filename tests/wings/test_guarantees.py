@@ -1,0 +1,216 @@
+"""The guarantees, on random layouts and many decoder families."""
+
+import copy
+
+import pytest
+import torch
+from families import FAMILIES, MAIN, Layouts, batch_of, build
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from wings import WingsCache
+
+EVERY = list(FAMILIES)
+CLOSE = {"atol": 2e-5, "rtol": 1e-4}
+SEEDS = st.integers(0, 10_000)
+RANDOM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def logits(model, batch, **more):
+    with torch.no_grad():
+        return model(**batch, use_cache=False, **more).logits
+
+
+def own_logits(model, batch):
+    """The bare decoder on the very embeddings that the model would give it."""
+    with torch.no_grad():
+        bare = model.extract_language_model()
+        embeddings = model.get_input_embeddings()(
+            batch["input_ids"].masked_fill(batch["input_ids"] == model.config.image_token_id, 0)
+        )
+        if "pixel_values" in batch:
+            features = model.model.image_features(batch["pixel_values"])
+            is_image = batch["input_ids"] == model.config.image_token_id
+            embeddings = embeddings.masked_scatter(is_image[..., None], features)
+        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        return bare(
+            inputs_embeds=embeddings,
+            attention_mask=batch["attention_mask"],
+            position_ids=positions,
+            use_cache=False,
+        ).logits
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", EVERY)
+def test_fresh_learners_leave_every_logit(family, router):
+    model = build(family, awake=False, router=router)
+    batch, _ = batch_of(model, Layouts(3).rows(3))
+    real = batch["attention_mask"].bool()
+    ours, own = logits(model, batch)[real], own_logits(model, batch)[real]
+    if router is None:
+        assert torch.equal(ours, own)
+    torch.testing.assert_close(ours, own, **CLOSE)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_learners_that_act_change_logits(family):
+    model = build(family)
+    batch, _ = batch_of(model, [["text", "image", "text", "text"]])
+    assert (logits(model, batch) - own_logits(model, batch)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", MAIN)
+@RANDOM
+@given(seed=SEEDS)
+def test_nothing_sees_the_future(family, router, seed):
+    model = build(family, router=router)
+    layouts = Layouts(seed)
+    parts = layouts.row(longest=10)
+    batch, _ = batch_of(model, [parts], seed)
+    before = logits(model, batch)
+    cut = layouts.random.randrange(len(parts))
+    start = sum(model.config.image_seq_length if p == "image" else 1 for p in parts[:cut])
+    changed = {name: value.clone() for name, value in batch.items()}
+    tail = changed["input_ids"][:, start:]
+    is_text = tail != model.config.image_token_id
+    tail[is_text] = (tail[is_text] + 7) % 90 + 3
+    if "image" in parts[cut:]:
+        changed["pixel_values"][parts[:cut].count("image") :] += 1.0
+    after = logits(model, changed)
+    torch.testing.assert_close(after[:, :start], before[:, :start], **CLOSE)
+    assert not torch.allclose(after[:, start:], before[:, start:], **CLOSE)
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", MAIN + ["gpt2", "olmo2"])
+@RANDOM
+@given(seed=SEEDS)
+def test_rows_and_padding_do_not_matter(family, router, seed):
+    model = build(family, router=router)
+    rows = Layouts(seed).rows(3)
+    for side in ("left", "right"):
+        batch, alone = batch_of(model, rows, seed, side, extra=seed % 3)
+        together = logits(model, batch)
+        for row, (ids, pictures) in enumerate(alone):
+            single = {"input_ids": ids}
+            if pictures is not None:
+                single["pixel_values"] = pictures
+            real = batch["attention_mask"][row].bool()
+            torch.testing.assert_close(together[row][real], logits(model, single)[0], **CLOSE)
+
+
+@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", MAIN)
+@RANDOM
+@given(seed=SEEDS)
+def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed):
+    model = build(family, router=router, text_guard=guard)
+    layouts = Layouts(seed)
+    batch, _ = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
+    ids, mask, whole = batch["input_ids"], batch["attention_mask"], logits(model, batch)
+    length, per_image = ids.shape[1], model.config.image_seq_length
+    is_image = (ids == model.config.image_token_id) & mask.bool()
+    first_of = is_image & ((is_image.cumsum(1) - 1) % per_image == 0)
+    pictures = batch.get("pixel_values")
+    owners = first_of.nonzero()[:, 1]
+    cache, start, pieces = WingsCache(model.config), 0, []
+    while start < length:
+        stop = min(length, start + layouts.random.choice([1, 1, 2, 5]))
+        chosen = None
+        if pictures is not None:
+            begins = (owners >= start) & (owners < stop)
+            chosen = pictures[begins] if begins.any() else None
+        with torch.no_grad():
+            out = model(
+                input_ids=ids[:, start:stop],
+                attention_mask=mask[:, :stop],
+                pixel_values=chosen,
+                past_key_values=cache,
+            )
+        pieces.append(out.logits)
+        start = stop
+    real = mask.bool()
+    torch.testing.assert_close(torch.cat(pieces, 1)[real], whole[real], **CLOSE)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", MAIN)
+@RANDOM
+@given(seed=SEEDS)
+def test_packed_sequences_equal_sequences_alone(family, router, cached, seed):
+    model = build(family, router=router)
+    _, alone = batch_of(model, Layouts(seed).rows(3), seed)
+    packed = {
+        "input_ids": torch.cat([ids for ids, _ in alone], 1),
+        "position_ids": torch.cat([torch.arange(ids.shape[1])[None] for ids, _ in alone], 1),
+    }
+    pictures = [p for _, p in alone if p is not None]
+    if pictures:
+        packed["pixel_values"] = torch.cat(pictures)
+    expected = []
+    for ids, own in alone:
+        single = {"input_ids": ids} | ({} if own is None else {"pixel_values": own})
+        expected.append(logits(model, single))
+    with torch.no_grad():
+        found = model(**packed, use_cache=cached).logits
+    torch.testing.assert_close(found, torch.cat(expected, 1), **CLOSE)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_text_guard_is_exact_on_text(family):
+    model = build(family, text_guard=True)
+    text, _ = batch_of(model, [["text"] * 9, ["text"] * 6])
+    assert torch.equal(logits(model, text), own_logits(model, text))
+    mixed, _ = batch_of(model, [["text"] * 9, ["text", "image", "text"]])
+    real = mixed["attention_mask"][0].bool()
+    ours, own = logits(model, mixed), own_logits(model, mixed)
+    torch.testing.assert_close(ours[0][real], own[0][real], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(ours[1], own[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_the_language_model_comes_out_unharmed(family):
+    model = build(family)
+    torch.manual_seed(5)
+    bare = model.extract_language_model()
+    names = {name for name in bare.state_dict()}
+    assert not any("wings" in name for name in names)
+    ids = torch.randint(3, 90, (2, 9))
+    torch.testing.assert_close(
+        bare(ids, use_cache=False).logits,
+        build(family, awake=False, router=None)(ids, use_cache=False).logits,
+        **CLOSE,
+    )
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_pretrained_parts_prove_identity(family, tmp_path):
+    from wings import WingsForCausalLM
+    from wings.decoder import build_causal_lm
+
+    torch.manual_seed(2)
+    from families import VISION, text_config
+
+    bare = build_causal_lm(text_config(family)).eval()
+    bare.save_pretrained(tmp_path)
+    ids = torch.randint(3, 90, (2, 9))
+    with torch.no_grad():
+        expected = bare(ids).logits
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, str(tmp_path), rank=4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, expected, **CLOSE)
+    kept = {n.removeprefix("model.language_model.") for n in model.state_dict()}
+    decoder = AutoModelForCausalLM.from_pretrained(tmp_path).get_decoder()
+    assert set(decoder.state_dict()) <= kept
+
+
+def test_models_are_independent_copies():
+    model = build("llama")
+    twin = copy.deepcopy(model)
+    batch, _ = batch_of(model, [["text", "image", "text"]])
+    assert torch.equal(logits(model, batch), logits(twin, batch))

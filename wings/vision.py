@@ -160,7 +160,11 @@ class VisionTower(nn.Module):
 
     def _load(self, path: Path) -> None:
         holder = SimpleNamespace(visual=self.visual)
-        state = convert_state_dict(holder, load_state_dict(str(path)))
+        try:
+            state = convert_state_dict(holder, load_state_dict(str(path)))
+        # Readers of damaged files raise nearly anything (SafetensorError, UnpicklingError, ...).
+        except Exception as error:
+            raise WingsError(f"the weights in {path} cannot be read: {error}") from error
         if any(name.startswith("visual.") for name in state):
             state = {name: value for name, value in state.items() if name.startswith("visual.")}
         else:

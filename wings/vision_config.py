@@ -151,7 +151,7 @@ def canonical_config(vision: str | Mapping) -> dict:
     config = _preprocess_defaults(cfg.get("timm_model_name")) | {
         key: value for key, value in given.items() if value is not None
     }
-    size = config.get("image_size") or cfg.get("image_size", 224)
+    size = config.get("image_size", cfg.get("image_size", 224))
     size = list(size) if isinstance(size, tuple | list) else [size, size]
     cfg["image_size"] = size[0] if size[0] == size[-1] else size
     config = {

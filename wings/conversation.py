@@ -118,7 +118,7 @@ class Conversation:
         warnings.warn(
             f"the {dropped} oldest of {newest + 1} exchanges of a conversation were dropped to fit "
             f"max_length={max_length}",
-            stacklevel=2,
+            stacklevel=4,
         )
         return self.without_oldest(dropped)
 

@@ -202,6 +202,9 @@ def _describe(source: Any) -> str:
     return f"{type(source).__name__} {source!r}"[:200]
 
 
+# Under both names that transformers asks for: with one of them alone it warns of a fallback.
 AutoImageProcessor.register(
-    WingsConfig, slow_image_processor_class=WingsImageProcessor, exist_ok=True
+    WingsConfig,
+    image_processor_classes={"pil": WingsImageProcessor, "torchvision": WingsImageProcessor},
+    exist_ok=True,
 )

@@ -52,6 +52,9 @@ class WingsProcessor(ProcessorMixin):
         self.chat_template = chat_template
         self.image_seq_length = image_seq_length
         self.image_token_id = add_image_token(tokenizer)
+        if tokenizer.pad_token is None:
+            # Padding is masked, so it needs an id and no meaning.
+            tokenizer.pad_token = tokenizer.eos_token
 
     @classmethod
     def from_vision_text_pretrained(
@@ -223,11 +226,7 @@ class WingsProcessor(ProcessorMixin):
         self, rows: Sequence[Mapping[str, Tensor]], padding_side: str = "right"
     ) -> BatchFeature:
         """What `encode` gave for several conversations as one batch: see `apply_chat_template`."""
-        pad_id = self.tokenizer.pad_token_id
-        if pad_id is None:
-            # Padding is masked, so any id will do that is not an image's.
-            pad_id = self.tokenizer.eos_token_id or 0
-        return BatchFeature(pad_rows(rows, pad_id, padding_side))
+        return BatchFeature(pad_rows(rows, self.tokenizer.pad_token_id or 0, padding_side))
 
     def _encode(
         self,

@@ -1,10 +1,13 @@
 """`WingsModel`: vision tower, projector and the bare decoder with its wings; no output head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
@@ -56,20 +59,21 @@ class WingsPreTrainedModel(PreTrainedModel):
                 module.reset_buffers()
         super().initialize_weights()
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable = checkpoint,
+        **kwargs: Any,
     ) -> None:
-        """As in transformers, without `use_reentrant=True`.
-
-        Raises:
-            WingsError: reentrant checkpointing.
-        """
-        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        """Where every way of switching checkpointing on ends; the reentrant kind is refused."""
+        if isinstance(gradient_checkpointing_func, partial) and (
+            gradient_checkpointing_func.keywords.get("use_reentrant")
+        ):
             raise WingsError(
                 "gradient checkpointing with use_reentrant=True would lose the gradients of the "
                 "image features that learners read: leave it out or set it to False."
             )
-        super().gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
 
 class WingsModel(WingsPreTrainedModel):

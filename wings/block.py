@@ -62,7 +62,7 @@ class BlockWings(nn.Module):
             learner, source = self.get_submodule(name), context.sources[name]
             if source is None:
                 if self.training and torch.is_grad_enabled():
-                    parts.append(learner.nothing().expand(*x.shape[:2], learner.rank))
+                    parts.append(nothing_of(learner).expand(*x.shape[:2], learner.rank))
                     last.append(learner.b_o)
                 continue
             rows = source.rows.to(x.dtype)
@@ -106,6 +106,15 @@ class BlockWings(nn.Module):
         return numbers
 
 
+def nothing_of(module: nn.Module) -> Tensor:
+    """A zero that depends on every parameter.
+
+    Where a batch has nothing for a learner its gradients are zero and not missing, so that every
+    process of a distributed run has the same ones.
+    """
+    return sum(parameter.sum() * 0.0 for parameter in module.parameters())
+
+
 class WingsAttentionMixin:
     """Put before a decoder's attention class: the same module, with `wings` beside its output."""
 
@@ -125,6 +134,8 @@ class WingsAttentionMixin:
             weights, evidence = evidence.weights, evidence.sums
         if context.active:
             main = main + self.wings(hidden_states, evidence, context).to(main.dtype)
+        elif self.training and torch.is_grad_enabled():
+            main = main + nothing_of(self.wings).to(main.dtype)
         return main, weights, *rest
 
 

@@ -69,9 +69,5 @@ class LoRRALearner(nn.Module):
         out = visibility.attend(q.to(v.dtype), k.to(v.dtype), v)
         return out.transpose(1, 2).flatten(2) @ self.a_o
 
-    def nothing(self) -> Tensor:
-        """A zero that depends on every factor: keeps gradients defined where there is no source."""
-        return sum(parameter.sum() * 0.0 for parameter in self.parameters())
-
     def _heads(self, rows: Tensor) -> Tensor:
         return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)

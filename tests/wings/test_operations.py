@@ -1,0 +1,175 @@
+"""The two operations against their definitions in float64."""
+
+import pytest
+import torch
+from families import Layouts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wings.layout import IMAGE, PADDING, TEXT, Layout
+from wings.rotary import Rotation, count_heads
+from wings.routed_attention import Rule, routed_attention
+from wings.visible_attention import Visibility
+
+PER_IMAGE = 3
+
+
+def random_layout(seed, rows=2, longest=9, packed=False):
+    """A padded layout `[B, T]` and what it was read from."""
+    layouts = Layouts(seed)
+    flags, positions = [], []
+    for _ in range(rows):
+        flag, position = [], []
+        for _ in range(layouts.random.randint(1, 3) if packed else 1):
+            own = []
+            for part in layouts.row(longest=longest):
+                own += [True] * PER_IMAGE if part == "image" else [False]
+            flag += own
+            position += range(len(own))
+        flags.append(flag)
+        positions.append(position)
+    width = max(map(len, flags)) + layouts.random.randint(0, 2)
+    is_image = torch.zeros(rows, width, dtype=torch.bool)
+    mask = torch.zeros(rows, width, dtype=torch.long)
+    position = torch.zeros(rows, width, dtype=torch.long)
+    for row, flag in enumerate(flags):
+        start = layouts.random.choice([0, width - len(flag)])
+        where = slice(start, start + len(flag))
+        is_image[row, where], mask[row, where] = torch.tensor(flag), 1
+        position[row, where] = torch.tensor(positions[row])
+    return Layout.read(is_image, mask, position if packed else None, PER_IMAGE)
+
+
+def visible_by_rule(layout, i, j, row, kind):
+    """The rule of visibility for one pair, spelled out."""
+    position, kinds, segment = layout.position[row], layout.kind[row], layout.segment[row]
+    if PADDING in (kinds[i], kinds[j]) or kinds[j] != kind or segment[i] != segment[j]:
+        return False
+    opens = position[j]
+    if kind == IMAGE:
+        nth = sum(
+            int(kinds[k] == IMAGE and segment[k] == segment[j]) for k in range(j)
+        ) % PER_IMAGE  # fmt: skip
+        opens = opens - nth
+    return bool(opens <= position[i])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), packed=st.booleans())
+def test_layout_says_what_each_token_sees(seed, packed):
+    layout = random_layout(seed, packed=packed)
+    for kind in (IMAGE, TEXT):
+        keys = Layout(layout.table.clone())
+        keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
+        sees = layout.sees(keys)
+        for row in range(sees.shape[0]):
+            for i in range(sees.shape[1]):
+                expected = [visible_by_rule(layout, i, j, row, kind) for j in range(len(layout))]
+                assert sees[row, i].tolist() == expected
+    has_image = layout.sees(
+        Layout(torch.where((layout.kind == IMAGE)[..., None], layout.table, PADDING))
+    ).any(-1)
+    assert torch.equal(layout.sees_image, has_image)
+
+
+def compact(layout, kind):
+    order = torch.argsort((layout.kind != kind).long(), dim=1, stable=True)
+    order = order[:, : max(1, int((layout.kind == kind).sum(1).max()))]
+    keys = layout.gather(order)
+    keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
+    return keys
+
+
+@pytest.mark.parametrize("path", ["mask", "blocks", "spans"])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), packed=st.booleans(), kind=st.sampled_from([IMAGE, TEXT]))
+def test_visible_attention_equals_its_definition(path, seed, packed, kind):
+    layout = random_layout(seed, packed=packed)
+    keys = compact(layout, kind)
+    visibility = Visibility(layout, keys, differentiable=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if path != "mask":
+            patch.setattr("wings.visible_attention.BLOCK", 4)
+            visibility = Visibility(layout, keys, differentiable=path == "spans")
+        torch.manual_seed(seed)
+        shape = (layout.table.shape[0], 2, -1, 4)
+        q = torch.randn(shape[0], 2, len(layout), 4, dtype=torch.float64, requires_grad=True)
+        k = torch.randn(shape[0], 2, len(keys), 4, dtype=torch.float64, requires_grad=True)
+        v = torch.randn(shape[0], 2, len(keys), 4, dtype=torch.float64, requires_grad=True)
+        out = visibility.attend(q, k, v)
+        gradient = torch.randn_like(out)
+        found = torch.autograd.grad(out, (q, k, v), gradient, materialize_grads=True)
+    sees = layout.sees(keys)[:, None]
+    scores = (q @ k.transpose(2, 3) / 2.0).masked_fill(~sees, -torch.inf)
+    weights = torch.nan_to_num(scores.softmax(-1))
+    # nan_to_num alone would leave NaN gradients for queries that see nothing.
+    weights = torch.where(sees.any(-1, keepdim=True), weights, 0.0)
+    safe = (q @ k.transpose(2, 3) / 2.0).masked_fill(~sees, -1e300)
+    exact = (safe.softmax(-1) * sees) @ v
+    torch.testing.assert_close(out, weights @ v)
+    for name, ours, own in zip("qkv", found, torch.autograd.grad(exact, (q, k, v), gradient)):
+        torch.testing.assert_close(ours, own, msg=lambda text, name=name: f"d{name}: {text}")
+    assert not out[~sees.any(-1).expand(-1, 2, -1)].any()
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (16, 8), (6, 10), (5, 3)])
+@pytest.mark.parametrize("extra", [{}, {"softcap": 3.0}, {"sinks": True}])
+@pytest.mark.parametrize("case", ["causal", "mask", "one", "chunk", "long"])
+def test_routed_attention_equals_its_definition(case, extra, widths):
+    torch.manual_seed(0)
+    batch, heads, groups, columns = 2, 4, 2, 3
+    length, size = {"causal": (7, 7), "mask": (7, 7), "one": (1, 9), "chunk": (4, 9),
+                    "long": (300, 300)}[case]  # fmt: skip
+    make = dict(dtype=torch.float64, requires_grad=True)
+    q = torch.randn(batch, heads, length, widths[0], **make)
+    k = torch.randn(batch, groups, size, widths[0], **make)
+    v = torch.randn(batch, groups, size, widths[1], **make)
+    w = torch.randn(batch, size, columns, **make)
+    sees = torch.ones(length, size, dtype=torch.bool).tril(size - length)[None, None]
+    if case == "mask":
+        sees = sees & (torch.rand(batch, 1, length, size) < 0.7)
+        sees[..., 0] = True
+    rule = Rule(sees if case == "mask" else None, 0.3, softcap=extra.get("softcap"))
+    if "sinks" in extra:
+        rule.sinks = torch.randn(heads, dtype=torch.float64)
+    out, sums = routed_attention(q, k, v, w, rule)
+    scores = q @ k.repeat_interleave(2, 1).transpose(2, 3) * 0.3
+    if rule.softcap:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    scores = scores.masked_fill(~sees, -torch.inf)
+    if rule.sinks is not None:
+        sink = rule.sinks[None, :, None, None].expand(batch, -1, length, 1)
+        weights = torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
+    else:
+        weights = scores.softmax(-1)
+    exact = (weights @ v.repeat_interleave(2, 1)).transpose(1, 2)
+    exact_sums = weights.mean(1) @ w
+    torch.testing.assert_close(out, exact)
+    torch.testing.assert_close(sums, exact_sums)
+    total, exact_total = (
+        out.sin().sum() + sums.cos().sum(),
+        exact.sin().sum() + exact_sums.cos().sum(),
+    )
+    ours, own = (torch.autograd.grad(t, (q, k, v, w)) for t in (total, exact_total))
+    for name, a, b in zip("qkvw", ours, own):
+        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"d{name}: {text}")
+
+
+@given(width=st.integers(1, 200).map(lambda n: 2 * n), wanted=st.integers(1, 40))
+def test_heads_divide_the_width_evenly(width, wanted):
+    heads = count_heads(width, wanted)
+    assert heads <= wanted and width % heads == 0 and (width // heads) % 2 == 0
+    assert not any(
+        width % n == 0 and width // n % 2 == 0 for n in range(heads + 1, wanted + 1) if n <= width
+    )
+
+
+def test_rotation_depends_on_distance_only():
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
+
+    def score(i, j):
+        turn = [Rotation(torch.tensor([[p]]), 8, 1e4, torch.float64) for p in (i, j)]
+        return (turn[0](q) * turn[1](k)).sum()
+
+    torch.testing.assert_close(score(7, 3), score(100_007, 100_003))
+    assert (score(7, 3) - score(7, 4)).abs() > 1e-6

@@ -1,0 +1,211 @@
+"""What training relies on: gradients, their memory, checkpointing, mixed precision, ranks without pictures."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from families import VISION, Layouts, batch_of, build, text_config
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from wings import WingsConfig, WingsError, WingsForCausalLM
+
+FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3"]
+
+
+def gradients(model, batch, **more):
+    model.zero_grad(set_to_none=True)
+    labels = batch["input_ids"].masked_fill(
+        (batch["attention_mask"] == 0) | (batch["input_ids"] == model.config.image_token_id), -100
+    )
+    loss = model(**batch, labels=labels, **more).loss
+    loss.backward()
+    return loss.detach(), {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+    }
+
+
+def total(model, batch):
+    """A loss in float64; transformers' own is computed in float32."""
+    real = batch["attention_mask"].bool()
+    return model(**batch, use_cache=False).logits[real].logsumexp(-1).sum()
+
+
+def fresh(family="llama", seed=0, **options):
+    options.setdefault("rank", 4)
+    torch.manual_seed(seed)
+    config = WingsConfig(text_config=text_config(family), vision_config=VISION, **options)
+    model = WingsForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            parameter.data.normal_(std=0.2)
+    return model.train()
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_learner_has_the_gradient_of_finite_differences(family, router):
+    model = fresh(family, router=router).double()
+    batch, _ = batch_of(model, [["text", "image", "text", "text", "image", "text"]])
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    total(model, batch).backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    for name, parameter in model.named_parameters():
+        if ".wings." not in name and "projector" not in name:
+            continue
+        # Uphill, where the slope is largest against the rounding of norms in float32.
+        direction = found[name] / found[name].norm().clamp(min=1e-12)
+        losses = []
+        for step in (1e-3, -1e-3):
+            with torch.no_grad():
+                parameter += step * direction
+                losses.append(total(model, batch))
+                parameter -= step * direction
+        slope = (losses[0] - losses[1]) / 2e-3
+        assert (found[name] * direction).sum().item() == pytest.approx(
+            slope.item(), rel=1e-2, abs=1e-3
+        ), name
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+def test_long_rows_train_as_short_ones(router):
+    """The spans that long rows are cut into give the loss and gradients of the masked way."""
+    model = fresh(router=router, router_positions=512)
+    batch, _ = batch_of(
+        model, [["text"] * 20 + ["image"] + ["text"] * 30, ["text"] * 9 + ["image"]]
+    )
+    loss, exact = gradients(model, batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wings.visible_attention.BLOCK", 8)
+        long_loss, found = gradients(model, batch)
+    torch.testing.assert_close(long_loss, loss)
+    for name in exact:
+        torch.testing.assert_close(
+            found[name], exact[name], atol=1e-5, rtol=1e-3,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_changes_nothing(family):
+    model = fresh(family)
+    batch, _ = batch_of(model, Layouts(4).rows(3))
+    loss, plain = gradients(model, batch)
+    model._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+    other, again = gradients(model, batch)
+    torch.testing.assert_close(other, loss)
+    assert plain.keys() == again.keys()
+    for name in plain:
+        torch.testing.assert_close(again[name], plain[name], atol=1e-5, rtol=1e-3)
+
+
+def test_reentrant_checkpointing_is_refused():
+    with pytest.raises(WingsError, match="use_reentrant"):
+        fresh()._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"text_guard": True}, {"learners": ("image",)}])
+def test_batches_without_pictures_define_every_gradient(options):
+    """No process of a distributed run may lack a gradient that another one has."""
+    model = fresh(**options)
+    for part in ("vision_tower",):
+        assert not any(p.requires_grad for p in model.model.get_submodule(part).parameters())
+    text, _ = batch_of(model, [["text"] * 5, ["text"] * 3])
+    mixed, _ = batch_of(model, [["text", "image", "text"], ["text"] * 3])
+    _, with_pictures = gradients(model, mixed)
+    _, without = gradients(model, text)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert with_pictures.keys() == without.keys() == trained
+    assert not any(without[name].any() for name in without if "projector" in name)
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+def test_autocast_trains(router):
+    model = fresh(router=router)
+    batch, _ = batch_of(model, Layouts(4).rows(3))
+    exact, own = gradients(model, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, found = gradients(model, batch)
+    assert abs(loss - exact) < 0.05 * exact
+    assert found.keys() == own.keys()
+    assert all(g.isfinite().all() for g in found.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_types_run(family, dtype):
+    model = copy.deepcopy(build(family)).to(dtype)
+    batch, _ = batch_of(model, Layouts(4).rows(3))
+    with torch.no_grad():
+        exact, own = (build(family)(**batch).logits, model(**batch).logits)
+    assert own.dtype == dtype
+    real = batch["attention_mask"].bool()
+    assert (own[real].double() - exact[real].double()).abs().mean() < 0.1 * exact[real].std()
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most elements that any tensor of the run has."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.size = max(self.size, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+def test_no_matrix_of_weights_is_stored(router):
+    """Training memory grows linearly: what autograd keeps at twice the length is at most twice."""
+    model = fresh(router=router, router_positions=4096)
+    kept = []
+    for length in (1024, 2048):
+        batch, _ = batch_of(model, [["text"] * (length - 4 * 8 - 9) + ["image"] * 8 + ["text"] * 9])
+        total, seen = 0, set()
+
+        def pack(tensor):
+            nonlocal total
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in seen:
+                seen.add(storage.data_ptr())
+                total += storage.nbytes()
+            return tensor
+
+        largest = LargestTensor()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), largest:
+            model(
+                **{k: v for k, v in batch.items() if k != "attention_mask"},
+                labels=batch["input_ids"] % 90,
+            )
+        kept.append(total)
+        assert largest.size < length * length
+    assert kept[1] < 2.2 * kept[0]
+
+
+def test_attentions_on_request_are_the_decoders():
+    model = build("llama", awake=False)
+    batch, _ = batch_of(model, [["text"] * 7])
+    bare = model.extract_language_model()
+    bare.set_attn_implementation("eager")
+    with torch.no_grad():
+        found = model(**batch, output_attentions=True).attentions
+        own = bare(**batch, output_attentions=True).attentions
+    assert len(found) == len(own) == 2
+    for a, b in zip(found, own):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_router_weights_sum_to_one_over_what_is_visible():
+    model = build("llama")
+    batch, _ = batch_of(model, [["image", "text", "text"], ["text", "image", "text"]], side="left")
+    with torch.no_grad():
+        weights = model(**batch, output_router_weights=True).router_weights
+    assert len(weights) == 2 and weights[0].shape == (2, batch["input_ids"].shape[1], 2)
+    torch.testing.assert_close(weights[1].sum(-1), torch.ones(weights[1].shape[:2]))
+    # Row 0 opens with a picture: its tokens see no text yet. Row 1 opens with text alone.
+    assert weights[0][0, 0].tolist() == [1.0, 0.0] and weights[0][1, 0].tolist() == [0.0, 1.0]

@@ -1,0 +1,69 @@
+"""What is asked: one conversation whose last turn is to be answered, and the right answer."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wings.errors import WingsError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        kind: the group it is counted in.
+        messages: chat messages up to and including the user's last turn.
+        answer: the reference.
+    """
+
+    kind: str
+    messages: tuple[dict, ...]
+    answer: str
+
+
+def read_items(path: str | Path) -> list[Item]:
+    """Items from JSON Lines of chat messages, the same file that training reads.
+
+    The last message of a record must be the assistant's: it is the reference, and not shown to the
+    model. `kind` is optional ("all" without it). Paths of pictures are relative to the file.
+
+    Raises:
+        WingsError: no such file, a line that is not such a record (which), or no record at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WingsError(f"there is no file {path}; give JSON Lines of chat messages")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    items = [_item(line, f"{path}:{n}", path.parent) for n, line in enumerate(lines, 1) if line]
+    if not items:
+        raise WingsError(f"{path} holds no record; give at least one conversation to answer")
+    return items
+
+
+def _item(line: str, where: str, folder: Path) -> Item:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
+    messages = record.get("messages") if isinstance(record, dict) else None
+    if not messages or messages[-1]["role"] != "assistant" or len(messages) < 2:
+        raise WingsError(
+            f"{where} has no answer to score; end its messages with an assistant's turn"
+        )
+    answer = messages[-1]["content"]
+    if not isinstance(answer, str):
+        answer = "".join(part["text"] for part in answer if part["type"] == "text")
+    asked = tuple(_located(message, folder) for message in messages[:-1])
+    return Item(record.get("kind", "all"), asked, answer)
+
+
+def _located(message: dict, folder: Path) -> dict:
+    if isinstance(message["content"], str):
+        return message
+    parts: Sequence[dict] = [
+        part | {"image": str(folder / part["image"])} if part["type"] == "image" else part
+        for part in message["content"]
+    ]
+    return message | {"content": list(parts)}

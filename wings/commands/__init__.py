@@ -1,0 +1,94 @@
+"""The `wings` command line; a command's libraries are imported when it runs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wings.errors import WingsError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is 0, or 2 with a sentence on stderr for what is refused."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except WingsError as error:
+        print(f"wings {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"wings {arguments.command}: stopped", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="wings", description="Lets any decoder LLM see without forgetting its language."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_quickstart(commands)
+    add_chat(commands)
+    return parser
+
+
+def add_quickstart(commands: argparse._SubParsersAction) -> None:
+    """`wings quickstart`."""
+    parser = commands.add_parser(
+        "quickstart",
+        help="the whole way in five minutes on two CPU cores: let a small LLM see, and compare",
+        description="Draws pictures, lets a small language model see in several ways through the"
+        " stages of wings.train, and writes what each way kept of text and learned of pictures.",
+    )
+    parser.add_argument("--output", type=Path, help="a new folder (default: wings-quickstart)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of data, weights and order (default: 0)"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every row, not only those that fit into five minutes"
+    )
+    parser.add_argument(
+        "--from-nothing",
+        action="store_true",
+        help="also train the small LLM and the vision tower, which else come with the package",
+    )
+    parser.set_defaults(run=run_quickstart)
+
+
+def run_quickstart(arguments: argparse.Namespace) -> int:
+    """Runs `wings quickstart`."""
+    from wings.commands.quickstart.run import quickstart
+
+    quickstart(
+        arguments.output,
+        arguments.seed,
+        everything=arguments.all,
+        from_nothing=arguments.from_nothing,
+    )
+    return 0
+
+
+def add_chat(commands: argparse._SubParsersAction) -> None:
+    """`wings chat`."""
+    parser = commands.add_parser(
+        "chat",
+        help="talk to a checkpoint in the terminal",
+        description="Talks to a saved Wings checkpoint. In the conversation, /image FILE adds a"
+        " picture to the next turn, /new begins anew and /quit ends.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub name of a Wings checkpoint")
+    parser.add_argument(
+        "--image", nargs="+", default=[], metavar="FILE", help="pictures of the first turn"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=256, help="where an answer is cut (default: 256)"
+    )
+    parser.set_defaults(run=run_chat)
+
+
+def run_chat(arguments: argparse.Namespace) -> int:
+    """Runs `wings chat`."""
+    from wings.commands.chat import chat
+
+    chat(arguments.checkpoint, arguments.image, arguments.max_new_tokens)
+    return 0

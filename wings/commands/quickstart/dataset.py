@@ -1,0 +1,133 @@
+"""The quickstart's files: JSON Lines of chat messages and PNG, as `wings.train` reads them."""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from wings.commands.quickstart.scenes import Scene, draw, make_scene, question, question_of_two
+from wings.commands.quickstart.size import Amounts
+from wings.commands.quickstart.texts import DESCRIBE, KINDS, World, instruction, text_turn
+
+
+class Writer:
+    """Writes the files under `folder`: `text.jsonl`, `captions.jsonl`, ... and `img/*.png`.
+
+    Args:
+        folder: created; holds every path that the records name.
+        seed: makes everything; each file has a stream of its own, so amounts do not disturb one
+            another.
+        on_record: called after every record.
+    """
+
+    def __init__(
+        self, folder: Path, seed: int, on_record: Callable[[], None] = lambda: None
+    ) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.on_record = on_record
+        self.world = World()
+        self.pictures = 0
+        (folder / "img").mkdir(parents=True)
+
+    def write(self, amounts: Amounts) -> None:
+        """All files; no `text.jsonl` where it would be empty."""
+        if amounts.text:
+            self._file("text", amounts.text, self.text_conversation)
+        self._file("captions", amounts.captions, self.caption)
+        self._file("pictures", amounts.conversations, self.conversation)
+        self._file("text_held_out", amounts.held_out, self.text_item)
+        self._file("pictures_held_out", amounts.held_out, self.picture_item)
+        self._file("mixed_held_out", amounts.held_out, self.mixed_item)
+
+    def text_conversation(self, rng: random.Random, n: int) -> dict:
+        """One exchange, or in every fifth record up to four."""
+        turns = rng.randint(2, 4) if n % 5 == 4 else 1
+        messages: list[dict] = []
+        for _ in range(turns):
+            messages += text_turn(self.world, rng, held_out=False).messages()
+        return {"messages": messages}
+
+    def caption(self, rng: random.Random, n: int) -> dict:
+        """A picture and what is in it."""
+        scene = make_scene(rng)
+        content = [self._picture(scene), {"type": "text", "text": rng.choice(DESCRIBE)}]
+        return {
+            "messages": [
+                {"role": "user", "content": content},
+                {"role": "assistant", "content": scene.caption},
+            ]
+        }
+
+    def conversation(self, rng: random.Random, n: int) -> dict:
+        """Pictures and questions about them, with an instruction on plain words in between.
+
+        Of four records, one shows two pictures at once and one a new picture in a later turn.
+        """
+        messages: list[dict] = []
+        if n % 4 == 0:
+            scenes = (make_scene(rng, 2), make_scene(rng, 2))
+            pictures = tuple(self._picture(scene) for scene in scenes)
+            messages += question_of_two(scenes, rng).messages(pictures)
+            messages += question_of_two(scenes, rng).messages()
+        else:
+            for _ in range(2 if n % 4 == 1 else 1):
+                scene = make_scene(rng)
+                messages += question(scene, rng).messages((self._picture(scene),))
+                messages += question(scene, rng).messages()
+        messages += instruction(rng).messages()
+        return {"messages": messages}
+
+    def text_item(self, rng: random.Random, n: int) -> dict:
+        """A held-out text question, all kinds in turn."""
+        turn = text_turn(self.world, rng, True, KINDS[n % len(KINDS)])
+        return {"kind": turn.kind, "messages": turn.messages()}
+
+    def picture_item(self, rng: random.Random, n: int) -> dict:
+        """A question about a picture; in every third record about one of two pictures."""
+        if n % 3 == 2:
+            scenes = (make_scene(rng, 2), make_scene(rng, 2))
+            pictures = tuple(self._picture(scene) for scene in scenes)
+            return {
+                "kind": "two pictures",
+                "messages": question_of_two(scenes, rng).messages(pictures),
+            }
+        scene = make_scene(rng)
+        messages = question(scene, rng).messages((self._picture(scene),))
+        return {"kind": "one picture", "messages": messages}
+
+    def mixed_item(self, rng: random.Random, n: int) -> dict:
+        """A question about a picture, its answer, and then a held-out text question."""
+        scene = make_scene(rng)
+        messages = question(scene, rng).messages((self._picture(scene),))
+        turn = text_turn(self.world, rng, True, KINDS[n % len(KINDS)])
+        return {"kind": turn.kind, "messages": messages + turn.messages()}
+
+    def _picture(self, scene: Scene) -> dict:
+        name = f"img/{self.pictures:05d}.png"
+        self.pictures += 1
+        draw(scene).save(self.folder / name)
+        return {"type": "image", "image": name}
+
+    def _file(self, name: str, amount: int, make: Callable[[random.Random, int], dict]) -> None:
+        rng = random.Random(f"{name} {self.seed}")
+        write_lines(
+            self.folder / f"{name}.jsonl", self._counted(make(rng, n) for n in range(amount))
+        )
+
+    def _counted(self, records: Iterable[dict]) -> Iterable[dict]:
+        for record in records:
+            yield record
+            self.on_record()
+
+
+def write_lines(path: Path, records: Iterable[dict]) -> None:
+    """One JSON object a line."""
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """What `write_lines` wrote."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,87 @@
+"""What a quickstart leaves behind: a table, `report.md`, `plot.png` and `results.json`."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wings.commands.quickstart.rows import Row
+from wings.eval.outcome import Outcome
+from wings.eval.plot import plot
+from wings.eval.score import Score
+from wings.eval.table import HEADERS, cells, markdown
+
+TITLE = "A small language model learns to see"
+EXPLAINED = (
+    "text: held-out questions alone. mixed: such questions after a picture in the same"
+    " conversation. pictures: held-out questions about drawn pictures.\nPercent right, with the"
+    " 95% interval of a count of that many questions. training: both stages, on one core."
+)
+PACKAGES = ("wings-lorra", "torch", "transformers", "open_clip_torch", "tokenizers", "numpy")
+
+
+def outcomes_of(rows: list[Row], results: dict[str, dict[str, Any]]) -> tuple[Score, list[Outcome]]:
+    """The language model's text score before, and what became of it in every row."""
+    outcomes = []
+    for row in rows:
+        result = results[f"row-{row.key}"]
+        outcomes.append(
+            Outcome(
+                name=row.name,
+                llm_rate=row.llm_rate,
+                trained=sum(result["trained"].values()),
+                seconds=result["seconds"] + results[result["align"]]["seconds"],
+                **{test: total(scores) for test, scores in result["scores"].items()},
+            )
+        )
+    return total(results["before"]["text"]), outcomes
+
+
+def total(described: dict[str, Any]) -> Score:
+    """The score over all kinds, as `jobs.described` wrote it."""
+    return Score(described["right"], described["total"])
+
+
+def show(console: Console, before: Score, outcomes: list[Outcome]) -> None:
+    """Prints the table."""
+    table = Table(title=TITLE, title_style="bold", title_justify="left", header_style="bold")
+    for header in HEADERS:
+        table.add_column(header, justify="left" if not header else "right", no_wrap=True)
+    for n, row in enumerate(cells(before, outcomes)):
+        table.add_row(*row, style="dim" if n == 0 else "", end_section=n == 0)
+    console.print()
+    console.print(table)
+    console.print(EXPLAINED, style="dim")
+
+
+def save(folder: Path, before: Score, outcomes: list[Outcome], results: dict[str, Any]) -> None:
+    """Writes `plot.png`, `report.md` and `results.json`."""
+    plot(folder / "plot.png", before, outcomes, TITLE)
+    seed, seconds = results["seed"], results["seconds"]["total"]
+    made = f"Seed {seed}, {seconds:.0f} seconds on {machine()['processor']}."
+    parts = (
+        f"# {TITLE}",
+        "![text kept against pictures learned](plot.png)",
+        markdown(before, outcomes),
+        EXPLAINED,
+        f"{made} All figures: results.json.",
+    )
+    text = "\n\n".join(parts) + "\n"
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    document = {**results, "machine": machine(), "versions": versions()}
+    (folder / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that the figures depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """Processor and number of cores."""
+    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

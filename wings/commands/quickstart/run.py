@@ -1,0 +1,131 @@
+"""`wings quickstart`: draw, let a small language model see in several ways, compare, ask."""
+
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from wings.commands.quickstart.board import Board
+from wings.commands.quickstart.dataset import Writer
+from wings.commands.quickstart.schedule import run_jobs
+from wings.commands.quickstart.size import Size
+from wings.errors import WingsError
+
+DEFAULT = Path("wings-quickstart")
+WORKERS = 2  # the machine this is made for has two cores
+
+
+class Clock:
+    """Wall time of the phases, in seconds."""
+
+    def __init__(self) -> None:
+        self.begun = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Ends a phase."""
+        now = time.perf_counter()
+        self.laps[name], self.last = round(now - self.last, 1), now
+        self.laps["total"] = round(now - self.begun, 1)
+
+
+def quickstart(
+    output: Path | None,
+    seed: int = 0,
+    everything: bool = False,
+    from_nothing: bool = False,
+    size: Size | None = None,
+) -> Path:
+    """Runs the whole way and returns the folder it wrote.
+
+    Args:
+        output: a folder that does not exist or is empty; None for a fresh one with the default
+            name.
+        seed: of pictures, conversations, new weights and order.
+        everything: also the rows that do not fit into five minutes.
+        from_nothing: also train the language model and the vision tower that come with the package.
+        size: smaller for a trial.
+
+    Raises:
+        WingsError: `output` holds something.
+    """
+    clock, size = Clock(), size or Size()
+    if not from_nothing:
+        size = replace(size, amounts=replace(size.amounts, text=0))
+    folder = claim(output)
+    console = Console(highlight=False)
+    console.print(f"\n[bold]wings quickstart[/], seed {seed}, into [bold]{folder}[/]\n")
+    with console.status("loading torch and transformers"):
+        from wings.commands.quickstart import jobs, plan, report, showcase
+    rows = [row for row in plan.ROWS if row.default or everything]
+    clock.lap("loading")
+    # A forked worker shares the libraries that took ten seconds to load. Nothing has been computed
+    # yet, so there is no pool of threads that a fork could lose.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    reports = context.Queue()
+    with ProcessPoolExecutor(WORKERS, context, jobs.begin, (reports,)) as pool:
+        for _ in range(WORKERS):
+            pool.submit(time.sleep, 0.1)  # forks now, before the board has threads
+        with Board(console, reports) as board:
+            draw_data(board, folder / "data", seed, size)
+            clock.lap("drawing")
+            work = plan.make_plan(rows, folder, seed, size, from_nothing)
+            for job in work:
+                board.begin(job.key, job.label, job.steps)
+            results = run_jobs(
+                pool, work, lambda job, result: board.finish(job.key, result["note"])
+            )
+        clock.lap("training and scoring")
+        before, outcomes = report.outcomes_of(rows, results)
+        report.show(console, before, outcomes)
+        shown = showcase.show(console, pool, folder, folder / "rows" / rows[0].key, seed)
+        clock.lap("asking one checkpoint")
+    about = {"seed": seed, "size": asdict(size), "seconds": clock.laps}
+    report.save(folder, before, outcomes, {**about, "showcase": shown, "jobs": results})
+    console.print(
+        f"  {clock.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
+    )
+    console.print(
+        f"  [bold]wings chat {folder / 'rows' / rows[0].key} --image {folder / showcase.FIRST}[/]\n"
+    )
+    return folder
+
+
+def claim(output: Path | None) -> Path:
+    """The folder to write to, made; nothing that is there is overwritten.
+
+    Raises:
+        WingsError: `output` holds something.
+    """
+    if output is None:
+        output, n = DEFAULT, 1
+        while output.exists():
+            n += 1
+            output = DEFAULT.with_name(f"{DEFAULT.name}-{n}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise WingsError(
+            f"{output} is there already and may hold another run; name a new folder with --output"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def draw_data(board: Board, folder: Path, seed: int, size: Size) -> None:
+    """Writes all data, with a bar."""
+    total = size.amounts.total
+    board.begin("draw", "draw pictures, write conversations", total)
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if done % 100 == 0:
+            board.step("draw", done, total)
+
+    writer = Writer(folder, seed, count)
+    writer.write(size.amounts)
+    board.finish("draw", f"{writer.pictures:,} pictures, {total:,} conversations")

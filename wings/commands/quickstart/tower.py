@@ -1,0 +1,107 @@
+"""A small vision tower made on the spot, in open_clip's form: a ViT that knows shapes.
+
+It is trained to say, from every patch's feature, which shape of which colour lies in the patch's
+quarter of the picture. A tower of random weights would also pass colours on, but hardly shapes.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wings.commands.quickstart.scenes import SIDE, Scene, draw, make_scene
+from wings.commands.quickstart.texts import COLOURS, PLACES, SHAPES
+from wings.vision import VisionTower
+
+CONFIG = {"image_size": SIDE, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
+MEAN, STD = (0.2, 0.2, 0.2), (0.25, 0.25, 0.25)
+GRID = SIDE // CONFIG["patch_size"]
+
+
+def train_tower(
+    folder: Path, seed: int, steps: int, on_step: Callable[[float], None], batch_size: int = 64
+) -> float:
+    """Trains a tower on drawn pictures and writes open_clip's two files to `folder`.
+
+    Returns:
+        Share of the patches of fresh pictures whose shape and colour are both named rightly.
+    """
+    torch.manual_seed(seed)
+    rng = random.Random(f"tower {seed}")
+    tower = VisionTower({"vision_cfg": CONFIG, "image_mean": MEAN, "image_std": STD})
+    tower.requires_grad_(True)
+    head = nn.Linear(tower.hidden_size, len(SHAPES) + len(COLOURS) + 2)
+    parameters = [*tower.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
+    for _ in range(steps):
+        pixels, shapes, colours = picture_batch(rng, batch_size)
+        of_shape, of_colour = head(tower(pixels)).split((len(SHAPES) + 1, len(COLOURS) + 1), -1)
+        loss = F.cross_entropy(of_shape.transpose(1, 2), shapes)
+        loss = loss + F.cross_entropy(of_colour.transpose(1, 2), colours)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        on_step(loss.item())
+    with torch.inference_mode():
+        pixels, shapes, colours = picture_batch(rng, 256)
+        of_shape, of_colour = head(tower(pixels)).split((len(SHAPES) + 1, len(COLOURS) + 1), -1)
+        right = (of_shape.argmax(-1) == shapes) & (of_colour.argmax(-1) == colours)
+    save_tower(tower, folder)
+    return right.float().mean().item()
+
+
+def picture_batch(rng: random.Random, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Fresh pictures.
+
+    Returns:
+        pixels [size, 3, SIDE, SIDE] float32, and per patch, in reading order, the number of the
+        shape and of the colour in its quarter [size, GRID * GRID] int64, 0 for an empty one.
+    """
+    scenes = [make_scene(rng) for _ in range(size)]
+    pixels = torch.from_numpy(np.stack([np.asarray(draw(scene)) for scene in scenes]))
+    pixels = (pixels.permute(0, 3, 1, 2) / 255.0 - MEAN[0]) / STD[0]
+    labels = torch.tensor([quarters(scene) for scene in scenes])  # [size, 4, 2]
+    patch = torch.arange(GRID * GRID)
+    quarter = 2 * (patch // GRID // (GRID // 2)) + patch % GRID // (GRID // 2)
+    shapes, colours = labels[:, quarter].unbind(-1)
+    return pixels, shapes, colours
+
+
+def quarters(scene: Scene) -> list[tuple[int, int]]:
+    """(shape, colour) of the four quarters, as numbers from 1; (0, 0) for an empty quarter."""
+    found = {
+        place: (SHAPES.index(shape) + 1, COLOURS.index(colour) + 1)
+        for shape, colour, place in scene.things
+    }
+    return [found.get(place, (0, 0)) for place in PLACES]
+
+
+def save_tower(tower: VisionTower, folder: Path) -> None:
+    """Weights and description as open_clip's `local-dir:` scheme expects them."""
+    folder.mkdir(parents=True)
+    save_file(
+        {k: v.contiguous() for k, v in tower.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    described = {
+        "model_cfg": {
+            "embed_dim": CONFIG["width"],
+            "vision_cfg": CONFIG,
+            "text_cfg": {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
+        },
+        "preprocess_cfg": {
+            "mean": MEAN,
+            "std": STD,
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2), encoding="utf-8")

@@ -56,14 +56,13 @@ class BlockWings(nn.Module):
         if context.acts is not None:
             weights = weights * context.acts[..., None]
         context.record.gates[self.layer] = weights
-        compressed = None if context.cache is None else self._compress_all(context)
-        parts, last = [], []
+        compressed = None if context.cache is None else self._compress_all(context, x.dtype)
+        share = None
         for index, name in enumerate(self.names):
             learner, source = self.get_submodule(name), context.sources[name]
             if source is None:
                 if self.training and torch.is_grad_enabled():
-                    parts.append(nothing_of(learner).expand(*x.shape[:2], learner.rank))
-                    last.append(learner.b_o)
+                    share = added(share, nothing_of(learner).expand_as(x))
                 continue
             rows = source.rows.to(x.dtype)
             if compressed is None:
@@ -73,23 +72,22 @@ class BlockWings(nn.Module):
                     1, source.order[..., None].expand(-1, -1, compressed.shape[-1])
                 ).to(x.dtype)
             part = learner(x, rows, small, context.rotation, source.rotation, source.visibility)
-            parts.append(part * weights[..., index, None].to(part.dtype))
-            last.append(learner.b_o)
-        if not parts:
-            return torch.zeros_like(x)
-        # One product for all last factors: no [T, D] output of a single learner is ever written.
-        return torch.cat(parts, dim=-1) @ torch.cat(last)
+            # The gate weighs r numbers a token, not D.
+            share = added(share, learner.b_o(part * weights[..., index, None].to(part.dtype)))
+        return torch.zeros_like(x) if share is None else share
 
-    def _compress_all(self, context: WingsContext) -> Tensor:
+    def _compress_all(self, context: WingsContext, dtype: torch.dtype) -> Tensor:
         """`[B, S + P, 2 r]`: what this block keeps of every known row, new rows appended."""
         cache, size = context.cache, len(context.tokens)
         kept = cache.compressed_rows(self.layer)
         have = 0 if kept is None else kept.shape[1]
         if have < size:
-            kept = cache.keep(self.layer, self._compress(context.rows[:, have:size], context, have))
+            new = context.rows[:, have:size].to(dtype)
+            kept = cache.keep(self.layer, self._compress(new, context, have))
         kept = kept.to(context.rows.device)
         if context.rows.shape[1] > size:
-            kept = torch.cat([kept, self._compress(context.rows[:, size:], context, size)], dim=1)
+            late = context.rows[:, size:].to(dtype)
+            kept = torch.cat([kept, self._compress(late, context, size)], dim=1)
         return kept
 
     def _compress(self, rows: Tensor, context: WingsContext, start: int) -> Tensor:
@@ -97,13 +95,18 @@ class BlockWings(nn.Module):
         numbers = None
         for name in self.names:
             learner = self.get_submodule(name)
-            own = learner.compress(rows.to(learner.a_k.dtype))
+            own = learner.compress(rows)
             if numbers is None:
                 numbers = own
             else:
                 is_own = context.kinds(start, rows.shape[1], name)
                 numbers = torch.where(is_own[..., None], own, numbers)
         return numbers
+
+
+def added(share: Tensor | None, more: Tensor) -> Tensor:
+    """The sum, of which nothing may be there yet."""
+    return more if share is None else share + more
 
 
 def nothing_of(module: nn.Module) -> Tensor:
@@ -210,7 +213,9 @@ def _attend(
         rule.mask = rule.mask[..., : key.shape[2]]
     keys = wings.main_keys(key.shape[2])
     router = module.wings.router if routed else None
-    columns = router.columns(keys) if routed else key.new_zeros(key.shape[0], key.shape[2], 1)
+    columns = (
+        router.columns(keys, key.dtype) if routed else key.new_zeros(key.shape[0], key.shape[2], 1)
+    )
     output, sums = routed_attention(query, key, value, columns, rule)
     weights = None
     if wings.with_attentions:

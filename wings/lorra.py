@@ -8,6 +8,22 @@ from .rotary import Rotation
 from .visible_attention import Visibility
 
 
+class Factor(nn.Module):
+    """One factor of a low-rank product: x -> x W.
+
+    Not a linear layer, so that what adapts "all linear layers" of a model leaves it alone; but a
+    module with a forward of its own, so that what loads weights on demand finds it.
+    """
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inner, outer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., inner]` -> `[..., outer]`."""
+        return x @ self.weight
+
+
 class LoRRALearner(nn.Module):
     r"""Attention from a block's input to the layer-0 rows of one modality (Wings, section 3.2).
 
@@ -16,28 +32,30 @@ class LoRRALearner(nn.Module):
         Q = x + x A_q B_q     K = s + s A_k B_k     V = s + s A_v B_v
         O = softmax(rope(Q) rope(K)^T / sqrt(d)) V  A_o B_o
 
-    Every B starts at zero, so a fresh learner gives exactly zero. The factors are bare parameters,
-    not linear layers: what adapts "all linear layers" of a model leaves them alone.
+    Every B starts at zero, so a fresh learner gives exactly zero.
     """
 
     def __init__(self, width: int, rank: int, heads: int, init_std: float) -> None:
         super().__init__()
         self.heads, self.rank, self.init_std = heads, rank, init_std
-        for name in ("q", "k", "v", "o"):
-            self.register_parameter(f"a_{name}", nn.Parameter(torch.empty(width, rank)))
-            self.register_parameter(f"b_{name}", nn.Parameter(torch.empty(rank, width)))
+        self.a_q, self.b_q = Factor(width, rank), Factor(rank, width)
+        self.a_k, self.b_k = Factor(width, rank), Factor(rank, width)
+        self.a_v, self.b_v = Factor(width, rank), Factor(rank, width)
+        self.a_o, self.b_o = Factor(width, rank), Factor(rank, width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """A from a normal cut at two standard deviations, B zero; loaded tensors stay."""
         for a in (self.a_q, self.a_k, self.a_v, self.a_o):
-            init.trunc_normal_(a, std=self.init_std, a=-2 * self.init_std, b=2 * self.init_std)
+            init.trunc_normal_(
+                a.weight, std=self.init_std, a=-2 * self.init_std, b=2 * self.init_std
+            )
         for b in (self.b_q, self.b_k, self.b_v, self.b_o):
-            init.zeros_(b)
+            init.zeros_(b.weight)
 
     def compress(self, source: Tensor) -> Tensor:
         """What decoding keeps of source rows in this block: `[B, S, D]` -> `[B, S, 2 r]`."""
-        return source @ torch.cat([self.a_k, self.a_v], dim=1).to(source.dtype)
+        return torch.cat([self.a_k(source), self.a_v(source)], dim=-1)
 
     def forward(
         self,
@@ -62,12 +80,12 @@ class LoRRALearner(nn.Module):
             `[B, T, r]`; exact zeros for tokens that see no row.
         """
         key_part, value_part = compressed.split(self.rank, dim=-1)
-        q = self._heads(x + x @ self.a_q @ self.b_q)
-        k = self._heads(source + key_part @ self.b_k)
-        v = self._heads(source + value_part @ self.b_v)
+        q = self._heads(x + self.b_q(self.a_q(x)))
+        k = self._heads(source + self.b_k(key_part))
+        v = self._heads(source + self.b_v(value_part))
         q, k = queries(q), keys(k)
         out = visibility.attend(q.to(v.dtype), k.to(v.dtype), v)
-        return out.transpose(1, 2).flatten(2) @ self.a_o
+        return self.a_o(out.transpose(1, 2).flatten(2))
 
     def _heads(self, rows: Tensor) -> Tensor:
         return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -18,16 +18,16 @@ class PositionRouter(nn.Module):
 
     def __init__(self, learners: int, positions: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(learners, positions))
+        self.by_position = nn.Embedding(positions, learners)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Zero: learners start with equal weight at every position."""
-        init.zeros_(self.weight)
+        init.zeros_(self.by_position.weight)
 
-    def columns(self, keys: Layout) -> Tensor:
+    def columns(self, keys: Layout, dtype: torch.dtype) -> Tensor:
         """`[B, S, M]`: W's column at each key's position; zero for padding."""
-        taken = self.weight.t()[keys.position.clamp(min=0)]
+        taken = self.by_position(keys.position.clamp(min=0)).to(dtype)
         return taken * (keys.kind != PADDING)[..., None]
 
     def forward(self, sums: Tensor, queries: Layout) -> Tensor:
@@ -56,12 +56,12 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.weight)
         init.zeros_(self.outer.bias)
 
-    def columns(self, keys: Layout) -> Tensor:
+    def columns(self, keys: Layout, dtype: torch.dtype) -> Tensor:
         """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in."""
         stretches = torch.arange(int(keys.images.max()) + 1, device=keys.table.device)
         text = (keys.kind == TEXT)[..., None] & (keys.images[..., None] == stretches)
         found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)
-        return found.to(self.inner.weight.dtype)
+        return found.to(dtype)
 
     def forward(self, sums: Tensor, queries: Layout) -> Tensor:
         """Logits `[B, T, M]`."""

@@ -70,7 +70,7 @@ def build(family, awake=True, **options):
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if ".wings." in name:
-            last = name.rsplit(".", 1)[1]
+            last = name.removesuffix(".weight").rsplit(".", 1)[1]
             zero = not awake and (last.startswith("b_") or "router" in name)
             parameter.data.normal_(std=0.0 if zero else 0.5)
             if "router" in name and awake:

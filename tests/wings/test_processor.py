@@ -193,6 +193,19 @@ def test_thoughts_before_the_newest_answer_are_part_of_it():
     assert learned(processor, row) == ["left<|im_end|>", "<think>\n\n</think>\n\non<|im_end|>"]
 
 
+def test_what_a_template_leaves_out_of_an_answer_is_not_learned():
+    """Thoughts of an older answer are cut by the template, those of the newest are kept."""
+    template = THINKING.replace(
+        "{{ message['content'] + ",
+        "{{ (message['content'] if loop.last else message['content'].split('</think>')[-1]) + ",
+    ).replace("and loop.last %}", "and loop.last and '</think>' not in message['content'] %}")
+    processor = make_processor(template)
+    thoughts = "<think>it is</think>"
+    messages = [user("it?"), assistant(thoughts + "left"), user("it?"), assistant(thoughts + "on")]
+    row = processor.encode(messages)
+    assert learned(processor, row) == ["left<|im_end|>", thoughts + "on<|im_end|>"]
+
+
 def test_an_answer_in_its_own_header_is_not_confused():
     """Answers that occur in the template's own words, empty ones, ones that look like markup."""
     processor = make_processor(CHATML)
@@ -206,8 +219,12 @@ def test_an_answer_in_its_own_header_is_not_confused():
 
 def test_a_template_that_hides_the_turn_is_refused():
     hides = "{% for m in messages %}{{ m['content'] | reverse }}{{ messages | length }}{% endfor %}"
-    with pytest.raises(WingsError, match="cannot be found for certain"):
-        make_processor(hides).encode([user("a"), assistant("b c"), user("d"), assistant("e f")])
+    drops = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
+    for template in (hides, drops, drops + "{% if add_generation_prompt %}assistant{% endif %}"):
+        with pytest.raises(WingsError, match="cannot be found for certain"):
+            make_processor(template).encode(
+                [user("a"), assistant("b c"), user("d"), assistant("e")]
+            )
 
 
 def test_a_boundary_within_a_token_is_refused():

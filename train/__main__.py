@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     except WingsError as error:
         print(f"wings.train: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("wings.train: stopped; the same command goes on from the last checkpoint.")
+        return 130
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

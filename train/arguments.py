@@ -1,6 +1,7 @@
 """The recipe in the words of transformers' `TrainingArguments`."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -9,11 +10,12 @@ from wings.errors import WingsError
 from wings.train.recipe import Recipe
 
 
-def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
+def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
     """Arguments for `Trainer`; joins the process group when torchrun started this process.
 
     Args:
         recipe: what to run.
+        folder: where its result goes.
         steps: optimiser steps of the whole run.
 
     Raises:
@@ -24,7 +26,7 @@ def training_arguments(recipe: Recipe, steps: int) -> TrainingArguments:
     new = "activation_checkpointing" in names
     checkpointing = "activation_checkpointing" if new else "gradient_checkpointing"
     arguments = TrainingArguments(
-        output_dir=recipe.output,
+        output_dir=str(folder),
         max_steps=steps,
         learning_rate=max(recipe.rates.values(), default=1e-3),
         lr_scheduler_type="cosine",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
@@ -15,6 +16,8 @@ from wings.errors import WingsError
 from wings.train.folder import RunFolder
 from wings.train.order import Order
 from wings.train.stage import Plan
+
+_WORKER_ERROR = f"{WingsError.__module__}.{WingsError.__name__}: "
 
 
 class WingsTrainer(Trainer):
@@ -45,11 +48,27 @@ class WingsTrainer(Trainer):
             self.optimizer = kind(self.plan.optimizer_groups(self.args.weight_decay), **options)
         return self.optimizer
 
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in `Trainer`, with logits only where some row is asked for the next token.
+
+        With a large vocabulary the head costs as much as many blocks, and answers are short.
+        """
+        following = functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
+        columns = (following != -100).any(dim=0).nonzero().squeeze(1)
+        asked = {"logits_to_keep": columns, "shift_labels": following[:, columns]}
+        return super().compute_loss(model, {**inputs, **asked}, *args, **kwargs)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | int | None]:
         """The micro-batches of one step; takes note of skipped records and of this step's rates."""
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        try:
+            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except WingsError as error:
+            # From a data worker, torch wraps the sentence in the worker's whole traceback.
+            raise WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)) from None
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
         self.rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}

@@ -96,7 +96,7 @@ def _train(
     weights = [source.weight for source in recipe.data]
     order = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
-    arguments = training_arguments(recipe, steps)
+    arguments = training_arguments(recipe, folder.path, steps)
     talks = watch is None and arguments.process_index == 0
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model.text}", flush=True)

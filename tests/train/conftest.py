@@ -133,14 +133,22 @@ def make_recipe(checkpoint, data, tmp_path):
 
 @pytest.fixture
 def torchrun(tmp_path):
-    """A function of (processes, *arguments): runs `torchrun` on the CPU and returns the result."""
+    """A function of (processes, *arguments): `torchrun` on the CPU; (exit code, stdout, stderr)."""
 
     def run(processes, *arguments, timeout=240):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(processes), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
+        pipe = subprocess.PIPE
+        launcher = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True
         )
+        try:
+            out, err = launcher.communicate(timeout=timeout)
+        finally:
+            # Asked, not killed: only then does the launcher end its workers too.
+            launcher.terminate()
+            launcher.wait()
+        return launcher.returncode, out, err
 
     return run

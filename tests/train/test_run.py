@@ -1,7 +1,12 @@
 """Runs: both stages end to end on a tiny model; what is kept, continued and refused."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,11 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train import run
+from wings.train.__main__ import main
+from wings.train.collate import Collator
+from wings.train.data import Conversations
 from wings.train.folder import RunFolder
+from wings.train.order import Order
 from wings.train.recipe import Recipe, Source
 from wings.train.run import train
 
@@ -174,6 +183,40 @@ def test_skipped_records_are_counted_in_log_and_result(make_recipe, data, tmp_pa
     assert json.loads((result.folder / "result.json").read_text())["skipped"] == result.skipped
 
 
+def test_data_workers_change_nothing_but_where_the_work_is_done(make_recipe, data, tmp_path):
+    records = (data / "text.jsonl").read_text().splitlines()
+    (tmp_path / "d.jsonl").write_text("\n".join([*records, '{"conversations": []}']))
+    source = [Source(str(tmp_path / "d.jsonl"))]
+    results = []
+    for workers in (0, 1):
+        settings = {"data": source, "workers": workers, "on_bad_record": "skip"}
+        results.append(train(make_recipe("align", output=str(tmp_path / f"{workers}"), **settings)))
+    assert results[0].losses == results[1].losses
+    assert results[0].skipped == results[1].skipped and "line 9" in results[0].skipped[0]
+    recipe = make_recipe("align", data=source, workers=1)
+    with pytest.raises(WingsError) as error:
+        train(recipe)
+    assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
+def test_the_loss_is_the_mean_over_trained_tokens(make_recipe, checkpoint):
+    """The logged loss of a step that moves nothing yet, against the model's own over all logits."""
+    recipe = make_recipe("align", steps=1)
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    data = Conversations(recipe.data, processor, recipe.max_length)
+    order = Order(data.lengths, [1.0, 1.0], recipe.batch_size, recipe.seed)
+    samples = [data[number] for number in list(order)[: recipe.batch_size]]
+    batch = Collator(processor.tokenizer.pad_token_id)(samples)
+    assert 0 < len(batch["pixel_values"]) < 4
+    model = WingsForCausalLM.from_pretrained(checkpoint)
+    with torch.no_grad():
+        logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100
+    )
+    assert train(recipe).losses == [pytest.approx(float(expected), rel=1e-5)]
+
+
 @pytest.mark.parametrize("step", [3, 6, 9])
 def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at, step):
     settings = {"steps": 10, "save_every": 2, "keep": 2, "device_batch_size": 2}
@@ -190,6 +233,36 @@ def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at
     assert result.losses == whole.losses
     assert not changed(weights(whole.folder), weights(result.folder))
     assert not list(folder.path.glob("writing-*")) and len(folder.checkpoints()) == 2
+
+
+def test_kill_9_in_the_middle_loses_nothing(make_recipe, tmp_path):
+    settings = {"steps": 40, "save_every": 1, "rates": {"projector": 1e-2}}
+    whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
+    recipe = make_recipe("align", **settings)
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    folder = RunFolder(recipe.output)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "wings.train", str(tmp_path / "r.yaml")]
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    while run.poll() is None and len(folder.checkpoints()) < 2:
+        time.sleep(0.01)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL and not folder.finished
+    result = train(recipe)
+    assert result.losses == whole.losses
+    assert not changed(weights(whole.folder), weights(result.folder))
+
+
+def test_the_command_runs_a_recipe_and_refuses_in_a_sentence(make_recipe, tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text(make_recipe("align").to_yaml())
+    assert main([str(tmp_path / "r.yaml"), "steps=2", "rates.projector=1e-4"]) == 0
+    out = capsys.readouterr().out
+    assert "projector" in out and "1.0e-04" in out and "2 steps" in out
+    assert main([str(tmp_path / "r.yaml"), "steps=3", "rates.projector=1e-4"]) == 2
+    assert "holds another run, with steps 2 (now 3)" in capsys.readouterr().err
+    # A shipped recipe is found by its name; its placeholder of a data file is not.
+    assert main(["align", f"start={tmp_path}", "model="]) == 2
+    assert "start" in capsys.readouterr().err
 
 
 def test_killed_between_the_last_step_and_the_final_model(make_recipe, tmp_path):

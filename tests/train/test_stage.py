@@ -5,6 +5,7 @@ import torch
 
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
+from wings.processor import WingsProcessor
 from wings.train.build import load_model
 from wings.train.stage import prepare
 
@@ -70,6 +71,18 @@ def test_every_trained_weight_is_in_one_optimiser_group(load, make_recipe):
         holds_norm = any(p is norm for p in group["params"])
         assert not holds_norm or group["weight_decay"] == 0.0
         assert holds_norm or any(p.ndim > 1 for p in group["params"]) == (group["weight_decay"] > 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"text_guard": True}, {"router": "modality"}])
+def test_text_only_batches_reach_every_trained_weight(load, make_recipe, checkpoint, options):
+    """A rank whose batch has no picture takes part in every gradient sum, or all ranks wait."""
+    model = load(**{**BOTH, **options})
+    prepare(model, make_recipe("instruct", freeze_llm=bool(options)))
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    talk = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
+    row = {name: tensor[None] for name, tensor in processor.encode(talk).items()}
+    model.train()(**row).loss.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_a_rate_for_a_missing_group_is_refused(load, make_recipe):

@@ -87,7 +87,7 @@ class WingsContext:
         known = self.known
         heads = count_heads(config.hidden_size, config.text_config.num_attention_heads)
         turn = (config.hidden_size // heads, rotary_base(config.text_config), self.rows.dtype)
-        differentiable = torch.is_grad_enabled()
+        continued = len(self.known) > len(self.queries)
         if config.normalize_sources:
             self.rows = torch.nn.functional.rms_norm(self.rows, self.rows.shape[-1:], eps=1e-6)
         self.rotation = Rotation(self.queries.position, *turn)
@@ -102,7 +102,7 @@ class WingsContext:
                 keys = known.gather(order)
                 keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
                 rows = self.rows.gather(1, order[..., None].expand(-1, -1, self.rows.shape[-1]))
-                visibility = Visibility(self.queries, keys, differentiable)
+                visibility = Visibility(self.queries, keys, continued)
                 self.sources[name] = Source(order, rows, Rotation(keys.position, *turn), visibility)
             visible.append(self._sees(kind))
         self.visible = torch.stack(visible, dim=-1)

@@ -27,18 +27,19 @@ class Visibility:
     """Which of some keys each query sees, and attention under that rule.
 
     Both are layouts (`[B, T]` and `[B, S]`); each row of keys stands in order, padding last. Made
-    once per forward and used by every layer. Rows of up to 256 tokens, and everything that needs
-    no gradient, take one masked call per block of queries. A mask that autograd keeps would grow
-    with T x S in every layer, so longer rows that are trained are cut into spans that need none.
+    once per forward and used by every layer. Rows of up to 256 queries take one masked call. A mask
+    that autograd keeps would grow with T x S in every layer, so longer rows are cut into spans that
+    need none; where tokens came before (`continued`, which is decoding and has no gradient) they
+    would fall into many, so a block of queries at a time takes a masked call there.
     """
 
-    def __init__(self, queries: Layout, keys: Layout, differentiable: bool) -> None:
+    def __init__(self, queries: Layout, keys: Layout, continued: bool) -> None:
         self.queries, self.keys = queries, keys
         self.spans: list[list[Span]] = []
         self.mask: Tensor | None = None
         if len(queries) <= BLOCK:
             self.mask = queries.sees(keys)[:, None]
-        elif differentiable:
+        elif not continued:
             self.spans = [cut_spans(q, k) for q, k in zip(queries.table, keys.table, strict=True)]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

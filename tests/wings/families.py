@@ -38,7 +38,11 @@ FAMILIES = {
     "qwen3": {"head_dim": 16},
     "mistral": WINDOW,
     "gemma2": {"head_dim": 16, "attn_logit_softcapping": 5.0, **WINDOW},
-    "gemma3_text": {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"], **WINDOW},
+    "gemma3_text": {
+        "head_dim": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        **WINDOW,
+    },
     "phi3": {},
     "olmo2": {},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.5},
@@ -46,8 +50,13 @@ FAMILIES = {
     "cohere": {"logit_scale": 0.5},
     "gpt_neox": {},
     "gpt2": {},
-    "qwen3_moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-}  # fmt: skip
+    "qwen3_moe": {
+        "head_dim": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    },
+}
 MAIN = ["llama", "qwen3", "mistral", "gemma2", "gemma3_text"]
 
 

@@ -119,11 +119,11 @@ def test_missing_and_foreign_tensors_are_named(tmp_path):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
 
-    with pytest.raises(WingsError, match=f"lacks {name}"):
+    with pytest.raises(WingsError, match=r"lacks .*image\.a_q"):
         WingsForCausalLM.from_pretrained(changed(lambda t: t.pop(name)))
-    with pytest.raises(WingsError, match="lacks model.projector.first.weight"):
+    with pytest.raises(WingsError, match=r"lacks model.projector.first.weight"):
         WingsForCausalLM.from_pretrained(changed(lambda t: t.pop("model.projector.first.weight")))
-    with pytest.raises(WingsError, match="foreign.*model.extra"):
+    with pytest.raises(WingsError, match=r"foreign.*model.extra"):
         WingsForCausalLM.from_pretrained(
             changed(lambda t: t.update({"model.extra": torch.ones(2)}))
         )
@@ -132,7 +132,7 @@ def test_missing_and_foreign_tensors_are_named(tmp_path):
 def test_other_models_are_refused(tmp_path):
     model = build("llama")
     model.extract_language_model().save_pretrained(tmp_path)
-    with pytest.raises(WingsError, match="holds a 'llama' model.*from_vision_text_pretrained"):
+    with pytest.raises(WingsError, match=r"holds a 'llama' model.*from_vision_text_pretrained"):
         WingsForCausalLM.from_pretrained(tmp_path)
     with pytest.raises(WingsError, match="no checkpoint"):
         WingsForCausalLM.from_pretrained(tmp_path / "nowhere")
@@ -142,7 +142,7 @@ def test_unknown_keys_in_a_saved_config_are_named(tmp_path):
     build("llama").save_pretrained(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(fields | {"rnak": 3}))
-    with pytest.raises(WingsError, match="'rnak'.*did you mean 'rank'"):
+    with pytest.raises(WingsError, match=r"'rnak'.*did you mean 'rank'"):
         WingsForCausalLM.from_pretrained(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_decoders_that_cannot_carry_wings_are_refused(family):
             "mpt": ("d_model", "n_layers", "n_heads"),
             "codegen": ("n_embd", "n_layer", "n_head"),
         }[family]
-        for name, value in zip(names, (32, 2, 4)):
+        for name, value in zip(names, (32, 2, 4), strict=True):
             setattr(config, name, value)
         if family == "codegen":
             config.rotary_dim = 4
@@ -196,7 +196,7 @@ def test_decoders_that_cannot_carry_wings_are_refused(family):
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(WingsError, match="'rankk'.*did you mean 'rank'"):
+    with pytest.raises(WingsError, match=r"'rankk'.*did you mean 'rank'"):
         WingsForCausalLM.from_vision_text_pretrained(VISION, "anything", rankk=4)
 
 

@@ -85,7 +85,7 @@ def test_nothing_sees_the_future(family, router, seed):
 
 
 @pytest.mark.parametrize("router", ["position", "modality", None])
-@pytest.mark.parametrize("family", MAIN + ["gpt2", "olmo2"])
+@pytest.mark.parametrize("family", [*MAIN, "gpt2", "olmo2"])
 @RANDOM
 @given(seed=SEEDS)
 def test_rows_and_padding_do_not_matter(family, router, seed):

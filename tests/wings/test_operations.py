@@ -86,11 +86,11 @@ def compact(layout, kind):
 def test_visible_attention_equals_its_definition(path, seed, packed, kind):
     layout = random_layout(seed, packed=packed)
     keys = compact(layout, kind)
-    visibility = Visibility(layout, keys, differentiable=False)
+    visibility = Visibility(layout, keys, continued=False)
     with pytest.MonkeyPatch.context() as patch:
         if path != "mask":
             patch.setattr("wings.visible_attention.BLOCK", 4)
-            visibility = Visibility(layout, keys, differentiable=path == "spans")
+            visibility = Visibility(layout, keys, continued=path == "blocks")
         torch.manual_seed(seed)
         shape = (layout.table.shape[0], 2, -1, 4)
         q = torch.randn(shape[0], 2, len(layout), 4, dtype=torch.float64, requires_grad=True)
@@ -107,7 +107,9 @@ def test_visible_attention_equals_its_definition(path, seed, packed, kind):
     safe = (q @ k.transpose(2, 3) / 2.0).masked_fill(~sees, -1e300)
     exact = (safe.softmax(-1) * sees) @ v
     torch.testing.assert_close(out, weights @ v)
-    for name, ours, own in zip("qkv", found, torch.autograd.grad(exact, (q, k, v), gradient)):
+    for name, ours, own in zip(
+        "qkv", found, torch.autograd.grad(exact, (q, k, v), gradient), strict=True
+    ):
         torch.testing.assert_close(ours, own, msg=lambda text, name=name: f"d{name}: {text}")
     assert not out[~sees.any(-1).expand(-1, 2, -1)].any()
 
@@ -151,7 +153,7 @@ def test_routed_attention_equals_its_definition(case, extra, widths):
         exact.sin().sum() + exact_sums.cos().sum(),
     )
     ours, own = (torch.autograd.grad(t, (q, k, v, w)) for t in (total, exact_total))
-    for name, a, b in zip("qkvw", ours, own):
+    for name, a, b in zip("qkvw", ours, own, strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"d{name}: {text}")
 
 

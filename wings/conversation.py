@@ -140,11 +140,7 @@ class Conversation:
         """
         ends = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
         turns = [i for i, message in enumerate(self.messages) if message["role"] == "assistant"]
-        contents = _content_spans(self.messages, turns, render, whole)
-        return [
-            _turn_span(self.messages[: turn + 1], render, whole, ends, content)
-            for turn, content in zip(turns, contents, strict=True)
-        ]
+        return [_turn_span(self.messages, turn, render, whole, ends) for turn in turns]
 
 
 def _flatten(message: Mapping, where: str) -> tuple[str, list]:
@@ -172,59 +168,29 @@ def _flatten(message: Mapping, where: str) -> tuple[str, list]:
     return "".join(text), images
 
 
-def _content_spans(
-    messages: list[dict], turns: list[int], render: Render, whole: str
-) -> list[Span | None]:
-    """Where in `whole` each assistant's content stands, by what the template writes around it."""
-    marked = [
-        {**message, "content": _MARK} if index in turns else message
-        for index, message in enumerate(messages)
-    ]
-    around = render(marked, False).split(_MARK)
-    if len(around) != len(turns) + 1:
-        return [None] * len(turns)
-    spans: list[Span | None] = []
-    position = 0
-    for turn, before, after in zip(turns, around, around[1:], strict=False):
-        position += len(before)
-        content = messages[turn]["content"]
-        for form in (content, content.strip(), content.lstrip(), content.rstrip()):
-            end = position + len(form)
-            if whole.startswith(before + form + after, position - len(before)):
-                spans.append((position, end))
-                position = end
-                break
-        else:
-            # From here on nothing is certain: a turn that reads otherwise moves all that follow.
-            return spans + [None] * (len(turns) - len(spans))
-    return spans
-
-
-def _turn_span(
-    messages: list[dict], render: Render, whole: str, ends: str, content: Span | None
-) -> Span:
-    """The span of the last of `messages` in `whole`."""
-    before, prompt = render(messages[:-1], False), render(messages[:-1], True)
-    alone = render(messages, False)
-    marked = render([*messages[:-1], {**messages[-1], "content": _MARK}], False)
-    tail = marked.rpartition(_MARK)[2] if _MARK in marked else ""
+def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:
+    """The span in `whole` of the assistant's message number `turn`."""
+    earlier = messages[:turn]
+    marked = {**messages[turn], "content": _MARK}
+    before, prompt = render(earlier, False), render(earlier, True)
+    alone = render(messages[: turn + 1], False)
+    _, opaque, tail = render([*earlier, marked], False).rpartition(_MARK)
     closing = re.match(rf"\s*(?:{ends})", tail) if ends else None
+    ending = closing.group() if closing else tail
     has_prompt = prompt != before and whole.startswith(prompt)
-
-    def starts_turn(first_letter: int) -> bool:
-        return whole.startswith(prompt) and not whole[len(prompt) : first_letter].strip()
-
-    if has_prompt and whole.startswith(alone) and alone.endswith(tail):
-        ending = closing.group() if closing else tail
+    if opaque and has_prompt and whole.startswith(alone) and alone.endswith(tail):
         return len(prompt), len(alone) - len(tail) + len(ending)
-    if content is not None:
-        first, last = content
-        start = len(prompt) if has_prompt or starts_turn(first) else first
-        if closing and whole.startswith(closing.group(), last):
-            return start, last + closing.end()
-        if not closing and whole.startswith(alone):
-            return start, len(alone)
+
+    # Not a prefix of the whole: what the template writes for the content stands between what it
+    # writes around a mark in its place.
+    head, opaque, rest = render([*earlier, marked, *messages[turn + 1 :]], False).partition(_MARK)
+    first, last = len(head), len(whole) - len(rest)
+    if opaque and first <= last and whole.startswith(head) and whole.endswith(rest):
+        if has_prompt or (whole.startswith(prompt) and not whole[len(prompt) : first].strip()):
+            first = min(first, len(prompt))
+        if rest.startswith(ending) and (closing or whole.startswith(alone)):
+            return first, last + len(ending)
     raise WingsError(
-        f"message {len(messages) - 1} (assistant) cannot be found for certain in what the chat "
-        "template writes; give the template {% generation %} marks around the assistant's turns"
+        f"message {turn} (assistant) cannot be found for certain in what the chat template writes; "
+        "give the template {% generation %} marks around the assistant's turns"
     )

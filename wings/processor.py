@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .chat_template import ChatTemplate
 from .config import WingsConfig
 from .conversation import IMAGE, TYPED, Conversation, Span
 from .errors import WingsError
-from .images import WingsImageProcessor, flatten_images
+from .images import WingsImageProcessor, check_counts, flatten_images
 from .tokens import add_image_token, pad_rows, tokenize
 from .vision import VisionTower
 from .vision_config import canonical_config
@@ -58,7 +59,10 @@ class WingsProcessor(ProcessorMixin):
 
     @classmethod
     def from_vision_text_pretrained(
-        cls, vision: str | Mapping, text: str | PreTrainedTokenizerBase, **tokenizer_options: Any
+        cls,
+        vision: str | Mapping,
+        text: str | Path | PreTrainedTokenizerBase,
+        **tokenizer_options: Any,
     ) -> "WingsProcessor":
         """The processor of these two; no weights are loaded.
 
@@ -68,15 +72,26 @@ class WingsProcessor(ProcessorMixin):
             **tokenizer_options: for `AutoTokenizer.from_pretrained`.
 
         Raises:
-            WingsError: a tower that is not known.
+            WingsError: a tower or a tokenizer that is not known.
         """
         config = canonical_config(vision)
         with torch.device("meta"):
             tower = VisionTower(config)
         if isinstance(text, PreTrainedTokenizerBase):
             tokenizer = copy.deepcopy(text)
+        elif isinstance(text, str | Path):
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(text, **tokenizer_options)
+            except (OSError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise WingsError(
+                    f"no tokenizer can be loaded from {str(text)!r}: {reason}"
+                ) from error
         else:
-            tokenizer = AutoTokenizer.from_pretrained(text, **tokenizer_options)
+            raise WingsError(
+                f"text is a {type(text).__name__}; the processor needs the language model's Hub "
+                "id, folder or tokenizer"
+            )
         images = WingsImageProcessor.from_vision_config(config)
         return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
 
@@ -127,7 +142,7 @@ class WingsProcessor(ProcessorMixin):
         if text is None:
             return self.image_processor(images)
         texts = [text] if isinstance(text, str) else list(text)
-        self._check_counts([one.count(IMAGE) for one in texts], images)
+        check_counts([one.count(IMAGE) for one in texts], images)
         rows = [self._row(one, None, add_special_tokens) for one in texts]
         # Pixels of a batch stand in reading order, whichever row they are handed in with.
         rows[0] = self._with_pixels(rows[0], flatten_images(images))
@@ -276,28 +291,10 @@ class WingsProcessor(ProcessorMixin):
     def _fill(self, conversations: list[Conversation], images: Any) -> None:
         """Gives the image parts without a source the given images, row by row."""
         wanted = [one.all_images.count(None) for one in conversations]
-        self._check_counts(wanted, images)
+        check_counts(wanted, images)
         given = flatten_images(images)
         for conversation in conversations:
             conversation.fill(given)
-
-    def _check_counts(self, wanted: list[int], images: Any) -> None:
-        nested = isinstance(images, list | tuple) and any(
-            isinstance(i, list | tuple) for i in images
-        )
-        if nested and len(images) == len(wanted):
-            for row, (places, given) in enumerate(zip(wanted, images, strict=True)):
-                if places != len(flatten_images(given)):
-                    raise WingsError(
-                        f"row {row} has {places} places for an image and was given "
-                        f"{len(flatten_images(given))} images; give as many"
-                    )
-        if sum(wanted) != len(given := flatten_images(images)):
-            rows = f" ({', '.join(map(str, wanted))} by row)" if len(wanted) > 1 else ""
-            raise WingsError(
-                f"the text has {sum(wanted)} places for an image{rows} and {len(given)} images "
-                "were given; give as many (in chat messages a place is a {'type': 'image'} part)"
-            )
 
 
 def _each_row(rows: list, work: Callable) -> list:

@@ -43,8 +43,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.config = canonical_config(vision_config)
         self.visual, self._block = _build(self.config)
-        self.requires_grad_(False)
-        super().train(False)
+        self.train()
         self.image_seq_length, self.hidden_size = self._measure()
 
     @classmethod
@@ -66,7 +65,6 @@ class VisionTower(nn.Module):
             tower = cls(vision)
             if vision["vision_cfg"].get("timm_model_pretrained"):
                 tower.visual, _ = _build(tower.config, pretrained=True)
-                tower.requires_grad_(False)
                 tower.train()
             return tower
         weights = TowerSource.parse(vision["model_name"]).weights()
@@ -87,7 +85,9 @@ class VisionTower(nn.Module):
         return next(self.parameters()).dtype
 
     def train(self, mode: bool = True) -> "VisionTower":
-        """Stays in evaluation mode, whatever `mode` says: the tower is frozen."""
+        """Stays frozen and in evaluation mode, whatever `mode` says."""
+        # Loading a checkpoint replaces parameters by trainable ones, and ends with `eval()`.
+        self.requires_grad_(False)
         return super().train(False)
 
     def forward(self, pixel_values: Tensor) -> Tensor:

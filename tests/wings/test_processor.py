@@ -286,6 +286,23 @@ def test_an_existing_image_token_keeps_its_id():
     assert "<image>" not in TOKENIZER.get_vocab(), "the tokenizer handed in must stay as it was"
 
 
+def test_a_word_of_the_vocabulary_is_the_image_token_too():
+    """Else the id would not be the one that the model is given."""
+    core = Tokenizer(models.WordLevel({"a": 0, "<image>": 1, "b": 2, "<unk>": 3}, "<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    processor = make_processor(tokenizer=PreTrainedTokenizerFast(tokenizer_object=core))
+    assert processor.image_token_id == 1
+    batch = processor(text="a<image>b", images=picture())
+    assert batch["input_ids"].tolist() == [[0, 1, 1, 1, 1, 2]]
+
+
+def test_no_tokenizer(tmp_path):
+    with pytest.raises(WingsError, match="no tokenizer can be loaded"):
+        WingsProcessor.from_vision_text_pretrained(TINY, str(tmp_path))
+    with pytest.raises(WingsError, match="text is a Linear"):
+        WingsProcessor.from_vision_text_pretrained(TINY, torch.nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_batch_is_its_rows(processor, side):
     conversations = [

@@ -91,8 +91,10 @@ def test_frozen_and_in_evaluation_mode(tower):
     tower.train()
     assert not any(module.training for module in tower.modules())
     assert not any(parameter.requires_grad for parameter in tower.parameters())
+    tower.requires_grad_(True)
     parent = torch.nn.Sequential(tower).train()
     assert parent.training and not tower.training
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def test_pixels_are_cast_to_the_weights(tower):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -24,7 +25,8 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     # transformers renamed the field; the old name warns, the new one is unknown before.
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     new = "activation_checkpointing" in names
-    checkpointing = "activation_checkpointing" if new else "gradient_checkpointing"
+    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    checkpointing: dict[str, Any] = {name: recipe.gradient_checkpointing}
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -38,7 +40,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         bf16=recipe.bf16,
         # Said outright, as bf16 is refused on a CPU that was merely found.
         use_cpu=not torch.accelerator.is_available(),
-        **{checkpointing: recipe.gradient_checkpointing},
+        **checkpointing,
         dataloader_num_workers=recipe.workers,
         dataloader_persistent_workers=recipe.workers > 0,
         dataloader_pin_memory=torch.cuda.is_available(),

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
@@ -58,7 +60,8 @@ def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
             f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
             " keep them, or start from a checkpoint without."
         )
-    return WingsForCausalLM.from_pretrained(start, **options)
+    # As stored: what was trained in float32 would be rounded to the type of the frozen rest.
+    return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
 
 
 def _folder(start: str) -> str:

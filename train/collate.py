@@ -21,7 +21,7 @@ class Collator:
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ids = [sample["input_ids"] for sample in samples]
-        batch = {
+        batch: dict[str, Any] = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             # From the lengths, not from the ids: the pad token may be a real token of the
             # conversation too.

@@ -71,7 +71,8 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest whole checkpoint, or None."""
-        return (self.checkpoints() or [None])[-1]
+        found = self.checkpoints()
+        return found[-1] if found else None
 
     def forget_old(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints."""

@@ -70,8 +70,8 @@ class Plan:
 def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
     """Freeze and thaw `model` as the recipe's stage says, and return the plan.
 
-    Trained weights are made float32 (the optimiser's small steps vanish in bfloat16); frozen ones
-    keep their type under `bf16: true` and become float32 without it.
+    Trained weights are made float32, as the optimiser's small steps vanish in bfloat16. Under
+    `bf16: true` a frozen group is held in bfloat16 where that loses nothing, else in float32.
 
     Raises:
         WingsError: a rate for a group that the model lacks, or a model that the stage cannot train.
@@ -109,9 +109,14 @@ def _freeze(model: WingsForCausalLM, rows: list[Row], bf16: bool) -> None:
     if lost:
         raise WingsError(f"parameter_groups() covers all but {lost:,} weights of this model.")
     if not bf16:
+        # Buffers too: nothing casts between types without autocast.
         model.float()
     for row in rows:
+        exact = row.rate is None and bf16 and all(map(_fits_bfloat16, row.parameters))
         for parameter in row.parameters:
             parameter.requires_grad_(row.rate is not None)
-            if row.rate is not None:
-                parameter.data = parameter.data.to(torch.float32)
+            parameter.data = parameter.data.to(torch.bfloat16 if exact else torch.float32)
+
+
+def _fits_bfloat16(parameter: nn.Parameter) -> bool:
+    return torch.equal(parameter.data.to(torch.bfloat16).to(parameter.dtype), parameter.data)

@@ -5,11 +5,9 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from wings.errors import WingsError, nearest
-
-T = TypeVar("T")
 
 _WORDS = {
     int: "a whole number",
@@ -21,7 +19,7 @@ _WORDS = {
 }
 
 
-def fill(cls: type[T], values: Any, where: str) -> T:
+def fill(cls: Any, values: Any, where: str) -> Any:
     """Make the dataclass `cls` from a mapping.
 
     Args:

@@ -51,7 +51,7 @@ def test_two_processes_give_the_curve_of_one_in_both_stages(
     for name, stage, changes in [
         ("align", "align", {}),
         ("instruct", "instruct", {"device_batch_size": 1}),
-        ("frozen", "instruct", {"freeze_llm": True}),
+        ("frozen", "instruct", {"freeze_llm": True, "wings": {"text_guard": True}}),
     ]:
         one = make_recipe(stage, output=str(tmp_path / f"{name}-1"), **quick, **changes)
         recipes.append(make_recipe(stage, output=str(tmp_path / f"{name}-2"), **quick, **changes))

@@ -96,13 +96,30 @@ def test_align_refuses_a_model_that_is_past_it(load, make_recipe):
         prepare(load(**BOTH), make_recipe("align"))
 
 
-def test_trained_weights_are_float32_whatever_was_loaded(load, make_recipe):
-    model = load(dtype=torch.bfloat16)
+def test_weights_are_held_in_the_smallest_type_that_loses_nothing(load, make_recipe):
+    model = load(dtype=torch.bfloat16).float()
+    head, tower = model.lm_head.weight, model.model.vision_tower
+    before = head.detach().clone()
     prepare(model, make_recipe("align", bf16=True))
     assert model.model.projector.first.weight.dtype == torch.float32
-    assert model.lm_head.weight.dtype == torch.bfloat16
+    assert head.dtype == torch.bfloat16 and torch.equal(head.float(), before)
     prepare(model, make_recipe("align"))
-    assert model.lm_head.weight.dtype == torch.float32
+    assert head.dtype == torch.float32
+    with torch.no_grad():
+        head[0, 0] = 1.001
+    prepare(model, make_recipe("align", bf16=True))
+    assert head.dtype == torch.float32
+    assert next(tower.parameters()).dtype == torch.bfloat16
+
+
+def test_a_checkpoint_of_two_types_is_read_as_it_was_stored(load, make_recipe, tmp_path):
+    model = load(dtype=torch.bfloat16)
+    prepare(model, make_recipe("align", bf16=True))
+    with torch.no_grad():
+        model.model.projector.first.weight.fill_(1.001)
+    model.save_pretrained(tmp_path / "mixed")
+    again = load_model(make_recipe("instruct", start=str(tmp_path / "mixed")))
+    assert again.model.projector.first.weight[0, 0].item() == pytest.approx(1.001, abs=1e-6)
 
 
 def test_instruct_grows_a_stage_1_checkpoint(make_recipe):

@@ -52,6 +52,8 @@ class WingsConfig(PreTrainedConfig):
     """
 
     model_type = "wings"
+    # There is no decoder that another one should be compared with when only differences are saved.
+    has_no_defaults_at_init = True
     sub_configs: ClassVar = {"text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
 
@@ -71,15 +73,14 @@ class WingsConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.text_config is None:
-            self.text_config = AutoConfig.for_model("llama")
-        elif isinstance(self.text_config, dict):
+        for name in ("text_config", "vision_config"):
+            if getattr(self, name) is None:
+                raise WingsError(f"{name} is missing: a Wings model needs a decoder and a tower.")
+        if isinstance(self.text_config, dict):
             fields = dict(self.text_config)
             if "model_type" not in fields:
                 raise WingsError("text_config has no model_type: say which decoder it describes.")
             self.text_config = AutoConfig.for_model(**fields)
-        if self.vision_config is None:
-            self.vision_config = {"model_name": "ViT-B-32"}
         self._refuse_unknown(kwargs)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         self.learners = tuple(self.learners)

@@ -1,0 +1,137 @@
+"""The house: which room may import which, and what must not stand in one."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("kernels", "train", "eval")
+# Families of decoders and their relatives; a few of many, but those that one would reach for.
+FAMILY_NAMES = (
+    "llama", "qwen", "mistral", "mixtral", "gemma", "phi3", "olmo", "granite", "smollm", "cohere",
+    "gpt_neox", "gptneox", "gpt2", "deepseek", "falcon", "bloom", "stablelm", "nemotron", "starcoder",
+)  # fmt: skip
+
+
+def files(room):
+    return [
+        path
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if not any(parent.is_symlink() for parent in path.parents)
+    ]
+
+
+def room_of(path):
+    inner = path.relative_to(ROOT).parts
+    if inner[0] == "wings" and inner[1] == "commands":
+        return "commands"
+    return inner[0]
+
+
+def imported(path):
+    """Absolute names of the `wings` modules that a file imports."""
+    inner = path.relative_to(ROOT).with_suffix("").parts
+    package = ("wings", *inner) if inner[0] in ROOMS else inner
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path):
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "wings":
+            known = len(parts) > 1 and parts[1] in (*ROOMS, "commands")
+            yield parts[1] if known else "wings"
+
+
+ALLOWED = {
+    "kernels": {"kernels"},
+    "wings": {"wings", "kernels"},
+    "train": {"train", "wings"},
+    "eval": {"eval", "wings"},
+    "commands": {"commands", "train", "eval", "wings"},
+}
+
+
+@pytest.mark.parametrize("room", ["wings", *ROOMS])
+def test_imports_run_one_way(room):
+    for path in files(room):
+        # The rooms are namespace packages inside `wings`, whose name alone says nothing.
+        used = {name for name in rooms_imported(path)}
+        forbidden = used - ALLOWED[room_of(path)]
+        assert not forbidden, f"{path.relative_to(ROOT)} imports from {sorted(forbidden)}"
+
+
+def test_nothing_in_wings_names_a_family():
+    for path in files("wings"):
+        tree = ast.parse(path.read_text())
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        if room_of(path) == "commands":
+            continue
+        for node in ast.walk(tree):
+            word = ""
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                word = "" if id(node) in docstrings else node.value
+            elif isinstance(node, ast.Name):
+                word = node.id
+            elif isinstance(node, ast.Attribute):
+                word = node.attr
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                word = " ".join(alias.name for alias in node.names)
+                word += " " + (getattr(node, "module", "") or "")
+            found = [name for name in FAMILY_NAMES if name in word.lower()]
+            assert not found, f"{path.name}:{node.lineno} names {found[0]}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_are_links_and_no_packages_of_their_own(room):
+    assert (ROOT / "wings" / room).resolve() == ROOT / room
+    # A folder `kernels` with this file would shadow a library of that name.
+    assert not (ROOT / room / "__init__.py").exists()
+
+
+def test_import_needs_neither_triton_nor_the_other_rooms():
+    script = (
+        "import sys\n"
+        "sys.modules['triton'] = None\n"
+        "import wings\n"
+        "loaded = [name for name in sys.modules if name.startswith(('wings.train', 'wings.eval'))]\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_the_wheel_holds_wings_and_nothing_else(tmp_path):
+    pytest.importorskip("build")
+    import zipfile
+
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path), str(ROOT)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"wings"}
+    for room in ROOMS[1:]:
+        inside = {n for n in names if n.startswith(f"wings/{room}/") and n.endswith(".py")}
+        assert {str(p.relative_to(ROOT)) for p in files(room)} == {
+            n.removeprefix("wings/") for n in inside
+        }
+    assert any(name.startswith("wings/train/recipes/") for name in names)
+    assert "wings/py.typed" in names

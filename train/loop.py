@@ -44,7 +44,7 @@ class WingsTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a named parameter group per row of the plan."""
         if self.optimizer is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = kind(self.plan.optimizer_groups(self.args.weight_decay), **options)
         return self.optimizer
 
@@ -71,7 +71,7 @@ class WingsTrainer(Trainer):
             raise WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)) from None
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
-        self.rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        self.rates = {group["name"]: group["lr"] for group in self.create_optimizer().param_groups}
         return batches, items
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -118,7 +118,7 @@ class WingsTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle has no place in a folder that people publish; the recipe says what it said.
-        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        (Path(output_dir or self.folder.path) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _sum_over_ranks(self, number: int) -> int:
         count = torch.tensor(number, device=self.args.device)

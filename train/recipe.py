@@ -43,6 +43,10 @@ class Names:
     vision: str | dict[str, Any]
     text: str
 
+    def __str__(self) -> str:
+        vision = self.vision if isinstance(self.vision, str) else "a vision tower of its own"
+        return f"{self.text} and {vision}"
+
 
 @dataclass
 class Recipe:

@@ -99,7 +99,7 @@ def _train(
     arguments = training_arguments(recipe, folder.path, steps)
     talks = watch is None and arguments.process_index == 0
     if talks and model is None:
-        print(f"loading {recipe.start or recipe.model.text}", flush=True)
+        print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
     plan = prepare(model, recipe)
     trainer = WingsTrainer(

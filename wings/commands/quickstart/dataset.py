@@ -7,7 +7,10 @@ from pathlib import Path
 
 from wings.commands.quickstart.scenes import Scene, draw, make_scene, question, question_of_two
 from wings.commands.quickstart.size import Amounts
-from wings.commands.quickstart.texts import DESCRIBE, KINDS, World, instruction, text_turn
+from wings.commands.quickstart.texts import DESCRIBE, KINDS, World, text_turn
+
+# Kinds of text that training asks for after a picture; the other kinds are scored there, too.
+AFTER_PICTURES = ("facts", "instructions")
 
 
 class Writer:
@@ -60,22 +63,23 @@ class Writer:
         }
 
     def conversation(self, rng: random.Random, n: int) -> dict:
-        """Pictures and questions about them, with an instruction on plain words in between.
+        """Questions about one picture, and at the end one about plain text.
 
-        Of four records, one shows two pictures at once and one a new picture in a later turn.
+        Of five records, one shows two pictures at once and one a new picture in a later turn.
         """
         messages: list[dict] = []
-        if n % 4 == 0:
+        if n % 5 == 0:
             scenes = (make_scene(rng, 2), make_scene(rng, 2))
             pictures = tuple(self._picture(scene) for scene in scenes)
             messages += question_of_two(scenes, rng).messages(pictures)
             messages += question_of_two(scenes, rng).messages()
         else:
-            for _ in range(2 if n % 4 == 1 else 1):
+            for _ in range(2 if n % 5 == 1 else 1):
                 scene = make_scene(rng)
                 messages += question(scene, rng).messages((self._picture(scene),))
                 messages += question(scene, rng).messages()
-        messages += instruction(rng).messages()
+        kind = AFTER_PICTURES[n % len(AFTER_PICTURES)]
+        messages += text_turn(self.world, rng, False, kind).messages()
         return {"messages": messages}
 
     def text_item(self, rng: random.Random, n: int) -> dict:

@@ -109,7 +109,10 @@ def align_recipe(row: Row, data: Path, models: Path, output: Path, steps: int, s
         stage="align",
         output=str(output),
         data=[Source(path=str(data / "captions.jsonl"), images=str(data))],
-        model=Names(vision=f"local-dir:{models / 'tower'}", text=str(models / "llm")),
+        model=Names(
+            vision={"model_name": f"local-dir:{models / 'tower'}", "pool": 2},
+            text=str(models / "llm"),
+        ),
         wings=row.first_stage,
         rates={"projector": ALIGN_RATE, **learners},
         **common(steps, seed),

@@ -45,7 +45,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """`red star top left, blue ring bottom right`."""
+        """`red star top-left, blue ring bottom-right`."""
         return tell(self.things)
 
 
@@ -54,9 +54,9 @@ def make_scene(rng: random.Random, most: int = 3) -> Scene:
     marks = []
     for shape, colour, place in some_things(rng, most):
         number = PLACES.index(place)
-        x = SIDE / 4 + SIDE / 2 * (number % 2) + rng.uniform(-1.2, 1.2)
-        y = SIDE / 4 + SIDE / 2 * (number // 2) + rng.uniform(-1.2, 1.2)
-        marks.append(Mark(shape, colour, place, (x, y), rng.uniform(5.2, 6.6)))
+        x = SIDE / 4 + SIDE / 2 * (number % 2) + rng.uniform(-1, 1)
+        y = SIDE / 4 + SIDE / 2 * (number // 2) + rng.uniform(-1, 1)
+        marks.append(Mark(shape, colour, place, (x, y), rng.uniform(5.0, 6.2)))
     return Scene(tuple(marks), tuple(rng.randint(14, 44) for _ in range(3)))
 
 

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 KINDS = ("facts", "arithmetic", "instructions", "reading")
-SHARES = (12, 18, 30, 40)  # percent of what the model learns from: the harder, the more
+SHARES = (10, 15, 25, 50)  # percent of what the model learns from: the harder, the more
 
 PEOPLE = (
     "Ada", "Bruno", "Cleo", "Dario", "Edda", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Kira",
@@ -52,7 +52,7 @@ WORDS = (
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
-PLACES = ("top left", "top right", "bottom left", "bottom right")
+PLACES = ("top-left", "top-right", "bottom-left", "bottom-right")
 ORDER = ("first", "second")
 DESCRIBE = ("Describe the picture.", "What do you see?", "Say what is in the picture.")
 NUMBERS = ("none", "one", "two", "three", "four")
@@ -130,7 +130,7 @@ def instruction(rng: random.Random) -> Turn:
 
 def reading(rng: random.Random) -> Turn:
     """A picture or two told in words, and a question: the words that pictures will need later."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         both = (some_things(rng, 2), some_things(rng, 2))
         told = f"First picture: {tell(both[0])}. Second picture: {tell(both[1])}."
         question, answer = ask_of_two(rng, both)
@@ -149,14 +149,14 @@ def some_things(rng: random.Random, most: int) -> list[Thing]:
 
 
 def tell(things: list[Thing]) -> str:
-    """`red star top left, blue ring bottom right`."""
+    """`red star top-left, blue ring bottom-right`."""
     return ", ".join(f"{colour} {shape} {place}" for shape, colour, place in things)
 
 
 def ask(rng: random.Random, things: list[Thing], where: str = "") -> tuple[str, str]:
     """A question with one right answer about things; `where`: " in the first picture" or ""."""
     shape, colour, place = rng.choice(things)
-    choices = [(f"What is at the {place}{where}?", f"{colour} {shape}")]
+    choices = [(f"What is {place}{where}?", f"{colour} {shape}")]
     if sum(thing[0] == shape for thing in things) == 1:
         choices.append((f"What colour is the {shape}{where}?", colour))
         choices.append((f"Where is the {shape}{where}?", place))

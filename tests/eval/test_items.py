@@ -1,0 +1,56 @@
+"""Items: read from the file that training reads, and refused with the line that is wrong."""
+
+import json
+
+import pytest
+
+from wings.errors import WingsError
+from wings.eval.items import read_items
+
+
+def write(path, *records):
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n", encoding="utf-8")
+    return path
+
+
+def exchange(question="How many?", answer="two"):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_the_last_answer_is_the_reference_and_is_not_shown(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"messages": exchange("a", "b") + exchange("c", "d")})
+    (item,) = read_items(path)
+    assert [m["content"] for m in item.messages] == ["a", "b", "c"]
+    assert (item.answer, item.kind) == ("d", "all")
+
+
+def test_pictures_are_found_beside_the_file(tmp_path):
+    parts = [{"type": "image", "image": "img/1.png"}, {"type": "text", "text": "What?"}]
+    path = write(tmp_path / "a.jsonl", {"kind": "see", "messages": exchange(parts)})
+    (item,) = read_items(path)
+    assert item.messages[0]["content"][0]["image"] == str(tmp_path / "img/1.png")
+    assert item.kind == "see"
+
+
+def test_an_answer_in_parts_is_joined(tmp_path):
+    parts = [{"type": "text", "text": "t"}, {"type": "text", "text": "wo"}]
+    (item,) = read_items(write(tmp_path / "a.jsonl", {"messages": exchange("How many?", parts)}))
+    assert item.answer == "two"
+
+
+@pytest.mark.parametrize(
+    "line", ["not json", "[]", "{}", '{"messages": []}', json.dumps({"messages": exchange()[:1]})]
+)
+def test_a_wrong_line_is_named(tmp_path, line):
+    path = write(tmp_path / "a.jsonl", {"messages": exchange()})
+    path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+    with pytest.raises(WingsError, match=r"a\.jsonl:2"):
+        read_items(path)
+
+
+def test_a_missing_and_an_empty_file_are_refused(tmp_path):
+    with pytest.raises(WingsError, match=r"nowhere\.jsonl"):
+        read_items(tmp_path / "nowhere.jsonl")
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(WingsError, match="no record"):
+        read_items(tmp_path / "empty.jsonl")

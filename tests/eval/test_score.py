@@ -1,0 +1,43 @@
+"""Scores: what counts as right, what is counted, and how sure a count is."""
+
+import pytest
+
+from wings.eval.items import Item
+from wings.eval.score import Score, is_right, overall, score
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "right"),
+    [
+        ("two", "two", True),
+        (" two. ", "two", True),
+        ("red  star\n", "red star", True),
+        ("Two", "two", False),
+        ("RED STAR", "RED STAR", True),
+        ("two shapes", "two", False),
+        ("", "two", False),
+    ],
+)
+def test_right_is_word_for_word(said, answer, right):
+    assert is_right(said, answer) is right
+
+
+def test_scores_by_kind_and_overall():
+    items = [Item(kind, (), answer) for kind, answer in (("a", "1"), ("b", "2"), ("a", "3"))]
+    scores = score(items, ["1", "2", "4"])
+    assert scores == {"a": Score(1, 2), "b": Score(1, 1)}
+    assert overall(scores.values()) == Score(2, 3)
+
+
+def test_every_item_needs_an_answer():
+    with pytest.raises(ValueError, match="shorter"):
+        score([Item("a", (), "1")], [])
+
+
+def test_the_interval_is_wilsons():
+    # 8 of 10: Wilson 1927 gives 49.0 to 94.3 percent.
+    low, high = Score(8, 10).interval
+    assert (round(low, 1), round(high, 1)) == (49.0, 94.3)
+    low, high = Score(240, 240).interval
+    assert high == 100.0 and 98 < low < 99
+    assert Score(0, 5).interval[0] == 0.0

@@ -151,21 +151,22 @@ def _flatten(message: Mapping, where: str) -> tuple[str, list]:
         return "", []
     if not isinstance(content, Sequence) or isinstance(content, bytes) or not content:
         raise WingsError(f"{where} has no content; it must be a string or a list of parts")
-    text, images = [], []
+    # Parts of text are joined before they are searched: "<image" and ">" are typed letters too.
+    runs, images = [""], []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            text.append(part["text"].replace(IMAGE, TYPED))
+            runs[-1] += part["text"]
         elif kind == "image":
             given = (part[key] for key in SOURCE_KEYS if part.get(key) is not None)
             images.append(next(given, None))
-            text.append(IMAGE)
+            runs.append("")
         else:
             raise WingsError(
                 f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}} "
                 "and {'type': 'image', 'image': ..}"
             )
-    return "".join(text), images
+    return IMAGE.join(run.replace(IMAGE, TYPED) for run in runs), images
 
 
 def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:

@@ -20,7 +20,7 @@ def add_image_token(tokenizer: PreTrainedTokenizerBase) -> int:
     if IMAGE not in tokenizer.get_added_vocab():
         token = AddedToken(IMAGE, special=True, normalized=False)
         tokenizer.add_tokens([token], special_tokens=True)
-    return tokenizer.convert_tokens_to_ids(IMAGE)
+    return tokenizer.get_vocab()[IMAGE]
 
 
 def tokenize(

@@ -67,8 +67,10 @@ class VisionTower(nn.Module):
                 tower.visual, _ = _build(tower.config, pretrained=True)
                 tower.train()
             return tower
+        # Nothing large is fetched for a config that is refused.
+        config = canonical_config(vision)
         weights = TowerSource.parse(vision["model_name"]).weights()
-        tower = cls(vision)
+        tower = cls(config)
         if weights is None:
             warnings.warn(
                 f"{vision['model_name']} names an architecture without weights, so the vision "
@@ -97,7 +99,7 @@ class VisionTower(nn.Module):
             pixel_values: [N, 3, height, width], normalised, any floating type.
 
         Returns:
-            [N, image_seq_length, hidden_size] in the tower's type.
+            [N, image_seq_length, hidden_size] in the tower's type (autocast aside); N may be 0.
 
         Raises:
             WingsError: images of another shape than the tower's.
@@ -108,6 +110,11 @@ class VisionTower(nn.Module):
             raise WingsError(
                 f"pixel_values are {list(pixel_values.shape)} where the vision tower takes "
                 f"{['N', *wanted]}; prepare images with the processor of this model"
+            )
+        if not len(pixel_values):
+            # No encoder can reshape nothing.
+            return pixel_values.new_zeros(
+                (0, self.image_seq_length, self.hidden_size), dtype=self.dtype
             )
         # Channels first, which hierarchical timm trunks give too, and which keeps the grid to pool.
         features = self.visual.forward_intermediates(

@@ -17,7 +17,7 @@ from open_clip.factory import (
     parse_model_name,
 )
 from open_clip.model import CLIPVisionCfg
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 
 from .errors import WingsError, nearest
 
@@ -198,7 +198,7 @@ def _preprocess_defaults(timm_name: str | None) -> dict:
             f"timm knows no model {timm_name!r}{nearest(timm_name, known)}; "
             "give one of timm.list_models()"
         )
-    pretrained = get_pretrained_cfg(timm_name)
+    pretrained = get_pretrained_cfg(timm_name) or PretrainedCfg()
     return {
         "image_mean": pretrained.mean,
         "image_std": pretrained.std,

@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import open_clip
 import pytest
 import timm
@@ -46,6 +47,8 @@ def test_sizes_are_what_comes_out(tower):
     features = tower(pixels_for(tower))
     assert features.shape == (2, tower.image_seq_length, tower.hidden_size)
     assert features.isfinite().all() and features.std() > 0
+    none = tower(pixels_for(tower, 0))
+    assert none.shape == (0, *features.shape[1:]) and none.dtype == tower.dtype
 
 
 def test_images_do_not_touch_each_other(tower):
@@ -185,6 +188,26 @@ def test_local_folder(tmp_path, monkeypatch, prefix, name):
     assert torch.equal(pooled.state_dict()["visual.conv1.weight"], whole.conv1.weight)
     assert not any(parameter.requires_grad for parameter in pooled.parameters())
     assert canonical_config(folder) == tower.config
+
+
+def test_hub_without_a_network(tmp_path, monkeypatch):
+    """A repository that was fetched once is taken from the Hub's cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--tower"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots").mkdir()
+    whole = _build_vision_tower(16, dict(CFG))
+    weights = {f"visual.{key}": value for key, value in whole.state_dict().items()}
+    write_folder(repository / "snapshots" / ("0" * 40), {"vision_cfg": CFG}, weights)
+    tower = VisionTower.from_pretrained("hf-hub:someone/tower")
+    assert torch.equal(tower.visual.conv1.weight, whole.conv1.weight)
+    assert "someone" not in json.dumps(tower.config)
+    with pytest.raises(WingsError, match=r"hf-hub:someone/else has no readable"):
+        VisionTower.from_pretrained("hf-hub:someone/else")
+    with pytest.raises(WingsError, match="cannot be fetched"):
+        VisionTower.from_pretrained("ViT-B-32/openai")
 
 
 def test_local_folder_of_another_size(tmp_path):

@@ -48,6 +48,10 @@ class Conversations(Dataset):
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
+        self.folders = [
+            records.path.parent if source.images is None else source.images
+            for source, records in zip(self.sources, self.records, strict=True)
+        ]
         # Records of each source that count, and where each source begins in the common numbering.
         self.lengths = [
             len(records) if source.limit is None else min(source.limit, len(records))
@@ -85,7 +89,7 @@ class Conversations(Dataset):
         record: dict[str, Any] = {}
         try:
             record = self.records[source][inner]
-            return to_messages(record, self.sources[source].images)
+            return to_messages(record, self.folders[source])
         except WingsError as error:
             raise self._named(source, inner, record, error) from None
 

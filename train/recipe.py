@@ -28,10 +28,17 @@ OPERATIONAL = (
 
 @dataclass
 class Source:
-    """One file of training records, `.json` (LLaVA), `.jsonl` or `.parquet`."""
+    """One file of training records.
+
+    Attributes:
+        path: `.json` (LLaVA's list), `.jsonl` or `.parquet`.
+        images: folder that image paths are relative to; by default the file's own.
+        weight: passes over the file in one epoch; 0.1 takes a fresh tenth in every epoch.
+        limit: only the first so many records.
+    """
 
     path: str
-    images: str = "."
+    images: str | None = None
     weight: float = 1.0
     limit: int | None = None
 
@@ -56,7 +63,7 @@ class Recipe:
         stage: `align` trains projector and visual learners beside a frozen LLM; `instruct` trains
             everything.
         output: folder of the result; relative paths are relative to the working directory.
-        data: the training files; `weight` is the number of passes over the file in one epoch.
+        data: the training files, mixed.
         model: names for a fresh start. Either this or `start`.
         start: a Wings checkpoint to go on from (stage 1's output for stage 2).
         wings: options of `WingsConfig`: rank, router, learners, text_guard, ...

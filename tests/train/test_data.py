@@ -144,6 +144,13 @@ def test_a_wrong_images_folder_stops_even_when_skipping(tmp_path):
         data[0]
 
 
+def test_images_lie_beside_the_file_unless_a_folder_is_named(mixed, tmp_path):
+    (tmp_path / "other").mkdir()
+    assert "pixel_values" in Conversations([Source(mixed.path)], Speller())[0]
+    with pytest.raises(WingsError, match=r"other.a\.png"):
+        Conversations([Source(mixed.path, str(tmp_path / "other"))], Speller())[0]
+
+
 def test_limit_takes_the_first_records(mixed):
     mixed.limit = 1
     assert len(Conversations([mixed], Speller())) == 1

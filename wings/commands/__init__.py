@@ -30,7 +30,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_quickstart(commands)
     add_chat(commands)
     add_emoji(commands)
-    add_emoji(commands)
     return parser
 
 
@@ -115,29 +114,4 @@ def run_emoji(arguments: argparse.Namespace) -> int:
     from wings.commands.emoji import emoji
 
     emoji(arguments.output)
-    return 0
-
-
-def add_emoji(commands: argparse._SubParsersAction) -> None:
-    """`wings emoji`."""
-    parser = commands.add_parser(
-        "emoji",
-        help="a real LLM and a real vision tower learn to read drawings, within an hour on two CPU"
-        " cores (needs the extra `real`)",
-        description="Takes SmolLM2-135M-Instruct, DINOv2 ViT-S/14 and OpenMoji's drawings from"
-        " installed packages, trains both stages and scores the result. What is finished in the"
-        " folder is not repeated.",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/emoji"), help="folder (default: runs/emoji)"
-    )
-    parser.set_defaults(run=run_emoji)
-
-
-def run_emoji(arguments: argparse.Namespace) -> int:
-    """Runs `wings emoji`."""
-    from wings.commands.emoji import emoji
-
-    emoji(arguments.output)
-    print(f"results: {arguments.output / 'README.md'}")
     return 0

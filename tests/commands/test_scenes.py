@@ -32,7 +32,7 @@ def read_picture(pixels):
 
 
 def shape_of(box):
-    """The shape in a box that fits it: by its middle, how full it is, and whether it can be turned over."""
+    """The shape in a box that fits it: by its middle, how full it is, what turning it over does."""
     height, width = box.shape
     if not box[height // 2, width // 2]:
         return "ring"

@@ -52,13 +52,14 @@ class Row:
         return {**kept, "learners": ["image"] if self.wings["learners"] else [], "router": None}
 
     @property
+    def rate_name(self) -> str:
+        """`1e-4`, or `frozen`."""
+        return "frozen" if self.llm_rate is None else f"{self.llm_rate:.0e}".replace("e-0", "e-")
+
+    @property
     def title(self) -> str:
         """Name and rate, for a bar."""
-        return (
-            self.name
-            if self.llm_rate is None
-            else f"{self.name} at {self.llm_rate:.0e}".replace("e-0", "e-")
-        )
+        return self.name if self.llm_rate is None else f"{self.name} at {self.rate_name}"
 
     @property
     def first_stage_name(self) -> str:

@@ -24,6 +24,8 @@ IMAGE_TOKEN = "<image>"
 # How far logits may lie from the decoder's own, as a share of their size: rounding, not error.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 LOW_PRECISION_ROUNDING = 5e-2
+# Keywords of the loss function, which the decoder need not see.
+OF_THE_LOSS = ("num_items_in_batch", "shift_labels")
 
 
 @dataclasses.dataclass
@@ -146,10 +148,11 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             input_ids, attention_mask, position_ids, pixel_values, past_key_values, use_cache,
             output_attentions=output_attentions, output_hidden_states=output_hidden_states,
             output_router_weights=output_router_weights,
-            **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
+            **{name: value for name, value in kwargs.items() if name not in OF_THE_LOSS},
         )  # fmt: skip
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        keep = slice(None) if isinstance(logits_to_keep, int) and not logits_to_keep else keep
+        keep = logits_to_keep
+        if isinstance(keep, int):
+            keep = slice(-keep, None) if keep else slice(None)
         logits = self.scaling(self.lm_head(out.last_hidden_state[:, keep]))
         loss = None
         if labels is not None:

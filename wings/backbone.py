@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .cache import WingsCache
@@ -130,15 +131,17 @@ class WingsModel(WingsPreTrainedModel):
             config.image_seq_length, None if cache is None else cache.layout,
         )  # fmt: skip
         self._refuse_positions(layout)
+        packed = position_ids is not None and layout.is_packed
+        if packed:
+            self._refuse_leaks()
         embeddings = self._embed(input_ids, layout, pixel_values, cache, use_cache and not trained)
         sees_images = pixel_values is not None if cache is None else cache.has_images
         riding = {}
-        if config.learners:
+        if config.learners or packed:
             riding["wings"] = WingsContext.build(
                 config, layout, embeddings, cache,
-                active=sees_images or not config.text_guard,
-                packed=position_ids is not None and layout.is_packed,
-                with_attentions=output_attentions,
+                active=bool(config.learners) and (sees_images or not config.text_guard),
+                packed=packed, with_attentions=output_attentions,
             )  # fmt: skip
         out = self.language_model(
             inputs_embeds=embeddings,
@@ -188,6 +191,16 @@ class WingsModel(WingsPreTrainedModel):
             raise WingsError(
                 f"position {largest} lies beyond the {config.router_positions} that the position "
                 f"router knows: build the model with larger router_positions or router='modality'."
+            )
+
+    def _refuse_leaks(self) -> None:
+        """Raises a `WingsError` where state would run from one packed sequence into the next."""
+        layers = DynamicCache(config=self.config.text_config).layers
+        if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
+            raise WingsError(
+                f"position_ids restart within a row, but {type(self.language_model).__name__} has "
+                f"recurrent blocks, which cannot tell packed sequences apart: give one sequence a "
+                f"row."
             )
 
     def _embed(

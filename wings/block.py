@@ -21,6 +21,7 @@ from .router import ModalityRouter, PositionRouter, gates
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own. They avoid the substrings that transformers looks for in such names.
 IMPLEMENTATIONS = {"sdpa": "wings", "eager": "wings_eager"}
+OWN = {ours: own for own, ours in IMPLEMENTATIONS.items()}
 
 
 class BlockWings(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from .block import IMPLEMENTATIONS, BlockWings, WingsAttentionMixin
+from .block import IMPLEMENTATIONS, OWN, BlockWings, WingsAttentionMixin
 from .config import WingsConfig
 from .errors import WingsError
 from .head import prefix_of
@@ -38,7 +38,7 @@ def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
     """
     decoder = causal_lm.get_decoder()
     if decoder is causal_lm:
-        decoder = causal_lm.base_model
+        decoder = next(m for m in causal_lm.children() if isinstance(m, PreTrainedModel))
     head, embeddings = causal_lm.get_output_embeddings(), causal_lm.get_input_embeddings()
     width = causal_lm.config.hidden_size
     if head is None or embeddings is None or embeddings.weight.shape[1] != width:
@@ -58,18 +58,6 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     Raises:
         WingsError: a decoder that cannot carry wings, with the reason.
     """
-    if not config.learners:
-        return
-    attentions = find_attentions(decoder)
-    for layer in config.layers_with_learners:
-        if layer not in attentions:
-            raise WingsError(
-                f"block {layer} of {type(decoder).__name__} has no attention to hang learners "
-                f"beside: name the blocks that have one ({sorted(attentions)}) in learner_layers."
-            )
-        attention = attentions[layer]
-        attention.wings = BlockWings(config, layer)
-        attention.__class__ = winged(type(attention))
     implementation = decoder.config._attn_implementation
     if implementation not in IMPLEMENTATIONS:
         raise WingsError(
@@ -77,11 +65,27 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
             f"wings work beside {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
         )
     decoder.config._attn_implementation = IMPLEMENTATIONS[implementation]
+    if not config.learners:
+        return
+    attentions = find_attentions(decoder)
+    if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:
+        # A hybrid decoder: learners hang beside what attention it has.
+        config.learner_layers = tuple(sorted(attentions))
+    for layer in config.layers_with_learners:
+        if layer not in attentions:
+            raise WingsError(
+                f"block {layer} of {type(decoder).__name__} has no attention to hang learners "
+                f"beside: name blocks that have one ({sorted(attentions)}) in learner_layers."
+            )
+        attention = attentions[layer]
+        attention.wings = BlockWings(config, layer)
+        attention.__class__ = winged(type(attention))
 
 
 def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     """Replaces the wings of every block by what `config` asks for; parts in both keep weights."""
     if not any(isinstance(module, BlockWings) for module in decoder.modules()):
+        decoder.config._attn_implementation = OWN[decoder.config._attn_implementation]
         grow_wings(decoder, config)
         for module in decoder.modules():
             if isinstance(module, BlockWings):
@@ -130,6 +134,11 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
             f"decoder that uses transformers' attention interface."
         )
     found = [module for module in decoder.modules() if isinstance(module, classes)]
+    if not found:
+        raise WingsError(
+            f"{type(decoder).__name__} has no attention in any of its blocks, so wings find no "
+            f"place to hang: choose a decoder with attention."
+        )
     return {module.layer_idx: module for module in found}
 
 

@@ -85,8 +85,10 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         dtype = options.pop("dtype", "auto")
         refuse_unknown(options)
         causal_lm = text
+        name = text if isinstance(text, str) else text.name_or_path
+        if name and "image_token_id" not in options:
+            options["image_token_id"] = image_token_id(name)
         if isinstance(text, str):
-            options.setdefault("image_token_id", image_token_id(text))
             causal_lm = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
         causal_lm.eval()
         tower = VisionTower.from_pretrained(vision)

@@ -50,6 +50,8 @@ FAMILIES = {
     "cohere": {"logit_scale": 0.5},
     "gpt_neox": {},
     "gpt2": {},
+    "falcon_h1": {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
     "qwen3_moe": {
         "head_dim": 8,
         "num_experts": 4,
@@ -57,6 +59,7 @@ FAMILIES = {
         "moe_intermediate_size": 16,
     },
 }
+HYBRIDS = ("falcon_h1", "lfm2")
 MAIN = ["llama", "qwen3", "mistral", "gemma2", "gemma3_text"]
 
 

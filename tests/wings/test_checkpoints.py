@@ -191,7 +191,7 @@ def test_decoders_that_cannot_carry_wings_are_refused(family):
     else:
         names |= {"num_key_value_heads": 4} if family == "stablelm" else {}
         config = AutoConfig.for_model(family, vocab_size=96, intermediate_size=48, **names)
-    with pytest.raises(WingsError, match="choose|leave them out"):
+    with pytest.raises(WingsError, match=r"choose|leave them out"):
         WingsForCausalLM.from_vision_text_pretrained(VISION, build_causal_lm(config), rank=4)
 
 

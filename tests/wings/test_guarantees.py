@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from families import FAMILIES, MAIN, Layouts, batch_of, build
+from families import FAMILIES, HYBRIDS, MAIN, VISION, Layouts, batch_of, build, text_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from wings import WingsCache
+from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM
 
-EVERY = list(FAMILIES)
+EVERY = [family for family in FAMILIES if family not in HYBRIDS]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
 RANDOM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -161,6 +161,39 @@ def test_packed_sequences_equal_sequences_alone(family, router, cached, seed):
     torch.testing.assert_close(found, torch.cat(expected, 1), **CLOSE)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("family", MAIN)
+def test_packing_does_not_leak_without_learners(family, cached):
+    model = build(family, learners=())
+    _, alone = batch_of(model, [["text", "image", "text"], ["text"] * 5])
+    ids = [ids for ids, _ in alone]
+    packed = {
+        "input_ids": torch.cat(ids, 1),
+        "position_ids": torch.cat([torch.arange(one.shape[1]) for one in ids])[None],
+        "attention_mask": torch.ones(1, sum(one.shape[1] for one in ids), dtype=torch.long),
+        "pixel_values": alone[0][1],
+    }
+    with torch.no_grad():
+        found = model(**packed, use_cache=cached).logits[:, ids[0].shape[1] :]
+    torch.testing.assert_close(found, logits(model, {"input_ids": ids[1]}), **CLOSE)
+
+
+def test_packing_is_refused_where_state_would_leak():
+    config = WingsConfig(text_config=text_config("falcon_h1"), vision_config=VISION, rank=4)
+    model = WingsForCausalLM(config).eval()
+    ids = torch.randint(3, 90, (1, 6))
+    assert model(input_ids=ids).logits.isfinite().all()
+    with pytest.raises(WingsError, match="recurrent"):
+        model(input_ids=ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
+
+
+def test_hybrid_decoders_carry_wings_beside_their_attention():
+    model = build("lfm2")
+    assert model.config.layers_with_learners == (1,)
+    batch, _ = batch_of(model, Layouts(3).rows(2))
+    assert logits(model, batch).isfinite().all()
+
+
 @pytest.mark.parametrize("family", EVERY)
 def test_text_guard_is_exact_on_text(family):
     model = build(family, text_guard=True)
@@ -190,12 +223,9 @@ def test_the_language_model_comes_out_unharmed(family):
 
 @pytest.mark.parametrize("family", EVERY)
 def test_pretrained_parts_prove_identity(family, tmp_path):
-    from wings import WingsForCausalLM
     from wings.decoder import build_causal_lm
 
     torch.manual_seed(2)
-    from families import VISION, text_config
-
     bare = build_causal_lm(text_config(family)).eval()
     bare.save_pretrained(tmp_path)
     ids = torch.randint(3, 90, (2, 9))

@@ -1,4 +1,4 @@
-"""What training relies on: gradients and their memory, checkpointing, precision, missing pictures."""
+"""What training relies on: gradients and their memory, checkpointing, precision, ranks."""
 
 import copy
 from functools import partial

@@ -1,5 +1,6 @@
 """The plot of a report: text kept, alone and after a picture, against pictures learned."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
 # Distinct for colour-blind readers too, and each row has its own shape besides.
 COLOURS = ("#0b6fb8", "#56b4e9", "#d1495b", "#e69f00", "#5f6b76", "#8a5cb8", "#2a9d74", "#b07d3c")
 SHAPES = ("*", "D", "s", "o", "^", "v", "P", "X")
+BEFORE = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 4))}
 STYLE = {
     "font.size": 11,
     "text.color": INK,
@@ -37,13 +39,21 @@ def plot(path: str | Path, before: Score, outcomes: Sequence[Outcome], title: st
         title: one line above.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.4, 6.1), facecolor=GROUND)
+        legend = 0.2 + 0.27 * math.ceil((len(outcomes) + 1) / 2)  # inches
+        height = 5.05 + legend
+        figure = Figure(figsize=(10.4, height), facecolor=GROUND)
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        figure.subplots_adjust(left=0.075, right=0.98, top=0.80, bottom=0.32, wspace=0.08)
-        figure.text(0.075, 0.945, title, fontsize=15, fontweight="bold")
+        figure.subplots_adjust(
+            left=0.075,
+            right=0.98,
+            top=1 - 1.2 / height,
+            bottom=(legend + 0.8) / height,
+            wspace=0.08,
+        )
+        figure.text(0.075, 1 - 0.33 / height, title, fontsize=15, fontweight="bold")
         figure.text(
             0.075,
-            0.895,
+            1 - 0.63 / height,
             "Up: text kept.  Right: pictures learned.  The best place is the upper right corner."
             "  Bars: 95% intervals.",
             fontsize=10.5,
@@ -54,9 +64,12 @@ def plot(path: str | Path, before: Score, outcomes: Sequence[Outcome], title: st
         left.set_title("Text questions alone", loc="left", fontsize=12)
         right.set_title("Text questions after a picture", loc="left", fontsize=12)
         left.set_ylabel("text answered (%)")
-        figure.supxlabel("pictures answered (%)", x=0.527, y=0.205, fontsize=11, color=INK)
+        figure.supxlabel(
+            "pictures answered (%)", x=0.527, y=(legend + 0.22) / height, fontsize=11, color=INK
+        )
+        line = Line2D([], [], **BEFORE, label="the language model before any picture")
         figure.legend(
-            handles=[mark(n, outcome) for n, outcome in enumerate(outcomes)],
+            handles=[*(mark(n, outcome) for n, outcome in enumerate(outcomes)), line],
             loc="lower center",
             bbox_to_anchor=(0.527, 0.012),
             ncols=2,
@@ -73,7 +86,7 @@ def draw_panel(axes: Axes, before: Score, outcomes: Sequence[Outcome], name: str
     axes.set_axisbelow(True)
     axes.grid(color="#eef1f4", linewidth=1)
     axes.tick_params(length=0)
-    axes.axhline(before.percent, color=INK, linewidth=1, linestyle=(0, (5, 4)), zorder=1)
+    axes.axhline(before.percent, **BEFORE, zorder=1)
     for n, outcome in enumerate(outcomes):
         kept = outcome.text if name == "text" else outcome.mixed
         x, y = outcome.pictures.percent, kept.percent
@@ -101,16 +114,6 @@ def draw_panel(axes: Axes, before: Score, outcomes: Sequence[Outcome], name: str
     every = [s for o in outcomes for s in (o.text, o.mixed)] + [before]
     axes.set_ylim(floor(min(s.interval[0] for s in every)), 102)
     axes.set_xlim(floor(min(o.pictures.interval[0] for o in outcomes)), 102)
-    axes.annotate(
-        "before any picture",
-        (0.015, before.percent),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -5),
-        textcoords="offset points",
-        va="top",
-        fontsize=9.5,
-        color="#52606d",
-    )
 
 
 def mark(n: int, outcome: Outcome) -> Line2D:

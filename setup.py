@@ -38,7 +38,11 @@ setup(
     python_requires=">=3.10",
     packages=sorted(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"wings": ["py.typed"], "wings.train": ["recipes/*.yaml"]},
+    package_data={
+        "wings": ["py.typed"],
+        "wings.train": ["recipes/*.yaml"],
+        "wings.commands.quickstart": ["assets/*/*"],
+    },
     install_requires=[
         "torch>=2.11",
         "torchvision",

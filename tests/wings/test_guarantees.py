@@ -199,6 +199,8 @@ def test_text_guard_is_exact_on_text(family):
     model = build(family, text_guard=True)
     text, _ = batch_of(model, [["text"] * 9, ["text"] * 6])
     assert torch.equal(logits(model, text), own_logits(model, text))
+    no_picture = text | {"pixel_values": torch.empty(0, 3, 16, 16)}
+    assert torch.equal(logits(model, no_picture), own_logits(model, text))
     mixed, _ = batch_of(model, [["text"] * 9, ["text", "image", "text"]])
     real = mixed["attention_mask"][0].bool()
     ours, own = logits(model, mixed), own_logits(model, mixed)

@@ -49,7 +49,8 @@ class WingsPreTrainedModel(PreTrainedModel):
         """Draws learners and routers where no checkpoint filled them; then the decoder's own way.
 
         The decoder's initialisation walks over all of its modules, learners too, so these go first
-        and are marked as done.
+        and are marked as done. It is called on the decoder itself: from outside of transformers'
+        own models it would pass over modules whose only tensors are buffers of their children.
         """
         for module in self.modules():
             if isinstance(module, (LoRRALearner, PositionRouter, ModalityRouter)):
@@ -58,6 +59,9 @@ class WingsPreTrainedModel(PreTrainedModel):
                     part._is_hf_initialized = True
             elif isinstance(module, VisionTower):
                 module.reset_buffers()
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel) and not isinstance(module, WingsPreTrainedModel):
+                module.initialize_weights()
         super().initialize_weights()
 
     def _set_gradient_checkpointing(

@@ -28,8 +28,8 @@ class Outcome:
     seconds: float
 
     @property
-    def rate(self) -> str:
-        """`1e-4`, or `frozen`."""
+    def title(self) -> str:
+        """`full fine-tune at 1e-4`: the name, and the rate where the language model was trained."""
         if self.llm_rate is None:
-            return "frozen"
-        return f"{self.llm_rate:.0e}".replace("e-0", "e-")
+            return self.name
+        return f"{self.name} at {self.llm_rate:.0e}".replace("e-0", "e-")

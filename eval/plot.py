@@ -118,8 +118,6 @@ def draw_panel(axes: Axes, before: Score, outcomes: Sequence[Outcome], name: str
 
 def mark(n: int, outcome: Outcome) -> Line2D:
     """The legend's entry of the n-th outcome."""
-    rate = outcome.rate if outcome.llm_rate is None else f"at {outcome.rate}"
-    label = outcome.name if "frozen" in outcome.name else f"{outcome.name}, {rate}"
     return Line2D(
         [],
         [],
@@ -128,7 +126,7 @@ def mark(n: int, outcome: Outcome) -> Line2D:
         markersize=14 if SHAPES[n % len(SHAPES)] == "*" else 9,
         color=COLOURS[n % len(COLOURS)],
         markeredgecolor=GROUND,
-        label=label,
+        label=outcome.title,
     )
 
 

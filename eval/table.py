@@ -1,19 +1,28 @@
-"""The table of a report: kept text and mixed beside learned pictures, with 95% intervals."""
+"""The table of a report: kept text and mixed beside learned pictures."""
 
 from collections.abc import Sequence
 
 from .outcome import Outcome
 from .score import Score
 
-HEADERS = ("", "LLM rate", "trained", "text", "mixed", "pictures", "training")
+HEADERS = ("", "trained", "text", "mixed", "pictures", "training")
 
 
-def cells(before: Score, outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """Rows of strings under `HEADERS`; the first is the language model before any picture."""
-    rows = [("the language model before", "", "", spelled(before), "", "", "")]
+def cells(
+    before: Score, outcomes: Sequence[Outcome], intervals: bool = True
+) -> list[tuple[str, ...]]:
+    """Rows of strings under `HEADERS`; the first is the language model before any picture.
+
+    Args:
+        before: the language model's text score.
+        outcomes: what became of it.
+        intervals: whether a score shows its 95% interval.
+    """
+    spell = spelled if intervals else percent
+    rows = [("the language model before", "", spell(before), "", "", "")]
     for o in outcomes:
-        scores = (spelled(o.text), spelled(o.mixed), spelled(o.pictures))
-        rows.append((o.name, o.rate, thousands(o.trained), *scores, f"{o.seconds:.0f} s"))
+        scores = (spell(o.text), spell(o.mixed), spell(o.pictures))
+        rows.append((o.title, thousands(o.trained), *scores, f"{o.seconds:.0f} s"))
     return rows
 
 
@@ -27,6 +36,11 @@ def spelled(score: Score) -> str:
     """`97.5 (94.6-98.9)`: percent and its 95% interval."""
     low, high = score.interval
     return f"{score.percent:.1f} ({low:.0f}-{high:.0f})"
+
+
+def percent(score: Score) -> str:
+    """`97.5`."""
+    return f"{score.percent:.1f}"
 
 
 def thousands(count: int) -> str:

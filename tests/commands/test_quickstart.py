@@ -58,7 +58,7 @@ def test_results_are_what_was_measured(run):
             assert score["total"] == 8
             assert sum(kind["right"] for kind in score["kinds"].values()) == score["right"]
         percent = 100 * job["scores"]["pictures"]["right"] / 8
-        assert f"{row.name} | {row.rate_name} |" in report and f"| {percent:.1f} (" in report
+        assert f"| {row.title} |" in report and f"| {percent:.1f} (" in report
     assert "loaded back" in said and "▀" in said
 
 

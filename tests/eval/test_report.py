@@ -23,11 +23,13 @@ def outcomes():
 
 def test_the_table():
     first, frozen, trained = cells(BEFORE, outcomes())
-    assert first == ("the language model before", "", "", "100.0 (97-100)", "", "", "")
-    assert frozen[:3] == ("frozen", "frozen", "2k")
+    assert first == ("the language model before", "", "100.0 (97-100)", "", "", "")
+    assert frozen[:2] == ("frozen", "2k")
     assert trained == (
-        "trained", "1e-3", "2.3M", "75.0 (67-82)", "50.0 (41-59)", "90.0 (83-94)", "62 s",
+        "trained at 1e-3", "2.3M", "75.0 (67-82)", "50.0 (41-59)", "90.0 (83-94)", "62 s",
     )  # fmt: skip
+    brief = cells(BEFORE, outcomes(), intervals=False)
+    assert brief[2] == ("trained at 1e-3", "2.3M", "75.0", "50.0", "90.0", "62 s")
     lines = markdown(BEFORE, outcomes()).splitlines()
     assert len(lines) == 2 + 3
     assert {line.count("|") for line in lines} == {len(HEADERS) + 1}

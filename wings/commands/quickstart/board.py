@@ -61,7 +61,7 @@ class Board:
         self.step(job, int(total), int(total), note)
         self.progress.stop_task(task)
         if not self.console.is_terminal:
-            self.console.print(f"  {self.labels[job]:<46} {note}", highlight=False)
+            self.console.print(f"  {self.labels[job]:<46} {note}", soft_wrap=True)
 
     def _listen(self) -> None:
         while True:

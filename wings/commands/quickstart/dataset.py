@@ -5,12 +5,20 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from wings.commands.quickstart.scenes import Scene, draw, make_scene, question, question_of_two
+from wings.commands.quickstart.scenes import (
+    Scene,
+    describe,
+    draw,
+    make_scene,
+    question,
+    question_of_two,
+)
 from wings.commands.quickstart.size import Amounts
-from wings.commands.quickstart.texts import DESCRIBE, KINDS, World, text_turn
+from wings.commands.quickstart.texts import KINDS, World, text_turn
 
-# Kinds of text that training asks for after a picture; the other kinds are scored there, too.
-AFTER_PICTURES = ("facts", "instructions")
+# Kinds of text that training asks for after a picture. Numbers are not among them: there is always
+# more to know than could be repeated, and what was not repeated is scored, too.
+AFTER_PICTURES = ("facts", "instructions", "reading")
 
 
 class Writer:
@@ -54,13 +62,7 @@ class Writer:
     def caption(self, rng: random.Random, n: int) -> dict:
         """A picture and what is in it."""
         scene = make_scene(rng)
-        content = [self._picture(scene), {"type": "text", "text": rng.choice(DESCRIBE)}]
-        return {
-            "messages": [
-                {"role": "user", "content": content},
-                {"role": "assistant", "content": scene.caption},
-            ]
-        }
+        return {"messages": describe(scene, rng).messages((self._picture(scene),))}
 
     def conversation(self, rng: random.Random, n: int) -> dict:
         """Questions about one picture, and at the end one about plain text.
@@ -77,7 +79,8 @@ class Writer:
             for _ in range(2 if n % 5 == 1 else 1):
                 scene = make_scene(rng)
                 messages += question(scene, rng).messages((self._picture(scene),))
-                messages += question(scene, rng).messages()
+                for _ in range(1 if n % 5 == 1 else 2):
+                    messages += question(scene, rng).messages()
         kind = AFTER_PICTURES[n % len(AFTER_PICTURES)]
         messages += text_turn(self.world, rng, False, kind).messages()
         return {"messages": messages}

@@ -134,9 +134,15 @@ def watched(job: str, recipe: Recipe) -> dict[str, Any]:
     def watch(step: int, steps: int, figures: dict[str, float]) -> None:
         reporter.step(f"loss {figures['loss']:.2f}" if "loss" in figures else "")
 
+    begun = time.process_time()
     result = train(recipe, watch=watch)
-    note = f"loss {result.losses[-1]:.2f}"
-    return {"steps": result.steps, "seconds": result.seconds, "losses": result.losses, "note": note}
+    return {
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "cpu_seconds": time.process_time() - begun,
+        "losses": result.losses,
+        "note": f"loss {result.losses[-1]:.2f}",
+    }
 
 
 def described(scores: dict[str, Score]) -> dict[str, Any]:

@@ -22,31 +22,27 @@ def make_plan(
     plan: list[Job] = []
     if from_nothing:
         models, first = folder / "seedling", ("llm", "tower")
-        plan += [
-            Job("llm", "train a language model on text", size.llm_steps, jobs.make_llm,
-                (models / "llm", data, seed, size.llm_steps)),
-            Job("tower", "train a vision tower on shapes", size.tower_steps, jobs.make_tower,
-                (models / "tower", seed, size.tower_steps)),
-        ]  # fmt: skip
-    plan.append(
-        Job("before", "the language model: text before", size.amounts.held_out, jobs.score_llm,
-            (models / "llm", data), first)
-    )  # fmt: skip
-    aligned: list[dict] = []
+        llm = (models / "llm", data, seed, size.llm_steps)
+        tower = (models / "tower", seed, size.tower_steps)
+        plan = [
+            Job("llm", "train a language model", size.llm_steps, jobs.make_llm, llm),
+            Job("tower", "train a vision tower", size.tower_steps, jobs.make_tower, tower),
+        ]
+    scored = (models / "llm", data)
+    count = size.amounts.held_out
+    plan.append(Job("before", "ask the language model", count, jobs.score_llm, scored, first))
+    aligned: list[tuple] = []  # first stages; rows that agree on theirs share it
     later: list[Job] = []
     for row in rows:
-        if row.first_stage not in aligned:
-            aligned.append(row.first_stage)
-            n = len(aligned)
-            plan.append(
-                Job(f"align-{n}", f"stage 1: {row.first_stage_name}", size.align_steps,
-                jobs.run_align,
-                    (row, data, models, folder / "align" / str(n), size.align_steps, seed), first)
-            )  # fmt: skip
-        n = aligned.index(row.first_stage) + 1
-        later.append(
-            Job(f"row-{row.key}", f"stage 2: {row.title}", size.instruct_steps, jobs.run_row,
-                (row, f"align-{n}", data, folder / "align" / str(n), folder / "rows" / row.key,
-                 size.instruct_steps, seed), (f"align-{n}",))
-        )  # fmt: skip
+        first_stage = (row.first_stage, row.learner_rate)
+        if first_stage not in aligned:
+            aligned.append(first_stage)
+            key, label = f"align-{len(aligned)}", f"stage 1: {row.first_stage_name}"
+            align = (row, data, models, folder / key, size.align_steps, seed)
+            plan.append(Job(key, label, size.align_steps, jobs.run_align, align, first))
+        key, label = f"row-{row.key}", f"stage 2: {row.title}"
+        start = f"align-{aligned.index(first_stage) + 1}"
+        output = folder / "rows" / row.key
+        instruct = (row, start, data, folder / start, output, size.instruct_steps, seed)
+        later.append(Job(key, label, size.instruct_steps, jobs.run_row, instruct, (start,)))
     return plan + later

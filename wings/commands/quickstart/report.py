@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -18,9 +19,8 @@ from wings.eval.table import HEADERS, cells, markdown
 
 TITLE = "A small language model learns to see"
 EXPLAINED = (
-    "text: held-out questions alone. mixed: such questions after a picture in the same"
-    " conversation. pictures: held-out questions about drawn pictures.\nPercent right, with the"
-    " 95% interval of a count of that many questions. training: both stages, on one core."
+    "Percent of held-out questions. text: asked alone. mixed: text, asked after a picture in the"
+    " same conversation. pictures: about drawn pictures. training: both stages, on one core."
 )
 PACKAGES = ("wings-lorra", "torch", "transformers", "open_clip_torch", "tokenizers", "numpy")
 
@@ -49,10 +49,10 @@ def total(described: dict[str, Any]) -> Score:
 
 def show(console: Console, before: Score, outcomes: list[Outcome]) -> None:
     """Prints the table."""
-    table = Table(title=TITLE, title_style="bold", title_justify="left", header_style="bold")
+    table = Table(title=TITLE, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     for header in HEADERS:
-        table.add_column(header, justify="left" if not header else "right", no_wrap=True)
-    for n, row in enumerate(cells(before, outcomes)):
+        table.add_column(header, justify="right" if header else "left", no_wrap=True)
+    for n, row in enumerate(cells(before, outcomes, intervals=False)):
         table.add_row(*row, style="dim" if n == 0 else "", end_section=n == 0)
     console.print()
     console.print(table)

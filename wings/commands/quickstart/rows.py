@@ -12,10 +12,11 @@ from wings.train.recipe import Names, Recipe, Source
 
 ALIGN_RATE = 2e-3
 PROJECTOR_RATE = 1e-3
+FAST, SLOW = 3e-3, 3e-4  # rates of the language model: one that forgets, one that hardly does
 PAPER = {"learners": ["image", "text"], "router": "position"}
 PLAIN = {"learners": []}
-# What FACTS of a small study spoke for: sources of equal size, a larger first step, no router, and
-# silence on text.
+# What a small study spoke for: sources of equal size, larger first factors, no router, and silence
+# on text.
 TUNED = {
     "learners": ["image", "text"],
     "router": None,
@@ -52,14 +53,11 @@ class Row:
         return {**kept, "learners": ["image"] if self.wings["learners"] else [], "router": None}
 
     @property
-    def rate_name(self) -> str:
-        """`1e-4`, or `frozen`."""
-        return "frozen" if self.llm_rate is None else f"{self.llm_rate:.0e}".replace("e-0", "e-")
-
-    @property
     def title(self) -> str:
-        """Name and rate, for a bar."""
-        return self.name if self.llm_rate is None else f"{self.name} at {self.rate_name}"
+        """Name, and the rate where the language model is trained."""
+        if self.llm_rate is None:
+            return self.name
+        return f"{self.name} at {self.llm_rate:.0e}".replace("e-0", "e-")
 
     @property
     def first_stage_name(self) -> str:
@@ -82,11 +80,11 @@ class Row:
 
 ROWS = (
     Row("wings-frozen", "Wings, LLM frozen, text guard", TUNED, learner_rate=3e-3),
-    Row("wings-fast", "Wings, LLM trained", PAPER, llm_rate=1e-3),
-    Row("full-fast", "full fine-tune", llm_rate=1e-3),
-    Row("full-slow", "full fine-tune", llm_rate=1e-4),
+    Row("wings-fast", "Wings, LLM trained", PAPER, llm_rate=FAST),
+    Row("full-fast", "full fine-tune", llm_rate=FAST),
+    Row("full-slow", "full fine-tune", llm_rate=SLOW),
     Row("projector", "projector only, LLM frozen"),
-    Row("wings-slow", "Wings, LLM trained", PAPER, llm_rate=1e-4, default=False),
+    Row("wings-slow", "Wings, LLM trained", PAPER, llm_rate=SLOW, default=False),
     Row(
         "wings-paper-frozen",
         "Wings, LLM frozen, paper's form",
@@ -111,7 +109,7 @@ def align_recipe(row: Row, data: Path, models: Path, output: Path, steps: int, s
         output=str(output),
         data=[Source(path=str(data / "captions.jsonl"), images=str(data))],
         model=Names(
-            vision={"model_name": f"local-dir:{models / 'tower'}", "pool": 2},
+            vision=f"local-dir:{models / 'tower'}",
             text=str(models / "llm"),
         ),
         wings=row.first_stage,
@@ -141,7 +139,7 @@ def common(steps: int, seed: int) -> dict[str, Any]:
     return {
         "steps": steps,
         "seed": seed,
-        "batch_size": 32,
+        "batch_size": 16,
         "max_length": 256,
         "warmup": 0.05,
         "log_every": 5,

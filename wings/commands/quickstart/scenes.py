@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from wings.commands.quickstart.texts import PLACES, Thing, Turn, ask, ask_of_two, some_things, tell
+from wings.commands.quickstart.texts import (
+    DESCRIBE,
+    PLACES,
+    Thing,
+    Turn,
+    ask,
+    ask_of_two,
+    some_things,
+    tell,
+)
 
 SIDE = 32  # pixels
 FINE = 8  # shapes are drawn this many times larger and then shrunk, for smooth edges
@@ -43,16 +52,11 @@ class Scene:
         """(shape, colour, place) of every shape: what questions are asked about."""
         return [(mark.shape, mark.colour, mark.place) for mark in self.marks]
 
-    @property
-    def caption(self) -> str:
-        """`red star top-left, blue ring bottom-right`."""
-        return tell(self.things)
 
-
-def make_scene(rng: random.Random, most: int = 3) -> Scene:
-    """One to `most` shapes in different quarters; a shape or a colour may come twice."""
+def make_scene(rng: random.Random, most: int = 3, least: int = 1) -> Scene:
+    """So many shapes in different quarters; a shape or a colour may come twice."""
     marks = []
-    for shape, colour, place in some_things(rng, most):
+    for shape, colour, place in some_things(rng, most, least):
         number = PLACES.index(place)
         x = SIDE / 4 + SIDE / 2 * (number % 2) + rng.uniform(-1, 1)
         y = SIDE / 4 + SIDE / 2 * (number // 2) + rng.uniform(-1, 1)
@@ -103,6 +107,11 @@ def draw_shape(
             angle = math.pi * n / points - math.pi / 2
             corners.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
         pencil.polygon(corners, fill=paint)
+
+
+def describe(scene: Scene, rng: random.Random) -> Turn:
+    """What is in the only picture of a conversation."""
+    return Turn("pictures", rng.choice(DESCRIBE), tell(scene.things))
 
 
 def question(scene: Scene, rng: random.Random) -> Turn:

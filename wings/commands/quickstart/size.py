@@ -8,8 +8,8 @@ class Amounts:
     """How many records each data file gets."""
 
     text: int = 70000  # exchanges the language model learns from
-    captions: int = 2560
-    conversations: int = 3200
+    captions: int = 3200
+    conversations: int = 4000
     held_out: int = 240  # items of each of the three tests
 
     @property
@@ -26,5 +26,5 @@ class Size:
     amounts: Amounts = field(default_factory=Amounts)
     tower_steps: int = 300
     llm_steps: int = 2600
-    align_steps: int = 80
-    instruct_steps: int = 200
+    align_steps: int = 200
+    instruct_steps: int = 350

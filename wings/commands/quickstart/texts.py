@@ -142,9 +142,9 @@ def reading(rng: random.Random) -> Turn:
     return Turn("reading", f"{tell(things)}. {question}", answer)
 
 
-def some_things(rng: random.Random, most: int) -> list[Thing]:
-    """One to `most` things in different places, in reading order; shapes and colours may repeat."""
-    places = sorted(rng.sample(range(len(PLACES)), rng.randint(1, most)))
+def some_things(rng: random.Random, most: int, least: int = 1) -> list[Thing]:
+    """So many things in different places, in reading order; shapes and colours may repeat."""
+    places = sorted(rng.sample(range(len(PLACES)), rng.randint(least, most)))
     return [(rng.choice(SHAPES), rng.choice(COLOURS), PLACES[n]) for n in places]
 
 

@@ -1,8 +1,8 @@
 """A small vision tower made on the spot, in open_clip's form: a ViT that knows shapes.
 
-It is trained to say, from every patch's feature, which shape of which colour lies in the patch's
-quarter of the picture. A linear probe reads that rightly from 88% of the patches of a random tower
-(half of the quarters are empty), and from 99.6% of this one's after eight seconds of training.
+It is trained to say, from every patch's feature, in which quarter of the picture the patch lies and
+which shape of which colour is there. A linear probe reads shape and colour rightly from 88% of the
+patches of a random tower (half of the quarters are empty), and from 99.6% of a trained one's.
 """
 
 import json
@@ -22,6 +22,7 @@ from wings.vision import VisionTower
 
 CONFIG = {"image_size": SIDE, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
 MEAN, STD = (0.2, 0.2, 0.2), (0.25, 0.25, 0.25)
+CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(PLACES))
 GRID = SIDE // CONFIG["patch_size"]
 
 
@@ -31,49 +32,48 @@ def train_tower(
     """Trains a tower on drawn pictures and writes open_clip's two files to `folder`.
 
     Returns:
-        Share of the patches of fresh pictures whose shape and colour are both named rightly.
+        Share of the patches of fresh pictures of which all three are named rightly.
     """
     torch.manual_seed(seed)
     rng = random.Random(f"tower {seed}")
     tower = VisionTower({"vision_cfg": CONFIG, "image_mean": MEAN, "image_std": STD})
     tower.requires_grad_(True)
-    head = nn.Linear(tower.hidden_size, len(SHAPES) + len(COLOURS) + 2)
+    head = nn.Linear(tower.hidden_size, sum(CLASSES))
     parameters = [*tower.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
     for _ in range(steps):
-        pixels, shapes, colours = picture_batch(rng, batch_size)
-        of_shape, of_colour = head(tower(pixels)).split((len(SHAPES) + 1, len(COLOURS) + 1), -1)
-        loss = F.cross_entropy(of_shape.transpose(1, 2), shapes)
-        loss = loss + F.cross_entropy(of_colour.transpose(1, 2), colours)
+        pixels, labels = picture_batch(rng, batch_size)
+        logits = head(tower(pixels)).transpose(1, 2).split(CLASSES, 1)
+        loss = sum(F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         on_step(loss.item())
     with torch.inference_mode():
-        pixels, shapes, colours = picture_batch(rng, 256)
-        of_shape, of_colour = head(tower(pixels)).split((len(SHAPES) + 1, len(COLOURS) + 1), -1)
-        right = (of_shape.argmax(-1) == shapes) & (of_colour.argmax(-1) == colours)
+        pixels, labels = picture_batch(rng, 256)
+        logits = head(tower(pixels)).transpose(1, 2).split(CLASSES, 1)
+        right = [x.argmax(1) == y for x, y in zip(logits, labels, strict=True)]
     save_tower(tower, folder)
-    return right.float().mean().item()
+    return torch.stack(right).all(0).float().mean().item()
 
 
-def picture_batch(rng: random.Random, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Fresh pictures.
+def picture_batch(rng: random.Random, size: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Fresh pictures and what lies where.
 
     Returns:
-        pixels [size, 3, SIDE, SIDE] float32, and per patch, in reading order, the number of the
-        shape and of the colour in its quarter [size, GRID * GRID] int64, 0 for an empty one.
+        pixels [size, 3, SIDE, SIDE] float32; and per patch, in reading order, the number of the
+        shape and of the colour in its quarter (0 for an empty one) and of the quarter, each
+        [size, GRID * GRID] int64.
     """
     scenes = [make_scene(rng) for _ in range(size)]
     pixels = torch.from_numpy(np.stack([np.asarray(draw(scene)) for scene in scenes]))
     pixels = (pixels.permute(0, 3, 1, 2) / 255.0 - MEAN[0]) / STD[0]
-    labels = torch.tensor([quarters(scene) for scene in scenes])  # [size, 4, 2]
     patch = torch.arange(GRID * GRID)
     quarter = 2 * (patch // GRID // (GRID // 2)) + patch % GRID // (GRID // 2)
-    shapes, colours = labels[:, quarter].unbind(-1)
-    return pixels, shapes, colours
+    things = torch.tensor([quarters(scene) for scene in scenes])[:, quarter]
+    return pixels, (things[..., 0], things[..., 1], quarter.expand(size, -1))
 
 
 def quarters(scene: Scene) -> list[tuple[int, int]]:

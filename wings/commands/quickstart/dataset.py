@@ -12,6 +12,7 @@ from wings.commands.quickstart.scenes import (
     make_scene,
     question,
     question_of_two,
+    two_scenes,
 )
 from wings.commands.quickstart.size import Amounts
 from wings.commands.quickstart.texts import KINDS, World, text_turn
@@ -65,20 +66,21 @@ class Writer:
         return {"messages": describe(scene, rng).messages((self._picture(scene),))}
 
     def conversation(self, rng: random.Random, n: int) -> dict:
-        """Questions about one picture, and at the end one about plain text.
+        """Questions about one picture (or what is in it), and at the end one about plain text.
 
         Of five records, one shows two pictures at once and one a new picture in a later turn.
         """
         messages: list[dict] = []
         if n % 5 == 0:
-            scenes = (make_scene(rng, 2), make_scene(rng, 2))
+            scenes = two_scenes(rng)
             pictures = tuple(self._picture(scene) for scene in scenes)
             messages += question_of_two(scenes, rng).messages(pictures)
             messages += question_of_two(scenes, rng).messages()
         else:
             for _ in range(2 if n % 5 == 1 else 1):
                 scene = make_scene(rng)
-                messages += question(scene, rng).messages((self._picture(scene),))
+                first = describe(scene, rng) if n % 5 == 2 else question(scene, rng)
+                messages += first.messages((self._picture(scene),))
                 for _ in range(1 if n % 5 == 1 else 2):
                     messages += question(scene, rng).messages()
         kind = AFTER_PICTURES[n % len(AFTER_PICTURES)]
@@ -93,7 +95,7 @@ class Writer:
     def picture_item(self, rng: random.Random, n: int) -> dict:
         """A question about a picture; in every third record about one of two pictures."""
         if n % 3 == 2:
-            scenes = (make_scene(rng, 2), make_scene(rng, 2))
+            scenes = two_scenes(rng)
             pictures = tuple(self._picture(scene) for scene in scenes)
             return {
                 "kind": "two pictures",

@@ -53,15 +53,21 @@ class Scene:
         return [(mark.shape, mark.colour, mark.place) for mark in self.marks]
 
 
-def make_scene(rng: random.Random, most: int = 3, least: int = 1) -> Scene:
-    """So many shapes in different quarters; a shape or a colour may come twice."""
+def make_scene(rng: random.Random, count: int | None = None) -> Scene:
+    """So many shapes (else one to three) in different quarters; shapes and colours may repeat."""
+    count = count or rng.choices((1, 2, 3), (30, 45, 25))[0]
     marks = []
-    for shape, colour, place in some_things(rng, most, least):
+    for shape, colour, place in some_things(rng, count, count):
         number = PLACES.index(place)
         x = SIDE / 4 + SIDE / 2 * (number % 2) + rng.uniform(-1, 1)
         y = SIDE / 4 + SIDE / 2 * (number // 2) + rng.uniform(-1, 1)
         marks.append(Mark(shape, colour, place, (x, y), rng.uniform(5.0, 6.2)))
     return Scene(tuple(marks), tuple(rng.randint(14, 44) for _ in range(3)))
+
+
+def two_scenes(rng: random.Random) -> tuple[Scene, Scene]:
+    """Two pictures for one question, of one or two shapes each."""
+    return make_scene(rng, rng.randint(1, 2)), make_scene(rng, rng.randint(1, 2))
 
 
 def draw(scene: Scene, side: int = SIDE) -> Image.Image:

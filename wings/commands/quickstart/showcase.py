@@ -40,7 +40,7 @@ def show(
     (folder / "showcase").mkdir()
     shown, conversations = [], []
     for n in range(PICTURES):
-        scene = make_scene(rng, least=2)
+        scene = make_scene(rng, count=2 + n % 2)
         image = draw(scene)
         name = f"showcase/{n + 1}.png"
         image.resize((image.width * ENLARGED,) * 2, Image.Resampling.NEAREST).save(folder / name)

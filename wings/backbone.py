@@ -136,18 +136,25 @@ class WingsModel(WingsPreTrainedModel):
             input_ids == config.image_token_id, attention_mask, position_ids,
             config.image_seq_length, None if cache is None else cache.layout,
         )  # fmt: skip
-        self._refuse_positions(layout)
-        packed = position_ids is not None and layout.is_packed
+        past = None if cache is None else cache.layout
+        sees_images = pixel_values is not None or (cache is not None and cache.has_images)
+        active = bool(config.learners) and (sees_images or not config.text_guard)
+        if active:
+            self._refuse_positions(layout, past)
+        # A border that an earlier chunk brought cuts the keys of every later one.
+        packed = cache is not None and cache.is_packed
+        if position_ids is not None and not packed:
+            packed = layout.after(past).is_packed
         if packed:
             self._refuse_leaks()
+        if cache is not None:
+            cache.is_packed = packed
         embeddings = self._embed(input_ids, layout, pixel_values, cache, use_cache and not trained)
-        sees_images = pixel_values is not None if cache is None else cache.has_images
         riding = {}
         if config.learners or packed:
             riding["wings"] = WingsContext.build(
                 config, layout, embeddings, cache,
-                active=bool(config.learners) and (sees_images or not config.text_guard),
-                packed=packed, with_attentions=output_attentions,
+                active=active, packed=packed, with_attentions=output_attentions,
             )  # fmt: skip
         out = self.language_model(
             inputs_embeds=embeddings,
@@ -188,11 +195,12 @@ class WingsModel(WingsPreTrainedModel):
             )
         return given
 
-    def _refuse_positions(self, layout: Layout) -> None:
+    def _refuse_positions(self, layout: Layout, past: Layout | None) -> None:
         config = self.config
         if not config.is_routed or config.router != "position" or not len(layout):
             return
-        largest = int(layout.position.max())
+        # Earlier tokens count too: under the text guard nobody has asked the router about them.
+        largest = int(layout.after(past).position.max())
         if largest >= config.router_positions:
             raise WingsError(
                 f"position {largest} lies beyond the {config.router_positions} that the position "

@@ -37,7 +37,7 @@ class WingsCache(DynamicCache):
         self.source: Tensor | None = None
         self.compressed: dict[int, Tensor] = {}
         self.pending: Pending | None = None
-        self.has_images = False
+        self.has_images = self.is_packed = False
         self.has_learners = bool(config.learners)
 
     @property
@@ -69,7 +69,7 @@ class WingsCache(DynamicCache):
     def reset(self) -> None:
         super().reset()
         self.table = self.source = self.pending = None
-        self.compressed, self.has_images = {}, False
+        self.compressed, self.has_images, self.is_packed = {}, False, False
 
     def crop(self, tokens_to_remove: int) -> None:
         length = 0 if self.table is None else self.table.shape[1]

@@ -94,7 +94,8 @@ def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     for attention in find_attentions(decoder).values():
         if isinstance(attention, WingsAttentionMixin):
             old, new = attention.wings, BlockWings(config, attention.wings.layer)
-            like = next(old.parameters())
+            # Where all learners had gone, there is nothing left to take after but the decoder.
+            like = next(old.parameters(), decoder)
             new.load_state_dict(old.state_dict(), strict=False)
             attention.wings = new.to(like.device, like.dtype).train(old.training)
 
@@ -102,7 +103,11 @@ def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
 def winged(attention: type[nn.Module]) -> type[nn.Module]:
     """The class of `attention` with wings, one for each attention class."""
     if attention not in _WINGED:
-        body = {"__doc__": f"`{attention.__name__}` with learners and router beside it."}
+        body = {
+            "__doc__": f"`{attention.__name__}` with learners and router beside it.",
+            # A pickle finds classes by name: it gets the decoder's own, which has one.
+            "__reduce__": lambda module: (unfilled, (attention,), module.__dict__),
+        }
         _WINGED[attention] = type(
             f"Wings{attention.__name__}", (WingsAttentionMixin, attention), body
         )
@@ -110,6 +115,12 @@ def winged(attention: type[nn.Module]) -> type[nn.Module]:
 
 
 _WINGED: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def unfilled(attention: type[nn.Module]) -> nn.Module:
+    """An attention module with wings whose state a pickle or a copy fills in."""
+    own = winged(attention)
+    return own.__new__(own)
 
 
 def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:

@@ -38,13 +38,16 @@ class WingsGenerationMixin(GenerationMixin):
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """transformers' `generate`; padding on the right is moved to the left first.
 
-        New tokens must follow the last real one, so rows come back with their padding on the left.
+        New tokens must follow the last real one, so rows come back with their padding on the left
+        of all tokens that no cache holds yet.
         """
         name = "input_ids" if inputs is None else None
         ids = kwargs.get("input_ids") if inputs is None else inputs
         mask = kwargs.get("attention_mask")
         if ids is not None and mask is not None and mask.shape == ids.shape:
-            ids, kwargs["attention_mask"] = pad_left(ids, mask)
+            past = kwargs.get("past_key_values")
+            held = 0 if past is None else past.get_seq_length()
+            ids, kwargs["attention_mask"] = pad_left(ids, mask, held)
             if name is None:
                 inputs = ids
             else:
@@ -131,9 +134,15 @@ class WingsGenerationMixin(GenerationMixin):
         return ImageBlindProcessors(processors, self.config.image_token_id)
 
 
-def pad_left(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows `[B, T]` with their padding moved to the left, and their masks."""
+def pad_left(input_ids: Tensor, attention_mask: Tensor, held: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows `[B, T]` with their padding moved to the left, and their masks.
+
+    The first `held` tokens of each row are in a cache and stay where they are.
+    """
     if bool(attention_mask[:, -1].all()):
         return input_ids, attention_mask
-    order = attention_mask.long().argsort(dim=1, stable=True)
+    # Tokens that stay sort as -1: before padding, in the order they have.
+    rank = attention_mask.to(torch.long, copy=True)
+    rank[:, :held] = -1
+    order = rank.argsort(dim=1, stable=True)
     return input_ids.gather(1, order), attention_mask.gather(1, order)

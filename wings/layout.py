@@ -63,6 +63,12 @@ class Layout:
     def to(self, device: torch.device) -> "Layout":
         return Layout(self.table.to(device))
 
+    def after(self, past: "Layout | None") -> "Layout":
+        """The tokens of `past`, then these."""
+        if past is None:
+            return self
+        return Layout(torch.cat([past.table.to(self.table.device), self.table], dim=1))
+
     def gather(self, order: Tensor) -> "Layout":
         """The columns `order [B, n]` of each row."""
         return Layout(self.table.gather(1, order[..., None].expand(-1, -1, self.table.shape[-1])))

@@ -132,7 +132,7 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             attention_mask: `[B, P + T]` of 0 and 1, P the tokens already in the cache.
             position_ids: `[B, T]`; restarting at 0 marks a packed sequence.
             pixel_values: `[N, 3, H, W]`, all pictures that begin in `input_ids`, in reading order.
-            labels: `[B, T]`, -100 where nothing is asked.
+            labels: `[B, T]`, -100 where nothing is asked; a sequence's first token is never asked.
             past_key_values: the `WingsCache` of the tokens before.
             use_cache: default: where nothing is trained.
             logits_to_keep: the last so many tokens get logits; 0 for all.
@@ -158,6 +158,7 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         logits = self.scaling(self.lm_head(out.last_hidden_state[:, keep]))
         loss = None
         if labels is not None:
+            labels = without_first(labels, attention_mask, position_ids)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs
             )
@@ -209,10 +210,28 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         """Gives the blocks other `learners` or another `router`, in place.
 
         Parts that are there keep their weights, new ones start fresh, parts no longer named go.
+
+        Raises:
+            WingsError: another field, or a value that no model can have; nothing has changed then.
         """
-        for name, value in changes.items():
-            setattr(self.config, name, tuple(value) if name == "learners" else value)
-        self.config.refuse_bad_values()
+        for name in changes:
+            if name not in ("learners", "router"):
+                raise WingsError(f"a model cannot grow '{name}': give 'learners' or 'router'.")
+        before = {name: getattr(self.config, name) for name in changes}
+        if "learners" in changes:
+            # A router's outputs stand in the learners' order: those that stay keep their place.
+            had = before["learners"]
+            changes["learners"] = tuple(
+                sorted(changes["learners"], key=lambda name: (*had, name).index(name))
+            )
+        try:
+            for name, value in changes.items():
+                setattr(self.config, name, value)
+            self.config.refuse_bad_values()
+        except WingsError:
+            for name, value in before.items():
+                setattr(self.config, name, value)
+            raise
         regrow_wings(self.model.language_model, self.config)
 
     def extract_language_model(self) -> PreTrainedModel:
@@ -249,6 +268,23 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
                 f"{error:.2g} where rounding explains {allowed:.2g}, so it does something that "
                 f"wings do not reproduce; choose another decoder."
             )
+
+
+def without_first(
+    labels: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
+) -> Tensor:
+    """Labels `[B, T]` with -100 at the first token of every sequence.
+
+    Before it stands nothing, padding or another packed sequence, none of which should predict it.
+    """
+    if position_ids is not None:
+        first = position_ids == 0
+    elif attention_mask is not None:
+        real = attention_mask.bool()
+        first = real & (real.long().cumsum(1) == 1)
+    else:
+        return labels
+    return labels.masked_fill(first[:, -labels.shape[1] :].to(labels.device), -100)
 
 
 def refuse_unknown(options: dict[str, Any]) -> None:

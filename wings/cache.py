@@ -77,18 +77,26 @@ class WingsCache(DynamicCache):
         # Older releases of transformers take the length to keep, newer ones minus what to remove.
         keep = tokens_to_remove if tokens_to_remove > 0 else length + tokens_to_remove
         self._change(lambda rows: rows[:, :keep])
+        if keep < length:
+            # What waits for the next chunk follows a token that is gone.
+            self.pending = None
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
-        self._change(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+        self._change_batch(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
-        self._change(lambda rows: rows.repeat_interleave(repeats, dim=0))
+        self._change_batch(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._change(lambda rows: rows[indices.to(rows.device)])
+        self._change_batch(lambda rows: rows[indices.to(rows.device)])
+
+    def _change_batch(self, how: Callable[[Tensor], Tensor]) -> None:
+        self._change(how)
+        if self.pending is not None:
+            self.pending = Pending(how(self.pending.rows), Layout(how(self.pending.layout.table)))
 
     def _change(self, how: Callable[[Tensor], Tensor]) -> None:
         if self.table is not None:

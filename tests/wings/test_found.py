@@ -136,3 +136,34 @@ def test_guarded_text_may_be_longer_than_the_router_knows():
         del picture["attention_mask"]
         with pytest.raises(WingsError, match="beyond the 8"):
             model(**picture, past_key_values=cache)
+
+
+def test_a_picture_that_goes_on_later_follows_its_row():
+    model = build("llama")
+    batch, _ = batch_of(model, [["text", "image", "text"], ["image", "text", "text"]])
+    ids, pictures = batch["input_ids"], batch["pixel_values"]
+    expected = logits(model, batch)
+    order = torch.tensor([1, 0])
+    turns = {
+        "reorder_cache": (order, order),
+        "batch_select_indices": (order[:1], order[:1]),
+        "batch_repeat_interleave": (2, torch.tensor([0, 0, 1, 1])),
+    }
+    for name, (argument, rows) in turns.items():
+        with torch.no_grad():
+            start = model(input_ids=ids[:, :3], pixel_values=pictures, use_cache=True)
+            cache = start.past_key_values
+            getattr(cache, name)(argument)
+            found = model(input_ids=ids[rows, 3:], past_key_values=cache).logits
+        torch.testing.assert_close(found, expected[rows, 3:], **CLOSE)
+
+
+def test_cropping_forgets_a_picture_that_waits():
+    model = build("llama")
+    batch, _ = batch_of(model, [["text", "image", "text"]])
+    ids, pictures = batch["input_ids"], batch["pixel_values"]
+    with torch.no_grad():
+        cache = model(input_ids=ids[:, :3], pixel_values=pictures, use_cache=True).past_key_values
+        cache.crop(-2)
+        found = model(input_ids=ids[:, 1:], pixel_values=pictures, past_key_values=cache).logits
+    torch.testing.assert_close(found, logits(model, batch)[:, 1:], **CLOSE)

@@ -108,7 +108,7 @@ def draw_panel(axes: Axes, before: Score, outcomes: Sequence[Outcome], name: str
             color=COLOURS[n % len(COLOURS)],
             edgecolor=GROUND,
             linewidth=1.2,
-            zorder=3,
+            zorder=4 - n / 10,  # what comes first in the table is never hidden
             clip_on=False,
         )
     every = [s for o in outcomes for s in (o.text, o.mixed)] + [before]

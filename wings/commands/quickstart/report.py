@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from wings.commands.emoji import processor_name
 from wings.commands.quickstart.rows import Row
 from wings.eval.outcome import Outcome
 from wings.eval.plot import plot
@@ -63,11 +64,11 @@ def save(folder: Path, before: Score, outcomes: list[Outcome], results: dict[str
     """Writes `plot.png`, `report.md` and `results.json`."""
     plot(folder / "plot.png", before, outcomes, TITLE)
     seed, seconds = results["seed"], results["seconds"]["total"]
-    made = f"Seed {seed}, {seconds:.0f} seconds on {machine()['processor']}."
+    made = f"Seed {seed}, {seconds:.0f} seconds on two cores of {machine()['processor']}."
     parts = (
         f"# {TITLE}",
         "![text kept against pictures learned](plot.png)",
-        markdown(before, outcomes),
+        markdown(before, outcomes).rstrip(),
         EXPLAINED,
         f"{made} All figures: results.json.",
     )
@@ -84,4 +85,4 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Processor and number of cores."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    return {"processor": processor_name(), "cores": os.cpu_count()}

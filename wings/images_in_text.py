@@ -34,6 +34,8 @@ def count_images(
                 f"row {row} holds {count} image tokens, but an image takes {image_seq_length}: "
                 f"an image was cut, so shorten the text by whole turns instead."
             )
+    if images:
+        refuse_interrupted(is_image, image_seq_length, waiting)
     if sum(begun) != images:
         # Images are used up in reading order: the first row that goes short, or the last with any.
         totals = list(accumulate(begun))
@@ -44,6 +46,20 @@ def count_images(
             f"{begun[row]}): give one image per placeholder."
         )
     return begun
+
+
+def refuse_interrupted(is_image: Tensor, image_seq_length: int, waiting: list[int]) -> None:
+    """Raises a `WingsError` where something stands between the tokens of one image."""
+    late = torch.tensor(waiting, device=is_image.device)[:, None]
+    ordinal = is_image.long().cumsum(1) - late
+    goes_on = is_image & (ordinal > 0) & ((ordinal - 1) % image_seq_length != 0)
+    broken = (goes_on[:, 1:] & ~is_image[:, :-1]).any(1)
+    if broken.any():
+        row = int(broken.long().argmax())
+        raise WingsError(
+            f"row {row} has other tokens between the {image_seq_length} tokens of one image: write "
+            f"them one after another."
+        )
 
 
 def place(

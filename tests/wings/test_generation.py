@@ -155,6 +155,15 @@ def test_images_and_placeholders_must_agree():
         model(**batch | {"pixel_values": batch["pixel_values"][..., :5]})
 
 
+def test_an_interrupted_image_is_refused():
+    model = build("llama")
+    batch, _ = batch_of(model, [["text", "text", "text"], ["image", "text", "image"]])
+    ids = batch["input_ids"].clone()
+    ids[1, 3:5] = ids[1, 3:5].flip(0)
+    with pytest.raises(WingsError, match="row 1 has other tokens between the 4"):
+        model(**batch | {"input_ids": ids})
+
+
 def test_a_position_beyond_the_router_is_refused():
     model = build("llama", router_positions=8)
     batch, _ = batch_of(model, [["text"] * 9])

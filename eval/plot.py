@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,8 +17,8 @@ INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
 # Distinct for colour-blind readers too, and each row has its own shape besides.
 COLOURS = ("#0b6fb8", "#56b4e9", "#d1495b", "#e69f00", "#5f6b76", "#8a5cb8", "#2a9d74", "#b07d3c")
 SHAPES = ("*", "D", "s", "o", "^", "v", "P", "X")
-BEFORE = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 4))}
-STYLE = {
+BEFORE: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 4))}
+STYLE: Any = {
     "font.size": 11,
     "text.color": INK,
     "axes.labelcolor": INK,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from .outcome import Outcome
 from .score import Score
 
-HEADERS = ("", "trained", "text", "mixed", "pictures", "training")
+HEADERS = ("", "trained", "text", "mixed", "pictures", "time")
 
 
 def cells(
@@ -19,7 +19,7 @@ def cells(
         intervals: whether a score shows its 95% interval.
     """
     spell = spelled if intervals else percent
-    rows = [("the language model before", "", spell(before), "", "", "")]
+    rows: list[tuple[str, ...]] = [("the language model before", "", spell(before), "", "", "")]
     for o in outcomes:
         scores = (spell(o.text), spell(o.mixed), spell(o.pictures))
         rows.append((o.title, thousands(o.trained), *scores, f"{o.seconds:.0f} s"))

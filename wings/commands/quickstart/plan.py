@@ -18,7 +18,8 @@ def make_plan(
     rows: list[Row], folder: Path, seed: int, size: Size, from_nothing: bool
 ) -> list[Job]:
     """All jobs, the longest first among those that may run at the same time."""
-    data, models, first = folder / "data", ASSETS, ()
+    data, models = folder / "data", ASSETS
+    first: tuple[str, ...] = ()
     plan: list[Job] = []
     if from_nothing:
         models, first = folder / "seedling", ("llm", "tower")

@@ -21,7 +21,7 @@ from wings.eval.table import HEADERS, cells, markdown
 TITLE = "A small language model learns to see"
 EXPLAINED = (
     "Percent of held-out questions. text: asked alone. mixed: text, asked after a picture in the"
-    " same conversation. pictures: about drawn pictures. training: both stages, on one core."
+    " same conversation. pictures: about drawn pictures. time: both stages, on one core."
 )
 PACKAGES = ("wings-lorra", "torch", "transformers", "open_clip_torch", "tokenizers", "numpy")
 
@@ -50,7 +50,9 @@ def total(described: dict[str, Any]) -> Score:
 
 def show(console: Console, before: Score, outcomes: list[Outcome]) -> None:
     """Prints the table."""
-    table = Table(title=TITLE, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=TITLE, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
     for header in HEADERS:
         table.add_column(header, justify="right" if header else "left", no_wrap=True)
     for n, row in enumerate(cells(before, outcomes, intervals=False)):

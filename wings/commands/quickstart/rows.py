@@ -14,7 +14,7 @@ ALIGN_RATE = 2e-3
 PROJECTOR_RATE = 1e-3
 FAST, SLOW = 3e-3, 3e-4  # rates of the language model: one that forgets, one that hardly does
 PAPER = {"learners": ["image", "text"], "router": "position"}
-PLAIN = {"learners": []}
+PLAIN: dict[str, Any] = {"learners": []}
 # What a small study spoke for: sources of equal size, larger first factors, no router, and silence
 # on text.
 TUNED = {
@@ -87,13 +87,13 @@ ROWS = (
     Row("wings-slow", "Wings, LLM trained", PAPER, llm_rate=SLOW, default=False),
     Row(
         "wings-paper-frozen",
-        "Wings, LLM frozen, paper's form",
+        "Wings as published, LLM frozen",
         {**PAPER, "text_guard": True},
         default=False,
     ),
     Row(
         "wings-image-frozen",
-        "visual learner only, LLM frozen",
+        "visual learner, LLM frozen",
         {**TUNED, "learners": ["image"]},
         learner_rate=3e-3,
         default=False,

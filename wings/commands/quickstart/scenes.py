@@ -62,7 +62,8 @@ def make_scene(rng: random.Random, count: int | None = None) -> Scene:
         x = SIDE / 4 + SIDE / 2 * (number % 2) + rng.uniform(-1, 1)
         y = SIDE / 4 + SIDE / 2 * (number // 2) + rng.uniform(-1, 1)
         marks.append(Mark(shape, colour, place, (x, y), rng.uniform(5.0, 6.2)))
-    return Scene(tuple(marks), tuple(rng.randint(14, 44) for _ in range(3)))
+    ground = (rng.randint(14, 44), rng.randint(14, 44), rng.randint(14, 44))
+    return Scene(tuple(marks), ground)
 
 
 def two_scenes(rng: random.Random) -> tuple[Scene, Scene]:

@@ -38,7 +38,9 @@ def run_jobs(
     Raises:
         Whatever a job raises; jobs that have not begun are then left out.
     """
-    waiting, running, results = list(jobs), {}, {}
+    waiting = list(jobs)
+    running: dict[Future, Job] = {}
+    results: dict[str, dict[str, Any]] = {}
     while waiting or running:
         for job in [job for job in waiting if all(key in results for key in job.needs)]:
             waiting.remove(job)

@@ -38,7 +38,8 @@ def show(
     """
     rng = random.Random(f"showcase {seed}")
     (folder / "showcase").mkdir()
-    shown, conversations = [], []
+    shown: list[dict[str, Any]] = []
+    conversations: list[list[dict]] = []
     for n in range(PICTURES):
         scene = make_scene(rng, count=2 + n % 2)
         image = draw(scene)

@@ -101,6 +101,7 @@ def arithmetic(rng: random.Random, held_out: bool) -> Turn:
     """The sum of two digits or the number after one below 100; held out are wordings, as for
     facts.
     """
+    numbers: tuple[int, ...]
     if rng.random() < 0.5:
         numbers, wordings = (rng.randrange(10), rng.randrange(10)), SUMS
         answer = numbers[0] + numbers[1]

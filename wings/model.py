@@ -92,7 +92,9 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             causal_lm = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
         causal_lm.eval()
         tower = VisionTower.from_pretrained(vision)
-        ids = torch.arange(min(8, causal_lm.config.vocab_size), device=causal_lm.device)[None]
+        few = range(min(9, causal_lm.config.vocab_size))
+        plain = [token for token in few if token != options.get("image_token_id")]
+        ids = torch.tensor([plain], device=causal_lm.device)
         with torch.no_grad():
             expected = causal_lm(input_ids=ids, use_cache=False).logits
         generation_config = causal_lm.generation_config

@@ -195,6 +195,13 @@ def test_decoders_that_cannot_carry_wings_are_refused(family):
         WingsForCausalLM.from_vision_text_pretrained(VISION, build_causal_lm(config), rank=4)
 
 
+def test_the_image_token_may_have_a_small_id():
+    bare = build("llama").extract_language_model()
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, bare, rank=4, image_token_id=3)
+    ids = torch.tensor([[5, 3, 3, 3, 3, 6]])
+    assert model(input_ids=ids, pixel_values=torch.randn(1, 3, 16, 16)).logits.isfinite().all()
+
+
 def test_unknown_options_are_refused():
     with pytest.raises(WingsError, match=r"'rankk'.*did you mean 'rank'"):
         WingsForCausalLM.from_vision_text_pretrained(VISION, "anything", rankk=4)

@@ -52,6 +52,10 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         super().__init__(config)
         if causal_lm is None:
             causal_lm = build_causal_lm(config.text_config)
+        else:
+            for module in causal_lm.modules():
+                # It comes with its weights, wherever they are from: nothing draws them anew.
+                module._is_hf_initialized = True
         decoder, head = split(causal_lm)
         config.text_config = decoder.config
         self.model = WingsModel(config, decoder, vision_tower)

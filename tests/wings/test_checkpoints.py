@@ -195,6 +195,15 @@ def test_decoders_that_cannot_carry_wings_are_refused(family):
         WingsForCausalLM.from_vision_text_pretrained(VISION, build_causal_lm(config), rank=4)
 
 
+def test_a_loaded_language_model_keeps_its_weights():
+    bare = build("llama").extract_language_model()
+    before = {name: tensor.clone() for name, tensor in bare.state_dict().items()}
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, bare, rank=4)
+    after = model.extract_language_model().state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_the_image_token_may_have_a_small_id():
     bare = build("llama").extract_language_model()
     model = WingsForCausalLM.from_vision_text_pretrained(VISION, bare, rank=4, image_token_id=3)

@@ -1,0 +1,108 @@
+"""Compiles kernels for a GPU on a machine that may have none: shared memory, registers, spills.
+
+As a program it reads jobs from its standard input: the interpreter, which the tests run kernels in,
+is chosen when triton is imported, so the compiler needs a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+
+# Bytes of shared memory that one program may use, by compute capability.
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
+
+
+@dataclass
+class Job:
+    """One kernel to compile.
+
+    `module`, `kernel`: where it stands, as in `wings.kernels.routed_attention`. `signature`: types
+    of the arguments that are not constexpr, by name (`"*bf16"`, `"i32"`, `"fp32"`); pointers are
+    taken as aligned to 16 bytes. `constants`: the constexpr arguments, and others that would be
+    specialised (strides of 1, None). `divisible`: numbers that 16 divides. `target`: 80 or 90.
+    """
+
+    module: str
+    kernel: str
+    signature: dict[str, str]
+    constants: dict[str, object]
+    target: int = 90
+    warps: int = 4
+    stages: int = 2
+    divisible: tuple[str, ...] = field(default=())
+
+
+@dataclass
+class Report:
+    """Bytes of shared memory a program takes, registers a thread, bytes a thread spilled."""
+
+    shared: int
+    registers: int
+    spilled: int
+
+
+def report(*jobs: Job) -> list[Report]:
+    """Compiles all jobs in one process."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps([asdict(job) for job in jobs]),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return [Report(**answer) for answer in json.loads(done.stdout.splitlines()[-1])]
+
+
+def compile_one(job: Job) -> Report:
+    """Needs a process without the interpreter."""
+    import importlib
+
+    import triton
+    from triton import knobs
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = getattr(importlib.import_module(job.module), job.kernel)
+    signature = {name: job.signature.get(name, "constexpr") for name in kernel.arg_names}
+    bare = [name for name, kind in signature.items() if kind == "constexpr"]
+    aligned = [
+        place
+        for place, name in enumerate(kernel.arg_names)
+        if signature[name].startswith("*") or name in job.divisible
+    ]
+    source = ASTSource(
+        kernel,
+        signature,
+        {(kernel.arg_names.index(name),): job.constants[name] for name in bare},
+        {(place,): [["tt.divisibility", 16]] for place in aligned},
+    )
+    built = triton.compile(
+        source,
+        target=GPUTarget("cuda", job.target, 32),
+        options={"num_warps": job.warps, "num_stages": job.stages},
+    )
+    return Report(built.metadata.shared, *usage(built.asm["cubin"], knobs.nvidia.cuobjdump.path))
+
+
+def usage(cubin: bytes, tool: str) -> tuple[int, int]:
+    """Registers and bytes of stack of a thread; nothing but spilled registers needs a stack."""
+    import re
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [tool, "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    return int(found[1]), int(found[2])
+
+
+if __name__ == "__main__":
+    answers = [asdict(compile_one(Job(**job))) for job in json.load(sys.stdin)]
+    print(json.dumps(answers))

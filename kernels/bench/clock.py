@@ -1,0 +1,106 @@
+"""`Clock`: interleaved repeats of several calls, so that what a machine does meanwhile hits all."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Calls = dict[str, Callable[[], object]]
+# A card's second cache is smaller than this; writing over it leaves nothing of the last call there.
+FLUSHED = 256 * 2**20
+WARM_UPS = 2
+
+
+@dataclass
+class Timing:
+    """Seconds of one call in every round."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def over(self, other: "Timing") -> tuple[float, float, float]:
+        """This time in units of the other's: median of the rounds' ratios, and its quartiles.
+
+        Two calls of one round stand next to each other in time, so a machine that slows down for a
+        while slows both.
+        """
+        ratios = [a / b for a, b in zip(self.seconds, other.seconds, strict=True)]
+        return statistics.median(ratios), *quartiles(ratios)
+
+
+def quartiles(numbers: list[float]) -> tuple[float, float]:
+    """First and third; the number itself where there is only one."""
+    if len(numbers) == 1:
+        return numbers[0], numbers[0]
+    first, _, third = statistics.quantiles(numbers, n=4, method="inclusive")
+    return first, third
+
+
+class Clock:
+    """Times calls on `device`: A B C A B C ...
+
+    `whole`: by the wall, the host's own work included, as a user sees it. `device_only`: between
+    two events on a card, with a cold cache, as an operation's floor is counted; on a CPU the same.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._flush: torch.Tensor | None = None
+
+    def whole(self, calls: Calls, rounds: int, before: Callable[[], object] | None = None) -> dict:
+        """`{name: Timing}`; `before` runs ahead of each call, untimed."""
+        return self._rounds(calls, rounds, self._by_the_wall, before)
+
+    def device_only(self, calls: Calls, rounds: int) -> dict[str, Timing]:
+        """`{name: Timing}`."""
+        measure = self._by_events if self.device.type == "cuda" else self._by_the_wall
+        return self._rounds(calls, rounds, measure, None)
+
+    def _rounds(
+        self,
+        calls: Calls,
+        rounds: int,
+        measure: Callable[[Callable], float],
+        before: Callable[[], object] | None,
+    ) -> dict[str, Timing]:
+        timings: dict[str, Timing] = {name: Timing([]) for name in calls}
+        for number in range(-WARM_UPS, rounds):
+            for name, call in calls.items():
+                if before is not None:
+                    before()
+                seconds = measure(call)
+                if number >= 0:
+                    timings[name].seconds.append(seconds)
+        return timings
+
+    def _by_the_wall(self, call: Callable[[], object]) -> float:
+        self.wait()
+        start = time.perf_counter()
+        result = call()
+        self.wait()
+        seconds = time.perf_counter() - start
+        del result
+        return seconds
+
+    def _by_events(self, call: Callable[[], object]) -> float:
+        if self._flush is None:
+            self._flush = torch.empty(FLUSHED, dtype=torch.int8, device=self.device)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # The write keeps the card busy while the host queues the call, so gaps of its own making
+        # stay out too.
+        self._flush.zero_()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+
+    def wait(self) -> None:
+        """Until the device has done what was asked."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

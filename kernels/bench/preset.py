@@ -1,0 +1,110 @@
+"""What is measured on which kind of machine: decoder shapes, lengths, rounds."""
+
+from dataclasses import dataclass
+
+import torch
+
+PATCH = 14
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of Llama's form with wings.
+
+    `layers`: of the model that is trained and runs forward; `decoding_layers`: of the one that
+    decodes, where what a pass costs once would otherwise stand beside too few blocks.
+    """
+
+    width: int
+    heads: int
+    key_heads: int
+    inner: int
+    layers: int
+    decoding_layers: int
+    vocabulary: int = 4096
+    rank: int = 64
+    pixels: int = 224
+
+    @property
+    def name(self) -> str:
+        """`D 4096`."""
+        return f"D {self.width}"
+
+    @property
+    def head_width(self) -> int:
+        """d."""
+        return self.width // self.heads
+
+    @property
+    def image_tokens(self) -> int:
+        """Patches of the one picture in each row."""
+        return (self.pixels // PATCH) ** 2
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One run of the bench.
+
+    `lengths`: of operations and forward passes. `training`: of timed training steps. `memory`: of
+    steps whose peak memory is taken. `contexts`: tokens before the decoded ones. `batches`: rows of
+    forward passes and training steps. `main`: only the first shape runs all lengths; the others run
+    those that stand here. `flex`: lengths at which flex_attention is compiled. `rounds`: of
+    interleaved repeats. `steps`: tokens decoded.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shapes: tuple[Shape, ...]
+    lengths: tuple[int, ...]
+    training: tuple[int, ...]
+    memory: tuple[int, ...]
+    contexts: tuple[int, ...]
+    batches: tuple[int, ...] = (1,)
+    main: tuple[int, ...] = ()
+    flex: tuple[int, ...] = ()
+    rounds: int = 7
+    steps: int = 25
+
+
+CPU = Preset(
+    name="cpu",
+    dtype=torch.float32,
+    shapes=(Shape(576, 9, 3, 1536, layers=12, decoding_layers=12),),
+    lengths=(512, 1024, 2048),
+    training=(512, 1024, 2048),
+    memory=(512, 1024, 2048, 4096),
+    contexts=(500, 1000, 2000),
+    flex=(1024, 2048),
+)
+
+GPU = Preset(
+    name="gpu",
+    dtype=torch.bfloat16,
+    shapes=(
+        Shape(4096, 32, 8, 14336, layers=4, decoding_layers=32, pixels=378),
+        Shape(2048, 32, 8, 8192, layers=8, decoding_layers=16, pixels=378),
+        Shape(576, 9, 3, 1536, layers=12, decoding_layers=30, pixels=378),
+    ),
+    lengths=(1024, 2048, 4096, 8192, 16384),
+    training=(1024, 2048, 4096, 8192, 16384),
+    memory=(1024, 2048, 4096, 8192, 16384),
+    contexts=(1024, 4096, 16384),
+    batches=(1, 4),
+    main=(2048, 4096, 8192),
+    flex=(2048, 8192),
+    rounds=10,
+    steps=30,
+)
+
+# Shows that everything runs; its ratios say nothing.
+QUICK = Preset(
+    name="quick",
+    dtype=torch.float32,
+    shapes=(Shape(64, 4, 2, 128, 2, 2, vocabulary=256, rank=8, pixels=28),),
+    lengths=(24, 48),
+    training=(48,),
+    memory=(24, 48),
+    contexts=(24,),
+    rounds=2,
+    steps=2,
+)

@@ -1,0 +1,48 @@
+"""`Row`: one measured ratio, or the reason why there is none."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# What is compared.
+BARE, AGAIN, SDPA = "bare LLM", "bare LLM again", "SDPA"
+WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
+
+# What is measured.
+FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
+ROUTED, IMAGES, TEXT = "routed attention", "image learner", "text learner"
+BOTH_WAYS = " and backward"
+
+
+@dataclass
+class Row:
+    """`variant` in units of `baseline`, both measured in the same rounds.
+
+    `low`, `high`: quartiles of the rounds' ratios. `value`, `base`: medians of the two, in `unit`.
+    `floor`: on a card, the seconds below which no version gets (see `floor.py`); of whole models,
+    the ratio of the operations that must be done.
+    """
+
+    what: str
+    variant: str
+    baseline: str
+    shape: str
+    dtype: str
+    batch: int
+    length: int
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    value: float | None = None
+    base: float | None = None
+    unit: str = "s"
+    floor: float | None = None
+    skipped: str | None = None
+
+    @property
+    def place(self) -> tuple[str, str, int, int]:
+        """Rows of one place stand in one line of a table."""
+        return self.shape, self.what, self.batch, self.length
+
+    def described(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)

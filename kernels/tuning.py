@@ -17,7 +17,11 @@ class Blocks:
 
 # (kernel, compute capability's first digit or None for any card, widest head or rank in elements,
 # bytes per element) -> blocks. The first row that fits is taken: narrow before wide.
-TABLE: list[tuple[str, int | None, int, int, Blocks]] = []
+TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
+    ("routed_attention", None, 256, 4, Blocks(32, 32, 4, 1)),
+    ("routed_attention_queries", None, 256, 4, Blocks(32, 32, 4, 1)),
+    ("routed_attention_keys", None, 256, 4, Blocks(32, 32, 4, 1)),
+]
 
 
 def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device) -> Blocks:

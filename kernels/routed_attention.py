@@ -1,0 +1,201 @@
+"""Routed attention: softmax attention that also sums per-key columns, averaged over heads.
+
+The columns are one more, narrow product with the weights, so no T x S matrix exists. With N the
+number of visible (query, key) pairs of a row and head, d and e the widths and c = 16 the padded
+columns, the forward does 2 N (d + e + c) operations per head and moves at least q, k, v and out
+once; the backward does 2 N (3 d + 2 e + c) for dq, which meets the keys once more, and
+2 N (2 d + 2 e + 2 c) for dk, dv and dcolumns, and moves q, k, v, out and the gradients of all four
+twice. Columns cost c / (d + e): 6% more operations at d = e = 128, and [B, H, T, C] numbers.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from .routed_attention_backward import backward
+from .routed_attention_checks import check
+from .runs import Runs
+from .tiles import LOG2_E, dense, padded, padded_width, precision, put, tile
+from .tuning import blocks_for
+
+
+@triton.jit
+def attend(
+    b_out: tl.tensor, b_sums: tl.tensor, b_total: tl.tensor, b_max: tl.tensor,
+    b_q: tl.tensor, b_first: tl.tensor, b_end: tl.tensor, start: tl.tensor, factor: tl.tensor,
+    p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor, stride_ks: tl.tensor, stride_vs: tl.tensor,
+    S: tl.tensor, D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    BC: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+) -> tuple:  # fmt: skip
+    """One block of keys: the running maximum moves, what was summed before shrinks with it."""
+    b_k = tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
+    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=EXACT)
+    if MASKED:
+        o_key = start + tl.arange(0, BN)
+        m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
+        b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_new = tl.maximum(b_max, tl.max(b_s, 1) * factor)
+    # A query may see nothing of this block nor of any before: -inf - -inf would be NaN.
+    b_shift = tl.where(b_new == float("-inf"), 0.0, b_new) if MASKED else b_new
+    b_p = tl.math.exp2(b_s * factor - b_shift[:, None])
+    b_shrink = tl.math.exp2(b_max - b_shift)
+    b_total = b_total * b_shrink + tl.sum(b_p, 1)
+    b_v = tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
+    b_w = tile(p_w, start, BC, S, BN, BC, BC, MASKED)
+    b_p = b_p.to(b_v.dtype)
+    b_out = tl.dot(b_p, b_v, b_out * b_shrink[:, None], input_precision=EXACT)
+    b_sums = tl.dot(b_p, b_w, b_sums * b_shrink[:, None], input_precision=EXACT)
+    return b_out, b_sums, b_total, b_new
+
+
+@triton.jit
+def forward_kernel(
+    p_q: tl.tensor, p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor,
+    p_out: tl.tensor, p_sums: tl.tensor, p_lse: tl.tensor,
+    p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
+    stride_qb: tl.tensor, stride_qh: tl.tensor, stride_qt: tl.tensor,
+    stride_kb: tl.tensor, stride_kg: tl.tensor, stride_ks: tl.tensor,
+    stride_vb: tl.tensor, stride_vg: tl.tensor, stride_vs: tl.tensor,
+    per_row: tl.tensor, factor: tl.tensor, T: tl.tensor, S: tl.tensor, H: tl.tensor,
+    GROUP: tl.constexpr, D: tl.constexpr, E: tl.constexpr, C: tl.constexpr, BD: tl.constexpr,
+    BE: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr,
+) -> None:  # fmt: skip
+    """One program: a block of queries of one head."""
+    count = tl.cdiv(T, BM)
+    # Under causal runs the last queries see most: what takes longest starts first.
+    block = count - 1 - tl.program_id(0) % count
+    head_row = tl.program_id(0) // count
+    row, head = (head_row // H).to(tl.int64), head_row % H
+    start = block * BM
+    o_query = start + tl.arange(0, BM)
+    b_q = tile(p_q + row * stride_qb + head * stride_qh, start, stride_qt, T, BM, D, BD, True)
+    p_k += row * stride_kb + head // GROUP * stride_kg
+    p_v += row * stride_vb + head // GROUP * stride_vg
+    p_w += row * S * BC
+    # Queries past the end see nothing.
+    b_first = tl.load(p_first + row * per_row * T + o_query, mask=o_query < T, other=0)
+    b_end = tl.load(p_end + row * per_row * T + o_query, mask=o_query < T, other=0)
+    p_spans += (row * per_row * count + block) * 4
+    low, whole_low = tl.load(p_spans), tl.load(p_spans + 1)
+    whole_high, high = tl.load(p_spans + 2), tl.load(p_spans + 3)
+
+    b_out = tl.zeros([BM, BE], tl.float32)
+    b_sums = tl.zeros([BM, BC], tl.float32)
+    b_total = tl.zeros([BM], tl.float32)
+    b_max = tl.full([BM], float("-inf"), tl.float32)
+    before = whole_low - low
+    for i in range(0, before + high - whole_high):
+        at = tl.where(i < before, low + i, whole_high + i - before) * BN
+        b_out, b_sums, b_total, b_max = attend(
+            b_out, b_sums, b_total, b_max, b_q, b_first, b_end, at, factor, p_k, p_v, p_w,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, EXACT, True,
+        )  # fmt: skip
+    for i in range(whole_low, whole_high):
+        b_out, b_sums, b_total, b_max = attend(
+            b_out, b_sums, b_total, b_max, b_q, b_first, b_end, i * BN, factor, p_k, p_v, p_w,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, EXACT, False,
+        )  # fmt: skip
+
+    m_sees = b_total > 0
+    b_part = tl.where(m_sees, 1.0 / b_total, 0.0)[:, None]
+    # The backward's weights are exp2(score - lse): with +inf they are 0 where nothing is seen.
+    b_lse = tl.where(m_sees, b_max + tl.math.log2(b_total), float("inf"))
+    tl.store(p_lse + head_row.to(tl.int64) * T + o_query, b_lse, mask=o_query < T)
+    put(b_out * b_part, p_out + row * T * H * E + head * E, start, H * E, T, BM, E, BE)
+    put(b_sums * b_part, p_sums + head_row.to(tl.int64) * T * C, start, C, T, BM, C, BC)
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launches the forward kernel; arguments as of `routed_attention`, checked and dense.
+
+    Returns:
+        The output `[B, T, H, e]`, each head's sums `[B, H, T, C]` and the logarithms, to base 2, of
+        the sums of exponentials `[B, H, T]`, both in fp32.
+    """
+    (B, H, T, D), (_, G, S, E), C = q.shape, v.shape, columns.shape[-1]
+    w = padded(columns, q.dtype)
+    BD, BE = padded_width(D), padded_width(E)
+    blocks = blocks_for("routed_attention", max(BD, BE), q.dtype, q.device)
+    spans, _ = runs.blocks(blocks.queries, blocks.keys)
+    first, end = (x.contiguous() for x in torch.broadcast_tensors(runs.first, runs.end))
+    out = torch.empty(B, T, H, E, dtype=q.dtype, device=q.device)
+    sums = torch.empty(B, H, T, C, dtype=torch.float32, device=q.device)
+    lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
+    forward_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
+        q, k, v, w, out, sums, lse, first, end, spans,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+        int(first.shape[0] > 1), scale * LOG2_E, T, S, H,
+        GROUP=H // G, D=D, E=E, C=C, BD=BD, BE=BE, BC=w.shape[-1],
+        BM=blocks.queries, BN=blocks.keys, EXACT=precision(q.dtype),
+        num_warps=blocks.warps, num_stages=blocks.stages,
+    )  # fmt: skip
+    return out, sums, lse
+
+
+class RoutedAttention(torch.autograd.Function):
+    """`(q, k, v, columns in fp32, runs, scale)` -> the output and the sums over all heads."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        columns: Tensor,
+        runs: Runs,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        q, k, v = dense(q), dense(k), dense(v)
+        out, sums, lse = forward(q, k, v, columns, runs, scale)
+        ctx.save_for_backward(q, k, v, columns, out, sums, lse)
+        ctx.runs, ctx.scale = runs, scale
+        return out, sums.sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_out: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
+        grads = backward(
+            *ctx.saved_tensors, dense(d_out), d_sums, ctx.runs, ctx.scale, ctx.needs_input_grad[3]
+        )
+        return *grads, None, None
+
+
+def routed_attention(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention output and head-averaged, attention-weighted sums of per-key columns.
+
+    P_h = softmax over the run of each query of `scale * q_h k^T`, out_h = P_h v, sums = mean over
+    heads of P_h columns. A query with an empty run gets zeros, and gives none of the gradients
+    anything. Where T or S is 0 nothing is launched.
+
+    Args:
+        q: `[B, H, T, d]`, fp16, bf16 or fp32, d up to 256.
+        k: `[B, G, S, d]` in q's dtype; query head h uses key head h // (H // G).
+        v: `[B, G, S, e]` in q's dtype, e up to 256.
+        columns: `[B, S, C]`, any float dtype, C from 1 to 64; rounded to q's dtype.
+        runs: which keys each query sees, of one row or of B.
+        scale: factor of q k^T, above 0.
+
+    Returns:
+        The output `[B, T, H, e]` in q's dtype, dense, and the sums `[B, T, C]` in fp32.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or a scale that do not fit.
+    """
+    check(q, k, v, columns, runs, scale)
+    B, H, T, _ = q.shape
+    if 0 in (B, T, k.shape[2]):
+        # Tied to the arguments, so that a backward reaches them, with gradients of zero.
+        nothing = sum(x[..., :0].sum() for x in (q, k, v, columns))
+        out = nothing.to(q.dtype).expand(B, T, H, v.shape[-1]).contiguous()
+        return out, nothing.float().expand(B, T, columns.shape[-1]).contiguous()
+    # A power of two loses no digit of the columns, and near 1 / H it keeps what their gradient
+    # adds to that of the weights within the range of fp16.
+    share = 0.5 ** (H - 1).bit_length()
+    out, sums = RoutedAttention.apply(q, k, v, columns.float() * share, runs, scale)
+    return out, sums * (1 / (share * H))

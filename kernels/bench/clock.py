@@ -10,7 +10,7 @@ import torch
 Calls = dict[str, Callable[[], object]]
 # A card's second cache is smaller than this; writing over it leaves nothing of the last call there.
 FLUSHED = 256 * 2**20
-WARM_UPS = 2
+WARM_UPS, FEWEST = 2, 3
 
 
 @dataclass
@@ -42,40 +42,47 @@ def quartiles(numbers: list[float]) -> tuple[float, float]:
 
 
 class Clock:
-    """Times calls on `device`: A B C A B C ...
+    """Times calls on `device`: A B C A B C ..., `rounds` times, or fewer to stay near `seconds`.
 
     `whole`: by the wall, the host's own work included, as a user sees it. `device_only`: between
     two events on a card, with a cold cache, as an operation's floor is counted; on a CPU the same.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, rounds: int, seconds: float) -> None:
+        self.device, self.rounds, self.seconds = device, rounds, seconds
         self._flush: torch.Tensor | None = None
 
-    def whole(self, calls: Calls, rounds: int, before: Callable[[], object] | None = None) -> dict:
+    def whole(
+        self, calls: Calls, before: Callable[[], object] = lambda: None, rounds: int | None = None
+    ) -> dict[str, Timing]:
         """`{name: Timing}`; `before` runs ahead of each call, untimed."""
-        return self._rounds(calls, rounds, self._by_the_wall, before)
+        return self._rounds(calls, self._by_the_wall, before, rounds or self.rounds)
 
-    def device_only(self, calls: Calls, rounds: int) -> dict[str, Timing]:
+    def device_only(
+        self, calls: Calls, before: Callable[[], object] = lambda: None
+    ) -> dict[str, Timing]:
         """`{name: Timing}`."""
         measure = self._by_events if self.device.type == "cuda" else self._by_the_wall
-        return self._rounds(calls, rounds, measure, None)
+        return self._rounds(calls, measure, before, self.rounds)
 
     def _rounds(
-        self,
-        calls: Calls,
-        rounds: int,
-        measure: Callable[[Callable], float],
-        before: Callable[[], object] | None,
+        self, calls: Calls, measure: Callable, before: Callable[[], object], rounds: int
     ) -> dict[str, Timing]:
-        timings: dict[str, Timing] = {name: Timing([]) for name in calls}
-        for number in range(-WARM_UPS, rounds):
+        timings = {name: Timing([]) for name in calls}
+
+        def one_round(kept: bool) -> float:
+            start = time.perf_counter()
             for name, call in calls.items():
-                if before is not None:
-                    before()
+                before()
                 seconds = measure(call)
-                if number >= 0:
+                if kept:
                     timings[name].seconds.append(seconds)
+            return time.perf_counter() - start
+
+        spent = [one_round(kept=False) for _ in range(WARM_UPS)]
+        affordable = int(self.seconds / spent[-1])
+        for _ in range(min(rounds, max(FEWEST, affordable))):
+            one_round(kept=True)
         return timings
 
     def _by_the_wall(self, call: Callable[[], object]) -> float:

@@ -9,15 +9,8 @@ square of T tokens has T (T + 1) / 2.
 from dataclasses import dataclass
 
 from .batch import COLUMNS, causal_pairs, sources
+from .ceilings import Ceilings
 from .preset import Shape
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the card does at best, measured in the same run: operations and bytes a second."""
-
-    operations: float
-    bytes: float
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What is measured on which kind of machine: decoder shapes, lengths, rounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -45,25 +45,27 @@ class Shape:
 class Preset:
     """One run of the bench.
 
-    `lengths`: of operations and forward passes. `training`: of timed training steps. `memory`: of
-    steps whose peak memory is taken. `contexts`: tokens before the decoded ones. `batches`: rows of
-    forward passes and training steps. `main`: only the first shape runs all lengths; the others run
-    those that stand here. `flex`: lengths at which flex_attention is compiled. `rounds`: of
-    interleaved repeats. `steps`: tokens decoded.
+    `lengths`: of operations, forward passes and timed training steps. `memory`: of training steps
+    whose peak memory is taken. `contexts`: tokens before the decoded ones. `main`: lengths that
+    every shape runs, and with every number of rows in `batches`; the other lengths are for the
+    first shape and one row. `flex`: lengths at which flex_attention is compiled. `rounds`: of
+    interleaved repeats, fewer where one case would take much longer than `seconds`. `steps`: tokens
+    decoded. `ceiling`: edge of the matrices whose product shows what the machine does at best.
     """
 
     name: str
     dtype: torch.dtype
     shapes: tuple[Shape, ...]
     lengths: tuple[int, ...]
-    training: tuple[int, ...]
     memory: tuple[int, ...]
     contexts: tuple[int, ...]
     batches: tuple[int, ...] = (1,)
     main: tuple[int, ...] = ()
     flex: tuple[int, ...] = ()
     rounds: int = 7
+    seconds: float = 45.0
     steps: int = 25
+    ceiling: int = 2048
 
 
 CPU = Preset(
@@ -71,7 +73,6 @@ CPU = Preset(
     dtype=torch.float32,
     shapes=(Shape(576, 9, 3, 1536, layers=12, decoding_layers=12),),
     lengths=(512, 1024, 2048),
-    training=(512, 1024, 2048),
     memory=(512, 1024, 2048, 4096),
     contexts=(500, 1000, 2000),
     flex=(1024, 2048),
@@ -86,14 +87,15 @@ GPU = Preset(
         Shape(576, 9, 3, 1536, layers=12, decoding_layers=30, pixels=378),
     ),
     lengths=(1024, 2048, 4096, 8192, 16384),
-    training=(1024, 2048, 4096, 8192, 16384),
     memory=(1024, 2048, 4096, 8192, 16384),
     contexts=(1024, 4096, 16384),
     batches=(1, 4),
-    main=(2048, 4096, 8192),
+    main=(2048, 8192),
     flex=(2048, 8192),
     rounds=10,
+    seconds=5.0,
     steps=30,
+    ceiling=8192,
 )
 
 # Shows that everything runs; its ratios say nothing.
@@ -102,9 +104,16 @@ QUICK = Preset(
     dtype=torch.float32,
     shapes=(Shape(64, 4, 2, 128, 2, 2, vocabulary=256, rank=8, pixels=28),),
     lengths=(24, 48),
-    training=(48,),
     memory=(24, 48),
     contexts=(24,),
     rounds=2,
+    seconds=1.0,
     steps=2,
+    ceiling=128,
 )
+
+
+def with_lengths(preset: Preset, lengths: list[int]) -> Preset:
+    """The same for other lengths, all of which every shape and every number of rows runs."""
+    chosen = tuple(sorted(lengths))
+    return replace(preset, lengths=chosen, memory=chosen, main=chosen)

@@ -10,7 +10,8 @@ WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_atte
 # What is measured.
 FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
 ROUTED, IMAGES, TEXT = "routed attention", "image learner", "text learner"
-BOTH_WAYS = " and backward"
+BACKWARD = ", forward and backward"
+MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING)
 
 
 @dataclass
@@ -18,8 +19,8 @@ class Row:
     """`variant` in units of `baseline`, both measured in the same rounds.
 
     `low`, `high`: quartiles of the rounds' ratios. `value`, `base`: medians of the two, in `unit`.
-    `floor`: on a card, the seconds below which no version gets (see `floor.py`); of whole models,
-    the ratio of the operations that must be done.
+    `floor`: the ratio that arithmetic allows at best: of operations, the time that the machine's
+    own ceilings leave over the baseline's; of training steps, the operations over the baseline's.
     """
 
     what: str

@@ -1,0 +1,81 @@
+"""`python -m wings.kernels.bench`: checks, then times both operations and whole models.
+
+Nothing is timed whose check is red. Ratios come first, absolute times after them; a folder takes
+JSON, a page and curves. One command makes everything that `kernels/results/` holds.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from . import folder
+from .check import check_model
+from .preset import CPU, GPU, QUICK, Preset, with_lengths
+from .record import command_line, surroundings
+from .run import Run
+from .table import drawn, ratio_cells, value_cells
+from .whole import measure_decoding, measure_models
+
+PRESETS = {preset.name: preset for preset in (CPU, GPU)}
+
+
+def main() -> int:
+    """The exit status: 1 if a check was red."""
+    arguments = read(command_line())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    preset = chosen(arguments, device)
+    console = Console(stderr=True)
+    torch.manual_seed(0)
+    where = surroundings(device, command_line())
+    output = arguments.output or Path("wings-bench", folder.slug(where["device"]))
+    run = Run(preset, device, arguments.minutes, console)
+    for shape in preset.shapes:
+        for part in (check_model, measure_models, measure_decoding):
+            part(run, shape)
+            folder.write(output, run, where)
+    report(run, where, output)
+    return int(any(not check["green"] for check in run.checks))
+
+
+def read(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m wings.kernels.bench", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--preset", choices=PRESETS, help="default: by the device")
+    parser.add_argument("--quick", action="store_true", help="a few seconds that show it runs")
+    parser.add_argument("--lengths", type=int, nargs="+", metavar="T", help="in tokens")
+    parser.add_argument(
+        "--minutes", type=float, help="begin nothing new after so long; what is left out says so"
+    )
+    parser.add_argument("--output", type=Path, help="default: wings-bench/DEVICE")
+    return parser.parse_args(words)
+
+
+def chosen(arguments: argparse.Namespace, device: torch.device) -> Preset:
+    """The preset, with the lengths that were asked for."""
+    preset = GPU if device.type == "cuda" else CPU
+    if arguments.preset is not None:
+        preset = PRESETS[arguments.preset]
+    if arguments.quick:
+        preset = QUICK
+    return preset if arguments.lengths is None else with_lengths(preset, arguments.lengths)
+
+
+def report(run: Run, where: dict, output: Path) -> None:
+    """Tables on the standard output, files in the folder."""
+    console = Console()
+    red = [check for check in run.checks if not check["green"]]
+    console.print(f"\n{len(run.checks)} checks, {len(red)} red", style="red" if red else "green")
+    console.print(drawn("Ratios (lower is better)", *ratio_cells(run.rows)))
+    title = f"Medians on this machine ({where['device']}, {where['threads']} threads)"
+    console.print(drawn(title, *value_cells(run.rows)))
+    folder.draw_all(output, run, where)
+    console.print(f"Written to {output}: JSON, README.md, curves.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Curves: ratio against length, one panel for each thing measured."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .row import AGAIN, FLEX, PLAIN, TEXTBOOK, WINGS, Row
+
+INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
+# Distinct for colour-blind readers too (Okabe and Ito), and each has its own mark and dashes.
+LOOKS: dict[str, dict[str, Any]] = {
+    WINGS: {"color": "#0072b2", "marker": "o", "linestyle": "-", "linewidth": 2.4},
+    PLAIN: {"color": "#56b4e9", "marker": "D", "linestyle": (0, (6, 2))},
+    FLEX: {"color": "#009e73", "marker": "^", "linestyle": (0, (3, 2))},
+    TEXTBOOK: {"color": "#d55e00", "marker": "s", "linestyle": (0, (1, 1.5))},
+}
+FLOOR: dict[str, Any] = {"color": "#5f6b76", "linewidth": 1, "linestyle": (0, (1, 3))}
+UNITY: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 4))}
+STYLE: Any = {
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": PALE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+TICKS = [n * 10**power for power in (-2, -1, 0, 1, 2, 3) for n in (1, 1.5, 2, 3, 5, 7)]
+COLUMNS = 4
+
+
+def draw(path: Path, rows: list[Row], title: str) -> None:
+    """Writes a PNG of the rows of one shape; `title`: where and on what they were measured."""
+    rows = [row for row in rows if row.variant != AGAIN and row.ratio is not None]
+    batch = min(row.batch for row in rows)
+    rows = [row for row in rows if row.batch == batch]
+    panels = list(dict.fromkeys(row.what for row in rows))
+    lines = math.ceil(len(panels) / COLUMNS)
+    height = 1.25 + 2.9 * lines  # inches
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.45 * min(COLUMNS, len(panels)) + 0.3, height), facecolor=GROUND)
+        every = figure.subplots(lines, min(COLUMNS, len(panels)), squeeze=False).flatten()
+        for axes, what in zip(every, panels, strict=False):
+            draw_panel(axes, [row for row in rows if row.what == what], what)
+        for axes in every[len(panels) :]:
+            axes.set_visible(False)
+        figure.text(0.012, 1 - 0.3 / height, title, fontsize=13, fontweight="bold")
+        figure.text(
+            0.012, 1 - 0.56 / height,
+            "Lower is better; 1 is the thing named in each panel. Bars: quartiles of the rounds."
+            f"  {batch} row{'s' * (batch > 1)} of a batch.",
+            fontsize=10, color="#52606d",
+        )  # fmt: skip
+        present = [name for name in LOOKS if any(row.variant == name for row in rows)]
+        handles = [Line2D([], [], label=name, **LOOKS[name]) for name in present]
+        if any(row.floor for row in rows):
+            handles.append(Line2D([], [], label="what arithmetic allows", **FLOOR))
+        figure.legend(
+            handles=handles, loc="upper right", ncols=len(handles), frameon=False,
+            bbox_to_anchor=(0.995, 1 - 0.62 / height), fontsize=10,
+        )  # fmt: skip
+        figure.subplots_adjust(
+            left=0.045, right=0.985, top=1 - 1.2 / height, bottom=0.55 / height, wspace=0.24,
+            hspace=0.48,
+        )  # fmt: skip
+        figure.savefig(path, dpi=160)
+
+
+def draw_panel(axes: Axes, rows: list[Row], what: str) -> None:
+    """Ratio against length, both in powers; the last point of each line says its number."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_axisbelow(True)
+    axes.grid(color="#eef1f4", linewidth=1)
+    axes.tick_params(length=0)
+    axes.axhline(1.0, **UNITY, zorder=1)
+    axes.set_title(f"{what}\n", loc="left", fontsize=11, fontweight="bold")
+    axes.text(
+        0, 1.03, f"in units of {rows[0].baseline}", transform=axes.transAxes, fontsize=9.5,
+        color="#52606d",
+    )  # fmt: skip
+    floors = sorted({(row.length, row.floor) for row in rows if row.floor})
+    if floors:
+        axes.plot(*zip(*floors, strict=True), **FLOOR, zorder=2)
+    for name, look in LOOKS.items():
+        line = sorted((row for row in rows if row.variant == name), key=lambda row: row.length)
+        if not line:
+            continue
+        lengths, ratios = [row.length for row in line], [row.ratio for row in line]
+        below = [max(row.ratio - row.low, 0) for row in line]
+        above = [max(row.high - row.ratio, 0) for row in line]
+        axes.errorbar(
+            lengths, ratios, yerr=[below, above], markersize=6, markeredgecolor=GROUND, **look
+        )
+        axes.annotate(
+            f"{ratios[-1]:.2f}", (lengths[-1], ratios[-1]), xytext=(6, 0),
+            textcoords="offset points", va="center", fontsize=9.5, color=look["color"],
+        )  # fmt: skip
+    numbers = [row.ratio for row in rows] + [floor for _, floor in floors] + [1.0]
+    low, high = min(numbers) / 1.12, max(numbers) * 1.12
+    axes.set_ylim(low, high)
+    wide = high / low > 12
+    ticks = [tick for tick in TICKS if not wide or f"{tick:e}"[0:3] in ("1.0", "3.0")]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    lengths = sorted({row.length for row in rows})
+    axes.set_xlim(lengths[0] / 1.15, lengths[-1] * 1.5)
+    axes.xaxis.set_major_locator(FixedLocator(lengths))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("tokens", fontsize=10)

@@ -1,0 +1,90 @@
+"""The folder that a run leaves: `bench.json`, a page with its tables, and curves for each shape."""
+
+from pathlib import Path
+from typing import Any
+
+from .curves import draw
+from .record import as_json
+from .row import AGAIN
+from .run import Run
+from .table import markdown, ratio_cells, value_cells
+
+HOW = """\
+Ratios are medians over interleaved rounds of the same run (A B C A B C ...), each round's time over
+that of its neighbour; `bare LLM again` is the bare model against itself and shows the noise.
+Forward passes and training steps are timed by the wall; a training step is forward with labels and
+backward, everything trained but the vision tower. Training memory is the peak above what was
+allocated before the step: what forward keeps, operators' own temporaries and all gradients.
+Operations are timed alone, in units of the causal SDPA of a block of the bare LLM. `floor` is the
+ratio that arithmetic allows at best (see `floor.py`). `textbook` is the same model with whole
+attention matrices. Decoding is per token, behind a cache of so many tokens.
+"""
+
+
+def write(folder: Path, run: Run, where: dict[str, Any]) -> None:
+    """Writes all files anew, so that a run that is cut off leaves what it had."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(as_json(run, where), encoding="utf-8")
+    (folder / "README.md").write_text(page(run, where), encoding="utf-8")
+
+
+def draw_all(folder: Path, run: Run, where: dict[str, Any]) -> list[Path]:
+    """One PNG for each shape with ratios."""
+    paths = []
+    for shape in run.preset.shapes:
+        rows = [row for row in run.rows if row.shape == shape.name]
+        if any(row.ratio is not None and row.variant != AGAIN for row in rows):
+            paths.append(folder / curve_name(run, shape.name))
+            dtype = str(run.preset.dtype).removeprefix("torch.")
+            draw(paths[-1], rows, f"{shape.name}, {dtype}, on {where['device']}")
+    return paths
+
+
+def curve_name(run: Run, shape: str) -> str:
+    """`curves.png`, or `curves-d4096.png` where there are several shapes."""
+    return "curves.png" if len(run.preset.shapes) == 1 else f"curves-{slug(shape)}.png"
+
+
+def slug(text: str) -> str:
+    """`NVIDIA H100 80GB HBM3` -> `nvidia-h100-80gb-hbm3`; letters, digits and hyphens."""
+    kept = "".join(c if c.isalnum() else " " for c in text.lower().replace("d ", "d"))
+    return "-".join(kept.split())
+
+
+def page(run: Run, where: dict[str, Any]) -> str:
+    """The tables in Markdown."""
+    red = [check for check in run.checks if not check["green"]]
+    shapes = "".join(
+        f"* {shape.name}: {shape.heads} heads ({shape.key_heads} of keys), {shape.inner} inside, "
+        f"{shape.layers} blocks ({shape.decoding_layers} to decode), vocabulary "
+        f"{shape.vocabulary:,}, rank {shape.rank}, {shape.image_tokens} image tokens\n"
+        for shape in run.preset.shapes
+    )
+    curves = "".join(
+        f"![ratio against length, {shape.name}]({curve_name(run, shape.name)})\n\n"
+        for shape in run.preset.shapes
+        if any(row.shape == shape.name and row.ratio is not None for row in run.rows)
+    )
+    skipped = "".join(
+        f"* {row.what}, {row.shape}, {row.batch} x {row.length:,}, {row.variant}: {row.skipped}\n"
+        for row in run.rows
+        if row.skipped is not None
+    )
+    versions = ", ".join(f"{name} {where[name]}" for name in ("python", "torch", "triton"))
+    parts = [
+        f"# Measured on {where['device']}\n",
+        f"```\n{where['command']}\n```\n",
+        f"{where['date']}, commit {where['commit']}, {versions}, transformers "
+        f"{where['transformers']}, {where['threads']} threads. {len(run.checks)} checks, "
+        f"{len(red)} red.\n",
+        curves + "## Ratios\n",
+        markdown(*ratio_cells(run.rows)),
+        HOW,
+        f"Models of Llama's form, random weights, {str(run.preset.dtype).removeprefix('torch.')}:"
+        f"\n\n{shapes}",
+        "## Medians, which say something about this machine only\n",
+        markdown(*value_cells(run.rows)),
+    ]
+    if skipped:
+        parts.append(f"Skipped:\n\n{skipped}")
+    return "\n".join(parts)

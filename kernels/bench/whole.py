@@ -1,0 +1,148 @@
+"""Whole models against the language model that they grew from."""
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from .batch import as_text, fits, tokens
+from .model import Pair, build, step
+from .preset import Shape
+from .row import AGAIN, BARE, DECODING, FORWARD, MEMORY, STEP, TEXTBOOK, WINGS
+from .run import Place, Run
+from .stand_in import textbook_model
+
+# Bytes that autograd keeps of the textbook's weights, per head and (query, key) pair of a block:
+# main attention and learners each keep a softmax in fp32 and the masked weights.
+TEXTBOOK_BYTES = 16
+
+
+def measure_models(run: Run, shape: Shape) -> None:
+    """Forward, training step and its memory, at every length of the run that is for this shape."""
+    lengths = sorted({*run.preset.lengths, *run.preset.memory})
+    pair = build(shape, shape.layers, max(lengths), run.preset.dtype, run.device).train()
+    for length in run_lengths(run, shape, lengths):
+        batches = run.preset.batches if length in run.preset.main else run.preset.batches[:1]
+        for batch in batches:
+            measure_length(run, pair, shape, batch, length)
+
+
+def run_lengths(run: Run, shape: Shape, lengths: list[int]) -> list[int]:
+    """The main lengths first, so that a run whose time is up has those."""
+    main = run.preset.main
+    if shape != run.preset.shapes[0]:
+        lengths = [length for length in lengths if length in main]
+    return sorted(lengths, key=lambda length: length not in main)
+
+
+def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) -> None:
+    """One length and number of rows."""
+    if not fits(shape, length):
+        run.console.print(f"{length} tokens: {shape.image_tokens} of a picture do not fit")
+        return
+    row = tokens(shape, batch, length, run.device)
+    text = as_text(shape, row)
+    matrices = TEXTBOOK_BYTES * batch * shape.heads * length**2
+
+    def forward() -> dict[str, Callable]:
+        with_picture = {name: row[name] for name in ("input_ids", "pixel_values")}
+
+        def bare() -> None:
+            with torch.no_grad():
+                pair.bare(text["input_ids"], use_cache=False)
+
+        def wings() -> None:
+            with torch.no_grad():
+                pair.wings(**with_picture, use_cache=False)
+
+        return {BARE: bare, AGAIN: bare, WINGS: wings, TEXTBOOK: as_textbook(wings)}
+
+    def training() -> dict[str, Callable]:
+        def wings() -> None:
+            step(pair.wings, row)
+
+        def bare() -> None:
+            step(pair.bare, text)
+
+        return {BARE: bare, AGAIN: bare, WINGS: wings, TEXTBOOK: as_textbook(wings)}
+
+    if length in run.preset.lengths:
+        calls, skipped = without_giants(run, forward(), 2 * matrices)
+        run.time(Place(FORWARD, shape, batch, length), calls, skipped=skipped)
+        calls, skipped = without_giants(run, training(), matrices * (shape.layers + 1))
+        place = Place(STEP, shape, batch, length)
+        run.time(place, calls, before=pair.forget_gradients, skipped=skipped)
+    if length in run.preset.memory:
+        calls, skipped = without_giants(run, training(), matrices * (shape.layers + 1))
+        del calls[AGAIN]
+        place = Place(MEMORY, shape, batch, length)
+        run.measure_memory(place, calls, pair.forget_gradients, skipped)
+    pair.forget_gradients()
+
+
+def measure_decoding(run: Run, shape: Shape) -> None:
+    """One more token, again and again, behind a cache of many."""
+    steps = run.preset.steps
+    positions = max(run.preset.contexts) + steps + 8
+    pair = build(shape, shape.decoding_layers, positions, run.preset.dtype, run.device)
+    for context in run.preset.contexts:
+        if not fits(shape, context):
+            continue
+        row = tokens(shape, 1, context, run.device)
+        text = as_text(shape, row)["input_ids"]
+        with torch.no_grad():
+            bare, again = (pair.bare(text, logits_to_keep=1).past_key_values for _ in range(2))
+            ours, books = (
+                pair.wings(row["input_ids"], pixel_values=row["pixel_values"], logits_to_keep=1)
+                .past_key_values
+                for _ in range(2)
+            )  # fmt: skip
+
+        token = text[:, -1:]
+        calls = {
+            BARE: decoder(pair.bare, token, bare),
+            AGAIN: decoder(pair.bare, token, again),
+            WINGS: decoder(pair.wings, token, ours),
+            TEXTBOOK: as_textbook(decoder(pair.wings, token, books)),
+        }
+        run.time(Place(DECODING, shape, 1, context), calls, rounds=steps)
+
+
+def decoder(model: PreTrainedModel, token: Tensor, cache: Cache) -> Callable[[], None]:
+    """One pass over `token [1, 1]`, which the cache takes in."""
+
+    def one() -> None:
+        with torch.no_grad():
+            model(token, past_key_values=cache, use_cache=True)
+
+    return one
+
+
+def as_textbook(call: Callable[[], None]) -> Callable[[], None]:
+    """The call with the textbook's operations in its model."""
+
+    def patched() -> None:
+        with textbook_model():
+            call()
+
+    return patched
+
+
+def without_giants(
+    run: Run, calls: dict[str, Callable], bytes_needed: int
+) -> tuple[dict[str, Callable], dict[str, str]]:
+    """The calls without the textbook where its matrices would not fit, and the reason."""
+    if bytes_needed <= 0.6 * free_bytes(run.device):
+        return calls, {}
+    del calls[TEXTBOOK]
+    return calls, {TEXTBOOK: f"its matrices need about {bytes_needed / 1e9:.0f} GB"}
+
+
+def free_bytes(device: torch.device) -> int:
+    """A card's free memory; on a CPU all of the machine's, as caches give way."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

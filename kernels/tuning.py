@@ -21,6 +21,10 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
     ("routed_attention", None, 256, 4, Blocks(32, 32, 4, 1)),
     ("routed_attention_queries", None, 256, 4, Blocks(32, 32, 4, 1)),
     ("routed_attention_keys", None, 256, 4, Blocks(32, 32, 4, 1)),
+    ("turned_rows", None, 256, 4, Blocks(64, 64, 4, 1)),
+    ("lorra_attention", None, 256, 4, Blocks(32, 32, 4, 1)),
+    ("lorra_attention_queries", None, 256, 4, Blocks(32, 32, 4, 1)),
+    ("lorra_attention_keys", None, 256, 4, Blocks(32, 32, 4, 1)),
 ]
 
 

@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from .routed_attention_backward import backward
 from .routed_attention_checks import check
 from .runs import Runs
-from .tiles import LOG2_E, dense, padded, padded_width, precision, put, tile
+from .tiles import LOG2_E, dense, dot, padded, padded_width, put, tile
 from .tuning import blocks_for
 
 
@@ -27,11 +27,11 @@ def attend(
     b_q: tl.tensor, b_first: tl.tensor, b_end: tl.tensor, start: tl.tensor, factor: tl.tensor,
     p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor, stride_ks: tl.tensor, stride_vs: tl.tensor,
     S: tl.tensor, D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
-    BC: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+    BC: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple:  # fmt: skip
     """One block of keys: the running maximum moves, what was summed before shrinks with it."""
     b_k = tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
-    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=EXACT)
+    b_s = dot(b_q, tl.trans(b_k))
     if MASKED:
         o_key = start + tl.arange(0, BN)
         m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
@@ -45,8 +45,8 @@ def attend(
     b_v = tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
     b_w = tile(p_w, start, BC, S, BN, BC, BC, MASKED)
     b_p = b_p.to(b_v.dtype)
-    b_out = tl.dot(b_p, b_v, b_out * b_shrink[:, None], input_precision=EXACT)
-    b_sums = tl.dot(b_p, b_w, b_sums * b_shrink[:, None], input_precision=EXACT)
+    b_out = dot(b_p, b_v, b_out * b_shrink[:, None])
+    b_sums = dot(b_p, b_w, b_sums * b_shrink[:, None])
     return b_out, b_sums, b_total, b_new
 
 
@@ -60,7 +60,7 @@ def forward_kernel(
     stride_vb: tl.tensor, stride_vg: tl.tensor, stride_vs: tl.tensor,
     per_row: tl.tensor, factor: tl.tensor, T: tl.tensor, S: tl.tensor, H: tl.tensor,
     GROUP: tl.constexpr, D: tl.constexpr, E: tl.constexpr, C: tl.constexpr, BD: tl.constexpr,
-    BE: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr,
+    BE: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program: a block of queries of one head."""
     count = tl.cdiv(T, BM)
@@ -90,21 +90,21 @@ def forward_kernel(
         at = tl.where(i < before, low + i, whole_high + i - before) * BN
         b_out, b_sums, b_total, b_max = attend(
             b_out, b_sums, b_total, b_max, b_q, b_first, b_end, at, factor, p_k, p_v, p_w,
-            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, EXACT, True,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, True,
         )  # fmt: skip
     for i in range(whole_low, whole_high):
         b_out, b_sums, b_total, b_max = attend(
             b_out, b_sums, b_total, b_max, b_q, b_first, b_end, i * BN, factor, p_k, p_v, p_w,
-            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, EXACT, False,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, False,
         )  # fmt: skip
 
-    m_sees = b_total > 0
-    b_part = tl.where(m_sees, 1.0 / b_total, 0.0)[:, None]
-    # The backward's weights are exp2(score - lse): with +inf they are 0 where nothing is seen.
-    b_lse = tl.where(m_sees, b_max + tl.math.log2(b_total), float("inf"))
+    # Where nothing is seen all sums are 0, and weights made of +inf, exp2(score - lse), are 0 too.
+    m_blind = b_total == 0
+    b_total = tl.where(m_blind, 1.0, b_total)
+    b_lse = tl.where(m_blind, float("inf"), b_max + tl.math.log2(b_total))
     tl.store(p_lse + head_row.to(tl.int64) * T + o_query, b_lse, mask=o_query < T)
-    put(b_out * b_part, p_out + row * T * H * E + head * E, start, H * E, T, BM, E, BE)
-    put(b_sums * b_part, p_sums + head_row.to(tl.int64) * T * C, start, C, T, BM, C, BC)
+    put(b_out / b_total[:, None], p_out + row * T * H * E + head * E, start, H * E, T, BM, E, BE)
+    put(b_sums / b_total[:, None], p_sums + head_row.to(tl.int64) * T * C, start, C, T, BM, C, BC)
 
 
 def forward(
@@ -130,7 +130,7 @@ def forward(
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         int(first.shape[0] > 1), scale * LOG2_E, T, S, H,
         GROUP=H // G, D=D, E=E, C=C, BD=BD, BE=BE, BC=w.shape[-1],
-        BM=blocks.queries, BN=blocks.keys, EXACT=precision(q.dtype),
+        BM=blocks.queries, BN=blocks.keys,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     return out, sums, lse

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .runs import Runs
-from .tiles import LOG2_E, padded, padded_width, precision, put, tile
+from .tiles import LOG2_E, dot, padded, padded_width, put, tile
 from .tuning import blocks_for
 
 
@@ -22,22 +22,22 @@ def gather_dq(
     start: tl.tensor, factor: tl.tensor, p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor,
     stride_ks: tl.tensor, stride_vs: tl.tensor, S: tl.tensor, D: tl.constexpr, E: tl.constexpr,
     BD: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr,
-    EXACT: tl.constexpr, MASKED: tl.constexpr,
+    MASKED: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """What one block of keys adds to dq / scale."""
     b_k = tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
     b_v = tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
     b_w = tile(p_w, start, BC, S, BN, BC, BC, MASKED)
-    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=EXACT)
-    b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
+    b_s = dot(b_q, tl.trans(b_k))
     if MASKED:
         o_key = start + tl.arange(0, BN)
         m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
-        b_p = tl.where(m_seen, b_p, 0.0)
-    b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=EXACT)
-    b_dp = tl.dot(b_ds, tl.trans(b_w), b_dp, input_precision=EXACT)
+        b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
+    b_dp = dot(b_do, tl.trans(b_v))
+    b_dp = dot(b_ds, tl.trans(b_w), b_dp)
     b_dp = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
-    return tl.dot(b_dp, b_k, b_dq, input_precision=EXACT)
+    return dot(b_dp, b_k, b_dq)
 
 
 @triton.jit
@@ -53,7 +53,6 @@ def queries_kernel(
     per_row: tl.tensor, factor: tl.tensor, scale: tl.tensor, T: tl.tensor, S: tl.tensor,
     H: tl.tensor, GROUP: tl.constexpr, D: tl.constexpr, E: tl.constexpr, C: tl.constexpr,
     BD: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    EXACT: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program: dq and delta of a block of queries of one head."""
     count = tl.cdiv(T, BM)
@@ -89,12 +88,12 @@ def queries_kernel(
         at = tl.where(i < before, low + i, whole_high + i - before) * BN
         b_dq = gather_dq(
             b_dq, b_q, b_do, b_ds, b_lse, b_delta, b_first, b_end, at, factor, p_k, p_v, p_w,
-            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, EXACT, True,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, True,
         )  # fmt: skip
     for i in range(whole_low, whole_high):
         b_dq = gather_dq(
             b_dq, b_q, b_do, b_ds, b_lse, b_delta, b_first, b_end, i * BN, factor, p_k, p_v, p_w,
-            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, EXACT, False,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, False,
         )  # fmt: skip
     put(b_dq * scale, p_dq + row * T * H * D + head * D, start, H * D, T, BM, D, BD)
 
@@ -106,7 +105,7 @@ def gather_dkv(
     p_q: tl.tensor, p_do: tl.tensor, p_ds: tl.tensor, p_lse: tl.tensor, p_delta: tl.tensor,
     p_first: tl.tensor, p_end: tl.tensor, stride_qt: tl.tensor, stride_ot: tl.tensor, T: tl.tensor,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr,
-    BM: tl.constexpr, DW: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+    BM: tl.constexpr, DW: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple:  # fmt: skip
     """What one block of queries adds to dk / scale, dv and dcolumns."""
     o_query = start + tl.arange(0, BM)
@@ -119,21 +118,21 @@ def gather_dkv(
         b_delta = tl.load(p_delta + o_query, mask=m_query, other=0.0)
     else:
         b_lse, b_delta = tl.load(p_lse + o_query), tl.load(p_delta + o_query)
-    b_s = tl.dot(b_k, tl.trans(b_q), input_precision=EXACT)
-    b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
+    b_s = dot(b_k, tl.trans(b_q))
     if MASKED:
         b_first = tl.load(p_first + o_query, mask=m_query, other=0)
         b_end = tl.load(p_end + o_query, mask=m_query, other=0)
         m_seen = (o_key[:, None] >= b_first[None, :]) & (o_key[:, None] < b_end[None, :])
-        b_p = tl.where(m_seen, b_p, 0.0)
+        b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
     b_part = b_p.to(b_q.dtype)
-    b_dv = tl.dot(b_part, b_do, b_dv, input_precision=EXACT)
+    b_dv = dot(b_part, b_do, b_dv)
     if DW:
-        b_dw = tl.dot(b_part, b_ds, b_dw, input_precision=EXACT)
-    b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=EXACT)
-    b_dp = tl.dot(b_w, tl.trans(b_ds), b_dp, input_precision=EXACT)
+        b_dw = dot(b_part, b_ds, b_dw)
+    b_dp = dot(b_v, tl.trans(b_do))
+    b_dp = dot(b_w, tl.trans(b_ds), b_dp)
     b_dp = (b_p * (b_dp - b_delta[None, :])).to(b_q.dtype)
-    b_dk = tl.dot(b_dp, b_q, b_dk, input_precision=EXACT)
+    b_dk = dot(b_dp, b_q, b_dk)
     return b_dk, b_dv, b_dw
 
 
@@ -150,7 +149,7 @@ def keys_kernel(
     per_row: tl.tensor, factor: tl.tensor, scale: tl.tensor, T: tl.tensor, S: tl.tensor,
     B: tl.tensor, H: tl.tensor, G: tl.tensor, parts: tl.tensor,
     D: tl.constexpr, E: tl.constexpr, C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
-    BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DW: tl.constexpr, EXACT: tl.constexpr,
+    BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, DW: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program: dk, dv, dcolumns of a block of keys, from 1 / parts of the heads that use it."""
     count = tl.cdiv(S, BN)
@@ -189,13 +188,13 @@ def keys_kernel(
             b_dk, b_dv, b_dw = gather_dkv(
                 b_dk, b_dv, b_dw, b_k, b_v, b_w, o_key, at, factor, p_one_q, p_one_do, p_ds,
                 p_one_lse, p_one_delta, p_first, p_end, stride_qt, stride_ot, T,
-                D, E, BD, BE, BC, BM, DW, EXACT, True,
+                D, E, BD, BE, BC, BM, DW, True,
             )  # fmt: skip
         for i in range(whole_low, whole_high):
             b_dk, b_dv, b_dw = gather_dkv(
                 b_dk, b_dv, b_dw, b_k, b_v, b_w, o_key, i * BM, factor, p_one_q, p_one_do, p_ds,
                 p_one_lse, p_one_delta, p_first, p_end, stride_qt, stride_ot, T,
-                D, E, BD, BE, BC, BM, DW, EXACT, False,
+                D, E, BD, BE, BC, BM, DW, False,
             )  # fmt: skip
 
     at = ((part * B + row) * S * G + key_head).to(tl.int64)
@@ -237,7 +236,7 @@ def backward(
     queries_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
         q, k, v, w, out, sums, lse, d_out, d_sums, dq, delta,
         first, end, runs.blocks(blocks.queries, blocks.keys)[0], *strides, *numbers, H,
-        GROUP=H // G, **widths, BM=blocks.queries, BN=blocks.keys, EXACT=precision(q.dtype),
+        GROUP=H // G, **widths, BM=blocks.queries, BN=blocks.keys,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
 
@@ -252,7 +251,7 @@ def backward(
         q, k, v, w, lse, delta, d_out, d_sums, dk, dv, dw,
         first, end, runs.blocks(blocks.queries, blocks.keys)[1], *strides, *numbers,
         B, H, G, parts, **widths, BM=blocks.queries, BN=blocks.keys,
-        DW=columns_too, EXACT=precision(q.dtype),
+        DW=columns_too,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     dk, dv = (x[0] if parts == 1 else x.sum(0).to(q.dtype) for x in (dk, dv))

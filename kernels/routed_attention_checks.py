@@ -1,11 +1,10 @@
 """What does not fit routed attention's kernels is refused here, before a launch."""
 
 import torch
-import triton
 from torch import Tensor
 
 from .runs import Runs
-from .tiles import tile
+from .tiles import INTERPRETED
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDEST, MOST_COLUMNS = 256, 64
@@ -29,7 +28,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: f
     for name, x in where.items():
         if x.device != q.device:
             raise ValueError(f"{name} is on {x.device} but q is on {q.device}; move one of them.")
-    if q.device.type != "cuda" and isinstance(tile, triton.JITFunction):
+    if q.device.type != "cuda" and not INTERPRETED.value:
         raise ValueError(
             f"q is on {q.device}, where Triton's kernels do not run; move it to a GPU, or set "
             "TRITON_INTERPRET=1 before triton is imported."

@@ -48,6 +48,19 @@ def put(
     tl.store(p_tile, b_tile.to(p_base.dtype.element_ty), mask=m_tile)
 
 
+# Triton's interpreter multiplies bf16 numbers as if their bits were whole numbers.
+INTERPRETED = tl.constexpr(not isinstance(tile, triton.JITFunction))
+
+
+@triton.jit
+def dot(b_a: tl.tensor, b_b: tl.tensor, b_sum: tl.tensor | None = None) -> tl.tensor:
+    """`b_sum + b_a b_b` in fp32; fp32 factors keep all their digits."""
+    if INTERPRETED:
+        return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), b_sum)
+    else:
+        return tl.dot(b_a, b_b, b_sum, input_precision="ieee")
+
+
 def padded_width(width: int) -> int:
     """The width of a tile that holds `width` columns: a power of two, of at least 16."""
     return max(16, triton.next_power_of_2(width))
@@ -62,8 +75,3 @@ def padded(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 def dense(tensor: Tensor) -> Tensor:
     """The tensor with its last dimension's numbers side by side."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def precision(dtype: torch.dtype) -> str:
-    """How `tl.dot` multiplies: fp32 without tensor cores, which would drop 13 bits of it."""
-    return "ieee" if dtype == torch.float32 else "tf32"

@@ -12,14 +12,15 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .cache import WingsCache
+from .cache import WingsCache, WingsStaticCache
 from .config import WingsConfig
 from .context import WingsContext
 from .decoder import grow_wings, refuse_unreached
 from .errors import WingsError
-from .images_in_text import count_images, pending_rows, place
+from .images_in_text import count_images, layout_of_later, place
 from .layout import IMAGE, Layout
 from .lorra import LoRRALearner
+from .memory import Memory, Pending
 from .projector import Projector
 from .router import ModalityRouter, PositionRouter
 from .vision import VisionTower
@@ -132,30 +133,30 @@ class WingsModel(WingsPreTrainedModel):
         if use_cache is None:
             use_cache = past_key_values is not None or not trained
         cache = self._cache(past_key_values, use_cache)
+        memory = None if cache is None else cache.memory
+        past = None if memory is None else memory.layout
         layout = Layout.read(
             input_ids == config.image_token_id, attention_mask, position_ids,
-            config.image_seq_length, None if cache is None else cache.layout,
+            config.image_seq_length, past, 0 if memory is None else memory.tokens,
         )  # fmt: skip
-        past = None if cache is None else cache.layout
-        sees_images = pixel_values is not None or (cache is not None and cache.has_images)
+        sees_images = pixel_values is not None or (memory is not None and memory.has_images)
         active = bool(config.learners) and (sees_images or not config.text_guard)
         if active:
-            self._refuse_positions(layout, past)
-        # A border that an earlier chunk brought cuts the keys of every later one.
-        packed = cache is not None and cache.is_packed
-        if position_ids is not None and not packed:
-            packed = layout.after(past).is_packed
-        if packed:
-            self._refuse_leaks()
-        if cache is not None:
-            cache.is_packed = packed
-        embeddings = self._embed(input_ids, layout, pixel_values, cache, use_cache and not trained)
+            self._refuse_positions(layout, memory, position_ids is not None)
+        packed = self._is_packed(layout, past, position_ids, memory)
+        embeddings, left, begun = self._embed(
+            input_ids, layout, pixel_values, memory, use_cache and not trained
+        )
         riding = {}
-        if config.learners or packed:
+        if config.learners or packed or memory is not None:
+            later = None if left is None else (layout_of_later(left, layout, begun), left.rows)
             riding["wings"] = WingsContext.build(
-                config, layout, embeddings, cache,
+                config, layout, embeddings, memory, later, pixel_values is not None,
                 active=active, packed=packed, with_attentions=output_attentions,
             )  # fmt: skip
+        if memory is not None:
+            memory.pending = left
+            memory.has_images |= pixel_values is not None
         out = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -185,27 +186,53 @@ class WingsModel(WingsPreTrainedModel):
                 f"{tower.image_seq_length} features an image: leave it out."
             )
 
-    def _cache(self, given: Cache | None, use_cache: bool) -> WingsCache | None:
+    def _cache(self, given: Cache | None, use_cache: bool) -> WingsCache | WingsStaticCache | None:
         if given is None:
             return WingsCache(self.config) if use_cache else None
-        if not isinstance(given, WingsCache):
+        if not isinstance(given, (WingsCache, WingsStaticCache)):
             raise WingsError(
                 f"past_key_values is a {type(given).__name__}, which cannot hold what the learners "
-                f"need of past tokens: leave it out, or pass wings.WingsCache(model.config)."
+                f"need of past tokens: leave it out, or pass wings.WingsCache(model.config) or "
+                f"wings.WingsStaticCache(model.config, max_cache_len=...)."
             )
         return given
 
-    def _refuse_positions(self, layout: Layout, past: Layout | None) -> None:
+    def _refuse_positions(self, layout: Layout, memory: Memory | None, given: bool) -> None:
         config = self.config
         if not config.is_routed or config.router != "position" or not len(layout):
             return
+        before = 0 if memory is None else memory.tokens
+        if isinstance(before, Tensor) and memory.steps(layout):
+            return
+        # Positions count tokens unless the caller says otherwise: most passes need no look at them.
+        if not given and int(before) + len(layout) <= config.router_positions:
+            return
         # Earlier tokens count too: under the text guard nobody has asked the router about them.
+        past = None if memory is None else memory.layout
         largest = int(layout.after(past).position.max())
         if largest >= config.router_positions:
             raise WingsError(
                 f"position {largest} lies beyond the {config.router_positions} that the position "
                 f"router knows: build the model with larger router_positions or router='modality'."
             )
+
+    def _is_packed(
+        self,
+        layout: Layout,
+        past: Layout | None,
+        position_ids: Tensor | None,
+        memory: Memory | None,
+    ) -> bool:
+        """Whether a row holds several sequences; a border of an earlier chunk stays one."""
+        packed = memory is not None and memory.is_packed
+        asked = position_ids is not None and (memory is None or not memory.steps(layout))
+        if asked and not packed:
+            packed = layout.after(past).is_packed
+        if packed:
+            self._refuse_leaks()
+        if memory is not None:
+            memory.is_packed = packed
+        return packed
 
     def _refuse_leaks(self) -> None:
         """Raises a `WingsError` where state would run from one packed sequence into the next."""
@@ -222,34 +249,30 @@ class WingsModel(WingsPreTrainedModel):
         input_ids: Tensor,
         layout: Layout,
         pixel_values: Tensor | None,
-        cache: WingsCache | None,
+        memory: Memory | None,
         may_cut: bool,
-    ) -> Tensor:
-        """Layer-0 embeddings `[B, T, D]`, image features in place; `cache` takes them in."""
+    ) -> tuple[Tensor, Pending | None, list[int]]:
+        """Layer-0 embeddings `[B, T, D]` with image features in place.
+
+        Also what is left of an image that goes on in the next chunk, and how many images began in
+        each row.
+        """
         config = self.config
-        is_image = layout.kind == IMAGE
-        late = None if cache is None else cache.pending
-        waiting = [0] * len(is_image)
-        if late is not None:
-            waiting = (late.layout.kind == IMAGE).sum(1).tolist()
-        images = 0 if pixel_values is None else len(pixel_values)
-        per_image = config.image_seq_length
-        begun = count_images(is_image, images, per_image, waiting, may_cut)
+        late = None if memory is None else memory.pending
         # The id of an image token may lie past the table; its embedding is replaced anyway.
-        text_ids = input_ids.masked_fill(input_ids == config.image_token_id, 0)
-        embeddings = self.get_input_embeddings()(text_ids)
+        is_id = input_ids == config.image_token_id
+        embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_id, 0))
+        if memory is not None and memory.steps(layout) and pixel_values is None:
+            return embeddings, None, []
+        is_image = layout.kind == IMAGE
+        waiting = [0] * len(is_image) if late is None else late.counts
+        images = 0 if pixel_values is None else len(pixel_values)
+        begun = count_images(is_image, images, config.image_seq_length, waiting, may_cut)
         features = self.image_features(pixel_values) if images else None
         if features is None and self.training and torch.is_grad_enabled():
             embeddings = embeddings + self._weightless_image(embeddings)
-        embeddings, left = place(embeddings, is_image, features, begun, cache)
-        if cache is not None:
-            pending = None
-            if left is not None:
-                used = is_image.sum(1).tolist()
-                pending = pending_rows(left, layout, begun, used, per_image, waiting)
-            cache.extend(layout, embeddings, pending)
-            cache.has_images |= images > 0
-        return embeddings
+        embeddings, left = place(embeddings, is_image, features, begun, late)
+        return embeddings, left, begun
 
     def _weightless_image(self, embeddings: Tensor) -> Tensor:
         """Zero, through tower and projector.

@@ -13,7 +13,8 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from .config import WingsConfig
 from .context import WingsContext
 from .errors import WingsError
-from .lorra import LoRRALearner
+from .learner_attention import Source, learner_attention
+from .lorra import LoRRALearner, product
 from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask, routed_attention
 from .router import ModalityRouter, PositionRouter, gates
@@ -57,52 +58,52 @@ class BlockWings(nn.Module):
         if context.acts is not None:
             weights = weights * context.acts[..., None]
         context.record.gates[self.layer] = weights
-        compressed = None if context.cache is None else self._compress_all(context, x.dtype)
+        sources = [context.sources[name] for name in self.names]
+        present = [n for n, source in enumerate(sources) if source is not None]
+        learners = [self.get_submodule(name) for name in self.names]
         share = None
-        for index, name in enumerate(self.names):
-            learner, source = self.get_submodule(name), context.sources[name]
-            if source is None:
-                if self.training and torch.is_grad_enabled():
-                    share = added(share, nothing_of(learner).expand_as(x))
-                continue
-            rows = source.rows.to(x.dtype)
-            if compressed is None:
-                small = learner.compress(rows)
-            else:
-                small = compressed.gather(
-                    1, source.order[..., None].expand(-1, -1, compressed.shape[-1])
-                ).to(x.dtype)
-            part = learner(x, rows, small, context.rotation, source.rotation, source.visibility)
-            # The gate weighs r numbers a token, not D.
-            share = added(share, learner.b_o(part * weights[..., index, None].to(part.dtype)))
+        if present:
+            inner = product(x, [learners[n].a_q() for n in present]).chunk(len(present), dim=-1)
+            parts = []
+            for n, part in zip(present, inner, strict=True):
+                out = self._attend(x, part, learners[n], sources[n], context)
+                # The gate weighs r numbers a token, not D.
+                parts.append(out * weights[..., n, None].to(x.dtype))
+            share = last_product(parts, [learners[n].b_o() for n in present])
+        if self.training and torch.is_grad_enabled():
+            for n in set(range(len(self.names))) - set(present):
+                share = added(share, nothing_of(learners[n]).expand_as(x))
         return torch.zeros_like(x) if share is None else share
 
-    def _compress_all(self, context: WingsContext, dtype: torch.dtype) -> Tensor:
-        """`[B, S + P, 2 r]`: what this block keeps of every known row, new rows appended."""
-        cache, size = context.cache, len(context.tokens)
-        kept = cache.compressed_rows(self.layer)
-        have = 0 if kept is None else kept.shape[1]
-        if have < size:
-            new = context.rows[:, have:size].to(dtype)
-            kept = cache.keep(self.layer, self._compress(new, context, have))
-        kept = kept.to(context.rows.device)
-        if context.rows.shape[1] > size:
-            late = context.rows[:, size:].to(dtype)
-            kept = torch.cat([kept, self._compress(late, context, size)], dim=1)
-        return kept
+    def _attend(
+        self,
+        x: Tensor,
+        inner: Tensor,
+        learner: LoRRALearner,
+        source: Source,
+        context: WingsContext,
+    ) -> Tensor:
+        """One learner's output before B_o, `[B, T, r]`."""
+        source = source.of(x.dtype)
+        if context.memory is None:
+            small = learner.compress(source.rows)
+        else:
+            name = next(name for name in self.names if self.get_submodule(name) is learner)
+            memory = context.memory.sources[name]
+            small = memory.compressed(self.layer, learner, source.rows)
+        return learner_attention(
+            x, inner, source, small.to(x), learner.inner_factors(x.dtype), learner.heads,
+            context.rotation,
+        )  # fmt: skip
 
-    def _compress(self, rows: Tensor, context: WingsContext, start: int) -> Tensor:
-        """Rows `start..` by the learner of each row's modality; 0 rows of others."""
-        numbers = None
-        for name in self.names:
-            learner = self.get_submodule(name)
-            own = learner.compress(rows)
-            if numbers is None:
-                numbers = own
-            else:
-                is_own = context.kinds(start, rows.shape[1], name)
-                numbers = torch.where(is_own[..., None], own, numbers)
-        return numbers
+
+def last_product(parts: list[Tensor], factors: list[Tensor]) -> Tensor:
+    """Sum of parts B_o: `[B, T, r]` and `[r, D]` each -> `[B, T, D]`."""
+    factors = [factor.to(parts[0].dtype) for factor in factors]
+    if parts[0].shape[1] == 1:
+        # One token: joining the factors would cost more than it saves.
+        return sum(part @ factor for part, factor in zip(parts, factors, strict=True))
+    return torch.cat(parts, dim=-1) @ torch.cat(factors)
 
 
 def added(share: Tensor | None, more: Tensor) -> Tensor:
@@ -212,7 +213,12 @@ def _attend(
     )
     if rule.mask is not None:
         rule.mask = rule.mask[..., : key.shape[2]]
-    keys = wings.main_keys(key.shape[2])
+    if rule.mask is None and 1 < query.shape[2] < key.shape[2]:
+        # A static cache hands over all its room, of which only the first keys are there.
+        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+        keys = wings.queries
+    else:
+        keys = wings.main_keys(key.shape[2])
     router = module.wings.router if routed else None
     columns = (
         router.columns(keys, key.dtype) if routed else key.new_zeros(key.shape[0], key.shape[2], 1)
@@ -221,6 +227,8 @@ def _attend(
     weights = None
     if wings.with_attentions:
         group = query.shape[1] // key.shape[1]
+        if rule.mask is None:
+            rule.mask = causal_mask(query, key)
         weights = attention_weights(query, key.repeat_interleave(group, 1), rule).to(query.dtype)
     return output, Evidence(sums if routed else None, weights) if has_wings else weights
 

@@ -1,109 +1,76 @@
-"""`WingsCache`: the decoder's own cache, and beside it what the learners need of past tokens."""
+"""Caches of a Wings model: the decoder's own, and beside it what the learners keep."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
 from .config import WingsConfig
-from .layout import Layout
+from .errors import WingsError
+from .memory import Memory
 
 
-@dataclass
-class Pending:
-    """Image rows that are known but whose tokens come in the next chunk of a prefill.
+class RemembersSources:
+    """Put before a cache of transformers: the learners' memory follows all that happens to it."""
 
-    rows: `[B, P, D]`; layout: `[B, P]`, kind `PADDING` where a row waits for fewer than P tokens.
-    """
-
-    rows: Tensor
-    layout: Layout
-
-
-class WingsCache(DynamicCache):
-    """A `DynamicCache` that also keeps each token's layout, source row and 2 r numbers a block.
-
-    The source row is the layer-0 embedding, one for all blocks; the numbers are its products with
-    the first factors of keys and values (`LoRRALearner.compress`). So a token costs D + 2 r L
-    numbers for learners, where a cache of whole keys and values would cost 2 D L. Beams, cropping
-    and reordering act on both halves.
-    """
-
-    def __init__(self, config: WingsConfig) -> None:
-        super().__init__(config=config.text_config)
-        self.table: Tensor | None = None
-        self.source: Tensor | None = None
-        self.compressed: dict[int, Tensor] = {}
-        self.pending: Pending | None = None
-        self.has_images = self.is_packed = False
-        self.has_learners = bool(config.learners)
-
-    @property
-    def layout(self) -> Layout | None:
-        """Layout of all tokens so far, or None."""
-        return None if self.table is None else Layout(self.table)
-
-    @property
-    def rows(self) -> Tensor | None:
-        """Layer-0 embeddings of all tokens so far, `[B, S, D]`, or None."""
-        return self.source
-
-    def extend(self, layout: Layout, embeddings: Tensor, pending: Pending | None) -> None:
-        """Takes in new tokens: their layout `[B, T]` and embeddings `[B, T, D]`."""
-        self.table = grown(self.table, layout.table)
-        # Without learners nobody reads source rows.
-        self.source = grown(self.source, embeddings if self.has_learners else embeddings[..., :0])
-        self.pending = pending
-
-    def compressed_rows(self, layer: int) -> Tensor | None:
-        """What block `layer` has kept so far, `[B, s, 2 r]` with s at most S, or None."""
-        return self.compressed.get(layer)
-
-    def keep(self, layer: int, numbers: Tensor) -> Tensor:
-        """Appends `numbers [B, n, 2 r]` to block `layer` and returns all of its rows."""
-        self.compressed[layer] = grown(self.compressed.get(layer), numbers)
-        return self.compressed[layer]
+    memory: Memory
 
     def reset(self) -> None:
+        """Forgets every token."""
         super().reset()
-        self.table = self.source = self.pending = None
-        self.compressed, self.has_images, self.is_packed = {}, False, False
+        self.memory.forget()
 
     def crop(self, tokens_to_remove: int) -> None:
-        length = 0 if self.table is None else self.table.shape[1]
+        """Drops the newest tokens, as transformers counts them."""
+        length = int(self.memory.tokens)
         super().crop(tokens_to_remove)
         # Older releases of transformers take the length to keep, newer ones minus what to remove.
         keep = tokens_to_remove if tokens_to_remove > 0 else length + tokens_to_remove
-        self._change(lambda rows: rows[:, :keep])
-        if keep < length:
-            # What waits for the next chunk follows a token that is gone.
-            self.pending = None
+        self.memory.cut(keep)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Puts rows of the batch into the order `beam_idx [B]`."""
         super().reorder_cache(beam_idx)
-        self._change_batch(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+        self.memory.change(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats every row of the batch."""
         super().batch_repeat_interleave(repeats)
-        self._change_batch(lambda rows: rows.repeat_interleave(repeats, dim=0))
+        self.memory.change(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps only the rows `indices` of the batch."""
         super().batch_select_indices(indices)
-        self._change_batch(lambda rows: rows[indices.to(rows.device)])
-
-    def _change_batch(self, how: Callable[[Tensor], Tensor]) -> None:
-        self._change(how)
-        if self.pending is not None:
-            self.pending = Pending(how(self.pending.rows), Layout(how(self.pending.layout.table)))
-
-    def _change(self, how: Callable[[Tensor], Tensor]) -> None:
-        if self.table is not None:
-            self.table, self.source = how(self.table), how(self.source)
-        self.compressed = {layer: how(rows) for layer, rows in self.compressed.items()}
+        self.memory.change(lambda rows: rows[indices.to(rows.device)])
 
 
-def grown(rows: Tensor | None, new: Tensor) -> Tensor:
-    """`rows [B, S, n]` with `new [B, T, n]` behind them."""
-    return new if rows is None else torch.cat([rows, new.to(rows.device)], dim=1)
+class WingsCache(RemembersSources, DynamicCache):
+    """A `DynamicCache` with the memory of the learners; it grows as the text does."""
+
+    def __init__(self, config: WingsConfig) -> None:
+        super().__init__(config=config.text_config)
+        self.memory = Memory(config.learners)
+
+
+class WingsStaticCache(RemembersSources, StaticCache):
+    """A `StaticCache` with the memory of the learners: all room is made at the first token.
+
+    So a decoding step can be compiled, or recorded as a CUDA graph.
+
+    Raises:
+        WingsError: more room than the position router knows positions.
+    """
+
+    def __init__(self, config: WingsConfig, max_cache_len: int, **kwargs: Any) -> None:
+        if (
+            config.is_routed
+            and config.router == "position"
+            and (max_cache_len > config.router_positions)
+        ):
+            raise WingsError(
+                f"a static cache of {max_cache_len} tokens reaches beyond the "
+                f"{config.router_positions} positions that the position router knows: give it "
+                f"fewer, or build the model with larger router_positions or router='modality'."
+            )
+        super().__init__(config=config.text_config, max_cache_len=max_cache_len, **kwargs)
+        self.memory = Memory(config.learners, max_cache_len)

@@ -5,9 +5,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .cache import Pending, WingsCache
 from .errors import WingsError
-from .layout import IMAGE, PADDING, Layout
+from .layout import PADDING, Layout
+from .memory import Pending
 
 
 def count_images(
@@ -67,14 +67,13 @@ def place(
     is_image: Tensor,
     features: Tensor | None,
     begun: list[int],
-    cache: WingsCache | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Embeddings `[B, T, D]` with features in the place of image tokens, and rows left for later.
+    late: Pending | None,
+) -> tuple[Tensor, Pending | None]:
+    """Embeddings `[B, T, D]` with features in the place of image tokens, and what is left over.
 
-    `features [N, P, D]` are the images that begin here, `begun` of them in each row; rows of an
-    image that an earlier chunk began wait in `cache`. What is left is `[B, P', D]`, or None.
+    `features [N, P, D]` are the images that begin here, `begun` of them in each row; `late` are
+    features of images that an earlier chunk began.
     """
-    late = None if cache is None else cache.pending
     if features is None and late is None:
         return embeddings, None
     width = embeddings.shape[-1]
@@ -86,7 +85,7 @@ def place(
     for row, count in enumerate(begun):
         parts = []
         if late is not None:
-            parts.append(late.rows[row][late.layout.kind[row] == IMAGE].to(embeddings))
+            parts.append(late.of(row).to(embeddings))
         if features is not None:
             parts.append(features[start : start + count].reshape(-1, width).to(embeddings))
         start += count
@@ -97,21 +96,21 @@ def place(
     embeddings = embeddings.masked_scatter(is_image[..., None], now)
     if not any(len(rows) for rows in left):
         return embeddings, None
-    return embeddings, torch.nn.utils.rnn.pad_sequence(left, batch_first=True)
+    count = torch.tensor([len(rows) for rows in left], device=embeddings.device)
+    return embeddings, Pending(torch.nn.utils.rnn.pad_sequence(left, batch_first=True), count)
 
 
-def pending_rows(
-    rows: Tensor, queries: Layout, begun: list[int], used: list[int], tokens_per_image: int,
-    waiting: list[int],
-) -> Pending:  # fmt: skip
-    """The rows of images that go on in the next chunk, with the layout they will have there."""
-    table = rows.new_zeros((rows.shape[0], rows.shape[1], 5), dtype=torch.long)
+def layout_of_later(left: Pending, queries: Layout, begun: list[int]) -> Layout:
+    """The layout `[B, P]` that the features of images begun here have in the next chunk.
+
+    `PADDING` for rows that have none, or that go on with an image of an earlier chunk still.
+    """
+    table = queries.table.new_zeros((*left.rows.shape[:2], 5))
     table[..., 3] = PADDING
-    for row in range(rows.shape[0]):
-        count = waiting[row] + begun[row] * tokens_per_image - used[row]
-        if count:
+    for row, count in enumerate(left.counts):
+        if count and begun[row]:
             # They follow the newest token, which is of the same image.
             last = queries.table[row][queries.kind[row] != PADDING][-1]
             table[row, :count] = last
-            table[row, :count, 0] += torch.arange(1, count + 1, device=rows.device)
-    return Pending(rows, Layout(table))
+            table[row, :count, 0] += torch.arange(1, count + 1, device=table.device)
+    return Layout(table)

@@ -88,23 +88,31 @@ class Layout:
         position_ids: Tensor | None,
         image_seq_length: int,
         past: "Layout | None" = None,
+        before: int | Tensor = 0,
     ) -> "Layout":
         """Works out the layout of new tokens.
 
         Args:
             is_image: `[B, T]` bool, the tokens that stand for image features.
-            attention_mask: `[B, P + T]` of 0 and 1 with P the length of `past`, or None.
+            attention_mask: `[B, P + T]` of 0 and 1 with P tokens before, or None; where a static
+                cache has room for more, so may the mask.
             position_ids: `[B, T]`, restarting at 0 where a packed sequence begins, or None to count
                 the tokens that are not padding.
             image_seq_length: tokens per image.
-            past: the layout of the tokens before, for chunked prefill and decoding.
+            past: the layout of the tokens before, for chunked prefill and decoding; a static
+                cache's room for later ones is padding.
+            before: P, a tensor with a static cache.
 
         Raises:
             WingsError: a mask or positions of another shape.
         """
         batch, length = is_image.shape
-        before = 0 if past is None else len(past)
-        if attention_mask is not None and attention_mask.shape != (batch, before + length):
+        fixed = isinstance(before, Tensor)
+        if (
+            attention_mask is not None
+            and not fixed
+            and (attention_mask.shape != (batch, before + length))
+        ):
             raise WingsError(
                 f"attention_mask has shape {list(attention_mask.shape)}, but {before} cached and "
                 f"{length} new tokens in {batch} rows need [{batch}, {before + length}]."
@@ -113,11 +121,13 @@ class Layout:
             raise WingsError(
                 f"position_ids has shape {list(position_ids.shape)}, but there are {length} tokens."
             )
-        valid = (
-            torch.ones_like(is_image)
-            if attention_mask is None
-            else attention_mask[:, before:].bool()
-        )
+        if attention_mask is None:
+            valid = torch.ones_like(is_image)
+        elif fixed:
+            columns = before + torch.arange(length, device=is_image.device)
+            valid = attention_mask.index_select(1, columns).bool()
+        else:
+            valid = attention_mask[:, before:].bool()
         if past is None:
             last = is_image.new_zeros((batch, 5), dtype=torch.long)
             last[:, 0], last[:, 3] = -1, TEXT

@@ -4,35 +4,33 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .rotary import Rotation
-from .visible_attention import Visibility
-
 
 class Factor(nn.Module):
-    """One factor of a low-rank product: x -> x W.
+    """One factor W of a low-rank product x W.
 
     Not a linear layer, so that what adapts "all linear layers" of a model leaves it alone; but a
-    module with a forward of its own, so that what loads weights on demand finds it.
+    module whose forward hands out the weight, so that what loads weights on demand finds it.
     """
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(inner, outer))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., inner]` -> `[..., outer]`."""
-        return x @ self.weight
+    def forward(self) -> Tensor:
+        """`[inner, outer]`."""
+        return self.weight
 
 
 class LoRRALearner(nn.Module):
-    r"""Attention from a block's input to the layer-0 rows of one modality (Wings, section 3.2).
+    r"""The eight factors of an attention from a block's input to the layer-0 rows of one modality.
 
-    With x the block's normed input and s the source rows::
+    With x the block's normed input and s the source rows (Wings, section 3.2)::
 
         Q = x + x A_q B_q     K = s + s A_k B_k     V = s + s A_v B_v
         O = softmax(rope(Q) rope(K)^T / sqrt(d)) V  A_o B_o
 
-    Every B starts at zero, so a fresh learner gives exactly zero.
+    Every B starts at zero, so a fresh learner gives exactly zero. The products stand in
+    `learner_attention.py`, where the learners of a block share what they can.
     """
 
     def __init__(self, width: int, rank: int, heads: int, init_std: float) -> None:
@@ -54,38 +52,20 @@ class LoRRALearner(nn.Module):
             init.zeros_(b.weight)
 
     def compress(self, source: Tensor) -> Tensor:
-        """What decoding keeps of source rows in this block: `[B, S, D]` -> `[B, S, 2 r]`."""
-        return torch.cat([self.a_k(source), self.a_v(source)], dim=-1)
+        """s [A_k | A_v], what decoding keeps of source rows in this block: `[B, S, 2 r]`."""
+        return product(source, [self.a_k(), self.a_v()])
 
-    def forward(
-        self,
-        x: Tensor,
-        source: Tensor,
-        compressed: Tensor,
-        queries: Rotation,
-        keys: Rotation,
-        visibility: Visibility,
-    ) -> Tensor:
-        """The learner's output before B_o.
+    def inner_factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """B_q, B_k, B_v `[r, D]` and A_o `[D, r]`, in `dtype`."""
+        return tuple(f().to(dtype) for f in (self.b_q, self.b_k, self.b_v, self.a_o))
 
-        Args:
-            x: the block's normed input, `[B, T, D]`.
-            source: rows of the modality, `[B, S, D]`, padded.
-            compressed: `compress(source)`, `[B, S, 2 r]`.
-            queries: rotation of the T positions.
-            keys: rotation of the S positions.
-            visibility: which rows each token sees.
 
-        Returns:
-            `[B, T, r]`; exact zeros for tokens that see no row.
-        """
-        key_part, value_part = compressed.split(self.rank, dim=-1)
-        q = self._heads(x + self.b_q(self.a_q(x)))
-        k = self._heads(source + self.b_k(key_part))
-        v = self._heads(source + self.b_v(value_part))
-        q, k = queries(q), keys(k)
-        out = visibility.attend(q.to(v.dtype), k.to(v.dtype), v)
-        return self.a_o(out.transpose(1, 2).flatten(2))
-
-    def _heads(self, rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+def product(rows: Tensor, factors: list[Tensor]) -> Tensor:
+    """rows [F_1 | F_2 ..]: `[..., D]` -> `[..., n r]`, in the dtype of the rows."""
+    factors = [factor.to(rows.dtype) for factor in factors]
+    if len(factors) == 1:
+        return rows @ factors[0]
+    if rows.shape[-2] == 1:
+        # One token: joining the factors would cost more than it saves.
+        return torch.cat([rows @ factor for factor in factors], dim=-1)
+    return rows @ torch.cat(factors, dim=-1)

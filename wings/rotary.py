@@ -1,9 +1,10 @@
 """Rotary positions of the learners: the decoder's base frequency, the learners' own heads."""
 
-from copy import copy
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from transformers import PreTrainedConfig
 
 DEFAULT_BASE = 10000.0
@@ -30,23 +31,61 @@ def rotary_base(text_config: PreTrainedConfig) -> float:
 
 
 class Rotation:
-    """cos and sin of the positions of some tokens, `[B, 1, S, d]` each, made once per forward."""
+    """cos and sin of the positions of some tokens, side by side: `table [B, S, d]`.
 
-    def __init__(self, position: Tensor, head_width: int, base: float, dtype: torch.dtype) -> None:
+    Made once per forward, or once per token where a cache keeps it.
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    @classmethod
+    def at(cls, position: Tensor, head_width: int, base: float, dtype: torch.dtype) -> "Rotation":
+        """The rotation of tokens at `position [B, S]`, for heads `head_width` wide."""
         exponent = torch.arange(0, head_width, 2, device=position.device, dtype=torch.float64)
         # float64 keeps the angle exact to the last bit of fp32 at a million tokens.
-        frequency = base ** (-exponent / head_width)
-        angle = position.to(torch.float64)[:, None, :, None] * frequency
-        angle = torch.cat([angle, angle], dim=-1)
-        self.cos, self.sin = angle.cos().to(dtype), angle.sin().to(dtype)
+        angle = position.to(torch.float64)[..., None] * base ** (-exponent / head_width)
+        return cls(torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype))
+
+    @property
+    def cos(self) -> Tensor:
+        """`[B, S, d / 2]`."""
+        return self.table.chunk(2, dim=-1)[0]
+
+    @property
+    def sin(self) -> Tensor:
+        """`[B, S, d / 2]`."""
+        return self.table.chunk(2, dim=-1)[1]
 
     def __call__(self, heads: Tensor) -> Tensor:
-        """Turns `[B, H, S, d]` by its positions (halves paired, as in Llama)."""
-        first, second = heads.chunk(2, dim=-1)
-        return heads * self.cos + torch.cat([-second, first], dim=-1) * self.sin
+        """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama)."""
+        return Turn.apply(heads, self.cos[:, :, None], self.sin[:, :, None])
 
     def to(self, device: torch.device) -> "Rotation":
         """A copy on `device`."""
-        moved = copy(self)
-        moved.cos, moved.sin = self.cos.to(device), self.sin.to(device)
-        return moved
+        return Rotation(self.table.to(device))
+
+
+class Turn(torch.autograd.Function):
+    """(a, b) -> (a cos - b sin, b cos + a sin) on the two halves of the last dimension."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """heads `[B, S, H, d]`, cos and sin `[B, S, 1, d / 2]`."""
+        ctx.save_for_backward(cos, sin)
+        return turn(heads, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return turn(gradient, cos, -sin), None, None
+
+
+def turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """What `Turn` computes, in three passes over the numbers."""
+    halves = heads.unflatten(-1, (2, -1))
+    turned = halves * cos[..., None, :]
+    turned[..., 0, :].addcmul_(halves[..., 1, :], sin, value=-1)
+    turned[..., 1, :].addcmul_(halves[..., 0, :], sin)
+    return turned.flatten(-2)

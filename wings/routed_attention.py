@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 # Queries per block where scores are written out (soft caps, sinks): bounds their memory.
@@ -46,33 +46,62 @@ def routed_attention(
     Returns:
         The output `[B, T, H, e]` in q's dtype, and the sums `[B, T, C]` in `columns`' dtype.
     """
-    group = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    if q.shape[2] == 1:
+        return one_query(q, k, v, columns, rule)
     width, count = v.shape[-1], columns.shape[-1]
-    v = torch.cat([v, columns.to(v.dtype)[:, None].expand(-1, v.shape[1], -1, -1)], dim=-1)
-    if rule.softcap is None and rule.sinks is None and q.shape[2] > 1:
-        out = padded_attention(q, k, v, rule)
+    columns_of_heads = columns.to(v.dtype)[:, None].expand(-1, v.shape[1], -1, -1)
+    if rule.softcap is None and rule.sinks is None:
+        out = padded_attention(q, k, [v, columns_of_heads], rule)
     else:
-        out = textbook_attention(q, k, v, rule)
+        group = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(group, 1), torch.cat([v, columns_of_heads], dim=-1)
+        out = textbook_attention(q, k, v.repeat_interleave(group, 1), rule)
     out, sums = out[..., :width], out[..., width : width + count]
     return out.transpose(1, 2).contiguous(), sums.mean(1).to(columns.dtype)
 
 
-def padded_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+def padded_attention(q: Tensor, k: Tensor, values: list[Tensor], rule: Rule) -> Tensor:
     """torch's fused attention, which needs q, k and v of one width: zeros make up the difference.
 
-    q, k `[B, H, T or S, d]`, v `[B, H, S, e]` -> `[B, H, T, at least e]`.
+    q `[B, H, T, d]`, k `[B, G, S, d]`, values `[B, G, S, ...]`, to be joined -> `[B, H, T, >= e]`.
     """
-    width = -(-max(q.shape[-1], v.shape[-1]) // 8) * 8
-    q, k, v = (pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
+    width = -(-max(q.shape[-1], sum(v.shape[-1] for v in values)) // 8) * 8
+    q, k, v = (widened(parts, width) for parts in ([q], [k], values))
     square = q.shape[2] == k.shape[2]
+    mask = rule.mask if rule.mask is not None or square else causal_mask(q, k)
+    # With a mask, groups of heads keep torch's fused kernels from running on a GPU.
+    grouped = q.device.type == "cpu" or mask is None
+    if not grouped:
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     return scaled_dot_product_attention(
         q, k, v,
-        attn_mask=rule.mask if rule.mask is not None or square else causal_mask(q, k),
-        is_causal=rule.mask is None and square,
+        attn_mask=mask,
+        is_causal=mask is None,
         dropout_p=rule.dropout,
         scale=rule.scale,
+        enable_gqa=grouped,
     )  # fmt: skip
+
+
+def widened(parts: list[Tensor], width: int) -> Tensor:
+    """Parts side by side, with zeros up to `width`; one copy, or none."""
+    missing = width - sum(part.shape[-1] for part in parts)
+    if missing:
+        zeros = parts[0].new_zeros(()).expand(*parts[0].shape[:-1], missing)
+        parts = [*parts, zeros]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def one_query(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule
+) -> tuple[Tensor, Tensor]:
+    """`routed_attention` while decoding: plain arithmetic, no key or value is copied."""
+    batch, heads, _, width = q.shape
+    groups = k.shape[1]
+    weights = attention_weights(q.reshape(batch, groups, -1, width), k, rule)
+    out = weights.to(v.dtype) @ v
+    sums = weights.flatten(1, 2).mean(1, keepdim=True).to(columns.dtype) @ columns
+    return out.reshape(batch, 1, heads, -1), sums
 
 
 def textbook_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
@@ -80,8 +109,6 @@ def textbook_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
 
     q, k `[B, H, T or S, d]`, v `[B, H, S, e]` -> `[B, H, T, e]`.
     """
-    if q.shape[2] <= BLOCK:
-        return attention_weights(q, k, rule).to(v.dtype) @ v
 
     def block(start: int) -> Tensor:
         rows = slice(start, start + BLOCK)
@@ -90,24 +117,31 @@ def textbook_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         return attention_weights(q[:, :, rows], k, part).to(v.dtype) @ v
 
     starts = range(0, q.shape[2], BLOCK)
+    if len(starts) <= 1:
+        return block(0)
     return torch.cat([checkpoint(block, start, use_reentrant=False) for start in starts], dim=2)
 
 
 def attention_weights(q: Tensor, k: Tensor, rule: Rule) -> Tensor:
-    """The weights themselves, `[B, H, T, S]`, at least in float32; k has q's heads."""
+    """The weights themselves, `[B, H, T, S]`, at least in float32; without a mask, of every key.
+
+    k has q's heads, or q is one query and stands as `[B, G, H / G, d]` beside k `[B, G, S, d]`.
+    """
     scores = q @ k.transpose(2, 3) * rule.scale
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    mask = causal_mask(q, k) if rule.mask is None else rule.mask
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if rule.mask is not None:
+        scores = scores.masked_fill(~rule.mask, torch.finfo(scores.dtype).min)
     dtype = torch.promote_types(scores.dtype, torch.float32)
     if rule.sinks is None:
         weights = scores.softmax(-1, dtype=dtype)
     else:
-        sinks = rule.sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:3], 1)
+        sinks = rule.sinks.to(scores.dtype).view(1, q.shape[1], -1, 1)
+        sinks = sinks.expand(*scores.shape[:3], 1)
         weights = torch.cat([scores, sinks], -1).softmax(-1, dtype=dtype)[..., :-1]
-    # Queries without a key (padding) would otherwise weigh all keys alike.
-    weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+    if rule.mask is not None:
+        # Queries without a key (padding) would otherwise weigh all keys alike.
+        weights = weights.masked_fill(~rule.mask.any(-1, keepdim=True), 0.0)
     return torch.nn.functional.dropout(weights, rule.dropout)
 
 

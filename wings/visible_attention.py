@@ -2,11 +2,13 @@
 
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from .kernels.runs import Runs
 from .layout import PADDING, Layout
 
 # Queries per call where a mask is made: the mask and its float copy stay this tall at any length.
@@ -21,92 +23,120 @@ class Span:
     first: int
     end: int
     causal: bool
+    # Whether the queries stand one after another, so that a view can replace a copy.
+    start: int | None = None
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The span's rows of `[1, T, ...]`."""
+        if self.start is not None:
+            return rows[:, self.start : self.start + len(self.queries)]
+        return rows.index_select(1, self.queries)
 
 
 class Visibility:
     """Which of some keys each query sees, and attention under that rule.
 
-    Both are layouts (`[B, T]` and `[B, S]`); each row of keys stands in order, padding last. Made
-    once per forward and used by every layer. Rows of up to 256 queries take one masked call. A mask
-    that autograd keeps would grow with T x S in every layer, so longer rows are cut into spans that
-    need none; where tokens came before (`continued`, which is decoding and has no gradient) they
-    would fall into many, so a block of queries at a time takes a masked call there.
+    Both are layouts (`[B, T]` and `[B, S]`). Made once per forward and used by every layer. Rows of
+    up to 256 queries take one masked call. A mask that autograd keeps would grow with T x S in
+    every layer, so longer rows are cut into spans that need none; where tokens came before
+    (`continued`, which is decoding and has no gradient) they would fall into many, so a block of
+    queries at a time takes a masked call there. Spans and runs need each row of keys in order,
+    with its padding last; a mask does not.
     """
 
     def __init__(self, queries: Layout, keys: Layout, continued: bool) -> None:
-        self.queries, self.keys = queries, keys
-        self.spans: list[list[Span]] = []
-        self.mask: Tensor | None = None
-        if len(queries) <= BLOCK:
-            self.mask = queries.sees(keys)[:, None]
-        elif not continued:
-            self.spans = [cut_spans(q, k) for q, k in zip(queries.table, keys.table, strict=True)]
+        self.queries, self.keys, self.continued = queries, keys, continued
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(d)) v over the visible keys; exact zeros where there are none.
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """`[B, T, S]` bool where one masked call does, else None."""
+        return self.queries.sees(self.keys) if len(self.queries) <= BLOCK else None
 
-        q `[B, H, T, d]`, k and v `[B, H, S, d]`, all of one dtype -> `[B, H, T, d]`.
+    @cached_property
+    def runs(self) -> Runs:
+        """The same rule as runs of keys."""
+        return Runs(*visible_runs(self.queries, self.keys), len(self.keys))
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """The same rule as spans, for each row."""
+        first, end = self.runs.first.long(), self.runs.end.long()
+        rows = zip(self.queries.segment, first, end, strict=True)
+        return [cut_spans(*row) for row in rows]
+
+    @cached_property
+    def sees_any(self) -> Tensor:
+        """`[B, T]` bool: queries with at least one visible key."""
+        if self.mask is not None:
+            return self.mask.any(-1)
+        if not self.continued:
+            return self.runs.end > self.runs.first
+        return torch.cat([block.sees(self.keys).any(-1) for block in self._blocks()], dim=1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, last: Tensor) -> Tensor:
+        """softmax(q k^T / sqrt(d)) v, heads joined, times `last`; exact zeros without a key.
+
+        q `[B, T, H, d]`, k and v `[B, S, H, d]`, last `[H d, r]`, of one dtype -> `[B, T, r]`.
         """
         if self.mask is not None:
-            return masked_attention(q, k, v, self.mask)
-        if self.spans:
+            return masked_attention(q, k, v, last, self.mask)
+        if not self.continued:
             rows = zip(q.split(1), k.split(1), v.split(1), self.spans, strict=True)
-            return torch.cat([span_attention(*row) for row in rows])
+            return torch.cat([span_attention(*row[:3], last, row[3]) for row in rows])
+        blocks = zip(q.split(BLOCK, 1), self._blocks(), strict=True)
         return torch.cat(
-            [
-                masked_attention(block, k, v, Layout(table).sees(self.keys)[:, None])
-                for block, table in zip(
-                    q.split(BLOCK, 2), self.queries.table.split(BLOCK, 1), strict=True
-                )
-            ],
-            dim=2,
+            [masked_attention(part, k, v, last, block.sees(self.keys)) for part, block in blocks],
+            dim=1,
         )
 
+    def _blocks(self) -> list[Layout]:
+        return [Layout(table) for table in self.queries.table.split(BLOCK, 1)]
+
     def to(self, device: torch.device) -> "Visibility":
-        """A copy on `device`."""
+        """A copy on `device`; what was worked out is worked out again there."""
         moved = copy(self)
+        moved.__dict__ = {"continued": self.continued}
         moved.queries, moved.keys = self.queries.to(device), self.keys.to(device)
-        moved.mask = None if self.mask is None else self.mask.to(device)
-        moved.spans = [
-            [replace(span, queries=span.queries.to(device)) for span in row] for row in self.spans
-        ]
         return moved
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention under `mask [B, 1, T, S]` (bool), with exact zeros for queries that see nothing."""
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, mask: Tensor) -> Tensor:
+    """`Visibility.attend` under `mask [B, T, S]` (bool)."""
     blind = ~mask.any(-1, keepdim=True)
     # A softmax over nothing is 0 / 0, forward and backward: blind queries see every key, and their
     # result is dropped.
-    out = scaled_dot_product_attention(q, k, v, attn_mask=mask | blind)
-    return out.masked_fill(blind, 0.0)
+    heads = (rows.transpose(1, 2) for rows in (q, k, v))
+    out = scaled_dot_product_attention(*heads, attn_mask=(mask | blind)[:, None])
+    return (out.transpose(1, 2).flatten(2) @ last).masked_fill(blind, 0.0)
 
 
-def span_attention(q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
-    """Attention of one row, span by span, without a mask; q `[1, H, T, d]` -> `[1, H, T, d]`."""
+def span_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, spans: list[Span]) -> Tensor:
+    """`Visibility.attend` of one row, span by span, without a mask."""
     pieces = []
     for span in spans:
-        queries = q.index_select(2, span.queries)
+        if span.end == span.first:
+            pieces.append(q.new_zeros(1, len(span.queries), last.shape[1]))
+            continue
         run = slice(span.first, span.end)
-        pieces.append(
-            scaled_dot_product_attention(queries, k[:, :, run], v[:, :, run], is_causal=span.causal)
-            if span.end > span.first
-            else queries * 0.0
-        )
+        heads = (rows.transpose(1, 2) for rows in (span.of(q), k[:, run], v[:, run]))
+        out = scaled_dot_product_attention(*heads, is_causal=span.causal)
+        pieces.append(out.transpose(1, 2).flatten(2) @ last)
+    if len(pieces) == 1:
+        return pieces[0]
     order = torch.cat([span.queries for span in spans])
-    return torch.cat(pieces, dim=2).index_select(2, order.argsort())
+    # Put back in order after the last product: r numbers a token move, not the heads.
+    return torch.cat(pieces, dim=1).index_select(1, order.argsort())
 
 
-def cut_spans(queries: Tensor, keys: Tensor) -> list[Span]:
-    """Cuts the queries of one row (tables `[T, 5]` and `[S, 5]`) into spans.
+def cut_spans(segment: Tensor, first: Tensor, end: Tensor) -> list[Span]:
+    """Cuts the queries of one row into spans, from their sequences and runs, `[T]` each.
 
     Text keys open one by one: the queries that are such keys themselves form a causal square in
     each sequence. All other queries with the same run of keys see the whole of it.
     """
-    first, end = visible_runs(queries, keys)
     spans, rest = [], torch.ones_like(first, dtype=torch.bool)
-    for segment in queries[:, 2].unique():
-        size = torch.where(queries[:, 2] == segment, end - first, 0)
+    for number in segment.unique():
+        size = torch.where(segment == number, end - first, 0)
         largest_before = torch.cat([size.new_zeros(1), size.cummax(0).values[:-1]])
         grows = size > largest_before
         square = grows & (size == grows.cumsum(0))
@@ -119,18 +149,26 @@ def cut_spans(queries: Tensor, keys: Tensor) -> list[Span]:
     runs, index = torch.stack([first, end], dim=1)[where].unique(dim=0, return_inverse=True)
     for number, (start, stop) in enumerate(runs.tolist()):
         spans.append(Span(where[index == number], start, stop, causal=False))
-    return spans
+    return [replace(span, start=start_of(span.queries)) for span in spans]
 
 
-def visible_runs(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The run `[first, end)` of keys that each query of one row sees, `[T]` each."""
+def start_of(queries: Tensor) -> int | None:
+    """The first of queries that stand one after another, else None."""
+    start = int(queries[0])
+    return start if int(queries[-1]) - start == len(queries) - 1 else None
+
+
+def visible_runs(queries: Layout, keys: Layout) -> tuple[Tensor, Tensor]:
+    """The run `[first, end)` of keys that each query sees, `[B, T]` each."""
     # One number orders keys by sequence, then by the position that opens them; padding comes last.
-    stride = int(max(queries[:, 0].max(), keys[:, 1].max())) + 2
+    stride = torch.maximum(queries.position.max(), keys.visible_from.max()) + 2
     opens = torch.where(
-        keys[:, 3] == PADDING, torch.iinfo(torch.long).max, keys[:, 2] * stride + keys[:, 1]
-    )
-    start = queries[:, 2] * stride
+        keys.kind == PADDING,
+        torch.iinfo(torch.long).max,
+        keys.segment * stride + keys.visible_from,
+    ).contiguous()
+    start = queries.segment * stride
     first = torch.searchsorted(opens, start)
-    end = torch.searchsorted(opens, start + queries[:, 0], right=True)
-    padding = queries[:, 3] == PADDING
+    end = torch.searchsorted(opens, start + queries.position, right=True)
+    padding = queries.kind == PADDING
     return first.masked_fill(padding, 0), end.masked_fill(padding, 0)

@@ -83,8 +83,7 @@ def test_a_conversation_goes_on_with_a_new_picture(router, guard):
             found = generate(model, whole | {"pixel_values": given}, past_key_values=cache)
             assert torch.equal(found[:, -STEPS:], expected)
             cache.crop(size - cache.get_seq_length())
-            cache.has_images = "image" in first
-            assert cache.layout.table.shape[1] == size == cache.get_seq_length()
+            assert cache.memory.layout.table.shape[1] == size == cache.get_seq_length()
 
 
 def test_assisted_cropping_keeps_both_halves():
@@ -130,11 +129,14 @@ def test_the_cache_is_as_small_as_promised():
         cache = model(**batch, use_cache=True).past_key_values
     assert isinstance(cache, WingsCache)
     config, length = model.config, batch["input_ids"].shape[1]
-    numbers = cache.rows.numel() + sum(
-        cache.compressed_rows(layer).numel() for layer in config.layers_with_learners
+    numbers = sum(
+        rows.all.numel()
+        for source in cache.memory.sources.values()
+        for rows in (source.rows, source.turns, *source.small.values())
     )
     blocks = len(config.layers_with_learners)
-    assert numbers == length * (config.hidden_size + 2 * config.rank * blocks)
+    head = config.hidden_size // config.text_config.num_attention_heads
+    assert numbers == length * (config.hidden_size + head + 2 * config.rank * blocks)
 
 
 def test_images_and_placeholders_must_agree():

@@ -92,26 +92,34 @@ def test_visible_attention_equals_its_definition(path, seed, packed, kind):
             patch.setattr("wings.visible_attention.BLOCK", 4)
             visibility = Visibility(layout, keys, continued=path == "blocks")
         torch.manual_seed(seed)
-        shape = (layout.table.shape[0], 2, -1, 4)
-        q = torch.randn(shape[0], 2, len(layout), 4, dtype=torch.float64, requires_grad=True)
-        k = torch.randn(shape[0], 2, len(keys), 4, dtype=torch.float64, requires_grad=True)
-        v = torch.randn(shape[0], 2, len(keys), 4, dtype=torch.float64, requires_grad=True)
-        out = visibility.attend(q, k, v)
+        make = dict(dtype=torch.float64, requires_grad=True)
+        rows = layout.table.shape[0]
+        q = torch.randn(rows, len(layout), 2, 4, **make)
+        k = torch.randn(rows, len(keys), 2, 4, **make)
+        v = torch.randn(rows, len(keys), 2, 4, **make)
+        last = torch.randn(8, 3, **make)
+        out = visibility.attend(q, k, v, last)
+        if not out.requires_grad:
+            # Nobody sees anything.
+            assert not out.any() and not layout.sees(keys).any()
+            return
         gradient = torch.randn_like(out)
-        found = torch.autograd.grad(out, (q, k, v), gradient, materialize_grads=True)
+        found = torch.autograd.grad(out, (q, k, v, last), gradient, materialize_grads=True)
     sees = layout.sees(keys)[:, None]
-    scores = (q @ k.transpose(2, 3) / 2.0).masked_fill(~sees, -torch.inf)
-    weights = torch.nan_to_num(scores.softmax(-1))
-    # nan_to_num alone would leave NaN gradients for queries that see nothing.
-    weights = torch.where(sees.any(-1, keepdim=True), weights, 0.0)
-    safe = (q @ k.transpose(2, 3) / 2.0).masked_fill(~sees, -1e300)
-    exact = (safe.softmax(-1) * sees) @ v
-    torch.testing.assert_close(out, weights @ v)
+    scores = torch.einsum("bthd,bshd->bhts", q, k) / 2.0
+    # Weights of queries that see nothing are dropped; a softmax over nothing would leave NaN.
+    weights = scores.masked_fill(~sees, -1e300).softmax(-1) * sees
+    exact = torch.einsum("bhts,bshd->bthd", weights, v).flatten(2) @ last
+    torch.testing.assert_close(out, exact)
     for name, ours, own in zip(
-        "qkv", found, torch.autograd.grad(exact, (q, k, v), gradient), strict=True
+        ("q", "k", "v", "last"),
+        found,
+        torch.autograd.grad(exact, (q, k, v, last), gradient),
+        strict=True,
     ):
         torch.testing.assert_close(ours, own, msg=lambda text, name=name: f"d{name}: {text}")
-    assert not out[~sees.any(-1).expand(-1, 2, -1)].any()
+    assert not out[~sees.any(-1)[:, 0]].any()
+    assert torch.equal(visibility.sees_any, sees.any(-1)[:, 0])
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (16, 8), (6, 10), (5, 3)])
@@ -170,7 +178,7 @@ def test_rotation_depends_on_distance_only():
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def score(i, j):
-        turn = [Rotation(torch.tensor([[p]]), 8, 1e4, torch.float64) for p in (i, j)]
+        turn = [Rotation.at(torch.tensor([[p]]), 8, 1e4, torch.float64) for p in (i, j)]
         return (turn[0](q) * turn[1](k)).sum()
 
     torch.testing.assert_close(score(7, 3), score(100_007, 100_003))

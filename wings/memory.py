@@ -1,0 +1,250 @@
+"""`Memory`: what the learners keep of past tokens while a text goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layout import IMAGE, KINDS, PADDING, TEXT, Layout
+from .lorra import LoRRALearner
+from .rotary import Rotation
+from .rows import FixedRows, Rows
+
+# The slot of an image row whose token comes in a later chunk: past any that a text can have.
+LATER = torch.iinfo(torch.long).max
+
+
+@dataclass
+class Pending:
+    """Image features whose tokens come in the next chunk: rows `[B, P, D]`, `count [B]` of each."""
+
+    rows: Tensor
+    count: Tensor
+
+    @property
+    def counts(self) -> list[int]:
+        """How many features each row of the batch waits for."""
+        return self.count.tolist()
+
+    def of(self, row: int) -> Tensor:
+        """`[n, D]`."""
+        return self.rows[row, : int(self.count[row])]
+
+
+class SourceMemory:
+    """The rows of one modality: once for all blocks, and 2 r numbers of each row per block.
+
+    keys: layouts `[B, n, 5]`, kind `PADDING` where a row of the batch has none. slots: which token
+    each row is, `[B, n]`. rows: `[B, n, D]`. turns: cos and sin of their positions, `[B, n, d]`.
+    """
+
+    def __init__(self, make: Callable[[int], Rows]) -> None:
+        self._make = make
+        self.keys, self.slots, self.rows, self.turns = make(PADDING), make(-1), make(0), make(0)
+        self.small: dict[int, Rows] = {}
+        self.new: Tensor | None = None
+        # Whether a fixed memory has rows that blocks have not compressed: text under its guard.
+        self.is_behind = self.catches_up = False
+
+    def append(self, keys: Tensor, slots: Tensor, rows: Tensor, turns: Tensor) -> None:
+        """Takes in new rows, all of one length n."""
+        self.keys.append(keys)
+        self.slots.append(slots)
+        self.rows.append(rows)
+        self.turns.append(turns)
+        self.new = rows
+
+    def compressed(self, layer: int, learner: LoRRALearner, rows: Tensor) -> Tensor:
+        """`learner.compress` of all rows in block `layer`, of which only the new are worked out.
+
+        `rows [B, n, D]` are the memory's, where and in the dtype in which the block computes.
+        """
+        if layer not in self.small:
+            self.small[layer] = self._make(0)
+        kept = self.small[layer]
+        if isinstance(kept, FixedRows):
+            if self.catches_up:
+                kept.refill(learner.compress(rows), self.rows.count)
+            elif self.new is not None:
+                kept.append(learner.compress(self.new.to(rows)))
+        elif kept.length < rows.shape[1]:
+            kept.append(learner.compress(rows[:, kept.length :]))
+        return kept.all
+
+    def cut(self, tokens: int) -> None:
+        """Forgets the rows of all tokens from `tokens` on."""
+        if self.keys.buffer is None:
+            return
+        gone = self.slots.all >= tokens
+        self.keys.all[..., 3].masked_fill_(gone, PADDING)
+        left = (~gone & (self.slots.all >= 0)).any(0).nonzero()
+        length = int(left[-1]) + 1 if len(left) else 0
+        for rows in self._each():
+            rows.cut(length)
+
+    def change(self, how: Callable[[Tensor], Tensor]) -> None:
+        """Reorders, repeats or selects rows of the batch."""
+        for rows in self._each():
+            rows.change(how)
+
+    def _each(self) -> list[Rows]:
+        return [self.keys, self.slots, self.rows, self.turns, *self.small.values()]
+
+
+class Memory:
+    """Every token's layout, and for each learner the source rows of its modality.
+
+    A source row is a token's layer-0 embedding. With the numbers that blocks keep, a token costs
+    D + d + 2 r L numbers for the learners (d: the width of their heads), where a cache of whole
+    keys and values would cost 2 D L.
+    """
+
+    def __init__(self, learners: tuple[str, ...], capacity: int | None = None) -> None:
+        self.capacity = capacity
+        self.learners = learners
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts anew."""
+        self.table = self._fixed(PADDING)
+        # Rows of images only come with a picture, never while a compiled step runs.
+        self.sources = {
+            name: SourceMemory(self._fixed if KINDS[name] == TEXT else lambda fill: Rows())
+            for name in self.learners
+        }
+        self.pending: Pending | None = None
+        self.has_images = self.is_packed = False
+
+    def _fixed(self, fill: int) -> Rows:
+        return Rows() if self.capacity is None else FixedRows(self.capacity, fill)
+
+    @property
+    def layout(self) -> Layout | None:
+        """Layout of all tokens so far, or None."""
+        return None if self.table.buffer is None else Layout(self.table.all)
+
+    @property
+    def tokens(self) -> int | Tensor:
+        """How many tokens there are."""
+        return self.table.count if isinstance(self.table, FixedRows) else self.table.length
+
+    def steps(self, layout: Layout) -> bool:
+        """Whether a pass is one step of a fixed memory, which may be compiled or recorded.
+
+        Nothing may depend on the values of its tensors there: it brings one token of text a row.
+        """
+        is_fixed, is_first = isinstance(self.table, FixedRows), self.table.buffer is None
+        return is_fixed and not is_first and self.pending is None and len(layout) == 1
+
+    def take(
+        self,
+        layout: Layout,
+        sources: Tensor,
+        later: tuple[Layout, Tensor] | None,
+        rotate: Callable[[Tensor], Rotation],
+        active: bool,
+        has_pictures: bool,
+    ) -> None:
+        """Takes in new tokens.
+
+        Args:
+            layout: of the new tokens, `[B, T]`.
+            sources: their source rows, `[B, T, D]`.
+            later: layout and source rows `[B, P, D]` of image features beyond the last token.
+            rotate: positions `[B, n]` -> their rotation.
+            active: whether the learners act in this pass.
+            has_pictures: whether an image begins among the tokens.
+        """
+        before = self.tokens
+        self.table.append(layout.table)
+        for name, memory in self.sources.items():
+            memory.new = None
+            memory.catches_up = memory.is_behind and active
+            memory.is_behind = not active
+            kind = KINDS[name]
+            wanted = layout.kind == kind
+            if kind == IMAGE and self.pending is not None:
+                wanted = self._without_pending(wanted, before)
+            if kind == IMAGE and not has_pictures:
+                found = None
+            elif len(layout) == 1 and self.pending is None:
+                # While decoding nobody is asked whether a row has ended: padding takes a slot.
+                found = torch.zeros_like(layout.kind)
+            else:
+                found = columns_of(wanted)
+            keys, rows = None, None
+            if found is not None:
+                keys, rows = chosen(layout, wanted, found), gathered(sources, found)
+                slots = torch.where(keys.kind == PADDING, -1, found + before)
+            if kind == IMAGE and later is not None:
+                more, extra = later
+                unknown = torch.where(more.kind == PADDING, -1, LATER)
+                if keys is None:
+                    keys, rows, slots = more, extra, unknown
+                else:
+                    keys, rows = more.after(keys), torch.cat([rows, extra.to(rows)], dim=1)
+                    slots = torch.cat([slots, unknown], dim=1)
+                    order = torch.argsort((keys.kind == PADDING).long(), dim=1, stable=True)
+                    keys, rows = keys.gather(order), gathered(rows, order)
+                    slots = slots.gather(1, order)
+            if keys is not None:
+                turns = rotate(keys.position).table.to(rows)
+                memory.append(keys.table, slots, rows, turns)
+
+    def _without_pending(self, is_image: Tensor, before: int | Tensor) -> Tensor:
+        """Image tokens `[B, T]` of images that begin here, not in an earlier chunk.
+
+        The features of the others are there already, and now get their slots.
+        """
+        old = is_image & (is_image.long().cumsum(1) <= self.pending.count[:, None])
+        columns = columns_of(old)
+        if columns is not None:
+            slots = self.sources["image"].slots.all
+            nth = (slots == LATER).long().cumsum(1) - 1
+            known = (slots == LATER) & (nth < old.sum(1, keepdim=True))
+            slot = before + columns.gather(1, nth.clamp(0, columns.shape[1] - 1))
+            slots.copy_(torch.where(known, slot, slots))
+        return is_image & ~old
+
+    def cut(self, tokens: int) -> None:
+        """Keeps the first `tokens` tokens."""
+        if tokens < int(self.tokens):
+            # What waits for the next chunk follows a token that is gone.
+            self.pending = None
+        self.table.cut(tokens)
+        for memory in self.sources.values():
+            memory.cut(tokens)
+        if self.has_images:
+            self.has_images = bool((self.layout.kind == IMAGE).any())
+
+    def change(self, how: Callable[[Tensor], Tensor]) -> None:
+        """Reorders, repeats or selects rows of the batch."""
+        self.table.change(how)
+        for memory in self.sources.values():
+            memory.change(how)
+        if self.pending is not None:
+            self.pending = Pending(how(self.pending.rows), how(self.pending.count))
+
+
+def columns_of(wanted: Tensor) -> Tensor | None:
+    """The True columns of each row first, in order, as many as the fullest row has; None for none.
+
+    `[B, T]` bool -> `[B, n]`; rows with fewer go on with columns that are not wanted.
+    """
+    count = int(wanted.sum(1).max()) if wanted.numel() else 0
+    if not count:
+        return None
+    return torch.argsort((~wanted).long(), dim=1, stable=True)[:, :count]
+
+
+def gathered(rows: Tensor, columns: Tensor) -> Tensor:
+    """`[B, T, D]` at `columns [B, n]` -> `[B, n, D]`."""
+    return rows.gather(1, columns[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def chosen(layout: Layout, wanted: Tensor, columns: Tensor) -> Layout:
+    """The layout at `columns [B, n]`, `PADDING` where a column is not `wanted [B, T]`."""
+    keys = layout.gather(columns)
+    keys.table[..., 3].masked_fill_(~wanted.gather(1, columns), PADDING)
+    return keys

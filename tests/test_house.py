@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("kernels", "train", "eval")
+BENCH = ("kernels", "bench")
 # Families of decoders and their relatives; a few of many, but those that one would reach for.
 FAMILY_NAMES = (
     "llama", "qwen", "mistral", "mixtral", "gemma", "phi3", "olmo", "granite", "smollm", "cohere",
@@ -30,7 +31,7 @@ def room_of(path):
     inner = path.relative_to(ROOT).parts
     if inner[0] == "wings" and inner[1] == "commands":
         return "commands"
-    return inner[0]
+    return "bench" if inner[:2] == BENCH else inner[0]
 
 
 def imported(path):
@@ -50,13 +51,17 @@ def imported(path):
 def rooms_imported(path):
     for name in imported(path):
         parts = name.split(".")
-        if parts[0] == "wings":
+        if parts[0] == "wings" and tuple(parts[1:3]) == BENCH:
+            yield "bench"
+        elif parts[0] == "wings":
             known = len(parts) > 1 and parts[1] in (*ROOMS, "commands")
             yield parts[1] if known else "wings"
 
 
+# Nothing may import the bench: it is a program, the one place in its room that knows models.
 ALLOWED = {
     "kernels": {"kernels"},
+    "bench": {"bench", "kernels", "wings"},
     "wings": {"wings", "kernels"},
     "train": {"train", "wings"},
     "eval": {"eval", "wings"},
@@ -71,6 +76,17 @@ def test_imports_run_one_way(room):
         used = {name for name in rooms_imported(path)}
         forbidden = used - ALLOWED[room_of(path)]
         assert not forbidden, f"{path.relative_to(ROOT)} imports from {sorted(forbidden)}"
+
+
+def test_the_bench_alone_may_know_models(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    bench = tmp_path / "kernels" / "bench" / "model.py"
+    kernel = tmp_path / "kernels" / "attention.py"
+    bench.parent.mkdir(parents=True)
+    bench.write_text("from wings import WingsConfig\nfrom ..runs import Runs\nfrom . import row\n")
+    kernel.write_text("from .bench.row import Row\n")
+    assert set(rooms_imported(bench)) <= ALLOWED[room_of(bench)]
+    assert set(rooms_imported(kernel)) - ALLOWED[room_of(kernel)] == {"bench"}
 
 
 def test_nothing_in_wings_names_a_family():

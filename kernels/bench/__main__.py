@@ -6,17 +6,20 @@ JSON, a page and curves. One command makes everything that `kernels/results/` ho
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from . import folder
-from .check import check_model
+from .check import check_model, check_operations
+from .operation import measure_flex, measure_operations
 from .preset import CPU, GPU, QUICK, Preset, with_lengths
 from .record import command_line, surroundings
 from .run import Run
-from .table import drawn, ratio_cells, value_cells
+from .table import drawn, ratio_cells, split, value_cells
 from .whole import measure_decoding, measure_models
 
 PRESETS = {preset.name: preset for preset in (CPU, GPU)}
@@ -32,12 +35,28 @@ def main() -> int:
     where = surroundings(device, command_line())
     output = arguments.output or Path("wings-bench", folder.slug(where["device"]))
     run = Run(preset, device, arguments.minutes, console)
-    for shape in preset.shapes:
-        for part in (check_model, measure_models, measure_decoding):
-            part(run, shape)
-            folder.write(output, run, where)
+    for part in parts(run):
+        part()
+        # What a run that is cut off has found stays.
+        folder.write(output, run, where)
     report(run, where, output)
     return int(any(not check["green"] for check in run.checks))
+
+
+def parts(run: Run) -> Iterator[Callable[[], None]]:
+    """The run in the order of what matters: it may be cut off."""
+    preset, first = run.preset, run.preset.shapes[0]
+    for shape in preset.shapes:
+        yield partial(check_operations, run, shape)
+        yield partial(check_model, run, shape)
+        yield partial(measure_operations, run, shape, preset.main, preset.batches)
+        yield partial(measure_models, run, shape, preset.main, preset.batches)
+        yield partial(measure_decoding, run, shape)
+    other = [length for length in preset.lengths if length not in preset.main]
+    yield partial(measure_operations, run, first, other, preset.batches[:1])
+    other += [length for length in preset.memory if length not in (*preset.main, *other)]
+    yield partial(measure_models, run, first, other, preset.batches[:1])
+    yield partial(measure_flex, run, first)
 
 
 def read(words: list[str]) -> argparse.Namespace:
@@ -70,9 +89,11 @@ def report(run: Run, where: dict, output: Path) -> None:
     console = Console()
     red = [check for check in run.checks if not check["green"]]
     console.print(f"\n{len(run.checks)} checks, {len(red)} red", style="red" if red else "green")
-    console.print(drawn("Ratios (lower is better)", *ratio_cells(run.rows)))
-    title = f"Medians on this machine ({where['device']}, {where['threads']} threads)"
-    console.print(drawn(title, *value_cells(run.rows)))
+    for title, rows in split(run.rows).items():
+        console.print(drawn(f"{title} (lower is better)", *ratio_cells(rows)))
+    for rows in split(run.rows).values():
+        title = f"Medians on this machine ({where['device']}, {where['threads']} threads)"
+        console.print(drawn(title, *value_cells(rows)))
     folder.draw_all(output, run, where)
     console.print(f"Written to {output}: JSON, README.md, curves.")
 

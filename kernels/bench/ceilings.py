@@ -19,7 +19,10 @@ class Ceilings:
 
 
 def measure_ceilings(clock: Clock, dtype: torch.dtype, edge: int) -> Ceilings:
-    """Random numbers, in the run's own precision; a copy counts the bytes it reads and writes."""
+    """Random numbers, in the run's own precision; the fastest of all rounds.
+
+    A copy counts the bytes it reads and those it writes.
+    """
     a, b = (torch.randn(edge, edge, device=clock.device).to(dtype) for _ in range(2))
     source = torch.randn(COPIED * edge, edge, device=clock.device).to(dtype)
     target = torch.empty_like(source)
@@ -27,4 +30,5 @@ def measure_ceilings(clock: Clock, dtype: torch.dtype, edge: int) -> Ceilings:
         {"product": lambda: torch.mm(a, b), "copy": lambda: target.copy_(source)}
     )
     moved = 2 * source.numel() * source.element_size()
-    return Ceilings(2 * edge**3 / timings["product"].median, moved / timings["copy"].median)
+    product, copy = (min(timings[name].seconds) for name in ("product", "copy"))
+    return Ceilings(2 * edge**3 / product, moved / copy)

@@ -1,5 +1,6 @@
 """`Clock`: interleaved repeats of several calls, so that what a machine does meanwhile hits all."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -26,8 +27,8 @@ class Timing:
     def over(self, other: "Timing") -> tuple[float, float, float]:
         """This time in units of the other's: median of the rounds' ratios, and its quartiles.
 
-        Two calls of one round stand next to each other in time, so a machine that slows down for a
-        while slows both.
+        Two calls of one round stand close in time, so a machine that slows down for a while slows
+        both.
         """
         ratios = [a / b for a, b in zip(self.seconds, other.seconds, strict=True)]
         return statistics.median(ratios), *quartiles(ratios)
@@ -42,7 +43,7 @@ def quartiles(numbers: list[float]) -> tuple[float, float]:
 
 
 class Clock:
-    """Times calls on `device`: A B C A B C ..., `rounds` times, or fewer to stay near `seconds`.
+    """Times calls on `device` in rounds of one call each: `rounds`, or fewer for some `seconds`.
 
     `whole`: by the wall, the host's own work included, as a user sees it. `device_only`: between
     two events on a card, with a cold cache, as an operation's floor is counted; on a CPU the same.
@@ -69,12 +70,16 @@ class Clock:
         self, calls: Calls, measure: Callable, before: Callable[[], object], rounds: int
     ) -> dict[str, Timing]:
         timings = {name: Timing([]) for name in calls}
+        shuffle = random.Random(0).shuffle
 
         def one_round(kept: bool) -> float:
             start = time.perf_counter()
-            for name, call in calls.items():
+            names = list(calls)
+            # What ran just before leaves its traces in caches, so each stands behind each.
+            shuffle(names)
+            for name in names:
                 before()
-                seconds = measure(call)
+                seconds = measure(calls[name])
                 if kept:
                     timings[name].seconds.append(seconds)
             return time.perf_counter() - start

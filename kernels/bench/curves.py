@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .row import AGAIN, FLEX, PLAIN, TEXTBOOK, WINGS, Row
+from .row import AGAIN, BACKWARD, FLEX, MODELS, PLAIN, TEXTBOOK, WINGS, Row, in_order
 
 INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
 # Distinct for colour-blind readers too (Okabe and Ito), and each has its own mark and dashes.
@@ -33,7 +33,6 @@ STYLE: Any = {
     "axes.spines.right": False,
 }
 TICKS = [n * 10**power for power in (-2, -1, 0, 1, 2, 3) for n in (1, 1.5, 2, 3, 5, 7)]
-COLUMNS = 4
 
 
 def draw(path: Path, rows: list[Row], title: str) -> None:
@@ -41,16 +40,23 @@ def draw(path: Path, rows: list[Row], title: str) -> None:
     rows = [row for row in rows if row.variant != AGAIN and row.ratio is not None]
     batch = min(row.batch for row in rows)
     rows = [row for row in rows if row.batch == batch]
-    panels = list(dict.fromkeys(row.what for row in rows))
-    lines = math.ceil(len(panels) / COLUMNS)
-    height = 1.25 + 2.9 * lines  # inches
+    what = in_order(rows)
+    panels = [
+        [name for name in what if name in MODELS],
+        [name for name in what if name not in MODELS and not name.endswith(BACKWARD)],
+        [name for name in what if name.endswith(BACKWARD)],
+    ]
+    panels = [line for line in panels if line]
+    columns = max(3, *map(len, panels))
+    height = 0.85 + 2.9 * len(panels)  # inches
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.45 * min(COLUMNS, len(panels)) + 0.3, height), facecolor=GROUND)
-        every = figure.subplots(lines, min(COLUMNS, len(panels)), squeeze=False).flatten()
-        for axes, what in zip(every, panels, strict=False):
-            draw_panel(axes, [row for row in rows if row.what == what], what)
-        for axes in every[len(panels) :]:
-            axes.set_visible(False)
+        figure = Figure(figsize=(3.45 * columns + 0.3, height), facecolor=GROUND)
+        grid = figure.subplots(len(panels), columns, squeeze=False)
+        for line, names in zip(grid, panels, strict=True):
+            for axes, name in zip(line, names, strict=False):
+                draw_panel(axes, [row for row in rows if row.what == name], name)
+            for axes in line[len(names) :]:
+                axes.set_visible(False)
         figure.text(0.012, 1 - 0.3 / height, title, fontsize=13, fontweight="bold")
         figure.text(
             0.012, 1 - 0.56 / height,
@@ -64,7 +70,7 @@ def draw(path: Path, rows: list[Row], title: str) -> None:
             handles.append(Line2D([], [], label="what arithmetic allows", **FLOOR))
         figure.legend(
             handles=handles, loc="upper right", ncols=len(handles), frameon=False,
-            bbox_to_anchor=(0.995, 1 - 0.62 / height), fontsize=10,
+            bbox_to_anchor=(0.995, 1 - 0.05 / height), fontsize=10,
         )  # fmt: skip
         figure.subplots_adjust(
             left=0.045, right=0.985, top=1 - 1.2 / height, bottom=0.55 / height, wspace=0.24,
@@ -89,6 +95,7 @@ def draw_panel(axes: Axes, rows: list[Row], what: str) -> None:
     floors = sorted({(row.length, row.floor) for row in rows if row.floor})
     if floors:
         axes.plot(*zip(*floors, strict=True), **FLOOR, zorder=2)
+    ends: list[tuple[float, int, str]] = []
     for name, look in LOOKS.items():
         line = sorted((row for row in rows if row.variant == name), key=lambda row: row.length)
         if not line:
@@ -99,13 +106,11 @@ def draw_panel(axes: Axes, rows: list[Row], what: str) -> None:
         axes.errorbar(
             lengths, ratios, yerr=[below, above], markersize=6, markeredgecolor=GROUND, **look
         )
-        axes.annotate(
-            f"{ratios[-1]:.2f}", (lengths[-1], ratios[-1]), xytext=(6, 0),
-            textcoords="offset points", va="center", fontsize=9.5, color=look["color"],
-        )  # fmt: skip
+        ends.append((ratios[-1], lengths[-1], look["color"]))
     numbers = [row.ratio for row in rows] + [floor for _, floor in floors] + [1.0]
     low, high = min(numbers) / 1.12, max(numbers) * 1.12
     axes.set_ylim(low, high)
+    write_ends(axes, ends, math.log(high / low))
     wide = high / low > 12
     ticks = [tick for tick in TICKS if not wide or f"{tick:e}"[0:3] in ("1.0", "3.0")]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
@@ -117,3 +122,18 @@ def draw_panel(axes: Axes, rows: list[Row], what: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("tokens", fontsize=10)
+
+
+def write_ends(axes: Axes, ends: list[tuple[float, int, str]], height: float) -> None:
+    """The last ratio of each line behind its end, pushed up where two would overlap.
+
+    `height`: of the axis, as the logarithm of its ends' ratio.
+    """
+    lowest = -math.inf
+    for ratio, length, colour in sorted(ends):
+        at = max(math.log(ratio), lowest)
+        lowest = at + 0.085 * height
+        axes.annotate(
+            f"{ratio:.2f}", (length, math.exp(at)), xytext=(7, 0), textcoords="offset points",
+            va="center", fontsize=9.5, color=colour,
+        )  # fmt: skip

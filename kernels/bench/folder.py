@@ -7,17 +7,19 @@ from .curves import draw
 from .record import as_json
 from .row import AGAIN
 from .run import Run
-from .table import markdown, ratio_cells, value_cells
+from .table import markdown, ratio_cells, split, value_cells
 
 HOW = """\
-Ratios are medians over interleaved rounds of the same run (A B C A B C ...), each round's time over
-that of its neighbour; `bare LLM again` is the bare model against itself and shows the noise.
-Forward passes and training steps are timed by the wall; a training step is forward with labels and
-backward, everything trained but the vision tower. Training memory is the peak above what was
-allocated before the step: what forward keeps, operators' own temporaries and all gradients.
-Operations are timed alone, in units of the causal SDPA of a block of the bare LLM. `floor` is the
-ratio that arithmetic allows at best (see `floor.py`). `textbook` is the same model with whole
-attention matrices. Decoding is per token, behind a cache of so many tokens.
+Ratios are medians over interleaved rounds of one run: each round takes every version once, in a new
+order, and each time is divided by the baseline's of its round. `again` is the baseline against
+itself and shows the noise. Forward passes and training steps are timed by the wall; a training step
+is forward with labels and backward, everything trained but the vision tower. Training memory is
+the peak above what was allocated before the step: what the forward keeps, temporaries inside
+operators too, and all gradients. Decoding is one token behind a cache of so many. `textbook` is the
+same model with whole attention matrices. Operations are timed alone, in units of the causal SDPA
+that a block of the bare LLM runs at that length. `floor` is the ratio that arithmetic allows at
+best: of operations by the machine's own ceilings (a large copy, a large matrix product in the same
+run), of training steps by counting operations (`kernels/bench/floor.py`).
 """
 
 
@@ -70,6 +72,7 @@ def page(run: Run, where: dict[str, Any]) -> str:
         for row in run.rows
         if row.skipped is not None
     )
+    tables = split(run.rows)
     versions = ", ".join(f"{name} {where[name]}" for name in ("python", "torch", "triton"))
     parts = [
         f"# Measured on {where['device']}\n",
@@ -77,13 +80,13 @@ def page(run: Run, where: dict[str, Any]) -> str:
         f"{where['date']}, commit {where['commit']}, {versions}, transformers "
         f"{where['transformers']}, {where['threads']} threads. {len(run.checks)} checks, "
         f"{len(red)} red.\n",
-        curves + "## Ratios\n",
-        markdown(*ratio_cells(run.rows)),
+        curves.rstrip() + "\n",
+        *(f"## {title}\n\n{markdown(*ratio_cells(rows))}" for title, rows in tables.items()),
         HOW,
         f"Models of Llama's form, random weights, {str(run.preset.dtype).removeprefix('torch.')}:"
         f"\n\n{shapes}",
         "## Medians, which say something about this machine only\n",
-        markdown(*value_cells(run.rows)),
+        *(markdown(*value_cells(rows)) for rows in tables.values()),
     ]
     if skipped:
         parts.append(f"Skipped:\n\n{skipped}")

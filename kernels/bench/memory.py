@@ -42,9 +42,15 @@ def peak_on_a_cpu(call: Callable[[], object]) -> int:
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     blocks = [event for event in events if event.get("name") == "[memory]"]
     blocks.sort(key=lambda event: (event["ts"], event["args"]["Ev Idx"]))
-    held = peak = 0
-    for event in blocks:
-        if event["args"]["Device Type"] == 0:
-            held += event["args"]["Bytes"]
-            peak = max(peak, held)
+    held: dict[int, int] = {}
+    total = peak = 0
+    for event in (block["args"] for block in blocks):
+        if event["Device Type"] != 0:
+            continue
+        # A block that was there before gives nothing back.
+        change = event["Bytes"] if event["Bytes"] > 0 else -held.pop(event["Addr"], 0)
+        if change > 0:
+            held[event["Addr"]] = change
+        total += change
+        peak = max(peak, total)
     return peak

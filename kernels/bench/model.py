@@ -59,7 +59,7 @@ def build(
         wings = WingsForCausalLM(config).eval()
         bare = wings.extract_language_model()
     waken(wings)
-    return Pair(wings.to(device, dtype), bare.to(device, dtype))
+    return Pair(wings, bare)
 
 
 @contextmanager

@@ -47,8 +47,8 @@ class Preset:
 
     `lengths`: of operations, forward passes and timed training steps. `memory`: of training steps
     whose peak memory is taken. `contexts`: tokens before the decoded ones. `main`: lengths that
-    every shape runs, and with every number of rows in `batches`; the other lengths are for the
-    first shape and one row. `flex`: lengths at which flex_attention is compiled. `rounds`: of
+    every shape runs, and with every number of rows in `batches`; the others come after them, for
+    the first shape and one row. `flex`: lengths at which flex_attention is compiled. `rounds`: of
     interleaved repeats, fewer where one case would take much longer than `seconds`. `steps`: tokens
     decoded. `ceiling`: edge of the matrices whose product shows what the machine does at best.
     """
@@ -93,7 +93,7 @@ GPU = Preset(
     main=(2048, 8192),
     flex=(2048, 8192),
     rounds=10,
-    seconds=5.0,
+    seconds=3.0,
     steps=30,
     ceiling=8192,
 )

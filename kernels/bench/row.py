@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 # What is compared.
-BARE, AGAIN, SDPA = "bare LLM", "bare LLM again", "SDPA"
+BARE, AGAIN, SDPA = "bare LLM", "again", "SDPA"
 WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
 
 # What is measured.
 FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
-ROUTED, IMAGES, TEXT = "routed attention", "image learner", "text learner"
-BACKWARD = ", forward and backward"
+ROUTED, IMAGES, TEXTS = "routed attention", "image learner", "text learner"
+BACKWARD = " + backward"
 MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING)
 
 
@@ -47,3 +47,13 @@ class Row:
     def described(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def in_order(rows: list[Row]) -> list[str]:
+    """What is measured in these rows, as a reader wants it: whole models, then operations."""
+    ways = (
+        *MODELS,
+        *(f"{what}{way}" for way in ("", BACKWARD) for what in (ROUTED, IMAGES, TEXTS)),
+    )
+    found = {row.what for row in rows}
+    return [what for what in ways if what in found]

@@ -13,7 +13,7 @@ from .clock import Calls, Clock
 from .floor import Work
 from .memory import peak_bytes
 from .preset import Preset, Shape
-from .row import AGAIN, FLEX, MODEL, MODELS, Row
+from .row import AGAIN, BACKWARD, FLEX, MODEL, MODELS, Row
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Run:
 
     def is_red(self, what: str, variant: str, shape: Shape) -> bool:
         """Whether a check of this operation, or of whole models, failed."""
-        what = MODEL if what in MODELS else what
+        what = MODEL if what in MODELS else what.removesuffix(BACKWARD)
         return any(
             not check["green"]
             for check in self.checks

@@ -3,15 +3,30 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .row import AGAIN, BARE, FLEX, PLAIN, SDPA, TEXTBOOK, WINGS, Row
+from .row import AGAIN, BARE, FLEX, MODELS, PLAIN, SDPA, TEXTBOOK, WINGS, Row, in_order
 
 VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, AGAIN)
+PLACE = ("", "model", "rows x tokens")
+
+
+def split(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows by title: whole models and operations have baselines of their own."""
+    titles = {
+        f"Whole models, in units of the {BARE}": [row for row in rows if row.what in MODELS],
+        f"Operations, in units of causal {SDPA}": [row for row in rows if row.what not in MODELS],
+    }
+    return {title: some for title, some in titles.items() if some}
 
 
 def lines(rows: list[Row]) -> list[dict[str, Row]]:
-    """Rows by variant, one dict for each place, in the order they were measured."""
+    """Rows by variant, one dict for each place, in the order they are read."""
     found: dict[tuple, dict[str, Row]] = {}
-    for row in rows:
+    kinds = in_order(rows)
+    shapes = list(dict.fromkeys(row.shape for row in rows))
+    order = sorted(
+        rows, key=lambda r: (kinds.index(r.what), shapes.index(r.shape), r.batch, r.length)
+    )
+    for row in order:
         found.setdefault(row.place, {})[row.variant] = row
     return list(found.values())
 
@@ -20,12 +35,10 @@ def ratio_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table of ratios."""
     variants = measured_variants(rows)
     has_floor = any(row.floor for row in rows)
-    header = ["", "shape", "rows x tokens", "in units of", *variants, *["floor"] * has_floor]
+    header = [*PLACE, *variants, *["floor"] * has_floor]
     body = []
     for line in lines(rows):
-        first = next(iter(line.values()))
-        cells = [first.what, first.shape, size(first), first.baseline]
-        cells += [ratio(line.get(name)) for name in variants]
+        cells = [*place(line), *(ratio(line.get(name)) for name in variants)]
         if has_floor:
             floors = [row.floor for row in line.values() if row.floor]
             cells.append(f"{floors[0]:.2f}" if floors else "")
@@ -34,15 +47,15 @@ def ratio_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def value_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of medians."""
-    variants = measured_variants(rows)
-    header = ["", "shape", "rows x tokens", f"{BARE} / {SDPA}", *variants]
+    """Header and cells of the table of medians, the baseline's first."""
+    variants = [name for name in measured_variants(rows) if name != AGAIN]
+    header = [*PLACE, rows[0].baseline, *variants]
     body = []
     for line in lines(rows):
         measured = {name: row for name, row in line.items() if row.value is not None}
         if measured:
             first = next(iter(measured.values()))
-            cells = [first.what, first.shape, size(first), spelled(first.base, first.unit)]
+            cells = [*place(line), spelled(first.base, first.unit)]
             for name in variants:
                 found = measured.get(name)
                 cells.append("" if found is None else spelled(found.value, found.unit))
@@ -52,11 +65,14 @@ def value_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 def measured_variants(rows: list[Row]) -> list[str]:
     """Those with at least one ratio, in the order of columns."""
-    return [
-        name
-        for name in VARIANTS
-        if any(row.variant == name and row.ratio is not None for row in rows)
-    ]
+    measured = {row.variant for row in rows if row.ratio is not None}
+    return [name for name in VARIANTS if name in measured]
+
+
+def place(line: dict[str, Row]) -> list[str]:
+    """What a line is about."""
+    row = next(iter(line.values()))
+    return [row.what, row.shape, f"{row.batch} x {row.length:,}"]
 
 
 def ratio(row: Row | None) -> str:
@@ -64,10 +80,6 @@ def ratio(row: Row | None) -> str:
     if row is None:
         return ""
     return "-" if row.ratio is None else f"{row.ratio:.2f}"
-
-
-def size(row: Row) -> str:
-    return f"{row.batch} x {row.length:,}"
 
 
 def spelled(value: float, unit: str) -> str:
@@ -84,7 +96,7 @@ def drawn(title: str, header: list[str], body: list[list[str]]) -> Table:
     """For a terminal."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < 4 else "right", no_wrap=number < 4)
+        table.add_column(name, justify="left" if number < len(PLACE) else "right")
     before = None
     for cells in body:
         if before not in (None, cells[0]):
@@ -96,5 +108,5 @@ def drawn(title: str, header: list[str], body: list[list[str]]) -> Table:
 
 def markdown(header: list[str], body: list[list[str]]) -> str:
     """For a file."""
-    rule = ["---"] * 4 + ["---:"] * (len(header) - 4)
+    rule = ["---"] * len(PLACE) + ["---:"] * (len(header) - len(PLACE))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body)) + "\n"

@@ -33,24 +33,22 @@ def routed_attention(
 
 def learner_attention(
     x: Tensor,
-    t: Tensor,
-    source: Tensor,
-    c_k: Tensor,
-    c_v: Tensor,
+    inner: Tensor,
+    rows: Tensor,
+    small: Tensor,
     factors: tuple[Tensor, Tensor, Tensor, Tensor],
     heads: int,
     turn_q: tuple[Tensor, Tensor],
     turn_k: tuple[Tensor, Tensor],
     sees: Tensor,
 ) -> Tensor:
-    """softmax(rope(Q) rope(K)^T / sqrt(d)) V A_o with Q = x + t B_q, K = s + c_k B_k, V alike.
+    """softmax(rope(Q) rope(K)^T / sqrt(d)) V A_o, Q = x + x A_q B_q, K = s + s A_k B_k, V alike.
 
     Args:
         x: `[B, T, D]`.
-        t: x A_q, `[B, T, r]`.
-        source: s, `[B, S, D]`.
-        c_k: s A_k, `[B, S, r]`.
-        c_v: s A_v, `[B, S, r]`.
+        inner: x A_q, `[B, T, r]`.
+        rows: s, `[B, S, D]`.
+        small: s [A_k | A_v], `[B, S, 2 r]`.
         factors: B_q, B_k, B_v `[r, D]` and A_o `[D, r]`.
         heads: H.
         turn_q: cos and sin of the queries' positions, `[B or 1, T, d / 2]` each.
@@ -62,12 +60,13 @@ def learner_attention(
     """
     b_q, b_k, b_v, a_o = factors
 
-    def split(rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+    def split(wide: Tensor) -> Tensor:
+        return wide.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    q, k = turned(split(x + t @ b_q), turn_q), turned(split(source + c_k @ b_k), turn_k)
+    c_k, c_v = small.chunk(2, dim=-1)
+    q, k = turned(split(x + inner @ b_q), turn_q), turned(split(rows + c_k @ b_k), turn_k)
     weights = attention_weights(q, k, sees, q.shape[-1] ** -0.5)
-    return (weights @ split(source + c_v @ b_v)).transpose(1, 2).flatten(2) @ a_o
+    return (weights @ split(rows + c_v @ b_v)).transpose(1, 2).flatten(2) @ a_o
 
 
 def attention_weights(q: Tensor, k: Tensor, sees: Tensor, scale: float) -> Tensor:

@@ -12,29 +12,21 @@ from .model import Pair, build, step
 from .preset import Shape
 from .row import AGAIN, BARE, DECODING, FORWARD, MEMORY, STEP, TEXTBOOK, WINGS
 from .run import Place, Run
-from .stand_in import textbook_model
+from .stand_in import TEXTBOOK_OPERATIONS, Operations, implementations, in_place
 
 # Bytes that autograd keeps of the textbook's weights, per head and (query, key) pair of a block:
 # main attention and learners each keep a softmax in fp32 and the masked weights.
 TEXTBOOK_BYTES = 16
 
 
-def measure_models(run: Run, shape: Shape) -> None:
-    """Forward, training step and its memory, at every length of the run that is for this shape."""
-    lengths = sorted({*run.preset.lengths, *run.preset.memory})
+def measure_models(run: Run, shape: Shape, lengths: list[int], batches: tuple[int, ...]) -> None:
+    """Forward, training step and its memory at `lengths`, for each number of rows."""
+    if not lengths:
+        return
     pair = build(shape, shape.layers, max(lengths), run.preset.dtype, run.device).train()
-    for length in run_lengths(run, shape, lengths):
-        batches = run.preset.batches if length in run.preset.main else run.preset.batches[:1]
+    for length in lengths:
         for batch in batches:
             measure_length(run, pair, shape, batch, length)
-
-
-def run_lengths(run: Run, shape: Shape, lengths: list[int]) -> list[int]:
-    """The main lengths first, so that a run whose time is up has those."""
-    main = run.preset.main
-    if shape != run.preset.shapes[0]:
-        lengths = [length for length in lengths if length in main]
-    return sorted(lengths, key=lambda length: length not in main)
 
 
 def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) -> None:
@@ -57,7 +49,7 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
             with torch.no_grad():
                 pair.wings(**with_picture, use_cache=False)
 
-        return {BARE: bare, AGAIN: bare, WINGS: wings, TEXTBOOK: as_textbook(wings)}
+        return {BARE: bare, AGAIN: bare, **versions(run, lambda: wings)}
 
     def training() -> dict[str, Callable]:
         def wings() -> None:
@@ -66,7 +58,7 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
         def bare() -> None:
             step(pair.bare, text)
 
-        return {BARE: bare, AGAIN: bare, WINGS: wings, TEXTBOOK: as_textbook(wings)}
+        return {BARE: bare, AGAIN: bare, **versions(run, lambda: wings)}
 
     if length in run.preset.lengths:
         calls, skipped = without_giants(run, forward(), 2 * matrices)
@@ -94,19 +86,17 @@ def measure_decoding(run: Run, shape: Shape) -> None:
         text = as_text(shape, row)["input_ids"]
         with torch.no_grad():
             bare, again = (pair.bare(text, logits_to_keep=1).past_key_values for _ in range(2))
-            ours, books = (
-                pair.wings(row["input_ids"], pixel_values=row["pixel_values"], logits_to_keep=1)
-                .past_key_values
-                for _ in range(2)
-            )  # fmt: skip
-
         token = text[:, -1:]
-        calls = {
-            BARE: decoder(pair.bare, token, bare),
-            AGAIN: decoder(pair.bare, token, again),
-            WINGS: decoder(pair.wings, token, ours),
-            TEXTBOOK: as_textbook(decoder(pair.wings, token, books)),
-        }
+
+        def with_own_cache(token: Tensor = token, row: dict[str, Tensor] = row) -> Callable:
+            with torch.no_grad():
+                cache = pair.wings(
+                    row["input_ids"], pixel_values=row["pixel_values"], logits_to_keep=1
+                ).past_key_values
+            return decoder(pair.wings, token, cache)
+
+        calls = {BARE: decoder(pair.bare, token, bare), AGAIN: decoder(pair.bare, token, again)}
+        calls |= versions(run, with_own_cache)
         run.time(Place(DECODING, shape, 1, context), calls, rounds=steps)
 
 
@@ -120,14 +110,19 @@ def decoder(model: PreTrainedModel, token: Tensor, cache: Cache) -> Callable[[],
     return one
 
 
-def as_textbook(call: Callable[[], None]) -> Callable[[], None]:
-    """The call with the textbook's operations in its model."""
+def versions(run: Run, make: Callable[[], Callable]) -> dict[str, Callable[[], None]]:
+    """A call that `make` gives as it is, and such calls with other operations in their model."""
+    others = {name: one for name, one in implementations(run.device).items() if name != WINGS}
 
-    def patched() -> None:
-        with textbook_model():
-            call()
+    def patched(call: Callable, one: Operations) -> Callable[[], None]:
+        def inside() -> None:
+            with in_place(one):
+                call()
 
-    return patched
+        return inside
+
+    others[TEXTBOOK] = TEXTBOOK_OPERATIONS
+    return {WINGS: make()} | {name: patched(make(), one) for name, one in others.items()}
 
 
 def without_giants(

@@ -57,12 +57,11 @@ def turned_tile(
     o_rank, o_half = tl.arange(0, RB), tl.arange(0, HB)
     p_half = p_b + (o_rank[:, None] * width + o_half[None, :])
     m_half = (o_rank < RANK)[:, None] & (o_half < HALF)[None, :]
-    b_b1 = tl.load(p_half, mask=m_half, other=0.0)
-    b_b2 = tl.load(p_half + HALF, mask=m_half, other=0.0)
+    # One half after the other, so that both halves of b take the same shared memory.
     b_x1 = tile(p_x, start, stride, rows, ROWS, HALF, HB, True)
+    b_y1 = dot(b_t, tl.load(p_half, mask=m_half, other=0.0), b_x1.to(tl.float32))
     b_x2 = tile(p_x + HALF, start, stride, rows, ROWS, HALF, HB, True)
-    b_y1 = b_x1.to(tl.float32) + dot(b_t, b_b1)
-    b_y2 = b_x2.to(tl.float32) + dot(b_t, b_b2)
+    b_y2 = dot(b_t, tl.load(p_half + HALF, mask=m_half, other=0.0), b_x2.to(tl.float32))
     b_cos = tile(p_cos, start, HALF, rows, ROWS, HALF, HB, True)
     b_sin = tile(p_sin, start, HALF, rows, ROWS, HALF, HB, True)
     b_z1 = (b_y1 * b_cos - b_y2 * b_sin).to(b_x1.dtype)

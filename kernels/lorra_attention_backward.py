@@ -6,8 +6,9 @@ With P the weights of a head, `dP = dout U^T`, shared dout, and `delta_i = sum_j
     dU_j = sum_i P_ij dout_i
 
 The output of a single head, from which delta is usually read, is kept nowhere. The kernel over
-queries meets each key once all the same: it sums `P dP k`, `P k` and `P dP`, and
-`dq = scale (sum P dP k - delta sum P k)`. It leaves delta and the turned queries to the other.
+queries meets each key once all the same: with `E = dP - c` for some number c of each query it sums
+`P E k`, `P k` and `P E`, whence `dq = scale (sum P E k - sum P E sum P k)` and
+`delta = c + sum P E`. It leaves delta and the turned queries to the other kernel.
 """
 
 from dataclasses import dataclass
@@ -61,8 +62,8 @@ class Saved:
 
 @triton.jit
 def meet_keys(
-    b_pdk: tl.tensor, b_pk: tl.tensor, b_delta: tl.tensor,
-    b_q: tl.tensor, b_dout: tl.tensor, b_lse: tl.tensor, b_first: tl.tensor, b_end: tl.tensor,
+    b_pek: tl.tensor, b_pk: tl.tensor, b_pe: tl.tensor, b_q: tl.tensor, b_dout: tl.tensor,
+    b_center: tl.tensor, b_lse: tl.tensor, b_first: tl.tensor, b_end: tl.tensor,
     start: tl.tensor, factor: tl.tensor,
     p_k: tl.tensor, p_u: tl.tensor, width: tl.tensor, S: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr, BN: tl.constexpr,
@@ -77,11 +78,11 @@ def meet_keys(
         b_s = tl.where(m_seen, b_s, float("-inf"))
     b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
     b_u = tile(p_u, start, RANK, S, BN, RANK, RB, MASKED)
-    b_pd = b_p * dot(b_dout, tl.trans(b_u))
-    b_delta += tl.sum(b_pd, 1)
-    b_pdk = dot(b_pd.to(b_k.dtype), b_k, b_pdk)
+    b_e = b_p * (dot(b_dout, tl.trans(b_u)) - b_center[:, None])
+    b_pe += tl.sum(b_e, 1)
+    b_pek = dot(b_e.to(b_k.dtype), b_k, b_pek)
     b_pk = dot(b_p.to(b_k.dtype), b_k, b_pk)
-    return b_pdk, b_pk, b_delta
+    return b_pek, b_pk, b_pe
 
 
 @triton.jit(do_not_specialize=["T", "S"])
@@ -124,24 +125,29 @@ def queries_kernel(
     p_k += row * S * width + column
     p_u += (head * rows + row) * S * RANK
 
-    b_pdk = tl.zeros([BM, 2 * HB], tl.float32)
+    # Any c is right; about a mean value E is small, and loses no digits to what all values share.
+    b_u = tile(p_u, low * BN, RANK, S, BN, RANK, RB, True).to(tl.float32)
+    b_mean = tl.sum(b_u, 0) / tl.minimum(S - low * BN, BN)
+    b_center = tl.sum(b_dout.to(tl.float32) * b_mean[None, :], 1)
+
+    b_pek = tl.zeros([BM, 2 * HB], tl.float32)
     b_pk = tl.zeros([BM, 2 * HB], tl.float32)
-    b_delta = tl.zeros([BM], tl.float32)
+    b_pe = tl.zeros([BM], tl.float32)
     for i in range(0, before + high - whole_high):
         at = tl.where(i < before, low + i, whole_high + i - before) * BN
-        b_pdk, b_pk, b_delta = meet_keys(
-            b_pdk, b_pk, b_delta, b_q, b_dout, b_lse, b_first, b_end, at, factor, p_k, p_u,
-            width, S, HALF, HB, RANK, RB, BN, True,
+        b_pek, b_pk, b_pe = meet_keys(
+            b_pek, b_pk, b_pe, b_q, b_dout, b_center, b_lse, b_first, b_end, at, factor,
+            p_k, p_u, width, S, HALF, HB, RANK, RB, BN, True,
         )  # fmt: skip
     for i in range(whole_low, whole_high):
-        b_pdk, b_pk, b_delta = meet_keys(
-            b_pdk, b_pk, b_delta, b_q, b_dout, b_lse, b_first, b_end, i * BN, factor, p_k, p_u,
-            width, S, HALF, HB, RANK, RB, BN, False,
+        b_pek, b_pk, b_pe = meet_keys(
+            b_pek, b_pk, b_pe, b_q, b_dout, b_center, b_lse, b_first, b_end, i * BN, factor,
+            p_k, p_u, width, S, HALF, HB, RANK, RB, BN, False,
         )  # fmt: skip
-    b_dq = scale * (b_pdk - b_delta[:, None] * b_pk)
+    b_dq = scale * (b_pek - b_pe[:, None] * b_pk)
     p_dx += row * T * width + column
     put_turned_back(b_dq, p_dx, p_cos, p_sin, start, width, T, BM, HALF, HB)
-    tl.store(p_delta + o_head, b_delta, mask=m_query)
+    tl.store(p_delta + o_head, b_center + b_pe, mask=m_query)
 
 
 @triton.jit

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from wings.layout import Layout
+
 from .preset import Shape
 
 # Text tokens before the picture.
@@ -33,6 +35,13 @@ def as_text(shape: Shape, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same for a language model alone: some word stands for each image token."""
     ids = batch["input_ids"].clamp(max=shape.vocabulary - 1)
     return {"input_ids": ids, "labels": batch["labels"]}
+
+
+def layout(shape: Shape, batch: int, length: int, device: torch.device) -> Layout:
+    """Where every token of such rows stands."""
+    is_image = torch.zeros(batch, length, dtype=torch.bool, device=device)
+    is_image[:, BEFORE : BEFORE + shape.image_tokens] = True
+    return Layout.read(is_image, None, None, shape.image_tokens)
 
 
 def causal_pairs(length: int) -> int:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wings.layout import Layout
+from wings.layout import PADDING, Layout
 from wings.learner_attention import Source
 from wings.rotary import Rotation
 from wings.visible_attention import Visibility
 
-from .batch import BEFORE, COLUMNS
+from .batch import COLUMNS
 from .preset import Shape
 
 ROPE_BASE = 10000.0
@@ -96,15 +96,13 @@ def routed(
     return Routed(rows(shape.heads), rows(shape.key_heads), rows(shape.key_heads), columns)
 
 
-def learner(
-    shape: Shape, kind: int, batch: int, length: int, dtype: torch.dtype, device: torch.device
-) -> Learner:
-    """A learner of `kind` (`IMAGE` or `TEXT`) in rows as `batch.tokens` makes them."""
-    is_image = torch.zeros(batch, length, dtype=torch.bool, device=device)
-    is_image[:, BEFORE : BEFORE + shape.image_tokens] = True
-    layout = Layout.read(is_image, None, None, shape.image_tokens)
-    order = (layout.kind[0] == kind).nonzero()[:, 0].expand(batch, -1)
+def learner(shape: Shape, layout: Layout, kind: int, dtype: torch.dtype) -> Learner:
+    """A learner of `kind` (`IMAGE` or `TEXT`) in rows of this layout."""
+    is_source = layout.kind == kind
+    order = torch.argsort((~is_source).long(), dim=1, stable=True)[:, : int(is_source.sum(1).max())]
     keys = layout.gather(order)
+    keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
+    (batch, length), device = layout.kind.shape, layout.table.device
     width, rank = shape.width, shape.rank
 
     def drawn(*size: int, std: float = 1.0) -> Tensor:
@@ -113,13 +111,13 @@ def learner(
     def turn(at: Layout) -> Rotation:
         return Rotation.at(at.position, shape.head_width, ROPE_BASE, dtype)
 
-    x, source = drawn(batch, length, width), drawn(batch, len(keys), width)
+    x, rows = drawn(batch, length, width), drawn(batch, len(keys), width)
     a_q, a_k, a_v = (drawn(width, rank, std=width**-0.5) for _ in range(3))
     factors = [drawn(rank, width, std=rank**-0.5) for _ in range(3)]
-    whole = Source(keys, source, turn(keys), Visibility(layout, keys, continued=False))
+    source = Source(keys, rows, turn(keys), Visibility(layout, keys, continued=False))
     return Learner(
-        x, x @ a_q, torch.cat([source @ a_k, source @ a_v], dim=-1), *factors,
-        drawn(width, rank, std=width**-0.5), shape.heads, turn(layout), whole,
+        x, x @ a_q, torch.cat([rows @ a_k, rows @ a_v], dim=-1), *factors,
+        drawn(width, rank, std=width**-0.5), shape.heads, turn(layout), source,
     )  # fmt: skip
 
 

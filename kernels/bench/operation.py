@@ -39,7 +39,7 @@ def measure_operations(
         for batch in batches if fits(shape, length) else ():
             for what in OPERATIONS:
                 given = drawn(run, what, shape, batch, length)
-                functions, skipped = ours(run, what), {}
+                functions, skipped = ours(run.device, what), {}
                 needed = MATRIX_BYTES * batch * shape.heads * length**2
                 if needed <= 0.6 * free_bytes(run.device):
                     functions[TEXTBOOK] = textbook_of(given)
@@ -57,7 +57,7 @@ def measure_flex(run: Run, shape: Shape) -> None:
                 continue
             given = drawn(run, what, shape, 1, length)
             function = flex_of(given)
-            check_flex(run, what, shape, function, ours(run, what)[WINGS], given)
+            check_flex(run, what, shape, function, ours(run.device, what)[WINGS], given)
             measure(run, what, shape, given, {FLEX: function}, {})
 
 

@@ -10,6 +10,7 @@ from wings.layout import IMAGE, TEXT
 from wings.routed_attention import Rule
 
 from . import flex, inputs, textbook
+from .batch import layout
 from .inputs import Learner, Routed
 from .preset import Shape
 from .row import IMAGES, ROUTED, TEXTS
@@ -23,13 +24,13 @@ OPERATIONS = (ROUTED, *KINDS)
 
 def drawn(run: Run, what: str, shape: Shape, batch: int, length: int) -> Routed | Learner:
     """Fresh inputs."""
-    rest = (batch, length, run.preset.dtype, run.device)
+    dtype, device = run.preset.dtype, run.device
     if what == ROUTED:
-        return inputs.routed(shape, *rest)
-    return inputs.learner(shape, KINDS[what], *rest)
+        return inputs.routed(shape, batch, length, dtype, device)
+    return inputs.learner(shape, layout(shape, batch, length, device), KINDS[what], dtype)
 
 
-def ours(run: Run, what: str) -> dict[str, Function]:
+def ours(device: torch.device, what: str) -> dict[str, Function]:
     """The implementations that `wings` has for this device, by variant."""
 
     def function(one: Operations) -> Function:
@@ -41,7 +42,7 @@ def ours(run: Run, what: str) -> dict[str, Function]:
             at.x, at.inner, at.source, at.small, at.factors, at.heads, at.rotation
         )
 
-    return {name: function(one) for name, one in implementations(run.device).items()}
+    return {name: function(one) for name, one in implementations(device).items()}
 
 
 def sdpa(given: Routed) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from wings.kernels.bench import floor, table, textbook
+from wings.kernels.bench import floor, inputs, table, textbook, variants
 from wings.kernels.bench.batch import sources, tokens
 from wings.kernels.bench.clock import Timing
 from wings.kernels.bench.error import budget, relative_error
@@ -35,6 +35,7 @@ from wings.layout import IMAGE, TEXT, Layout
 from wings.routed_attention import Rule, routed_attention
 
 ROOT = Path(__file__).parents[2]
+CPU_DEVICE = torch.device("cpu")
 MEGA = 2**20
 
 
@@ -138,6 +139,35 @@ def test_textbook_routed_attention_equals_the_torch_one(seed):
     same_with_gradients(ours, books, dict(q=q, k=k, v=v, columns=w))
 
 
+@pytest.mark.parametrize("kind", [IMAGE, TEXT])
+@pytest.mark.parametrize("seed", range(4))
+def test_textbook_learner_attention_equals_the_torch_one(seed, kind):
+    torch.manual_seed(seed)
+    given = inputs.learner(SHAPE, random_layout(seed), kind, torch.float64)
+    leaves = {name: tensor.requires_grad_() for name, tensor in given.tensors.items()}
+    given = given.holding(leaves)
+    (ours,) = variants.ours(CPU_DEVICE, IMAGES).values()
+    found = variants.as_tuple(ours(given))
+    same_with_gradients(found, variants.as_tuple(variants.textbook_of(given)(given)), leaves)
+    assert not found[0][~given.sees().any(-1)].any()
+
+
+def random_layout(seed):
+    """Rows of a picture each, some padded, some of several sequences, longer ones in turn."""
+    length = (25, 300)[seed % 2]
+    is_image = torch.zeros(3, length, dtype=torch.bool)
+    mask = torch.ones(3, length, dtype=torch.long)
+    for row, start in enumerate(torch.randint(0, length - 8, (3,)).tolist()):
+        is_image[row, start : start + SHAPE.image_tokens] = True
+    mask[0, :3], mask[1, -5:] = 0, 0
+    positions = None
+    if seed >= 2:
+        mask[:] = 1
+        cut = int(torch.randint(5, length - 5, ()))
+        positions = torch.cat([torch.arange(cut), torch.arange(length - cut)]).expand(3, -1)
+    return Layout.read(is_image, mask, positions, SHAPE.image_tokens)
+
+
 def same_with_gradients(ours, books, inputs):
     weights = [torch.randn_like(out) for out in ours]
     found, exact = (
@@ -186,7 +216,7 @@ def test_floor_is_the_slower_of_arithmetic_and_memory():
 
 @pytest.mark.parametrize("length", [17, 40])
 def test_pairs_of_sources_are_those_that_layouts_see(length):
-    ids = tokens(SHAPE, 1, length, torch.device("cpu"))["input_ids"]
+    ids = tokens(SHAPE, 1, length, CPU_DEVICE)["input_ids"]
     layout = Layout.read(ids == SHAPE.vocabulary, None, None, SHAPE.image_tokens)
     for kind, (keys, pairs) in zip((IMAGE, TEXT), sources(SHAPE, length), strict=True):
         of_kind = layout.gather((layout.kind == kind).nonzero()[:, 1][None])

@@ -18,6 +18,7 @@ from .check import check_model, check_operations
 from .operation import measure_flex, measure_operations
 from .preset import CPU, GPU, QUICK, Preset, with_lengths
 from .record import command_line, surroundings
+from .recorded import measure_recorded_decoding
 from .run import Run
 from .table import drawn, ratio_cells, split, value_cells
 from .whole import measure_decoding, measure_models
@@ -57,6 +58,7 @@ def parts(run: Run) -> Iterator[Callable[[], None]]:
     other += [length for length in preset.memory if length not in (*preset.main, *other)]
     yield partial(measure_models, run, first, other, preset.batches[:1])
     yield partial(measure_flex, run, first)
+    yield partial(measure_recorded_decoding, run, first)
 
 
 def read(words: list[str]) -> argparse.Namespace:

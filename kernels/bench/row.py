@@ -11,7 +11,8 @@ WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_atte
 FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
 ROUTED, IMAGES, TEXTS = "routed attention", "image learner", "text learner"
 BACKWARD = " + backward"
-MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING)
+RECORDED = "decoding, recorded"
+MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, RECORDED)
 
 
 @dataclass

@@ -124,7 +124,7 @@ class Run:
             reasons |= {name: f"no {baseline}: {reasons[baseline]}" for name in usable}
         for name, reason in reasons.items():
             if name not in (baseline, AGAIN):
-                self._add(place, name, baseline, skipped=reason)
+                self.skip(place, name, baseline, reason)
 
     def measure_memory(
         self,
@@ -154,7 +154,11 @@ class Run:
                 )  # fmt: skip
         for name, reason in reasons.items():
             if name != baseline:
-                self._add(place, name, baseline, skipped=reason)
+                self.skip(place, name, baseline, reason)
+
+    def skip(self, place: Place, variant: str, baseline: str, reason: str) -> None:
+        """A row without numbers."""
+        self._add(place, variant, baseline, skipped=reason)
 
     def _refusal(
         self, place: Place, name: str, call: Callable[[], object], before: Callable[[], object]

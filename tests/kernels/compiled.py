@@ -8,8 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+import torch
+
+POINTERS = {
+    torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32",
+}  # fmt: skip
 # Bytes of shared memory that one program may use, by compute capability.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
 
@@ -41,6 +47,45 @@ class Report:
     shared: int
     registers: int
     spilled: int
+
+
+class Recorder:
+    """Stands in a kernel's place and adds what it was to be launched with to `jobs`.
+
+    So what is compiled is what the host code asks for; call that with tensors on device "meta".
+    """
+
+    def __init__(self, kernel: object, target: int, jobs: list[Job]) -> None:
+        self.kernel, self.target, self.jobs = kernel, target, jobs
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return self.record
+
+    def record(self, *args: object, num_warps: int, num_stages: int, **constants: object) -> None:
+        signature, divisible = {}, []
+        for name, value in zip(self.kernel.arg_names, args, strict=False):
+            if isinstance(value, int) and value == 1:
+                constants[name] = 1
+            elif isinstance(value, int):
+                signature[name] = "i32"
+                divisible += [name] * (value % 16 == 0)
+            elif isinstance(value, float):
+                signature[name] = "fp32"
+            else:
+                signature[name] = POINTERS[value.dtype]
+        function = self.kernel.fn
+        self.jobs.append(
+            Job(
+                function.__module__,
+                function.__name__,
+                signature,
+                constants,
+                self.target,
+                num_warps,
+                num_stages,
+                tuple(divisible),
+            )
+        )
 
 
 def report(*jobs: Job) -> list[Report]:

@@ -1,0 +1,46 @@
+"""Routed attention's kernels, with the table's blocks, as a GPU would get them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from compiled import SHARED_LIMIT, Recorder, report
+
+from wings.kernels import routed_attention as forward_file
+from wings.kernels import routed_attention_backward as backward_file
+from wings.kernels.runs import Runs
+from wings.kernels.tuning import blocks_for
+
+# Cards of the same generation that are sold for desks have less shared memory than an A100.
+SMALL_CARD = 99 * 1024
+
+
+@pytest.mark.parametrize(("target", "width"), [(90, 128), (80, 128)])
+def test_compiles_for_a_gpu(target, width, monkeypatch):
+    """Fits into shared memory (a small card's, where the rows for any card are taken); spills."""
+    card = SimpleNamespace(type="cuda")
+    jobs = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: divmod(target, 10))
+    for file, names in (
+        (forward_file, ["forward_kernel"]),
+        (backward_file, ["queries_kernel", "keys_kernel"]),
+    ):
+        monkeypatch.setattr(file, "blocks_for", lambda *given: blocks_for(*given[:3], card))
+        for name in names:
+            monkeypatch.setattr(file, name, Recorder(getattr(file, name), target, jobs))
+    B, H, G, T, S = 2, 32, 8, 2048, 4096
+    new = {"dtype": torch.bfloat16, "device": "meta"}
+    q = torch.empty(B, T, H, width, **new).transpose(1, 2)
+    k, v = torch.empty(2, B, S, G, width, **new).transpose(2, 3)
+    columns = torch.empty(B, S, 2, device="meta")
+    runs = Runs.causal(T, S, device="meta")
+    out, sums, lse = forward_file.forward(q, k, v, columns, runs, 0.1)
+    sums_of_all = sums.sum(1)
+    backward_file.backward(
+        q, k, v, columns, out, sums, lse, out, sums_of_all, runs, 0.1, columns_too=True
+    )
+    assert [job.kernel for job in jobs] == ["forward_kernel", "queries_kernel", "keys_kernel"]
+    for job, result in zip(jobs, report(*jobs), strict=True):
+        print(job.kernel, target, width, result)
+        assert result.shared <= (SHARED_LIMIT[90] if target == 90 else SMALL_CARD)
+        assert result.spilled <= (512 if job.kernel == "keys_kernel" else 96)

@@ -79,7 +79,8 @@ def page(run: Run, where: dict[str, Any]) -> str:
         f"```\n{where['command']}\n```\n",
         f"{where['date']}, commit {where['commit']}, {versions}, transformers "
         f"{where['transformers']}, {where['threads']} threads. {len(run.checks)} checks, "
-        f"{len(red)} red.\n",
+        f"{len(red)} red. A large matrix product ran at {run.ceilings.operations / 1e12:.3g} "
+        f"TFLOP/s, a large copy moved {run.ceilings.bytes / 1e9:.3g} GB/s.\n",
         curves.rstrip() + "\n",
         *(f"## {title}\n\n{markdown(*ratio_cells(rows))}" for title, rows in tables.items()),
         HOW,

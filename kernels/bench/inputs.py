@@ -109,7 +109,9 @@ def learner(shape: Shape, layout: Layout, kind: int, dtype: torch.dtype) -> Lear
         return (torch.randn(*size, device=device) * std).to(dtype)
 
     def turn(at: Layout) -> Rotation:
-        return Rotation.at(at.position, shape.head_width, ROPE_BASE, dtype)
+        inner = torch.arange(0, shape.head_width, 2, device=device) / shape.head_width
+        angle = at.position[..., None] * ROPE_BASE**-inner
+        return Rotation(torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype))
 
     x, rows = drawn(batch, length, width), drawn(batch, len(keys), width)
     a_q, a_k, a_v = (drawn(width, rank, std=width**-0.5) for _ in range(3))

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,6 +69,7 @@ def as_json(run: Run, where: dict[str, Any]) -> str:
     record = {
         **where,
         "preset": run.preset.name,
+        "seconds": round(time.monotonic() - run.started),
         "models": [
             {
                 "name": shape.name, "width": shape.width, "heads": shape.heads,

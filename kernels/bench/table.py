@@ -35,13 +35,15 @@ def ratio_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table of ratios."""
     variants = measured_variants(rows)
     has_floor = any(row.floor for row in rows)
-    header = [*PLACE, *variants, *["floor"] * has_floor]
+    header = [*PLACE, *variants, *["floor", "wings / floor"] * has_floor]
     body = []
     for line in lines(rows):
         cells = [*place(line), *(ratio(line.get(name)) for name in variants)]
         if has_floor:
             floors = [row.floor for row in line.values() if row.floor]
             cells.append(f"{floors[0]:.2f}" if floors else "")
+            gap = floors and WINGS in line and line[WINGS].ratio
+            cells.append(f"{gap / floors[0]:.2f}" if gap else "")
         body.append(cells)
     return header, body
 

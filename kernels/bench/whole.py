@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from .batch import as_text, fits, tokens
+from .floor import step_ratio
 from .model import Pair, build, step
 from .preset import Shape
 from .row import AGAIN, BARE, DECODING, FORWARD, MEMORY, STEP, TEXTBOOK, WINGS
@@ -65,7 +66,8 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
         run.time(Place(FORWARD, shape, batch, length), calls, skipped=skipped)
         calls, skipped = without_giants(run, training(), matrices * (shape.layers + 1))
         place = Place(STEP, shape, batch, length)
-        run.time(place, calls, before=pair.forget_gradients, skipped=skipped)
+        floor = step_ratio(shape, length)
+        run.time(place, calls, before=pair.forget_gradients, floor=floor, skipped=skipped)
     if length in run.preset.memory:
         calls, skipped = without_giants(run, training(), matrices * (shape.layers + 1))
         del calls[AGAIN]

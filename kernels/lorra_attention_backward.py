@@ -8,7 +8,8 @@ With P the weights of a head, `dP = dout U^T`, shared dout, and `delta_i = sum_j
 The output of a single head, from which delta is usually read, is kept nowhere. The kernel over
 queries meets each key once all the same: with `E = dP - c` for some number c of each query it sums
 `P E k`, `P k` and `P E`, whence `dq = scale (sum P E k - sum P E sum P k)` and
-`delta = c + sum P E`. It leaves delta and the turned queries to the other kernel.
+`delta = c + sum P E`. It leaves the other kernel
+what that needs of each query: turned rows, log-sum, delta and run.
 """
 
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def meet_keys(
 def queries_kernel(
     p_x: tl.tensor, p_t: tl.tensor, p_b: tl.tensor, p_k: tl.tensor, p_u: tl.tensor,
     p_cos: tl.tensor, p_sin: tl.tensor, p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
-    p_lse: tl.tensor, p_dout: tl.tensor, p_dx: tl.tensor, p_q: tl.tensor, p_delta: tl.tensor,
+    p_lse: tl.tensor, p_dout: tl.tensor, p_dx: tl.tensor, p_q: tl.tensor, p_facts: tl.tensor,
     stride_xb: tl.tensor, stride_x: tl.tensor, stride_tb: tl.tensor, stride_t: tl.tensor,
     stride_turn: tl.tensor, stride_run: tl.tensor, stride_spans: tl.tensor,
     T: tl.tensor, S: tl.tensor, heads: tl.tensor, scale: tl.tensor, factor: tl.tensor,
@@ -147,34 +148,44 @@ def queries_kernel(
     b_dq = scale * (b_pek - b_pe[:, None] * b_pk)
     p_dx += row * T * width + column
     put_turned_back(b_dq, p_dx, p_cos, p_sin, start, width, T, BM, HALF, HB)
-    tl.store(p_delta + o_head, b_center + b_pe, mask=m_query)
+    # Four numbers side by side are one load of the other kernel. One by one, each of its threads
+    # would load those of all columns that it holds (32 loads a step in Triton 3.6).
+    p_facts += o_head * 4
+    tl.store(p_facts, b_lse.to(tl.int32, bitcast=True), mask=m_query)
+    tl.store(p_facts + 1, (b_center + b_pe).to(tl.int32, bitcast=True), mask=m_query)
+    tl.store(p_facts + 2, b_first, mask=m_query)
+    tl.store(p_facts + 3, b_end, mask=m_query)
+
+
+@triton.jit
+def fact(b_facts: tl.tensor, which: tl.constexpr) -> tl.tensor:
+    """One of four whole numbers of each query."""
+    return tl.sum(tl.where(tl.arange(0, 4)[None, :] == which, b_facts, 0), 1)
 
 
 @triton.jit
 def meet_queries(
     b_dk: tl.tensor, b_du: tl.tensor, b_k: tl.tensor, b_u: tl.tensor,
     start_key: tl.tensor, start: tl.tensor, factor: tl.tensor,
-    p_q: tl.tensor, p_dout: tl.tensor, p_lse: tl.tensor, p_delta: tl.tensor,
-    p_first: tl.tensor, p_end: tl.tensor, width: tl.tensor, T: tl.tensor,
+    p_q: tl.tensor, p_dout: tl.tensor, p_facts: tl.tensor, width: tl.tensor, T: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple:  # fmt: skip
     """One block of queries, for a block of keys; the tiles of weights are `[BN, BM]`."""
-    o_query = start + tl.arange(0, BM)
-    m_query = o_query < T
+    # Queries past the end have zeros everywhere: they add nothing.
     b_q = head_tile(p_q, start, width, T, BM, HALF, HB, True)
-    b_lse = tl.load(p_lse + o_query, mask=m_query, other=float("inf"))
+    b_dout = tile(p_dout, start, RANK, T, BM, RANK, RB, True)
+    b_facts = tile(p_facts, start, 4, T, BM, 4, 4, True)
     b_s = dot(b_k, tl.trans(b_q))
     if MASKED:
         o_key = start_key + tl.arange(0, BN)
-        b_first = tl.load(p_first + o_query, mask=m_query, other=0)
-        b_end = tl.load(p_end + o_query, mask=m_query, other=0)
-        m_seen = (o_key[:, None] >= b_first[None, :]) & (o_key[:, None] < b_end[None, :])
+        m_seen = o_key[:, None] >= fact(b_facts, 2)[None, :]
+        m_seen = m_seen & (o_key[:, None] < fact(b_facts, 3)[None, :])
         b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_lse = fact(b_facts, 0).to(tl.float32, bitcast=True)
     b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
-    b_dout = tile(p_dout, start, RANK, T, BM, RANK, RB, True)
     b_du = dot(b_p.to(b_q.dtype), b_dout, b_du)
-    b_delta = tl.load(p_delta + o_query, mask=m_query, other=0.0)
+    b_delta = fact(b_facts, 1).to(tl.float32, bitcast=True)
     b_ds = b_p * (dot(b_u, tl.trans(b_dout)) - b_delta[None, :])
     b_dk = dot(b_ds.to(b_q.dtype), b_q, b_dk)
     return b_dk, b_du
@@ -183,9 +194,8 @@ def meet_queries(
 @triton.jit(do_not_specialize=["T", "S"])
 def keys_kernel(
     p_q: tl.tensor, p_k: tl.tensor, p_u: tl.tensor, p_cos: tl.tensor, p_sin: tl.tensor,
-    p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
-    p_lse: tl.tensor, p_dout: tl.tensor, p_delta: tl.tensor, p_dk: tl.tensor, p_du: tl.tensor,
-    stride_turn: tl.tensor, stride_run: tl.tensor, stride_spans: tl.tensor,
+    p_spans: tl.tensor, p_dout: tl.tensor, p_facts: tl.tensor, p_dk: tl.tensor, p_du: tl.tensor,
+    stride_turn: tl.tensor, stride_spans: tl.tensor,
     T: tl.tensor, S: tl.tensor, heads: tl.tensor, scale: tl.tensor, factor: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
@@ -199,10 +209,7 @@ def keys_kernel(
     b_u = tile(p_u + o_u, start, RANK, S, BN, RANK, RB, True)
     p_q += row * T * width + column
     p_dout += row * T * RANK
-    p_lse += (row * heads + head) * T
-    p_delta += (row * heads + head) * T
-    p_first += row * stride_run
-    p_end += row * stride_run
+    p_facts += (row * heads + head) * T * 4
     p_spans += row * stride_spans + block * 4
     low, whole_low = tl.load(p_spans), tl.load(p_spans + 1)
     whole_high, high = tl.load(p_spans + 2), tl.load(p_spans + 3)
@@ -213,13 +220,13 @@ def keys_kernel(
     for i in range(0, before + high - whole_high):
         at = tl.where(i < before, low + i, whole_high + i - before) * BM
         b_dk, b_du = meet_queries(
-            b_dk, b_du, b_k, b_u, start, at, factor, p_q, p_dout, p_lse, p_delta, p_first, p_end,
-            width, T, HALF, HB, RANK, RB, BM, BN, True,
+            b_dk, b_du, b_k, b_u, start, at, factor, p_q, p_dout, p_facts, width, T,
+            HALF, HB, RANK, RB, BM, BN, True,
         )  # fmt: skip
     for i in range(whole_low, whole_high):
         b_dk, b_du = meet_queries(
-            b_dk, b_du, b_k, b_u, start, i * BM, factor, p_q, p_dout, p_lse, p_delta, p_first,
-            p_end, width, T, HALF, HB, RANK, RB, BM, BN, False,
+            b_dk, b_du, b_k, b_u, start, i * BM, factor, p_q, p_dout, p_facts, width, T,
+            HALF, HB, RANK, RB, BM, BN, False,
         )  # fmt: skip
     p_dk += row * S * width + column
     p_cos += row * stride_turn
@@ -251,10 +258,11 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
     d_out, first, end = d_out.contiguous(), runs.first.contiguous(), runs.end.contiguous()
     half = width // heads // 2
     scale = (2 * half) ** -0.5
-    d_y, q = torch.empty(2, batch, count, width, dtype=x.dtype, device=x.device)
+    d_y = torch.empty(batch, count, width, dtype=x.dtype, device=x.device)
+    q = torch.empty(batch, count, width, dtype=x.dtype, device=x.device)
     d_z = torch.empty(batch, keys, width, dtype=x.dtype, device=x.device)
     d_u = torch.empty(heads, batch * keys, rank, dtype=x.dtype, device=x.device)
-    delta = torch.empty(batch, heads, count, dtype=torch.float32, device=x.device)
+    facts = torch.empty(batch, heads, count, 4, dtype=torch.int32, device=x.device)
     tile_sizes = {"HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank)}
 
     blocks = blocks_for("lorra_attention_queries", max(2 * half, rank), x.dtype, x.device)
@@ -262,7 +270,7 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
     with torch.cuda.device_of(x):
         queries_kernel[triton.cdiv(count, blocks.queries), heads, batch](
             x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, spans,
-            lse, d_out, d_y, q, delta,
+            lse, d_out, d_y, q, facts,
             x.stride(0), x.stride(1), t.stride(0), t.stride(1), row_stride(saved.cos_q),
             row_stride(first), row_stride(spans), count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,
@@ -272,9 +280,8 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
     _, spans = runs.blocks(blocks.queries, blocks.keys)
     with torch.cuda.device_of(x):
         keys_kernel[triton.cdiv(keys, blocks.keys), heads, batch](
-            q, k, u, saved.cos_k, saved.sin_k, first, end, spans,
-            lse, d_out, delta, d_z, d_u,
-            row_stride(saved.cos_k), row_stride(first), row_stride(spans),
+            q, k, u, saved.cos_k, saved.sin_k, spans, d_out, facts, d_z, d_u,
+            row_stride(saved.cos_k), row_stride(spans),
             count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,
             num_warps=blocks.warps, num_stages=blocks.stages,

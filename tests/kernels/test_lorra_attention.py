@@ -96,7 +96,7 @@ def poisoned(monkeypatch):
 
     def with_nan(*sizes, **options):
         made = empty(*sizes, **options)
-        return made.fill_(float("nan")) if made.is_floating_point() else made
+        return made.fill_(float("nan") if made.is_floating_point() else 2**30)
 
     monkeypatch.setattr(torch, "empty", with_nan)
 
@@ -340,8 +340,8 @@ def job(kernel, width, rank, target, blocks, dtype="bf16"):
         "HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank),
         "BM": blocks.queries, "BN": blocks.keys,
     }  # fmt: skip
-    single = ("p_cos", "p_sin", "p_lse", "p_delta", "p_out")
-    whole = ("p_first", "p_end", "p_spans")
+    single = ("p_cos", "p_sin", "p_lse", "p_out")
+    whole = ("p_first", "p_end", "p_spans", "p_facts")
     signature = {}
     for name in getattr(file, kernel).arg_names:
         if name.startswith("p_"):
@@ -377,7 +377,7 @@ def test_kernels_fit_the_cards():
         assert found.shared <= limit, each.kernel
         # What spills is in the making of turned queries, once per head; the loops have (almost)
         # none, which a look at the machine code shows.
-        assert found.spilled <= 256, each.kernel
+        assert found.spilled <= 320, each.kernel
 
 
 @pytest.mark.gpu

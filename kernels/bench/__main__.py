@@ -6,7 +6,7 @@ JSON, a page and curves. One command makes everything that `kernels/results/` ho
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ PRESETS = {preset.name: preset for preset in (CPU, GPU)}
 
 
 def main() -> int:
-    """The exit status: 1 if a check was red."""
+    """The exit status: 1 if a check was red or a part broke."""
     arguments = read(command_line())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     preset = chosen(arguments, device)
@@ -36,29 +36,30 @@ def main() -> int:
     where = surroundings(device, command_line())
     output = arguments.output or Path("wings-bench", folder.slug(where["device"]))
     run = Run(preset, device, arguments.minutes, console)
-    for part in parts(run):
-        part()
+    for part, *rest in parts(run):
+        name = f"{part.__name__.replace('_', ' ')}, {rest[0].name}"
+        run.attempt(name, partial(part, run, *rest))
         # What a run that is cut off has found stays.
         folder.write(output, run, where)
     report(run, where, output)
-    return int(any(not check["green"] for check in run.checks))
+    return int(not run.is_green)
 
 
-def parts(run: Run) -> Iterator[Callable[[], None]]:
-    """The run in the order of what matters: it may be cut off."""
+def parts(run: Run) -> Iterator[tuple]:
+    """Functions and their arguments, in the order of what matters: a run may be cut off."""
     preset, first = run.preset, run.preset.shapes[0]
     for shape in preset.shapes:
-        yield partial(check_operations, run, shape)
-        yield partial(check_model, run, shape)
-        yield partial(measure_operations, run, shape, preset.main, preset.batches)
-        yield partial(measure_models, run, shape, preset.main, preset.batches)
-        yield partial(measure_decoding, run, shape)
+        yield check_operations, shape
+        yield check_model, shape
+        yield measure_operations, shape, preset.main, preset.batches
+        yield measure_models, shape, preset.main, preset.batches
+        yield measure_decoding, shape
     other = [length for length in preset.lengths if length not in preset.main]
-    yield partial(measure_operations, run, first, other, preset.batches[:1])
+    yield measure_operations, first, other, preset.batches[:1]
     other += [length for length in preset.memory if length not in (*preset.main, *other)]
-    yield partial(measure_models, run, first, other, preset.batches[:1])
-    yield partial(measure_flex, run, first)
-    yield partial(measure_recorded_decoding, run, first)
+    yield measure_models, first, other, preset.batches[:1]
+    yield measure_flex, first
+    yield measure_recorded_decoding, first
 
 
 def read(words: list[str]) -> argparse.Namespace:
@@ -90,7 +91,9 @@ def report(run: Run, where: dict, output: Path) -> None:
     """Tables on the standard output, files in the folder."""
     console = Console()
     red = [check for check in run.checks if not check["green"]]
-    console.print(f"\n{len(run.checks)} checks, {len(red)} red", style="red" if red else "green")
+    colour = "green" if run.is_green else "red"
+    broken = "".join(f"\nbroken: {failure}" for failure in run.failures)
+    console.print(f"\n{len(run.checks)} checks, {len(red)} red{broken}", style=colour)
     for title, rows in split(run.rows).items():
         console.print(drawn(f"{title} (lower is better)", *ratio_cells(rows)))
     for rows in split(run.rows).values():

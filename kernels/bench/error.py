@@ -1,9 +1,11 @@
 """How far a result lies from the truth, and how far it may."""
 
+import torch
 from torch import Tensor
 
-# Twice the error that plain low precision makes itself, and a little where that is none.
-TIMES, ROUNDING = 2.0, 1e-6
+# Twice the error that plain low precision makes itself, and a little where that is none: half a
+# step of the dtype, and fp32's accumulated rounding.
+TIMES, STEPS, ROUNDING = 2.0, 0.5, 1e-6
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
@@ -13,4 +15,5 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 def budget(plain: Tensor, exact: Tensor) -> float:
     """What a fast version may err, by what the plain one of the same precision does."""
-    return TIMES * relative_error(plain, exact) + ROUNDING
+    rounding = STEPS * torch.finfo(plain.dtype).eps + ROUNDING
+    return TIMES * relative_error(plain, exact) + rounding

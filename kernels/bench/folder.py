@@ -89,6 +89,9 @@ def page(run: Run, where: dict[str, Any]) -> str:
         "## Medians, which say something about this machine only\n",
         *(markdown(*value_cells(rows)) for rows in tables.values()),
     ]
+    if run.failures:
+        parts.append("Broken:\n\n" + "".join(f"* {failure}\n" for failure in run.failures))
+    skipped += "".join(f"* {name}: the run's time was up\n" for name in run.left_out)
     if skipped:
         parts.append(f"Skipped:\n\n{skipped}")
     return "\n".join(parts)

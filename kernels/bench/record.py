@@ -80,6 +80,8 @@ def as_json(run: Run, where: dict[str, Any]) -> str:
             for shape in run.preset.shapes
         ],
         "ceilings": run.ceilings and vars(run.ceilings),
+        "failures": run.failures,
+        "left_out": run.left_out,
         "checks": run.checks,
         "rows": [row.described() for row in run.rows],
     }  # fmt: skip

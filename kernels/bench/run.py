@@ -13,7 +13,7 @@ from .clock import Calls, Clock
 from .floor import Work
 from .memory import peak_bytes
 from .preset import Preset, Shape
-from .row import AGAIN, BACKWARD, FLEX, MODEL, MODELS, Row
+from .row import AGAIN, BACKWARD, FLEX, MODEL, MODELS, OURS, Row
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Run:
         self.ceilings = measure_ceilings(self.clock, preset.dtype, preset.ceiling)
         self.rows: list[Row] = []
         self.checks: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+        self.left_out: list[str] = []
         self.started = time.monotonic()
         self.minutes = minutes
 
@@ -65,14 +67,38 @@ class Run:
                 f"error {error:.2g}, budget {budget:.2g}"
             )
 
-    def is_red(self, what: str, variant: str, shape: Shape) -> bool:
-        """Whether a check of this operation, or of whole models, failed."""
+    @property
+    def is_green(self) -> bool:
+        """Whether all checks were, and nothing broke."""
+        return not self.failures and all(check["green"] for check in self.checks)
+
+    def attempt(self, name: str, part: Callable[[], None]) -> None:
+        """Runs a part; one that breaks is written down, and what can be measured after it still is.
+
+        A card is lent for minutes, and the rest of them must not be lost.
+        """
+        if self.is_late:
+            self.left_out.append(name)
+            return
+        try:
+            part()
+        except Exception as error:
+            self.failures.append(f"{name}: {first_line(error)}")
+            self.console.print_exception()
+
+    def is_checked(self, what: str, variant: str, shape: Shape) -> bool:
+        """Whether this operation, or whole models, were checked and no check was red.
+
+        What others are measured against needs none: it is the definition.
+        """
         what = MODEL if what in MODELS else what.removesuffix(BACKWARD)
-        return any(
-            not check["green"]
+        place = (what, variant, shape.name)
+        found = [
+            check["green"]
             for check in self.checks
-            if (check["what"], check["variant"], check["shape"]) == (what, variant, shape.name)
-        )
+            if (check["what"], check["variant"], check["shape"]) == place
+        ]
+        return all(found) and (bool(found) or variant not in OURS)
 
     def time(
         self,
@@ -107,10 +133,8 @@ class Run:
             else:
                 reasons[name] = reason
         if baseline in usable and len(usable) > 1:
-            if whole:
-                timings = self.clock.whole(usable, before, rounds)
-            else:
-                timings = self.clock.device_only(usable, before)
+            measure = self.clock.whole if whole else self.clock.device_only
+            timings = measure(usable, before, rounds)
             base = timings[baseline]
             if work is not None:
                 floor = work.floor(self.ceilings) / base.median
@@ -166,8 +190,8 @@ class Run:
         """Tries a call once; why it cannot be measured, or None."""
         if self.is_late:
             return "the run's time was up"
-        if self.is_red(place.what, name, place.shape):
-            return "its check was red"
+        if not self.is_checked(place.what, name, place.shape):
+            return "its check was not green"
         try:
             before()
             call()

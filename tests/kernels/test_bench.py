@@ -1,5 +1,6 @@
-"""The bench: its quick run, its memory meter, its textbook and its formulas."""
+"""The bench: its quick run, and what a run measures and what it leaves out."""
 
+import io
 import json
 import math
 import subprocess
@@ -8,14 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from rich.console import Console
 
-from wings.kernels.bench import floor, inputs, table, textbook, variants
-from wings.kernels.bench.batch import sources, tokens
+from wings.kernels.bench import table
 from wings.kernels.bench.clock import Timing
 from wings.kernels.bench.error import budget, relative_error
-from wings.kernels.bench.memory import peak_on_a_cpu
-from wings.kernels.bench.preset import CPU, GPU, QUICK, Shape, with_lengths
+from wings.kernels.bench.preset import GPU, QUICK, Shape, with_lengths
 from wings.kernels.bench.row import (
     AGAIN,
     BACKWARD,
@@ -31,12 +30,10 @@ from wings.kernels.bench.row import (
     WINGS,
     Row,
 )  # fmt: skip
-from wings.layout import IMAGE, TEXT, Layout
-from wings.routed_attention import Rule, routed_attention
+from wings.kernels.bench.run import Place, Run
 
 ROOT = Path(__file__).parents[2]
 CPU_DEVICE = torch.device("cpu")
-MEGA = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -82,150 +79,7 @@ def test_quick_run_says_where_and_how_it_was_made(quick):
     assert 0 < printed.index("in units of the bare LLM") < printed.index("Medians on this machine")
 
 
-def test_memory_meter_adds_up_what_is_held_at_once():
-    def pattern():
-        a = torch.empty(3 * MEGA, dtype=torch.uint8)
-        b = torch.empty(5 * MEGA, dtype=torch.uint8)
-        del a
-        c = torch.empty(4 * MEGA, dtype=torch.uint8)
-        del b, c
-        return torch.empty(6 * MEGA, dtype=torch.uint8)
-
-    assert peak_on_a_cpu(pattern) == 9 * MEGA
-
-
-def test_memory_meter_sees_inside_operators_and_not_what_was_there():
-    q = torch.randn(1, 1, 1024, 64)
-    mask = torch.ones(1024, 1024, dtype=torch.bool)
-    weights = 4 * 1024 * 1024
-    # Gradients of an attention that keeps its matrix, and of one that does not.
-    plain = peak_on_a_cpu(lambda: (q @ q.mT).softmax(-1) @ q)
-    fused = peak_on_a_cpu(lambda: scaled_dot_product_attention(q, q, q, is_causal=True))
-    assert 2 * weights <= plain < 2.5 * weights
-    assert q.numel() * 4 < fused < weights
-    # A boolean mask becomes numbers inside of the operator, and no tensor shows it outside.
-    assert peak_on_a_cpu(lambda: scaled_dot_product_attention(q, q, q, mask)) >= weights
-
-
-def test_memory_of_a_training_step_is_the_same_twice():
-    weight = torch.randn(64, 64, requires_grad=True)
-    x = torch.randn(1000, 64)
-
-    def one():
-        weight.grad = None
-        (x @ weight).relu().sum().backward()
-
-    peaks = {peak_on_a_cpu(one) for _ in range(3)}
-    # Products, their activation and its gradient at once, and no more than one further copy.
-    assert len(peaks) == 1 and 2 * 256_000 <= peaks.pop() <= 4 * 256_000
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_textbook_routed_attention_equals_the_torch_one(seed):
-    torch.manual_seed(seed)
-    batch, heads, groups, length, width, columns = 2, 4, (1, 2, 4, 2)[seed], 37, 8, 3
-    make = dict(dtype=torch.float64, requires_grad=True)
-    q = torch.randn(batch, heads, length, width, **make)
-    k = torch.randn(batch, groups, length, width, **make)
-    v = torch.randn(batch, groups, length, width, **make)
-    w = torch.randn(batch, length, columns, **make)
-    sees = torch.ones(length, length, dtype=torch.bool).tril()[None]
-    mask = None
-    if seed % 2:
-        sees = sees & (torch.rand(batch, length, length) < 0.7) | torch.eye(length).bool()
-        mask = sees[:, None]
-    ours = routed_attention(q, k, v, w, Rule(mask, 0.4))
-    books = textbook.routed_attention(q, k, v, w, sees, 0.4)
-    same_with_gradients(ours, books, dict(q=q, k=k, v=v, columns=w))
-
-
-@pytest.mark.parametrize("kind", [IMAGE, TEXT])
-@pytest.mark.parametrize("seed", range(4))
-def test_textbook_learner_attention_equals_the_torch_one(seed, kind):
-    torch.manual_seed(seed)
-    given = inputs.learner(SHAPE, random_layout(seed), kind, torch.float64)
-    leaves = {name: tensor.requires_grad_() for name, tensor in given.tensors.items()}
-    given = given.holding(leaves)
-    (ours,) = variants.ours(CPU_DEVICE, IMAGES).values()
-    found = variants.as_tuple(ours(given))
-    same_with_gradients(found, variants.as_tuple(variants.textbook_of(given)(given)), leaves)
-    assert not found[0][~given.sees().any(-1)].any()
-
-
-def random_layout(seed):
-    """Rows of a picture each, some padded, some of several sequences, longer ones in turn."""
-    length = (25, 300)[seed % 2]
-    is_image = torch.zeros(3, length, dtype=torch.bool)
-    mask = torch.ones(3, length, dtype=torch.long)
-    for row, start in enumerate(torch.randint(0, length - 8, (3,)).tolist()):
-        is_image[row, start : start + SHAPE.image_tokens] = True
-    mask[0, :3], mask[1, -5:] = 0, 0
-    positions = None
-    if seed >= 2:
-        mask[:] = 1
-        cut = int(torch.randint(5, length - 5, ()))
-        positions = torch.cat([torch.arange(cut), torch.arange(length - cut)]).expand(3, -1)
-    return Layout.read(is_image, mask, positions, SHAPE.image_tokens)
-
-
-def same_with_gradients(ours, books, inputs):
-    weights = [torch.randn_like(out) for out in ours]
-    found, exact = (
-        torch.autograd.grad(outs, list(inputs.values()), weights) for outs in (ours, books)
-    )
-    for out, book in zip(ours, books, strict=True):
-        torch.testing.assert_close(out, book)
-    for name, a, b in zip(inputs, found, exact, strict=True):
-        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"d{name}: {text}")
-
-
 SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, pixels=28)
-
-
-def test_work_of_routed_attention_by_hand():
-    # One row, two heads of width 3 on one key head, two tokens: three pairs, and one column.
-    at = floor.Attended(1, 2, 2, 3, size=2)
-    work = floor.routed_attention(at, heads=2, groups=1, width=3, columns=1)
-    # q k^T 3, P v 3, P w 1 multiplications a head and pair.
-    assert work.operations == 2 * (2 * 3) * (3 + 3 + 1)
-    # q and out 12 numbers each, k and v 6 each, columns 2; sums 2 in four bytes.
-    assert work.bytes == 2 * (12 + 12 + 6 + 6 + 2) + 4 * 2
-    back = floor.routed_attention_backward(at, heads=2, groups=1, width=3, columns=1)
-    # Scores, dP, dq, dk, dv of 3, dP by the column and its gradient of 1.
-    assert back.operations == 2 * (2 * 3) * (5 * 3 + 2)
-    # q, k, v, columns, out, d out, d sums in; dq, dk, dv, d columns out.
-    assert back.bytes == 2 * (12 + 6 + 6 + 2 + 12 + 12) + 4 * 2 + 2 * (12 + 6 + 6 + 2)
-
-
-def test_work_of_a_learner_by_hand():
-    # D 24 in 4 heads, rank 3; two rows of five tokens that see seven pairs of four keys.
-    at = floor.Attended(2, 5, 4, 7, size=2)
-    work = floor.learner_attention(at, SHAPE)
-    products = 2 * (5 * 24 * 3 + 4 * 24 * 3 + 4 * 24 * 3)
-    plain = products + 2 * 5 * 24 * 3 + 2 * 7 * 24
-    folded = products + 2 * 4 * 4 * 3 * 3 + 2 * 7 * 4 * 3
-    assert work.operations == 2 * (2 * 7 * 24 + min(plain, folded))
-    assert work.bytes == 2 * (2 * (5 * (24 + 3 + 3) + 4 * (24 + 6)) + 4 * 24 * 3)
-
-
-def test_floor_is_the_slower_of_arithmetic_and_memory():
-    ceilings = floor.Ceilings(operations=100.0, bytes=10.0)
-    assert floor.Work(300, 20).floor(ceilings) == 3.0
-    assert floor.Work(300, 50).floor(ceilings) == 5.0
-
-
-@pytest.mark.parametrize("length", [17, 40])
-def test_pairs_of_sources_are_those_that_layouts_see(length):
-    ids = tokens(SHAPE, 1, length, CPU_DEVICE)["input_ids"]
-    layout = Layout.read(ids == SHAPE.vocabulary, None, None, SHAPE.image_tokens)
-    for kind, (keys, pairs) in zip((IMAGE, TEXT), sources(SHAPE, length), strict=True):
-        of_kind = layout.gather((layout.kind == kind).nonzero()[:, 1][None])
-        assert (len(of_kind), int(layout.sees(of_kind).sum())) == (keys, pairs)
-
-
-def test_step_ratio_grows_with_rank_and_falls_with_width():
-    narrow, wide = CPU.shapes[0], GPU.shapes[0]
-    assert 1 < floor.step_ratio(wide, 2048) < floor.step_ratio(narrow, 2048) < 2
 
 
 def test_a_ratio_compares_within_rounds():
@@ -263,3 +117,42 @@ def test_what_was_skipped_shows_as_a_dash_and_no_number():
     assert dict(zip(header, cells, strict=True))[WINGS] == "1.25"
     assert TEXTBOOK not in header
     assert "-" in table.ratio_cells([*whole, operations[0]])[1][0]
+
+
+@pytest.fixture
+def run():
+    return Run(QUICK, CPU_DEVICE, None, Console(file=io.StringIO()))
+
+
+def test_no_number_without_a_green_check(run):
+    place = Place(ROUTED + BACKWARD, SHAPE, 1, 24)
+    calls = dict.fromkeys((SDPA, WINGS, TEXTBOOK), lambda: None)
+    run.time(place, calls)
+    run.checked(ROUTED, WINGS, SHAPE, "output", error=0.1, budget=0.2)
+    run.time(place, calls)
+    run.checked(ROUTED, WINGS, SHAPE, "gradient of q", error=math.nan, budget=0.2)
+    run.time(place, calls)
+    measured = [row.ratio is not None for row in run.rows if row.variant == WINGS]
+    assert measured == [False, True, False]
+    assert all(row.ratio is not None for row in run.rows if row.variant == TEXTBOOK)
+    assert not run.is_green
+
+
+def test_what_breaks_is_written_down_and_the_run_goes_on(run):
+    run.attempt("first", lambda: 1 / 0)
+    run.attempt("second", lambda: run.checked(ROUTED, WINGS, SHAPE, "output", 0.0, 1.0))
+    assert len(run.failures) == 1 and "first" in run.failures[0] and run.checks
+    assert not run.is_green
+
+
+def test_out_of_memory_is_a_reason_and_a_bug_is_not(run):
+    def too_large():
+        raise torch.OutOfMemoryError("no room")
+
+    place = Place(STEP, SHAPE, 1, 24)
+    run.checked("whole model", WINGS, SHAPE, "logits", 0.0, 1.0)
+    run.time(place, {"bare LLM": lambda: None, WINGS: too_large, TEXTBOOK: lambda: None})
+    (wings,) = [row for row in run.rows if row.variant == WINGS]
+    assert wings.skipped == "out of memory" and wings.ratio is None
+    with pytest.raises(ZeroDivisionError):
+        run.time(place, {"bare LLM": lambda: None, WINGS: lambda: 1 / 0})

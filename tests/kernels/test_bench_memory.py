@@ -1,0 +1,46 @@
+"""The bench's memory meter on allocations that are known."""
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from wings.kernels.bench.memory import peak_on_a_cpu
+
+MEGA = 2**20
+
+
+def test_memory_meter_adds_up_what_is_held_at_once():
+    def pattern():
+        a = torch.empty(3 * MEGA, dtype=torch.uint8)
+        b = torch.empty(5 * MEGA, dtype=torch.uint8)
+        del a
+        c = torch.empty(4 * MEGA, dtype=torch.uint8)
+        del b, c
+        return torch.empty(6 * MEGA, dtype=torch.uint8)
+
+    assert peak_on_a_cpu(pattern) == 9 * MEGA
+
+
+def test_memory_meter_sees_inside_operators_and_not_what_was_there():
+    q = torch.randn(1, 1, 1024, 64)
+    mask = torch.ones(1024, 1024, dtype=torch.bool)
+    weights = 4 * 1024 * 1024
+    # Gradients of an attention that keeps its matrix, and of one that does not.
+    plain = peak_on_a_cpu(lambda: (q @ q.mT).softmax(-1) @ q)
+    fused = peak_on_a_cpu(lambda: scaled_dot_product_attention(q, q, q, is_causal=True))
+    assert 2 * weights <= plain < 2.5 * weights
+    assert q.numel() * 4 < fused < weights
+    # A boolean mask becomes numbers inside of the operator, and no tensor shows it outside.
+    assert peak_on_a_cpu(lambda: scaled_dot_product_attention(q, q, q, mask)) >= weights
+
+
+def test_memory_of_a_training_step_is_the_same_twice():
+    weight = torch.randn(64, 64, requires_grad=True)
+    x = torch.randn(1000, 64)
+
+    def one():
+        weight.grad = None
+        (x @ weight).relu().sum().backward()
+
+    peaks = {peak_on_a_cpu(one) for _ in range(3)}
+    # Products, their activation and its gradient at once, and no more than one further copy.
+    assert len(peaks) == 1 and 2 * 256_000 <= peaks.pop() <= 4 * 256_000

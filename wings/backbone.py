@@ -22,6 +22,7 @@ from .layout import IMAGE, Layout
 from .lorra import LoRRALearner
 from .memory import Memory, Pending
 from .projector import Projector
+from .rotary import Rotary
 from .router import ModalityRouter, PositionRouter
 from .vision import VisionTower
 
@@ -98,6 +99,7 @@ class WingsModel(WingsPreTrainedModel):
         self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
         grow_wings(decoder, config)
         self.language_model = decoder
+        self.rotary = Rotary.of(config.hidden_size, config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -151,7 +153,7 @@ class WingsModel(WingsPreTrainedModel):
         if config.learners or packed or memory is not None:
             later = None if left is None else (layout_of_later(left, layout, begun), left.rows)
             riding["wings"] = WingsContext.build(
-                config, layout, embeddings, memory, later, pixel_values is not None,
+                config, self.rotary, layout, embeddings, memory, later, pixel_values is not None,
                 active=active, packed=packed, with_attentions=output_attentions,
             )  # fmt: skip
         if memory is not None:

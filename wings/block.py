@@ -13,11 +13,12 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from .config import WingsConfig
 from .context import WingsContext
 from .errors import WingsError
-from .learner_attention import Source, learner_attention
-from .lorra import LoRRALearner, product
+from .learner_attention import learner_attention
+from .lorra import LoRRALearner, side_by_side
 from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask, routed_attention
-from .router import ModalityRouter, PositionRouter, gates
+from .router import ModalityRouter, PositionRouter
+from .source import Kept
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own. They avoid the substrings that transformers looks for in such names.
@@ -54,55 +55,50 @@ class BlockWings(nn.Module):
             sum over learners of gate * O, `[B, T, D]`, in x's dtype.
         """
         logits = None if self.router is None else self.router(sums, context.queries)
-        weights = gates(logits, context.visible)
+        weights = context.gates(logits)
         if context.acts is not None:
             weights = weights * context.acts[..., None]
         context.record.gates[self.layer] = weights
-        sources = [context.sources[name] for name in self.names]
-        present = [n for n, source in enumerate(sources) if source is not None]
-        learners = [self.get_submodule(name) for name in self.names]
+        weights = weights.to(x.dtype)
+        present = [n for n, name in enumerate(self.names) if context.sources[name] is not None]
         share = None
         if present:
-            inner = product(x, [learners[n].a_q() for n in present]).chunk(len(present), dim=-1)
-            parts = []
-            for n, part in zip(present, inner, strict=True):
-                out = self._attend(x, part, learners[n], sources[n], context)
-                # The gate weighs r numbers a token, not D.
-                parts.append(out * weights[..., n, None].to(x.dtype))
-            share = last_product(parts, [learners[n].b_o() for n in present])
+            share = self._share(x, weights, present, context)
         if self.training and torch.is_grad_enabled():
             for n in set(range(len(self.names))) - set(present):
-                share = added(share, nothing_of(learners[n]).expand_as(x))
+                share = added(share, nothing_of(self.learner(n)).expand_as(x))
         return torch.zeros_like(x) if share is None else share
 
-    def _attend(
-        self,
-        x: Tensor,
-        inner: Tensor,
-        learner: LoRRALearner,
-        source: Source,
-        context: WingsContext,
+    def learner(self, number: int) -> LoRRALearner:
+        """The learner of that number, in the order of the configuration."""
+        return self._modules[self.names[number]]
+
+    def _share(
+        self, x: Tensor, weights: Tensor, present: list[int], context: WingsContext
     ) -> Tensor:
-        """One learner's output before B_o, `[B, T, r]`."""
-        source = source.of(x.dtype)
-        if context.memory is None:
-            small = learner.compress(source.rows)
-        else:
-            name = next(name for name in self.names if self.get_submodule(name) is learner)
-            memory = context.memory.sources[name]
-            small = memory.compressed(self.layer, learner, source.rows)
-        return learner_attention(
-            x, inner, source, small.to(x), learner.inner_factors(x.dtype), learner.heads,
-            context.rotation,
-        )  # fmt: skip
+        """Gated sum of the learners that have rows to look at, `[B, T, D]`."""
+        learners = [self.learner(n) for n in present]
+        inner = side_by_side(x, [learner.a_q(x.dtype) for learner in learners])
+        parts = []
+        for n, learner, part in zip(present, learners, inner.chunk(len(present), -1), strict=True):
+            source = context.sources[self.names[n]].of(x.dtype)
+            if source.memory is None:
+                kept = Kept(learner.compress(source.rows))
+            else:
+                kept = source.memory.kept(self.layer, learner, source)
+            factors = learner.inner_factors(x.dtype)
+            out = learner_attention(x, part, source, kept, factors, context.rotation)
+            # The gate weighs r numbers a token, not D.
+            parts.append(out * weights[..., n, None])
+        return last_product(parts, [learner.b_o(x.dtype) for learner in learners])
 
 
 def last_product(parts: list[Tensor], factors: list[Tensor]) -> Tensor:
     """Sum of parts B_o: `[B, T, r]` and `[r, D]` each -> `[B, T, D]`."""
-    factors = [factor.to(parts[0].dtype) for factor in factors]
     if parts[0].shape[1] == 1:
         # One token: joining the factors would cost more than it saves.
-        return sum(part @ factor for part, factor in zip(parts, factors, strict=True))
+        first, *more = (part @ factor for part, factor in zip(parts, factors, strict=True))
+        return sum(more, first)
     return torch.cat(parts, dim=-1) @ torch.cat(factors)
 
 
@@ -221,7 +217,9 @@ def _attend(
         keys = wings.main_keys(key.shape[2])
     router = module.wings.router if routed else None
     columns = (
-        router.columns(keys, key.dtype) if routed else key.new_zeros(key.shape[0], key.shape[2], 1)
+        router.columns(keys, wings.queries, key.dtype)
+        if routed
+        else key.new_zeros(key.shape[0], key.shape[2], 1)
     )
     output, sums = routed_attention(query, key, value, columns, rule)
     weights = None

@@ -9,6 +9,14 @@ from .config import WingsConfig
 from .errors import WingsError
 from .memory import Memory
 
+# Numbers a token may cost for the keys of all learners; the design's cache at D 4096 has as many.
+MOST_KEYS = 8192
+
+
+def keeps_keys(config: WingsConfig) -> bool:
+    """Whether a model is so small that its cache keeps the learners' keys as they are."""
+    return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
+
 
 class RemembersSources:
     """Put before a cache of transformers: the learners' memory follows all that happens to it."""
@@ -49,7 +57,7 @@ class WingsCache(RemembersSources, DynamicCache):
 
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)
-        self.memory = Memory(config.learners)
+        self.memory = Memory(config.learners, keeps_keys(config))
 
 
 class WingsStaticCache(RemembersSources, StaticCache):
@@ -73,4 +81,4 @@ class WingsStaticCache(RemembersSources, StaticCache):
                 f"fewer, or build the model with larger router_positions or router='modality'."
             )
         super().__init__(config=config.text_config, max_cache_len=max_cache_len, **kwargs)
-        self.memory = Memory(config.learners, max_cache_len)
+        self.memory = Memory(config.learners, keeps_keys(config), max_cache_len)

@@ -3,55 +3,62 @@
 It rides through the decoder as the keyword `wings`, untouched by the decoder's own code.
 """
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
 from .config import WingsConfig
 from .layout import Layout
-from .learner_attention import Source
 from .memory import Memory
-from .rotary import Rotation, count_heads, rotary_base
+from .rotary import Rotary, Rotation
+from .router import Gates
+from .source import Source
 from .visible_attention import Visibility
 
 
-@dataclass
 class Record:
     """What blocks write down in a forward pass; one object, wherever a block runs."""
 
-    reached: set[int] = field(default_factory=set)
-    gates: dict[int, Tensor] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.reached: set[int] = set()
+        self.gates: dict[int, Tensor] = {}
 
 
-@dataclass
 class WingsContext:
     """One forward pass.
 
     queries: layout of the T new tokens. tokens: layout of all tokens the main attention may see.
     active: False where learners have nothing to do. packed: whether a row holds several sequences.
-    sources: per learner, None where no row is in the batch. visible: `[B, T, M]` bool, learners
-    with a row to look at. acts: `[B, T]` bool, what the text guard lets, or None. memory: what
-    blocks keep for later passes, None without a cache.
+    memory: what blocks keep for later passes, None without a cache. with_attentions: whether the
+    main attention's weights are asked for. Of an active pass also rotation: of the new tokens;
+    sources: per learner, None where no row is in the batch; gates: of the learners; acts: `[B, T]`
+    bool, what the text guard lets, or None.
     """
 
-    queries: Layout
-    tokens: Layout
-    active: bool
-    packed: bool
-    memory: Memory | None = None
-    rotation: Rotation | None = None
-    sources: dict[str, Source | None] = field(default_factory=dict)
-    visible: Tensor | None = None
-    acts: Tensor | None = None
-    with_attentions: bool = False
-    record: Record = field(default_factory=Record)
-    _keys: dict[int, Layout] = field(default_factory=dict)
+    rotation: Rotation
+    gates: Gates
+
+    def __init__(
+        self,
+        queries: Layout,
+        tokens: Layout,
+        active: bool,
+        packed: bool,
+        memory: Memory | None,
+        with_attentions: bool,
+    ) -> None:
+        self.queries, self.tokens = queries, tokens
+        self.active, self.packed = active, packed
+        self.memory, self.with_attentions = memory, with_attentions
+        self.sources: dict[str, Source | None] = {}
+        self.acts: Tensor | None = None
+        self.record = Record()
+        self._keys: dict[int, Layout] = {}
 
     @classmethod
     def build(
         cls,
         config: WingsConfig,
+        rotary: Rotary,
         queries: Layout,
         embeddings: Tensor,
         memory: Memory | None,
@@ -65,41 +72,32 @@ class WingsContext:
 
         `later`: layout and features `[B, P, D]` of image tokens that come in the next chunk.
         """
-        heads = count_heads(config.hidden_size, config.text_config.num_attention_heads)
-        width, base = config.hidden_size // heads, rotary_base(config.text_config)
-
-        def rotate(position: Tensor) -> Rotation:
-            return Rotation.at(position, width, base, embeddings.dtype)
-
         continued = memory is not None and memory.layout is not None
         # Without a cache the same steps run on a memory that nobody keeps.
         taken = Memory(config.learners) if memory is None else memory
         extra = later and (later[0], source_rows(config, later[1]))
         rows = source_rows(config, embeddings)
-        taken.take(queries, rows, extra, rotate, active, has_pictures)
-        context = cls(queries, taken.layout, active, packed, memory)
-        context.with_attentions = with_attentions
+        taken.take(queries, rows, extra, rotary, active, has_pictures)
+        context = cls(queries, taken.layout, active, packed, memory, with_attentions)
         if not active:
             return context
-        context.rotation = rotate(queries.position)
+        context.rotation = rotary.at(queries.position, embeddings.dtype)
         for name, kept in taken.sources.items():
             source = None
             if kept.rows.buffer is not None:
                 keys = Layout(kept.keys.all)
                 visibility = Visibility(queries, keys, continued)
                 source = Source(keys, kept.rows.all, Rotation(kept.turns.all), visibility)
-                if len(queries) == 1:
-                    heads_of = source.rows.unflatten(-1, (-1, width))
-                    source.turned = source.rotation(heads_of)
+                source.memory = None if memory is None else kept
+                if len(queries) == 1 and not kept.keeps_keys:
+                    source.turned = source.rotation(source.rows.unflatten(-1, (-1, rotary.width)))
             context.sources[name] = source
         nothing = torch.zeros_like(queries.sees_image)
-        context.visible = torch.stack(
-            [
-                nothing if source is None else source.visibility.sees_any
-                for source in context.sources.values()
-            ],
-            dim=-1,
-        )
+        visible = [
+            nothing if source is None else source.visibility.sees_any
+            for source in context.sources.values()
+        ]
+        context.gates = Gates(torch.stack(visible, dim=-1))
         if config.text_guard:
             context.acts = queries.sees_image
         return context
@@ -125,12 +123,13 @@ class WingsContext:
             return self
         moved = WingsContext(
             self.queries.to(device), self.tokens.to(device), self.active, self.packed, self.memory,
-            with_attentions=self.with_attentions, record=self.record,
+            self.with_attentions,
         )  # fmt: skip
+        moved.record = self.record
         if self.active:
             moved.acts = None if self.acts is None else self.acts.to(device)
             moved.rotation = self.rotation.to(device)
-            moved.visible = self.visible.to(device)
+            moved.gates = self.gates.to(device)
             moved.sources = {
                 name: None if source is None else source.to(device)
                 for name, source in self.sources.items()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin, LogitsProcessorList
 
-from .cache import WingsCache
+from .cache import WingsCache, WingsStaticCache
 from .errors import WingsError
 
 
@@ -33,6 +33,8 @@ class ImageBlindProcessors(LogitsProcessorList):
 
 class WingsGenerationMixin(GenerationMixin):
     """`generate` for rows with pictures: padding on either side, beams, longer conversations."""
+
+    _static_room = 0
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -115,19 +117,44 @@ class WingsGenerationMixin(GenerationMixin):
         return input_ids, model_kwargs
 
     def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+        self,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
     ) -> None:
         given = model_kwargs.get("past_key_values")
         if given is None and generation_config.use_cache is not False:
             kind = generation_config.cache_implementation
-            if kind not in (None, "dynamic"):
+            if kind not in (None, "dynamic", "static"):
                 raise WingsError(
-                    f"cache_implementation is '{kind}', but a Wings model decodes with its own "
-                    f"dynamic cache: leave it out."
+                    f"cache_implementation is '{kind}', but a Wings model decodes with a cache of "
+                    f"its own: leave it out or set it to 'static'."
                 )
-            model_kwargs["past_key_values"] = WingsCache(self.config)
+            if kind == "static":
+                # Room of an earlier call is asked for again, so that nothing is compiled anew.
+                room = max(max_cache_length, self._static_room)
+                model_kwargs["past_key_values"] = WingsStaticCache(self.config, room)
+                self._static_room = room
+            else:
+                model_kwargs["past_key_values"] = WingsCache(self.config)
         elif given is not None:
-            super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+            super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+            )
+
+    def create_masks_for_generate(
+        self, attention_mask: Tensor | None, past_key_values: Any, **kwargs: Any
+    ) -> Tensor | None:
+        """The plain mask `[B, S]` for all the room of a static cache, always of one shape.
+
+        transformers would hand over masks `[B, 1, T, S]`, which say less than the learners need.
+        """
+        if attention_mask is None:
+            return None
+        room = past_key_values.memory.capacity
+        return torch.nn.functional.pad(attention_mask, (0, room - attention_mask.shape[1]))
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         processors = super()._get_logits_processor(*args, **kwargs)

@@ -16,9 +16,9 @@ class Factor(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(inner, outer))
 
-    def forward(self) -> Tensor:
-        """`[inner, outer]`."""
-        return self.weight
+    def forward(self, dtype: torch.dtype) -> Tensor:
+        """`[inner, outer]` in `dtype`."""
+        return self.weight if self.weight.dtype == dtype else self.weight.to(dtype)
 
 
 class LoRRALearner(nn.Module):
@@ -53,19 +53,16 @@ class LoRRALearner(nn.Module):
 
     def compress(self, source: Tensor) -> Tensor:
         """s [A_k | A_v], what decoding keeps of source rows in this block: `[B, S, 2 r]`."""
-        return product(source, [self.a_k(), self.a_v()])
+        return side_by_side(source, [self.a_k(source.dtype), self.a_v(source.dtype)])
 
     def inner_factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """B_q, B_k, B_v `[r, D]` and A_o `[D, r]`, in `dtype`."""
-        return tuple(f().to(dtype) for f in (self.b_q, self.b_k, self.b_v, self.a_o))
+        return self.b_q(dtype), self.b_k(dtype), self.b_v(dtype), self.a_o(dtype)
 
 
-def product(rows: Tensor, factors: list[Tensor]) -> Tensor:
-    """rows [F_1 | F_2 ..]: `[..., D]` -> `[..., n r]`, in the dtype of the rows."""
-    factors = [factor.to(rows.dtype) for factor in factors]
-    if len(factors) == 1:
-        return rows @ factors[0]
-    if rows.shape[-2] == 1:
+def side_by_side(rows: Tensor, factors: list[Tensor]) -> Tensor:
+    """rows [F_1 | F_2 ..] of factors `[D, r]`: `[B, T, D]` -> `[B, T, n r]`."""
+    if rows.shape[1] == 1:
         # One token: joining the factors would cost more than it saves.
         return torch.cat([rows @ factor for factor in factors], dim=-1)
     return rows @ torch.cat(factors, dim=-1)

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from .layout import IMAGE, KINDS, PADDING, TEXT, Layout
+from .learner_attention import turned_keys
 from .lorra import LoRRALearner
-from .rotary import Rotation
+from .rotary import Rotary, Rotation
 from .rows import FixedRows, Rows
+from .source import Kept, Source
 
 # The slot of an image row whose token comes in a later chunk: past any that a text can have.
 LATER = torch.iinfo(torch.long).max
@@ -33,44 +35,62 @@ class Pending:
 
 
 class SourceMemory:
-    """The rows of one modality: once for all blocks, and 2 r numbers of each row per block.
+    """The rows of one modality: once for all blocks, and a few numbers of each row per block.
 
     keys: layouts `[B, n, 5]`, kind `PADDING` where a row of the batch has none. slots: which token
     each row is, `[B, n]`. rows: `[B, n, D]`. turns: cos and sin of their positions, `[B, n, d]`.
     """
 
-    def __init__(self, make: Callable[[int], Rows]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[int], Rows], keeps_keys: bool) -> None:
+        self._make, self.keeps_keys = make, keeps_keys
         self.keys, self.slots, self.rows, self.turns = make(PADDING), make(-1), make(0), make(0)
-        self.small: dict[int, Rows] = {}
-        self.new: Tensor | None = None
-        # Whether a fixed memory has rows that blocks have not compressed: text under its guard.
+        self.blocks: dict[int, list[Rows]] = {}
+        self.new: tuple[Tensor, Rotation] | None = None
+        # Whether a fixed memory has rows that blocks know nothing of yet: text under its guard.
         self.is_behind = self.catches_up = False
 
-    def append(self, keys: Tensor, slots: Tensor, rows: Tensor, turns: Tensor) -> None:
+    def append(self, keys: Tensor, slots: Tensor, rows: Tensor, rotation: Rotation) -> None:
         """Takes in new rows, all of one length n."""
         self.keys.append(keys)
         self.slots.append(slots)
         self.rows.append(rows)
-        self.turns.append(turns)
-        self.new = rows
+        self.turns.append(rotation.table)
+        self.new = rows, rotation
 
-    def compressed(self, layer: int, learner: LoRRALearner, rows: Tensor) -> Tensor:
-        """`learner.compress` of all rows in block `layer`, of which only the new are worked out.
+    def kept(self, layer: int, learner: LoRRALearner, source: Source) -> Kept:
+        """What block `layer` keeps of all rows, of which only the new are worked out.
 
-        `rows [B, n, D]` are the memory's, where and in the dtype in which the block computes.
+        `source` holds the memory's rows, where and in the dtype in which the block computes.
         """
-        if layer not in self.small:
-            self.small[layer] = self._make(0)
-        kept = self.small[layer]
-        if isinstance(kept, FixedRows):
+        if layer not in self.blocks:
+            self.blocks[layer] = [self._make(0) for _ in range(1 + self.keeps_keys)]
+        blocks = self.blocks[layer]
+        if isinstance(blocks[0], FixedRows):
             if self.catches_up:
-                kept.refill(learner.compress(rows), self.rows.count)
+                fresh = self._work_out(learner, source.rows, source.rotation)
+                for rows, numbers in zip(blocks, fresh, strict=True):
+                    rows.refill(numbers, self.rows.count)
             elif self.new is not None:
-                kept.append(learner.compress(self.new.to(rows)))
-        elif kept.length < rows.shape[1]:
-            kept.append(learner.compress(rows[:, kept.length :]))
-        return kept.all
+                rows, rotation = self.new
+                rotation = Rotation(rotation.table.to(source.rows))
+                self._append(blocks, self._work_out(learner, rows.to(source.rows), rotation))
+        elif blocks[0].length < source.rows.shape[1]:
+            rest = slice(blocks[0].length, None)
+            rotation = Rotation(source.rotation.table[:, rest])
+            self._append(blocks, self._work_out(learner, source.rows[:, rest], rotation))
+        return Kept(*(rows.all.to(source.rows) for rows in blocks))
+
+    def _work_out(self, learner: LoRRALearner, rows: Tensor, rotation: Rotation) -> list[Tensor]:
+        small = learner.compress(rows)
+        if not self.keeps_keys:
+            return [small]
+        b_k = learner.b_k(rows.dtype)
+        return [small, turned_keys(rows, small[..., : learner.rank], b_k, rotation)]
+
+    @staticmethod
+    def _append(blocks: list[Rows], fresh: list[Tensor]) -> None:
+        for rows, numbers in zip(blocks, fresh, strict=True):
+            rows.append(numbers)
 
     def cut(self, tokens: int) -> None:
         """Forgets the rows of all tokens from `tokens` on."""
@@ -89,7 +109,8 @@ class SourceMemory:
             rows.change(how)
 
     def _each(self) -> list[Rows]:
-        return [self.keys, self.slots, self.rows, self.turns, *self.small.values()]
+        blocks = [rows for block in self.blocks.values() for rows in block]
+        return [self.keys, self.slots, self.rows, self.turns, *blocks]
 
 
 class Memory:
@@ -97,12 +118,14 @@ class Memory:
 
     A source row is a token's layer-0 embedding. With the numbers that blocks keep, a token costs
     D + d + 2 r L numbers for the learners (d: the width of their heads), where a cache of whole
-    keys and values would cost 2 D L.
+    keys and values would cost 2 D L. Small models also keep the keys (D L numbers), as working
+    them out of the r numbers at every step is the larger part of a small model's step.
     """
 
-    def __init__(self, learners: tuple[str, ...], capacity: int | None = None) -> None:
-        self.capacity = capacity
-        self.learners = learners
+    def __init__(
+        self, learners: tuple[str, ...], keeps_keys: bool = False, capacity: int | None = None
+    ) -> None:
+        self.learners, self.keeps_keys, self.capacity = learners, keeps_keys, capacity
         self.forget()
 
     def forget(self) -> None:
@@ -110,7 +133,7 @@ class Memory:
         self.table = self._fixed(PADDING)
         # Rows of images only come with a picture, never while a compiled step runs.
         self.sources = {
-            name: SourceMemory(self._fixed if KINDS[name] == TEXT else lambda fill: Rows())
+            name: SourceMemory(self._fixed if KINDS[name] == TEXT else growing, self.keeps_keys)
             for name in self.learners
         }
         self.pending: Pending | None = None
@@ -142,7 +165,7 @@ class Memory:
         layout: Layout,
         sources: Tensor,
         later: tuple[Layout, Tensor] | None,
-        rotate: Callable[[Tensor], Rotation],
+        rotary: Rotary,
         active: bool,
         has_pictures: bool,
     ) -> None:
@@ -152,7 +175,7 @@ class Memory:
             layout: of the new tokens, `[B, T]`.
             sources: their source rows, `[B, T, D]`.
             later: layout and source rows `[B, P, D]` of image features beyond the last token.
-            rotate: positions `[B, n]` -> their rotation.
+            rotary: the learners' rotary positions.
             active: whether the learners act in this pass.
             has_pictures: whether an image begins among the tokens.
         """
@@ -189,8 +212,7 @@ class Memory:
                     keys, rows = keys.gather(order), gathered(rows, order)
                     slots = slots.gather(1, order)
             if keys is not None:
-                turns = rotate(keys.position).table.to(rows)
-                memory.append(keys.table, slots, rows, turns)
+                memory.append(keys.table, slots, rows, rotary.at(keys.position, rows.dtype))
 
     def _without_pending(self, is_image: Tensor, before: int | Tensor) -> Tensor:
         """Image tokens `[B, T]` of images that begin here, not in an earlier chunk.
@@ -225,6 +247,11 @@ class Memory:
             memory.change(how)
         if self.pending is not None:
             self.pending = Pending(how(self.pending.rows), how(self.pending.count))
+
+
+def growing(fill: int) -> Rows:
+    """Rows that need no fill, as their room is never seen."""
+    return Rows()
 
 
 def columns_of(wanted: Tensor) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Rotary positions of the learners: the decoder's base frequency, the learners' own heads."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +31,27 @@ def rotary_base(text_config: PreTrainedConfig) -> float:
     return float(parameters.get("rope_theta", DEFAULT_BASE))
 
 
+@dataclass(frozen=True)
+class Rotary:
+    """The rotary positions of a model's learners: heads `width` wide, of frequency `base`."""
+
+    width: int
+    base: float
+
+    @classmethod
+    def of(cls, hidden_size: int, text_config: PreTrainedConfig) -> "Rotary":
+        """As many heads as the decoder has where they divide its width evenly, and its base."""
+        heads = count_heads(hidden_size, text_config.num_attention_heads)
+        return cls(hidden_size // heads, rotary_base(text_config))
+
+    def at(self, position: Tensor, dtype: torch.dtype) -> "Rotation":
+        """The rotation of tokens at `position [B, S]`."""
+        exponent = torch.arange(0, self.width, 2, device=position.device, dtype=torch.float64)
+        # float64 keeps the angle exact to the last bit of fp32 at a million tokens.
+        angle = position.to(torch.float64)[..., None] * self.base ** (-exponent / self.width)
+        return Rotation(torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype))
+
+
 class Rotation:
     """cos and sin of the positions of some tokens, side by side: `table [B, S, d]`.
 
@@ -38,14 +60,6 @@ class Rotation:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
-
-    @classmethod
-    def at(cls, position: Tensor, head_width: int, base: float, dtype: torch.dtype) -> "Rotation":
-        """The rotation of tokens at `position [B, S]`, for heads `head_width` wide."""
-        exponent = torch.arange(0, head_width, 2, device=position.device, dtype=torch.float64)
-        # float64 keeps the angle exact to the last bit of fp32 at a million tokens.
-        angle = position.to(torch.float64)[..., None] * base ** (-exponent / head_width)
-        return cls(torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype))
 
     @property
     def cos(self) -> Tensor:
@@ -59,7 +73,8 @@ class Rotation:
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama)."""
-        return Turn.apply(heads, self.cos[:, :, None], self.sin[:, :, None])
+        cos, sin = self.table[:, :, None].chunk(2, dim=-1)
+        return Turn.apply(heads, cos, sin) if heads.requires_grad else turn(heads, cos, sin)
 
     def to(self, device: torch.device) -> "Rotation":
         """A copy on `device`."""

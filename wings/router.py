@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .layout import IMAGE, PADDING, TEXT, Layout
+from .layout import IMAGE, TEXT, Layout
 
 HIDDEN = 16
 
@@ -25,10 +25,9 @@ class PositionRouter(nn.Module):
         """Zero: learners start with equal weight at every position."""
         init.zeros_(self.by_position.weight)
 
-    def columns(self, keys: Layout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, M]`: W's column at each key's position; zero for padding."""
-        taken = self.by_position(keys.position.clamp(min=0)).to(dtype)
-        return taken * (keys.kind != PADDING)[..., None]
+    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+        """`[B, S, M]`: W's column at each key's position; padding, which has no weight, has any."""
+        return self.by_position(keys.position.clamp(min=0)).to(dtype)
 
     def forward(self, sums: Tensor, queries: Layout) -> Tensor:
         """Logits `[B, T, M]`."""
@@ -56,8 +55,15 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.weight)
         init.zeros_(self.outer.bias)
 
-    def columns(self, keys: Layout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in."""
+    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+        """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in.
+
+        For a single query the three kinds are known beforehand: `[B, S, 3]`.
+        """
+        if len(queries) == 1:
+            is_text, newest = keys.kind == TEXT, queries.images
+            before, after = is_text & (keys.images < newest), is_text & (keys.images == newest)
+            return torch.stack([keys.kind == IMAGE, before, after], dim=-1).to(dtype)
         stretches = torch.arange(int(keys.images.max()) + 1, device=keys.table.device)
         text = (keys.kind == TEXT)[..., None] & (keys.images[..., None] == stretches)
         found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)
@@ -65,25 +71,34 @@ class ModalityRouter(nn.Module):
 
     def forward(self, sums: Tensor, queries: Layout) -> Tensor:
         """Logits `[B, T, M]`."""
+        masses = sums if len(queries) == 1 else self._masses(sums, queries)
+        return self.outer(nn.functional.gelu(self.inner(masses)))
+
+    def _masses(self, sums: Tensor, queries: Layout) -> Tensor:
         image, text = sums[..., :1], sums[..., 1:]
         newest = queries.images[..., None]
         stretch = torch.arange(text.shape[-1], device=text.device)
         before = (text * (stretch < newest)).sum(-1, keepdim=True)
         after = (text * (stretch == newest)).sum(-1, keepdim=True)
-        masses = torch.cat([image, before, after], dim=-1)
-        return self.outer(nn.functional.gelu(self.inner(masses)))
+        return torch.cat([image, before, after], dim=-1)
 
 
-def gates(logits: Tensor | None, visible: Tensor) -> Tensor:
-    """Weights of the learners, `[B, T, M]`.
+class Gates:
+    """Which learners share a token's weight: those with at least one visible key."""
 
-    Args:
-        logits: `[B, T, M]`, or None for no router: weight 1 each.
-        visible: `[B, T, M]` bool, the learners with at least one visible key; the others get 0.
-    """
-    if logits is None:
-        return visible.float()
-    # Where no learner sees anything a softmax over nothing would be NaN: those weights are dropped.
-    blind = ~visible.any(-1, keepdim=True)
-    weights = logits.float().masked_fill(~(visible | blind), -torch.inf).softmax(-1)
-    return weights * visible
+    def __init__(self, visible: Tensor) -> None:
+        """visible: `[B, T, M]` bool."""
+        # Where no learner sees anything a softmax over nothing would be NaN: those weights are
+        # dropped.
+        self.closed = ~(visible | ~visible.any(-1, keepdim=True))
+        self.visible = visible.float()
+
+    def __call__(self, logits: Tensor | None) -> Tensor:
+        """Logits `[B, T, M]`, or None for weight 1 each -> weights `[B, T, M]`, float32."""
+        if logits is None:
+            return self.visible
+        return logits.float().masked_fill(self.closed, -torch.inf).softmax(-1) * self.visible
+
+    def to(self, device: torch.device) -> "Gates":
+        """A copy on `device`."""
+        return Gates(self.visible.to(device) > 0)

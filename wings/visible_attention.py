@@ -1,6 +1,5 @@
 """Attention over the keys that a `Layout` lets each token see, without a stored T x S matrix."""
 
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -46,11 +45,22 @@ class Visibility:
 
     def __init__(self, queries: Layout, keys: Layout, continued: bool) -> None:
         self.queries, self.keys, self.continued = queries, keys, continued
+        # `[B, T, S]` bool where one masked call does, else None.
+        self.mask = queries.sees(keys) if len(queries) <= BLOCK else None
+        # `[B, T]` bool: queries with at least one visible key.
+        self.sees_any = self._find_any()
+        # For one query, the keys it does not see: none where it sees none, or weights were NaN.
+        self.hidden = None if len(queries) != 1 else ~(self.mask | ~self.sees_any[..., None])
+        # Elsewhere than on a CPU the answer would cost more than the masking.
+        asks = self.hidden is not None and self.mask.device.type == "cpu"
+        self.sees_all = asks and not torch.compiler.is_compiling() and bool(self.mask.all())
 
-    @cached_property
-    def mask(self) -> Tensor | None:
-        """`[B, T, S]` bool where one masked call does, else None."""
-        return self.queries.sees(self.keys) if len(self.queries) <= BLOCK else None
+    def _find_any(self) -> Tensor:
+        if self.mask is not None:
+            return self.mask.any(-1)
+        if not self.continued:
+            return self.runs.end > self.runs.first
+        return torch.cat([block.sees(self.keys).any(-1) for block in self._blocks()], dim=1)
 
     @cached_property
     def runs(self) -> Runs:
@@ -64,14 +74,12 @@ class Visibility:
         rows = zip(self.queries.segment, first, end, strict=True)
         return [cut_spans(*row) for row in rows]
 
-    @cached_property
-    def sees_any(self) -> Tensor:
-        """`[B, T]` bool: queries with at least one visible key."""
-        if self.mask is not None:
-            return self.mask.any(-1)
-        if not self.continued:
-            return self.runs.end > self.runs.first
-        return torch.cat([block.sees(self.keys).any(-1) for block in self._blocks()], dim=1)
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Softmax of one query's `scores [B, H, S]` over what it sees; zeros if nothing."""
+        if self.sees_all:
+            return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+        weights = scores.masked_fill(self.hidden, -torch.inf).softmax(-1, dtype=torch.float32)
+        return weights.to(scores.dtype).masked_fill(~self.sees_any[..., None], 0.0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, last: Tensor) -> Tensor:
         """softmax(q k^T / sqrt(d)) v, heads joined, times `last`; exact zeros without a key.
@@ -93,11 +101,8 @@ class Visibility:
         return [Layout(table) for table in self.queries.table.split(BLOCK, 1)]
 
     def to(self, device: torch.device) -> "Visibility":
-        """A copy on `device`; what was worked out is worked out again there."""
-        moved = copy(self)
-        moved.__dict__ = {"continued": self.continued}
-        moved.queries, moved.keys = self.queries.to(device), self.keys.to(device)
-        return moved
+        """The same on `device`."""
+        return Visibility(self.queries.to(device), self.keys.to(device), self.continued)
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, mask: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """`generate` with pictures: greedy, sampled, beams, padding, conversations that go on."""
 
+from itertools import chain
+
 import pytest
 import torch
 from families import MAIN, Layouts, batch_of, build
@@ -122,7 +124,10 @@ def test_foreign_caches_are_refused():
         generate(model, batch, cache_implementation="static")
 
 
-def test_the_cache_is_as_small_as_promised():
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
+    if not whole:
+        monkeypatch.setattr("wings.cache.MOST_KEYS", 0)
     model = build("llama")
     batch, _ = batch_of(model, [["text"] * 30 + ["image"]])
     with torch.no_grad():
@@ -132,11 +137,12 @@ def test_the_cache_is_as_small_as_promised():
     numbers = sum(
         rows.all.numel()
         for source in cache.memory.sources.values()
-        for rows in (source.rows, source.turns, *source.small.values())
+        for rows in (source.rows, source.turns, *chain(*source.blocks.values()))
     )
     blocks = len(config.layers_with_learners)
     head = config.hidden_size // config.text_config.num_attention_heads
-    assert numbers == length * (config.hidden_size + head + 2 * config.rank * blocks)
+    keys = config.hidden_size * blocks if whole else 0
+    assert numbers == length * (config.hidden_size + head + 2 * config.rank * blocks + keys)
 
 
 def test_images_and_placeholders_must_agree():

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM
+from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM, WingsStaticCache
 
 EVERY = [family for family in FAMILIES if family not in HYBRIDS]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -106,8 +106,8 @@ def test_rows_and_padding_do_not_matter(family, router, seed):
 @pytest.mark.parametrize("router", ["position", "modality", None])
 @pytest.mark.parametrize("family", MAIN)
 @RANDOM
-@given(seed=SEEDS)
-def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed):
+@given(seed=SEEDS, keeps_keys=st.booleans(), static=st.booleans())
+def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed, keeps_keys, static):
     model = build(family, router=router, text_guard=guard)
     layouts = Layouts(seed)
     batch, _ = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
@@ -117,7 +117,11 @@ def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed):
     first_of = is_image & ((is_image.cumsum(1) - 1) % per_image == 0)
     pictures = batch.get("pixel_values")
     owners = first_of.nonzero()[:, 1]
-    cache, start, pieces = WingsCache(model.config), 0, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wings.cache.MOST_KEYS", 8192 if keeps_keys else 0)
+        make = WingsStaticCache if static else WingsCache
+        cache = make(model.config, **({"max_cache_len": length + 3} if static else {}))
+    start, pieces = 0, []
     while start < length:
         stop = min(length, start + layouts.random.choice([1, 1, 2, 5]))
         chosen = None

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wings.layout import IMAGE, PADDING, TEXT, Layout
-from wings.rotary import Rotation, count_heads
+from wings.rotary import Rotary, count_heads
 from wings.routed_attention import Rule, routed_attention
 from wings.visible_attention import Visibility
 
@@ -178,7 +178,7 @@ def test_rotation_depends_on_distance_only():
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def score(i, j):
-        turn = [Rotation.at(torch.tensor([[p]]), 8, 1e4, torch.float64) for p in (i, j)]
+        turn = [Rotary(8, 1e4).at(torch.tensor([[p]]), torch.float64) for p in (i, j)]
         return (turn[0](q) * turn[1](k)).sum()
 
     torch.testing.assert_close(score(7, 3), score(100_007, 100_003))

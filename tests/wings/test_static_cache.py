@@ -1,0 +1,74 @@
+"""Decoding with all room made beforehand, so that a step can be compiled or recorded."""
+
+import pytest
+import torch
+from families import batch_of, build
+from transformers import CompileConfig
+
+from wings import WingsError, WingsStaticCache
+
+GREEDY = {"do_sample": False, "max_new_tokens": 9, "pad_token_id": 0, "eos_token_id": None}
+ROWS = [["text", "image", "text", "text"], ["text"] * 3]
+
+
+@pytest.mark.parametrize("more", [{}, {"num_beams": 2}])
+@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize("rows", [ROWS, [["text"] * 6, ["text"] * 3]])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "mistral"])
+def test_a_static_cache_gives_the_same_tokens(family, rows, guard, more):
+    model = build(family, text_guard=guard)
+    batch, _ = batch_of(model, rows, side="left")
+    expected = model.generate(**batch, **GREEDY, **more)
+    found = model.generate(**batch, **GREEDY, **more, cache_implementation="static")
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("most_keys", [8192, 0])
+@pytest.mark.parametrize("router", ["position", "modality", None])
+def test_one_graph_decodes_every_token(monkeypatch, router, most_keys):
+    monkeypatch.setattr("wings.cache.MOST_KEYS", most_keys)
+    model = build("llama", router=router)
+    batch, _ = batch_of(model, ROWS, side="left")
+    expected = model.generate(**batch, **GREEDY)
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = CompileConfig(fullgraph=True, backend=count, mode=None)
+    compiled._compile_all_devices = True
+    try:
+        found = model.generate(
+            **batch, **GREEDY, cache_implementation="static", compile_config=compiled
+        )
+    finally:
+        # The models of these tests are shared.
+        del model._compiled_call
+        torch._dynamo.reset()
+    assert torch.equal(found, expected)
+    assert len(graphs) == 1
+
+
+def test_room_beyond_the_router_is_refused():
+    model = build("llama")
+    with pytest.raises(WingsError, match="600 tokens reaches beyond the 512 positions"):
+        WingsStaticCache(model.config, 600)
+
+
+def test_a_picture_may_come_after_guarded_text():
+    model = build("llama", text_guard=True)
+    text, _ = batch_of(model, [["text"] * 5], seed=1)
+    turn, _ = batch_of(model, [["text", "image", "text"]], seed=2)
+    cache = WingsStaticCache(model.config, 40)
+    with torch.no_grad():
+        model(**text, past_key_values=cache)
+        first = torch.tensor([[7]])
+        model(input_ids=first, past_key_values=cache)
+        found = model(
+            input_ids=turn["input_ids"], pixel_values=turn["pixel_values"], past_key_values=cache
+        ).logits
+        whole = torch.cat([text["input_ids"], first, turn["input_ids"]], 1)
+        expected = model(input_ids=whole, pixel_values=turn["pixel_values"], use_cache=False).logits
+    torch.testing.assert_close(found, expected[:, -found.shape[1] :], atol=2e-5, rtol=1e-4)

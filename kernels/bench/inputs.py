@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from wings.layout import PADDING, Layout
-from wings.learner_attention import Source
 from wings.rotary import Rotation
+from wings.source import Source
 from wings.visible_attention import Visibility
 
 from .batch import COLUMNS

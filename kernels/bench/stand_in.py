@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from wings import block
-from wings.learner_attention import Source
+from wings.learner_attention import Factors
 from wings.rotary import Rotation
 from wings.routed_attention import Rule, causal_mask
+from wings.source import Kept, Source
 
 from . import textbook
 from .row import WINGS
@@ -39,18 +40,15 @@ def routed_attention(
 
 
 def learner_attention(
-    x: Tensor,
-    inner: Tensor,
-    source: Source,
-    small: Tensor,
-    factors: tuple[Tensor, Tensor, Tensor, Tensor],
-    heads: int,
-    rotation: Rotation,
+    x: Tensor, inner: Tensor, source: Source, kept: Kept, factors: Factors, rotation: Rotation
 ) -> Tensor:
     """The textbook's, with the arguments that blocks give."""
     sees = source.visibility.queries.sees(source.keys)
     turns = [(turn.cos, turn.sin) for turn in (rotation, source.rotation)]
-    return textbook.learner_attention(x, inner, source.rows, small, factors, heads, *turns, sees)
+    heads = x.shape[-1] // rotation.table.shape[-1]
+    return textbook.learner_attention(
+        x, inner, source.rows, kept.small, factors, heads, *turns, sees
+    )
 
 
 TEXTBOOK_OPERATIONS = Operations(routed_attention, learner_attention)

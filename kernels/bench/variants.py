@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from wings.layout import IMAGE, TEXT
 from wings.routed_attention import Rule
+from wings.source import Kept
 
 from . import flex, inputs, textbook
 from .batch import layout
@@ -39,7 +40,7 @@ def ours(device: torch.device, what: str) -> dict[str, Function]:
                 at.q, at.k, at.v, at.columns, Rule(None, at.scale)
             )
         return lambda at: one.learner_attention(
-            at.x, at.inner, at.source, at.small, at.factors, at.heads, at.rotation
+            at.x, at.inner, at.source, Kept(at.small), at.factors, at.rotation
         )
 
     return {name: function(one) for name, one in implementations(device).items()}

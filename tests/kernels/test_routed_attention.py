@@ -56,10 +56,14 @@ def all_results(operation, inputs, weights):
     return [x.detach().double() for x in (*results, *torch.autograd.grad(results, inputs, wanted))]
 
 
-def distance(got, exact):
-    # Where the exact gradient is all but 0 (one key takes all the weight whatever its score), what
-    # is left is the rounding of terms of the inputs' size, which is 1.
-    return float((got - exact).norm() / max(exact.norm(), 0.02 * exact.numel() ** 0.5))
+def cancelled(q, k, v, columns, sees, scale):
+    """What scores' gradients leave of rounding where they should cancel, by units of the dtype.
+
+    The one key of a query takes all weight whatever its score, so that q's gradient is exactly 0;
+    what is computed is the difference of two equal products of v and the output's gradient.
+    """
+    mean_key = definition(q, k, k, columns, sees, scale)[0]
+    return float(mean_key.norm()) * scale * (v.shape[-1] + columns.shape[-1]) ** 0.5
 
 
 def compare(inputs, runs, scale, seed=1):
@@ -79,11 +83,14 @@ def compare(inputs, runs, scale, seed=1):
     )
     plain = all_results(lambda *x: definition(*x, sees, scale), inputs, weights)
     got = all_results(lambda *x: routed_attention(*x, runs, scale), inputs, weights)
+    rounding = cancelled(*[x.detach().double() for x in inputs], sees, scale)
     for name, a, b, c in zip(NAMES, got, plain, exact, strict=True):
         assert a.shape == c.shape, name
         assert a.isfinite().all(), name
-        budget = 2 * distance(b, c) + 4 * torch.finfo(dtype).eps
-        assert distance(a, c) <= budget, f"{name}: {distance(a, c):.2e} against {budget:.2e}"
+        floor = 4 * c.norm() + (rounding if name in ("dq", "dk") else 0)
+        budget = float(2 * (b - c).norm() + floor * torch.finfo(dtype).eps)
+        error = float((a - c).norm())
+        assert error <= budget, f"{name}: {error:.2e} against {budget:.2e}"
     return dict(zip(NAMES, got, strict=True))
 
 
@@ -112,7 +119,7 @@ def compare_to_wide(inputs, runs, scale):
     exact = definition(*[x.detach().double() for x in inputs], runs.sees(), scale)
     out, sums = routed_attention(*inputs, runs, scale)
     for name, a, b in zip(NAMES, (out, sums), exact, strict=False):
-        assert distance(a.detach().double(), b) < 2e-3, name
+        assert float((a.detach().double() - b).norm() / b.norm()) < 2e-3, name
     grads = torch.autograd.grad([out.float().sum() + sums.sum()], inputs)
     return [out, sums, *grads]
 
@@ -122,7 +129,7 @@ def random_runs(seed, rows, queries, keys):
     draw = random.Random(seed)
     kind = draw.choice(["causal", "window", "packed", "left", "right", "any", "sorted", "blind"])
     if kind in ("causal", "window"):
-        runs = Runs.causal(queries, keys, draw.randint(1, 20) if kind == "window" else None)
+        runs = Runs.causal(queries, keys, draw.randint(1, 45) if kind == "window" else None)
         return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), keys)
     generator = torch.Generator().manual_seed(seed)
     place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
@@ -145,7 +152,7 @@ def random_runs(seed, rows, queries, keys):
     return Runs(first.to(DEVICE), torch.maximum(first, end).to(DEVICE), keys)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1_000_000))
 def test_any_layout_and_shape(seed):
     draw = random.Random(seed)
@@ -172,10 +179,12 @@ def test_head_widths_with_the_blocks_of_the_table(width):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_each_number_format(dtype):
-    inputs = arguments((2, 4, 2, 33, 33), dtype, 5, 32)
-    with setting(16, 32):
-        compare(inputs, Runs.causal(33, 33, device=DEVICE), 0.2)
+def test_whole_blocks_between_two_masked_ones(dtype):
+    runs = Runs.causal(48, 48, window=36, device=DEVICE)
+    assert any(a < b < c < d for a, b, c, d in runs.blocks(16, 16)[0][0].tolist())
+    inputs = arguments((1, 2, 1, 48, 48), dtype, 5, 32)
+    with setting(16, 16):
+        compare(inputs, runs, 0.2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -58,6 +58,9 @@ def build(
     with made_as(dtype, device):
         wings = WingsForCausalLM(config).eval()
         bare = wings.extract_language_model()
+    if device.type == "cuda":
+        # Where kernels cannot be had it is an error, and no figure under a wrong name.
+        wings.model.kernels = "triton"
     waken(wings)
     return Pair(wings, bare)
 

@@ -3,19 +3,22 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from wings import block
+from wings import learner_attention as plain_learner
+from wings import routed_attention as plain_routed
 from wings.learner_attention import Factors
 from wings.rotary import Rotation
 from wings.routed_attention import Rule, causal_mask
 from wings.source import Kept, Source
 
 from . import textbook
-from .row import WINGS
+from .row import PLAIN, WINGS
 
 
 @dataclass(frozen=True)
@@ -27,22 +30,34 @@ class Operations:
 
 
 def implementations(device: torch.device) -> dict[str, Operations]:
-    """What `wings` chooses on a device, and its torch version where that is another."""
-    return {WINGS: Operations(block.routed_attention, block.learner_attention)}
+    """What `wings` has for a device: on a card its kernels, insisted on, and its torch version."""
+    if device.type != "cuda":
+        return {WINGS: Operations(block.routed_attention, block.learner_attention)}
+    kernels = Operations(
+        partial(block.routed_attention, way="triton"),
+        partial(block.learner_attention, way="triton"),
+    )
+    return {WINGS: kernels, PLAIN: PLAIN_OPERATIONS}
 
 
 def routed_attention(
-    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule, way: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """The textbook's, with the arguments that blocks give."""
+    """The textbook's, with the arguments that blocks give; the way is its own."""
     mask = causal_mask(q, k) if rule.mask is None else rule.mask
     return textbook.routed_attention(q, k, v, columns, mask[:, 0], rule.scale)
 
 
 def learner_attention(
-    x: Tensor, inner: Tensor, source: Source, kept: Kept, factors: Factors, rotation: Rotation
+    x: Tensor,
+    inner: Tensor,
+    source: Source,
+    kept: Kept,
+    factors: Factors,
+    rotation: Rotation,
+    way: str = "auto",
 ) -> Tensor:
-    """The textbook's, with the arguments that blocks give."""
+    """The textbook's, with the arguments that blocks give; the way is its own."""
     sees = source.visibility.queries.sees(source.keys)
     turns = [(turn.cos, turn.sin) for turn in (rotation, source.rotation)]
     heads = x.shape[-1] // rotation.table.shape[-1]
@@ -51,6 +66,27 @@ def learner_attention(
     )
 
 
+def plain_routed_attention(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule, way: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """What models run where no kernel is; the way is its own."""
+    return plain_routed.routed_attention(q, k, v, columns, rule)
+
+
+def plain_learner_attention(
+    x: Tensor,
+    inner: Tensor,
+    source: Source,
+    kept: Kept,
+    factors: Factors,
+    rotation: Rotation,
+    way: str = "auto",
+) -> Tensor:
+    """What models run where no kernel is; the way is its own."""
+    return plain_learner.learner_attention(x, inner, source, kept, factors, rotation)
+
+
+PLAIN_OPERATIONS = Operations(plain_routed_attention, plain_learner_attention)
 TEXTBOOK_OPERATIONS = Operations(routed_attention, learner_attention)
 
 

@@ -58,7 +58,7 @@ def queries_kernel(
     count = tl.cdiv(T, BM)
     block = count - 1 - tl.program_id(0) % count
     head_row = tl.program_id(0) // count
-    row, head = (head_row // H).to(tl.int64), head_row % H
+    row, head = (head_row // H).to(tl.int64), (head_row % H).to(tl.int64)
     start = block * BM
     o_query = start + tl.arange(0, BM)
     m_query = o_query < T
@@ -156,7 +156,7 @@ def keys_kernel(
     # Under causal runs the first keys are seen most: what takes longest starts first.
     block = tl.program_id(0) % count
     part = tl.program_id(0) // count % parts
-    key_head = tl.program_id(0) // count // parts % G
+    key_head = (tl.program_id(0) // count // parts % G).to(tl.int64)
     row = (tl.program_id(0) // count // parts // G).to(tl.int64)
     start = block * BN
     o_key = start + tl.arange(0, BN)
@@ -197,7 +197,7 @@ def keys_kernel(
                 D, E, BD, BE, BC, BM, DW, False,
             )  # fmt: skip
 
-    at = ((part * B + row) * S * G + key_head).to(tl.int64)
+    at = (part * B + row) * S * G + key_head
     put(b_dk * scale, p_dk + at * D, start, G * D, S, BN, D, BD)
     put(b_dv, p_dv + at * E, start, G * E, S, BN, E, BE)
     if DW:

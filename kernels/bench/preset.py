@@ -63,7 +63,7 @@ class Preset:
     main: tuple[int, ...] = ()
     flex: tuple[int, ...] = ()
     rounds: int = 7
-    seconds: float = 45.0
+    seconds: float = 20.0
     steps: int = 25
     ceiling: int = 2048
 

@@ -9,9 +9,9 @@ a_o is folded into the values, so that heads sum up and nothing as wide as D is 
 What must be done, for N pairs of a query and a key that it sees: the forward takes 2 N (D + H r)
 operations, and 2 (T + 2 S) D r + 2 S H r^2 before them; it moves x, source, their low-rank rows
 and out once, k and U twice: T (D + 2 r) + S (3 D + 2 H r + 2 r) numbers, and 4 H T bytes of
-log-sums. The backward takes 2 N (3 D + H r) operations for queries, 2 N (2 D + 2 H r) for keys and
-some 8 (T + S) D r around them; it moves x, dx, the turned q (twice), k and dk (thrice), U and dU:
-about T (5 D + 3 r) + S (8 D + 5 H r) numbers. Only the inputs and the log-sums are kept between.
+log-sums. The backward takes 2 N (3 D + 2 H r) operations for queries, 2 N (2 D + 2 H r) for keys
+and some 8 (T + S) D r around them; it moves x, dx, the turned q (twice), k (thrice), dk (twice), U
+and dU: about T (5 D + 3 r) + S (8 D + 5 H r) numbers. Kept between are the inputs and log-sums.
 """
 
 import torch

@@ -5,11 +5,10 @@ With P the weights of a head, `dP = dout U^T`, shared dout, and `delta_i = sum_j
     dq_i = scale sum_j P_ij (dP_ij - delta_i) k_j     dk_j = scale sum_i P_ij (dP_ij - delta_i) q_i
     dU_j = sum_i P_ij dout_i
 
-The output of a single head, from which delta is usually read, is kept nowhere. The kernel over
-queries meets each key once all the same: with `E = dP - c` for some number c of each query it sums
-`P E k`, `P k` and `P E`, whence `dq = scale (sum P E k - sum P E sum P k)` and
-`delta = c + sum P E`. It leaves the other kernel
-what that needs of each query: turned rows, log-sum, delta and run.
+The output of a single head, from which delta is usually read, is kept nowhere: the kernel over
+queries meets the keys twice, first for delta. (One pass could sum `P dP k`, `P k` and `P dP`, but
+where one key takes most of the weight their difference loses all its digits.) It leaves the kernel
+over keys what that needs of each query: turned rows, log-sum, delta and run.
 """
 
 from dataclasses import dataclass
@@ -63,14 +62,13 @@ class Saved:
 
 @triton.jit
 def meet_keys(
-    b_pek: tl.tensor, b_pk: tl.tensor, b_pe: tl.tensor, b_q: tl.tensor, b_dout: tl.tensor,
-    b_center: tl.tensor, b_lse: tl.tensor, b_first: tl.tensor, b_end: tl.tensor,
+    b_q: tl.tensor, b_dout: tl.tensor, b_lse: tl.tensor, b_first: tl.tensor, b_end: tl.tensor,
     start: tl.tensor, factor: tl.tensor,
     p_k: tl.tensor, p_u: tl.tensor, width: tl.tensor, S: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr, BN: tl.constexpr,
     MASKED: tl.constexpr,
 ) -> tuple:  # fmt: skip
-    """One block of keys, for a block of queries."""
+    """A block of keys, P and dP of a block of queries."""
     b_k = head_tile(p_k, start, width, S, BN, HALF, HB, MASKED)
     b_s = dot(b_q, tl.trans(b_k))
     if MASKED:
@@ -79,11 +77,7 @@ def meet_keys(
         b_s = tl.where(m_seen, b_s, float("-inf"))
     b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
     b_u = tile(p_u, start, RANK, S, BN, RANK, RB, MASKED)
-    b_e = b_p * (dot(b_dout, tl.trans(b_u)) - b_center[:, None])
-    b_pe += tl.sum(b_e, 1)
-    b_pek = dot(b_e.to(b_k.dtype), b_k, b_pek)
-    b_pk = dot(b_p.to(b_k.dtype), b_k, b_pk)
-    return b_pek, b_pk, b_pe
+    return b_k, b_p, dot(b_dout, tl.trans(b_u))
 
 
 @triton.jit(do_not_specialize=["T", "S"])
@@ -126,33 +120,41 @@ def queries_kernel(
     p_k += row * S * width + column
     p_u += (head * rows + row) * S * RANK
 
-    # Any c is right; about a mean value E is small, and loses no digits to what all values share.
-    b_u = tile(p_u, low * BN, RANK, S, BN, RANK, RB, True).to(tl.float32)
-    b_mean = tl.sum(b_u, 0) / tl.minimum(S - low * BN, BN)
-    b_center = tl.sum(b_dout.to(tl.float32) * b_mean[None, :], 1)
-
-    b_pek = tl.zeros([BM, 2 * HB], tl.float32)
-    b_pk = tl.zeros([BM, 2 * HB], tl.float32)
-    b_pe = tl.zeros([BM], tl.float32)
+    b_delta = tl.zeros([BM], tl.float32)
     for i in range(0, before + high - whole_high):
         at = tl.where(i < before, low + i, whole_high + i - before) * BN
-        b_pek, b_pk, b_pe = meet_keys(
-            b_pek, b_pk, b_pe, b_q, b_dout, b_center, b_lse, b_first, b_end, at, factor,
-            p_k, p_u, width, S, HALF, HB, RANK, RB, BN, True,
+        _, b_p, b_dp = meet_keys(
+            b_q, b_dout, b_lse, b_first, b_end, at, factor, p_k, p_u, width, S,
+            HALF, HB, RANK, RB, BN, True,
         )  # fmt: skip
+        b_delta += tl.sum(b_p * b_dp, 1)
     for i in range(whole_low, whole_high):
-        b_pek, b_pk, b_pe = meet_keys(
-            b_pek, b_pk, b_pe, b_q, b_dout, b_center, b_lse, b_first, b_end, i * BN, factor,
-            p_k, p_u, width, S, HALF, HB, RANK, RB, BN, False,
+        _, b_p, b_dp = meet_keys(
+            b_q, b_dout, b_lse, b_first, b_end, i * BN, factor, p_k, p_u, width, S,
+            HALF, HB, RANK, RB, BN, False,
         )  # fmt: skip
-    b_dq = scale * (b_pek - b_pe[:, None] * b_pk)
+        b_delta += tl.sum(b_p * b_dp, 1)
+    b_dq = tl.zeros([BM, 2 * HB], tl.float32)
+    for i in range(0, before + high - whole_high):
+        at = tl.where(i < before, low + i, whole_high + i - before) * BN
+        b_k, b_p, b_dp = meet_keys(
+            b_q, b_dout, b_lse, b_first, b_end, at, factor, p_k, p_u, width, S,
+            HALF, HB, RANK, RB, BN, True,
+        )  # fmt: skip
+        b_dq = dot((b_p * (b_dp - b_delta[:, None])).to(b_k.dtype), b_k, b_dq)
+    for i in range(whole_low, whole_high):
+        b_k, b_p, b_dp = meet_keys(
+            b_q, b_dout, b_lse, b_first, b_end, i * BN, factor, p_k, p_u, width, S,
+            HALF, HB, RANK, RB, BN, False,
+        )  # fmt: skip
+        b_dq = dot((b_p * (b_dp - b_delta[:, None])).to(b_k.dtype), b_k, b_dq)
     p_dx += row * T * width + column
-    put_turned_back(b_dq, p_dx, p_cos, p_sin, start, width, T, BM, HALF, HB)
+    put_turned_back(scale * b_dq, p_dx, p_cos, p_sin, start, width, T, BM, HALF, HB)
     # Four numbers side by side are one load of the other kernel. One by one, each of its threads
     # would load those of all columns that it holds (32 loads a step in Triton 3.6).
     p_facts += o_head * 4
     tl.store(p_facts, b_lse.to(tl.int32, bitcast=True), mask=m_query)
-    tl.store(p_facts + 1, (b_center + b_pe).to(tl.int32, bitcast=True), mask=m_query)
+    tl.store(p_facts + 1, b_delta.to(tl.int32, bitcast=True), mask=m_query)
     tl.store(p_facts + 2, b_first, mask=m_query)
     tl.store(p_facts + 3, b_end, mask=m_query)
 

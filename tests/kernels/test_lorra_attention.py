@@ -214,6 +214,17 @@ def test_what_all_values_share_costs_no_digits():
         assert error < 0.6 * budget, name
 
 
+def test_sharp_attention_costs_no_digits():
+    """Where one key takes nearly all the weight, its large dP and delta must cancel."""
+    case = Case(torch.float16, on_device(Runs.causal(60, 60)), heads=1, width=32)
+    case.tensors[0] *= 8
+    exact, plain = case.run(definition, torch.float64), case.run(definition)
+    got = case.run(lorra_attention)
+    for name in ("x", "t", "b_q", "source", "c_k"):
+        error, budget = ((y[name] - exact[name]).norm() for y in (got, plain))
+        assert error < 1.2 * budget, name
+
+
 def test_rows_may_lie_anywhere(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
     case = Case(torch.float32, on_device(Runs.causal(20, 20)))

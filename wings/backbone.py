@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .cache import WingsCache, WingsStaticCache
 from .config import WingsConfig
-from .context import WingsContext
+from .context import Terms, WingsContext
 from .decoder import grow_wings, refuse_unreached
 from .errors import WingsError
 from .images_in_text import count_images, layout_of_later, place
@@ -99,6 +99,10 @@ class WingsModel(WingsPreTrainedModel):
         self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
         grow_wings(decoder, config)
         self.language_model = decoder
+        # How the operations run: "auto", "triton" or "torch", see `wings.operations.choose`.
+        self.kernels = "auto"
+        # What transformers' flash attention can be told about masks is what the kernels know of.
+        self._plain_masks = decoder._supports_flash_attn
         self.rotary = Rotary.of(config.hidden_size, config.text_config)
         self.post_init()
 
@@ -152,9 +156,10 @@ class WingsModel(WingsPreTrainedModel):
         riding = {}
         if config.learners or packed or memory is not None:
             later = None if left is None else (layout_of_later(left, layout, begun), left.rows)
+            terms = Terms(self.kernels, self._plain_masks, output_attentions)
             riding["wings"] = WingsContext.build(
                 config, self.rotary, layout, embeddings, memory, later, pixel_values is not None,
-                active=active, packed=packed, with_attentions=output_attentions,
+                active=active, packed=packed, terms=terms,
             )  # fmt: skip
         if memory is not None:
             memory.pending = left

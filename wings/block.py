@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from .config import WingsConfig
 from .context import WingsContext
 from .errors import WingsError
-from .learner_attention import learner_attention
 from .lorra import LoRRALearner, side_by_side
+from .operations import learner_attention, routed_attention
 from .rotary import count_heads
-from .routed_attention import Rule, attention_weights, causal_mask, routed_attention
+from .routed_attention import Rule, attention_weights, causal_mask
 from .router import ModalityRouter, PositionRouter
 from .source import Kept
 
@@ -87,7 +88,9 @@ class BlockWings(nn.Module):
             else:
                 kept = source.memory.kept(self.layer, learner, source)
             factors = learner.inner_factors(x.dtype)
-            out = learner_attention(x, part, source, kept, factors, context.rotation)
+            out = learner_attention(
+                x, part, source, kept, factors, context.rotation, context.terms.way
+            )
             # The gate weighs r numbers a token, not D.
             parts.append(out * weights[..., n, None])
         return last_product(parts, [learner.b_o(x.dtype) for learner in learners])
@@ -192,7 +195,7 @@ def _attend(
     if wings is not None and wings.packed:
         mask = packed_mask(mask, query, key, wings)
     routed = wings is not None and wings.active and has_wings and module.wings.router is not None
-    if not routed and not (wings is not None and wings.with_attentions):
+    if not routed and not (wings is not None and wings.terms.with_attentions):
         output, _ = own(module, query, key, value, mask, **kwargs)
         return output, None
     if kwargs.get("position_bias") is not None:
@@ -209,10 +212,11 @@ def _attend(
     )
     if rule.mask is not None:
         rule.mask = rule.mask[..., : key.shape[2]]
-    if rule.mask is None and 1 < query.shape[2] < key.shape[2]:
+    length = query.shape[2]
+    if 1 < length < key.shape[2] and wings.is_first:
         # A static cache hands over all its room, of which only the first keys are there.
-        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
-        keys = wings.queries
+        key, value, keys = key[:, :, :length], value[:, :, :length], wings.queries
+        rule.mask = None if rule.mask is None else rule.mask[..., :length]
     else:
         keys = wings.main_keys(key.shape[2])
     router = module.wings.router if routed else None
@@ -221,9 +225,10 @@ def _attend(
         if routed
         else key.new_zeros(key.shape[0], key.shape[2], 1)
     )
-    output, sums = routed_attention(query, key, value, columns, rule)
+    rule.runs = partial(wings.runs, len(keys), kwargs.get("sliding_window"))
+    output, sums = routed_attention(query, key, value, columns, rule, wings.terms.way)
     weights = None
-    if wings.with_attentions:
+    if wings.terms.with_attentions:
         group = query.shape[1] // key.shape[1]
         if rule.mask is None:
             rule.mask = causal_mask(query, key)

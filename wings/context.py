@@ -3,11 +3,14 @@
 It rides through the decoder as the keyword `wings`, untouched by the decoder's own code.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from .config import WingsConfig
-from .layout import Layout
+from .kernels.runs import Runs
+from .layout import PADDING, Layout
 from .memory import Memory
 from .rotary import Rotary, Rotation
 from .router import Gates
@@ -23,15 +26,29 @@ class Record:
         self.gates: dict[int, Tensor] = {}
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a caller and a model ask of every block.
+
+    way: how the operations run. plain_masks: whether the decoder masks nothing but the future,
+    padding, other sequences and what lies before a window. with_attentions: whether the main
+    attention's weights are asked for.
+    """
+
+    way: str
+    plain_masks: bool
+    with_attentions: bool
+
+
 class WingsContext:
     """One forward pass.
 
     queries: layout of the T new tokens. tokens: layout of all tokens the main attention may see.
     active: False where learners have nothing to do. packed: whether a row holds several sequences.
-    memory: what blocks keep for later passes, None without a cache. with_attentions: whether the
-    main attention's weights are asked for. Of an active pass also rotation: of the new tokens;
-    sources: per learner, None where no row is in the batch; gates: of the learners; acts: `[B, T]`
-    bool, what the text guard lets, or None.
+    memory: what blocks keep for later passes, None without a cache. is_first: whether no tokens
+    came before. Of an active pass also rotation: of the new tokens; sources: per learner, None
+    where no row is in the batch; gates: of the learners; acts: `[B, T]` bool, what the text guard
+    lets, or None.
     """
 
     rotation: Rotation
@@ -44,15 +61,18 @@ class WingsContext:
         active: bool,
         packed: bool,
         memory: Memory | None,
-        with_attentions: bool,
+        terms: Terms,
+        is_first: bool,
     ) -> None:
+        self.is_first = is_first
         self.queries, self.tokens = queries, tokens
         self.active, self.packed = active, packed
-        self.memory, self.with_attentions = memory, with_attentions
+        self.memory, self.terms = memory, terms
         self.sources: dict[str, Source | None] = {}
         self.acts: Tensor | None = None
         self.record = Record()
         self._keys: dict[int, Layout] = {}
+        self._runs: dict[tuple[int, int | None], Runs | None] = {}
 
     @classmethod
     def build(
@@ -66,7 +86,7 @@ class WingsContext:
         has_pictures: bool,
         active: bool,
         packed: bool,
-        with_attentions: bool,
+        terms: Terms,
     ) -> "WingsContext":
         """Prepares a pass over `embeddings [B, T, D]`, which `memory` takes in.
 
@@ -78,7 +98,7 @@ class WingsContext:
         extra = later and (later[0], source_rows(config, later[1]))
         rows = source_rows(config, embeddings)
         taken.take(queries, rows, extra, rotary, active, has_pictures)
-        context = cls(queries, taken.layout, active, packed, memory, with_attentions)
+        context = cls(queries, taken.layout, active, packed, memory, terms, not continued)
         if not active:
             return context
         context.rotation = rotary.at(queries.position, embeddings.dtype)
@@ -117,13 +137,37 @@ class WingsContext:
             self._keys[count] = Layout(table)
         return self._keys[count]
 
+    def runs(self, count: int, window: int | None) -> Runs | None:
+        """What the new tokens see of the `count` keys of a main attention, as runs.
+
+        None where the decoder masks in a way of its own, where a run would have padding in it, and
+        in the middle of a static cache.
+        """
+        is_fixed = self.memory is not None and isinstance(self.memory.tokens, Tensor)
+        if not self.terms.plain_masks or (is_fixed and count != len(self.queries)):
+            return None
+        if (count, window) not in self._runs:
+            keys, length = self.main_keys(count), len(self.queries)
+            slot = torch.arange(count - length, count, device=keys.table.device)
+            end = (slot + 1).expand(len(keys.table), -1)
+            segments = keys.segment.contiguous(), self.queries.segment.contiguous()
+            first = torch.searchsorted(*segments)
+            if window is not None:
+                first = torch.maximum(first, end - window)
+            blind = self.queries.kind == PADDING
+            first, end = first.masked_fill(blind, 0), end.masked_fill(blind, 0)
+            padding = torch.nn.functional.pad((keys.kind == PADDING).long().cumsum(1), (1, 0))
+            gaps = padding.gather(1, end) > padding.gather(1, first.clamp(max=count))
+            self._runs[count, window] = None if bool(gaps.any()) else Runs(first, end, count)
+        return self._runs[count, window]
+
     def to(self, device: torch.device, **_: bool) -> "WingsContext":
         """A copy on `device` that shares the memory and the record; itself where it is there."""
         if self.queries.table.device == torch.device(device):
             return self
         moved = WingsContext(
             self.queries.to(device), self.tokens.to(device), self.active, self.packed, self.memory,
-            self.with_attentions,
+            self.terms, self.is_first,
         )  # fmt: skip
         moved.record = self.record
         if self.active:

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from .rotary import Rotation
-from .source import Kept, Source
-
-Factors = tuple[Tensor, Tensor, Tensor, Tensor]
+from .source import Factors, Kept, Source
 
 
 def learner_attention(

@@ -18,6 +18,7 @@ from .decoder import build_causal_lm, regrow_wings, split, take_out
 from .errors import WingsError, nearest
 from .generation import WingsGenerationMixin
 from .head import LogitScaling, prefix_of
+from .operations import known_way
 from .vision import VisionTower
 
 IMAGE_TOKEN = "<image>"
@@ -114,6 +115,19 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         model.eval()
         model._prove_identity(ids, expected)
         return model
+
+    @property
+    def kernels(self) -> str:
+        """How the two operations of every block run: `"auto"`, `"triton"` or `"torch"`.
+
+        `"auto"` takes the Triton kernels on a GPU wherever they can do the job. The environment
+        variable `WINGS_KERNELS` goes before it.
+        """
+        return self.model.kernels
+
+    @kernels.setter
+    def kernels(self, way: str) -> None:
+        self.model.kernels = known_way(way)
 
     def forward(
         self,

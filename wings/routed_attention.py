@@ -4,12 +4,15 @@ The router's evidence is the main attention's own weights. Asking for them as a 
 T x S memory a layer; appended to the values as further columns they cost a few numbers a token.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
+
+from .kernels.runs import Runs
 
 # Queries per block where scores are written out (soft caps, sinks): bounds their memory.
 BLOCK = 256
@@ -22,6 +25,7 @@ class Rule:
     `mask`: bool `[B or 1, 1, T, S]`, True where a query sees a key, or None for causal (the last
     query sees every key). `scale`: factor of q k^T. `softcap`: scores become cap * tanh(score /
     cap). `sinks`: `[H]` scores that take weight and give no value. `dropout`: of the weights.
+    `runs`: gives the same as the mask in the form that kernels take, or None if it has none.
     """
 
     mask: Tensor | None
@@ -29,6 +33,7 @@ class Rule:
     softcap: float | None = None
     sinks: Tensor | None = None
     dropout: float = 0.0
+    runs: Callable[[], Runs | None] | None = None
 
 
 def routed_attention(

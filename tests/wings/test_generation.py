@@ -120,8 +120,8 @@ def test_foreign_caches_are_refused():
     batch, _ = batch_of(model, [["text", "image", "text"]])
     with pytest.raises(WingsError, match="DynamicCache"):
         model(**batch, past_key_values=DynamicCache())
-    with pytest.raises(WingsError, match="static"):
-        generate(model, batch, cache_implementation="static")
+    with pytest.raises(WingsError, match="quantized"):
+        generate(model, batch, cache_implementation="quantized")
 
 
 @pytest.mark.parametrize("whole", [False, True])

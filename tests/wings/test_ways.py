@@ -1,0 +1,149 @@
+"""The Triton kernels in a whole model, and the one function that chooses them."""
+
+import pytest
+import torch
+from families import MAIN, VISION, Layouts, batch_of, text_config
+
+from wings import WingsConfig, WingsError, WingsForCausalLM
+from wings.operations import choose
+
+# Heads that are wide enough for the kernels.
+WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
+KERNEL_FAMILIES = [family for family in MAIN if family != "gemma2"]
+CPU = torch.device("cpu")
+
+
+def wide_model(family, changes=None, **options):
+    torch.manual_seed(0)
+    config = WingsConfig(
+        text_config=text_config(family, **WIDE | (changes or {})), vision_config=VISION, rank=4,
+        router_positions=512, **options,
+    )  # fmt: skip
+    model = WingsForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            parameter.data.normal_(std=0.3)
+    return model
+
+
+def labels_of(model, batch):
+    """Neither image tokens nor padding, where the ways may differ, have a label."""
+    ids = batch["input_ids"]
+    hidden = (ids == model.config.image_token_id) | (batch["attention_mask"] == 0)
+    return ids.masked_fill(hidden, -100)
+
+
+@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("family", KERNEL_FAMILIES)
+def test_kernels_change_neither_logits_nor_gradients(family, router):
+    model = wide_model(family, router=router)
+    layouts = Layouts(KERNEL_FAMILIES.index(family))
+    for seed, side in enumerate(("left", "right")):
+        rows = [["text", "image", "text", "text"], layouts.row(most_images=2)]
+        batch, _ = batch_of(model, rows, seed, side=side, extra=1)
+        batch["labels"] = labels_of(model, batch)
+        found = {}
+        for way in ("triton", "torch"):
+            model.kernels = way
+            model.zero_grad(set_to_none=True)
+            out = model(**batch)
+            out.loss.backward()
+            grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+            found[way] = out.logits.detach(), grads
+        real = batch["attention_mask"].bool()
+        (ours, mine), (plain, theirs) = found["triton"], found["torch"]
+        torch.testing.assert_close(ours[real], plain[real], atol=2e-5, rtol=1e-4)
+        assert mine.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            scale = float(gradient.abs().max()) + 1e-6
+            torch.testing.assert_close(
+                mine[name] / scale, gradient / scale, atol=1e-4, rtol=0,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )  # fmt: skip
+
+
+def test_kernels_keep_packed_sequences_apart():
+    model = wide_model("llama").eval()
+    _, alone = batch_of(model, [["text", "image", "text"], ["text"] * 3, ["image", "text"]])
+    packed = {
+        "input_ids": torch.cat([ids for ids, _ in alone], 1),
+        "position_ids": torch.cat([torch.arange(ids.shape[1]) for ids, _ in alone])[None],
+        "pixel_values": torch.cat([own for _, own in alone if own is not None]),
+    }
+    model.kernels = "triton"
+    with torch.no_grad():
+        found = model(**packed, use_cache=False).logits
+        model.kernels = "torch"
+        expected = [
+            model(input_ids=ids, pixel_values=own, use_cache=False).logits for ids, own in alone
+        ]
+    torch.testing.assert_close(found, torch.cat(expected, 1), atol=2e-5, rtol=1e-4)
+
+
+def test_kernels_fill_a_cache_that_decoding_reads():
+    model = wide_model("llama").eval()
+    batch, _ = batch_of(model, [["text", "image", "text", "text"], ["text"] * 4], side="left")
+    options = dict(do_sample=False, max_new_tokens=5, pad_token_id=0, eos_token_id=None)
+    expected = model.generate(**batch, **options)
+    model.kernels = "triton"
+    assert torch.equal(model.generate(**batch, **options), expected)
+    static = model.generate(**batch, **options, cache_implementation="static")
+    assert torch.equal(static, expected)
+
+
+def test_thirty_steps_of_training_lose_the_same():
+    """A tiny model trained with and without the kernels: every loss."""
+    losses = {}
+    for way in ("triton", "torch"):
+        one_block = {"num_hidden_layers": 1, "num_key_value_heads": 1}
+        model = wide_model("llama", one_block).train()
+        model.kernels = way
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        losses[way] = []
+        for step in range(30):
+            batch, _ = batch_of(model, [["text", "image", "text", "text"]], seed=step % 2)
+            loss = model(**batch, labels=labels_of(model, batch)).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[way].append(float(loss.detach()))
+    assert losses["torch"][-1] < 0.5 * losses["torch"][0]
+    torch.testing.assert_close(losses["triton"], losses["torch"], atol=0, rtol=2e-3)
+
+
+def test_auto_is_torch_without_a_gpu():
+    assert choose("auto", CPU, None) == "torch"
+    assert choose("triton", CPU, None) == "triton"
+    assert choose("torch", CPU, None) == "torch"
+
+
+def test_the_environment_goes_first(monkeypatch):
+    monkeypatch.setenv("WINGS_KERNELS", "torch")
+    assert choose("triton", CPU, None) == "torch"
+    monkeypatch.setenv("WINGS_KERNELS", "cuda")
+    with pytest.raises(WingsError, match="'cuda', but must be 'auto', 'triton' or 'torch'"):
+        choose("auto", CPU, None)
+
+
+def test_an_explicit_request_never_falls_back(monkeypatch):
+    with pytest.raises(WingsError, match="but the moon is full"):
+        choose("triton", CPU, "the moon is full")
+    assert choose("auto", CPU, "the moon is full") == "torch"
+    monkeypatch.setattr("wings.operations.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(WingsError, match="triton is not installed"):
+        choose("triton", CPU, None)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [("gemma2", WIDE, "a soft cap"), ("llama", {}, "heads are 8 wide")],
+)
+def test_what_kernels_cannot_do_is_named(family, changes, reason):
+    config = WingsConfig(text_config=text_config(family, **changes), vision_config=VISION, rank=4)
+    model = WingsForCausalLM(config).eval()
+    batch, _ = batch_of(model, [["text", "image", "text"]])
+    model.kernels = "triton"
+    with pytest.raises(WingsError, match=reason):
+        model(**batch)
+    with pytest.raises(WingsError, match="'fast', but must be"):
+        model.kernels = "fast"

@@ -12,10 +12,9 @@ from torch import Tensor
 from wings import block
 from wings import learner_attention as plain_learner
 from wings import routed_attention as plain_routed
-from wings.learner_attention import Factors
 from wings.rotary import Rotation
 from wings.routed_attention import Rule, causal_mask
-from wings.source import Kept, Source
+from wings.source import Factors, Kept, Source
 
 from . import textbook
 from .row import PLAIN, WINGS

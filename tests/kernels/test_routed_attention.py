@@ -280,7 +280,8 @@ def test_only_what_asks_for_a_gradient_gets_one():
         got = torch.autograd.grad([out.sum() + sums.sum()], [q, k, v])
         out, sums = routed_attention(q, k, v, columns, runs, 0.5)
         both = torch.autograd.grad([out.sum() + sums.sum()], [q, k, v, columns])
-    assert all(torch.equal(a, b) for a, b in zip(got, both[:3], strict=True))
+    # Two kernels on a GPU, which need not round alike.
+    torch.testing.assert_close(got, both[:3], rtol=1e-5, atol=1e-6)
     with torch.no_grad(), setting():
         assert not routed_attention(q, k, v, columns, runs, 0.5)[0].requires_grad
 

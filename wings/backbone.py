@@ -43,6 +43,7 @@ class WingsPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ("past_key_values",)
+    checkpoints_blocks = False
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: parts draw their own weights when they are made."""
@@ -81,6 +82,9 @@ class WingsPreTrainedModel(PreTrainedModel):
                 "image features that learners read: leave it out or set it to False."
             )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+        for module in self.modules():
+            if isinstance(module, WingsPreTrainedModel):
+                module.checkpoints_blocks = enable
 
 
 class WingsModel(WingsPreTrainedModel):
@@ -156,7 +160,9 @@ class WingsModel(WingsPreTrainedModel):
         riding = {}
         if config.learners or packed or memory is not None:
             later = None if left is None else (layout_of_later(left, layout, begun), left.rows)
-            terms = Terms(self.kernels, self._plain_masks, output_attentions)
+            terms = Terms(
+                self.kernels, self._plain_masks, output_attentions, not self.checkpoints_blocks
+            )
             riding["wings"] = WingsContext.build(
                 config, self.rotary, layout, embeddings, memory, later, pixel_values is not None,
                 active=active, packed=packed, terms=terms,

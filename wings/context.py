@@ -32,12 +32,14 @@ class Terms:
 
     way: how the operations run. plain_masks: whether the decoder masks nothing but the future,
     padding, other sequences and what lies before a window. with_attentions: whether the main
-    attention's weights are asked for.
+    attention's weights are asked for. remakes: whether a backward makes a learner's keys and values
+    again, which gradient checkpointing does on its own.
     """
 
     way: str
     plain_masks: bool
     with_attentions: bool
+    remakes: bool
 
 
 class WingsContext:
@@ -109,6 +111,7 @@ class WingsContext:
                 visibility = Visibility(queries, keys, continued)
                 source = Source(keys, kept.rows.all, Rotation(kept.turns.all), visibility)
                 source.memory = None if memory is None else kept
+                source.remakes = terms.remakes and memory is None
                 if len(queries) == 1 and not kept.keeps_keys:
                     source.turned = source.rotation(source.rows.unflatten(-1, (-1, rotary.width)))
             context.sources[name] = source

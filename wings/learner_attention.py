@@ -1,7 +1,11 @@
 """A learner's attention in plain torch: of a whole text, and of one token while decoding."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from .rotary import Rotation
 from .source import Factors, Kept, Source
@@ -35,7 +39,45 @@ def learner_attention(
     if k is None:
         k = turned_keys(source.rows, key_part, b_k, source.rotation)
     v = expanded(source.rows, value_part, b_v, rotation)
-    return source.visibility.attend(q, k, v, a_o)
+    if not source.remakes or not torch.is_grad_enabled():
+        return source.visibility.attend(q, k, v, a_o)
+    rows, key_part, value_part, b_k, b_v = (
+        tensor.detach() for tensor in (source.rows, key_part, value_part, b_k, b_v)
+    )
+    again = Remade()
+    again.add(k, lambda: turned_keys(rows, key_part, b_k, source.rotation))
+    again.add(v, lambda: expanded(rows, value_part, b_v, rotation))
+    with saved_tensors_hooks(again.leave_out, again.make):
+        return source.visibility.attend(q, k, v, a_o)
+
+
+class Remade:
+    """Tensors that autograd would keep for a backward, and that are made again there instead.
+
+    Attention's backward wants whole keys and values, which cost two products of rank r to make and
+    as much room as all else that a learner keeps.
+    """
+
+    def __init__(self) -> None:
+        self._how: dict[int, Callable[[], Tensor]] = {}
+
+    def add(self, tensor: Tensor, how: Callable[[], Tensor]) -> None:
+        """`how` makes a tensor like this one, without a graph."""
+        self._how[tensor.untyped_storage().data_ptr()] = how
+
+    def leave_out(self, saved: Tensor) -> Any:
+        """What to keep in the place of a tensor that autograd would save."""
+        how = self._how.get(saved.untyped_storage().data_ptr())
+        return saved if how is None else (how, saved.shape, saved.stride(), saved.storage_offset())
+
+    @staticmethod
+    def make(kept: Any) -> Tensor:
+        """The tensor again, from what `leave_out` gave."""
+        if isinstance(kept, Tensor):
+            return kept
+        how, *view = kept
+        with torch.no_grad():
+            return how().as_strided(*view)
 
 
 def turned_keys(rows: Tensor, key_part: Tensor, b_k: Tensor, rotation: Rotation) -> Tensor:

@@ -22,7 +22,7 @@ class Source:
     keys: their layout, `[B, S]`. rows: `[B, S, D]`. rotation: of their positions. visibility: which
     of them each token of the pass sees. turned: `[B, S, H, d]`, the rows turned by their rotation,
     made where a single token asks for them in every block. memory: where blocks keep what they work
-    out of the rows, None without a cache.
+    out of the rows, None without a cache. remakes: whether a backward makes keys and values again.
     """
 
     keys: Layout
@@ -31,6 +31,7 @@ class Source:
     visibility: Visibility
     memory: "SourceMemory | None" = None
     turned: Tensor | None = None
+    remakes: bool = False
 
     def of(self, dtype: "torch.dtype") -> "Source":
         """The same rows in the dtype in which a block computes."""
@@ -39,7 +40,13 @@ class Source:
         turned = None if self.turned is None else self.turned.to(dtype)
         rotation = Rotation(self.rotation.table.to(dtype))
         return Source(
-            self.keys, self.rows.to(dtype), rotation, self.visibility, self.memory, turned
+            self.keys,
+            self.rows.to(dtype),
+            rotation,
+            self.visibility,
+            self.memory,
+            turned,
+            self.remakes,
         )
 
     def to(self, device: "torch.device") -> "Source":
@@ -47,7 +54,7 @@ class Source:
         turned = None if self.turned is None else self.turned.to(device)
         return Source(
             self.keys.to(device), self.rows.to(device), self.rotation.to(device),
-            self.visibility.to(device), self.memory, turned,
+            self.visibility.to(device), self.memory, turned, self.remakes,
         )  # fmt: skip
 
 

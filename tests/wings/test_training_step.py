@@ -206,3 +206,32 @@ def test_router_weights_sum_to_one_over_what_is_visible():
     torch.testing.assert_close(weights[1].sum(-1), torch.ones(weights[1].shape[:2]))
     # Row 0 opens with a picture: its tokens see no text yet. Row 1 opens with text alone.
     assert weights[0][0, 0].tolist() == [1.0, 0.0] and weights[0][1, 0].tolist() == [0.0, 1.0]
+
+
+def test_checkpointed_blocks_keep_nothing_of_learners():
+    model = build("llama").train()
+    assert not model.model.checkpoints_blocks
+    model.gradient_checkpointing_enable()
+    assert model.model.checkpoints_blocks
+    model.gradient_checkpointing_disable()
+    assert not model.model.checkpoints_blocks
+    model.eval()
+
+
+def test_keys_and_values_are_made_again_for_the_backward(monkeypatch):
+    """With the same gradients as if they had been kept."""
+    model = build("llama")
+    batch, _ = batch_of(model, [["text", "image", "text", "text"], ["text"] * 4])
+    found = {}
+    for checkpoints in (False, True):
+        # The flag alone: nothing else changes.
+        monkeypatch.setattr(model.model, "checkpoints_blocks", checkpoints)
+        model.zero_grad(set_to_none=True)
+        loss = model(**batch, labels=batch["input_ids"] % 96, use_cache=False).loss
+        loss.backward()
+        found[checkpoints] = {
+            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+        }
+    assert found[True].keys() == found[False].keys()
+    for name, gradient in found[True].items():
+        assert torch.equal(gradient, found[False][name]), name

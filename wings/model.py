@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .backbone import WingsModel, WingsPreTrainedModel
+from .backbone import WingsModel
 from .checkpoint import CheckpointMixin
 from .config import WingsConfig
 from .decoder import build_causal_lm, regrow_wings, split, take_out
@@ -19,6 +19,7 @@ from .errors import WingsError, nearest
 from .generation import WingsGenerationMixin
 from .head import LogitScaling, prefix_of
 from .operations import known_way
+from .pretrained import WingsPreTrainedModel
 from .vision import VisionTower
 
 IMAGE_TOKEN = "<image>"

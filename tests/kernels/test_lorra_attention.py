@@ -214,15 +214,24 @@ def test_what_all_values_share_costs_no_digits():
         assert error < 0.6 * budget, name
 
 
-def test_sharp_attention_costs_no_digits():
-    """Where one key takes nearly all the weight, its large dP and delta must cancel."""
-    case = Case(torch.float16, on_device(Runs.causal(60, 60)), heads=1, width=32)
-    case.tensors[0] *= 8
-    exact, plain = case.run(definition, torch.float64), case.run(definition)
-    got = case.run(lorra_attention)
-    for name in ("x", "t", "b_q", "source", "c_k"):
-        error, budget = ((y[name] - exact[name]).norm() for y in (got, plain))
-        assert error < 1.2 * budget, name
+def test_a_key_with_nearly_all_the_weight_costs_no_digits():
+    """Its dP and delta, both large, must cancel: what is left is small for every key."""
+    sees_all = Runs(torch.zeros(1, 60), torch.full((1, 60), 60), 60)
+    case = Case(torch.float16, on_device(sees_all), heads=1, width=32)
+    still = torch.ones(1, 60, 16, device=DEVICE)
+    case.turn_q = case.turn_k = (still, still * 0)
+    case.tensors[0] += 2
+    case.tensors[2][:, 7] = 1.5
+    exact, got = case.run(definition, torch.float64), case.run(lorra_attention)
+    for name in ("x", "t", "source", "c_k"):
+        assert (got[name] - exact[name]).norm() < 5e-3 * exact[name].norm(), name
+
+
+def test_runs_that_cut_the_first_and_the_last_block(monkeypatch):
+    use_blocks(monkeypatch, 16, 16)
+    table = torch.arange(64)[None]
+    sees = (table >= 5) & (table < 59)
+    Case(torch.float32, on_device(Runs(sees * 5, sees * 59, 64))).check()
 
 
 def test_rows_may_lie_anywhere(monkeypatch):

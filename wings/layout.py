@@ -23,6 +23,7 @@ class Layout:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
+        self._index: Tensor | None = None
 
     @property
     def position(self) -> Tensor:
@@ -43,6 +44,13 @@ class Layout:
     @property
     def images(self) -> Tensor:
         return self.table[..., 4]
+
+    @property
+    def index(self) -> Tensor:
+        """`[B, S]`: positions that a table can be asked for; of padding, some position."""
+        if self._index is None:
+            self._index = self.position.clamp(min=0)
+        return self._index
 
     @property
     def sees_image(self) -> Tensor:

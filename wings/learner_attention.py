@@ -35,9 +35,10 @@ def learner_attention(
     b_q, b_k, b_v, a_o = factors
     key_part, value_part = kept.small.chunk(2, dim=-1)
     q = rotation(expanded(x, inner, b_q, rotation))
-    k = kept.keys
-    if k is None:
+    if kept.keys is None:
         k = turned_keys(source.rows, key_part, b_k, source.rotation)
+    else:
+        k = kept.keys.permute(0, 3, 1, 2)
     v = expanded(source.rows, value_part, b_v, rotation)
     if not source.remakes or not torch.is_grad_enabled():
         return source.visibility.attend(q, k, v, a_o)
@@ -68,16 +69,19 @@ class Remade:
     def leave_out(self, saved: Tensor) -> Any:
         """What to keep in the place of a tensor that autograd would save."""
         how = self._how.get(saved.untyped_storage().data_ptr())
-        return saved if how is None else (how, saved.shape, saved.stride(), saved.storage_offset())
+        if how is None:
+            return saved
+        return how, saved.dtype, (saved.shape, saved.stride(), saved.storage_offset())
 
     @staticmethod
     def make(kept: Any) -> Tensor:
         """The tensor again, from what `leave_out` gave."""
         if isinstance(kept, Tensor):
             return kept
-        how, *view = kept
+        how, dtype, view = kept
         with torch.no_grad():
-            return how().as_strided(*view)
+            # Under autocast a forward has another dtype than the same products have here.
+            return how().to(dtype).as_strided(*view)
 
 
 def turned_keys(rows: Tensor, key_part: Tensor, b_k: Tensor, rotation: Rotation) -> Tensor:
@@ -101,7 +105,8 @@ def one_token(
     g = g * head_width**-0.5
     key_part, value_part = kept.small.chunk(2, dim=-1)
     if kept.keys is not None:
-        scores = (g.transpose(1, 2) @ kept.keys.permute(0, 2, 3, 1))[:, :, 0]
+        keys = kept.keys.flatten(0, 1)
+        scores = torch.bmm(g.view(batch * heads, 1, head_width), keys).view(batch, heads, -1)
     else:
         scores = (g.transpose(1, 2) @ source.turned.permute(0, 2, 3, 1))[:, :, 0]
         scores = scores + low_rank_scores(g, key_part, b_k, source.rotation)

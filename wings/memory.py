@@ -15,6 +15,8 @@ from .source import Kept, Source
 
 # The slot of an image row whose token comes in a later chunk: past any that a text can have.
 LATER = torch.iinfo(torch.long).max
+# Kept keys are `[B, H, d, n]`: what one query reads of them stands side by side.
+KEYS = 3
 
 
 @dataclass
@@ -41,7 +43,7 @@ class SourceMemory:
     each row is, `[B, n]`. rows: `[B, n, D]`. turns: cos and sin of their positions, `[B, n, d]`.
     """
 
-    def __init__(self, make: Callable[[int], Rows], keeps_keys: bool) -> None:
+    def __init__(self, make: Callable[..., Rows], keeps_keys: bool) -> None:
         self._make, self.keeps_keys = make, keeps_keys
         self.keys, self.slots, self.rows, self.turns = make(PADDING), make(-1), make(0), make(0)
         self.blocks: dict[int, list[Rows]] = {}
@@ -63,7 +65,9 @@ class SourceMemory:
         `source` holds the memory's rows, where and in the dtype in which the block computes.
         """
         if layer not in self.blocks:
-            self.blocks[layer] = [self._make(0) for _ in range(1 + self.keeps_keys)]
+            self.blocks[layer] = [self._make(0)]
+            if self.keeps_keys:
+                self.blocks[layer].append(self._make(0, KEYS))
         blocks = self.blocks[layer]
         if isinstance(blocks[0], FixedRows):
             if self.catches_up:
@@ -85,7 +89,8 @@ class SourceMemory:
         if not self.keeps_keys:
             return [small]
         b_k = learner.b_k(rows.dtype)
-        return [small, turned_keys(rows, small[..., : learner.rank], b_k, rotation)]
+        keys = turned_keys(rows, small[..., : learner.rank], b_k, rotation)
+        return [small, keys.permute(0, 2, 3, 1)]
 
     @staticmethod
     def _append(blocks: list[Rows], fresh: list[Tensor]) -> None:
@@ -139,8 +144,8 @@ class Memory:
         self.pending: Pending | None = None
         self.has_images = self.is_packed = False
 
-    def _fixed(self, fill: int) -> Rows:
-        return Rows() if self.capacity is None else FixedRows(self.capacity, fill)
+    def _fixed(self, fill: int, dim: int = 1) -> Rows:
+        return Rows(dim) if self.capacity is None else FixedRows(self.capacity, fill, dim)
 
     @property
     def layout(self) -> Layout | None:
@@ -249,9 +254,9 @@ class Memory:
             self.pending = Pending(how(self.pending.rows), how(self.pending.count))
 
 
-def growing(fill: int) -> Rows:
+def growing(fill: int, dim: int = 1) -> Rows:
     """Rows that need no fill, as their room is never seen."""
-    return Rows()
+    return Rows(dim)
 
 
 def columns_of(wanted: Tensor) -> Tensor | None:

@@ -27,7 +27,7 @@ class PositionRouter(nn.Module):
 
     def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
         """`[B, S, M]`: W's column at each key's position; padding, which has no weight, has any."""
-        return self.by_position(keys.position.clamp(min=0)).to(dtype)
+        return self.by_position(keys.index).to(dtype)
 
     def forward(self, sums: Tensor, queries: Layout) -> Tensor:
         """Logits `[B, T, M]`."""

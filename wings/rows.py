@@ -1,4 +1,4 @@
-"""`Rows`: a tensor that grows along its second dimension without being copied at every token."""
+"""`Rows`: a tensor that grows along one dimension without being copied at every token."""
 
 from collections.abc import Callable
 
@@ -7,32 +7,34 @@ from torch import Tensor
 
 
 class Rows:
-    """Rows `[B, n, ...]`, appended in place into room that grows by an eighth at a time.
+    """Rows, `[B, n, ...]` where they grow along dimension 1, with room that grows by an eighth.
 
-    Where gradients flow they are joined instead: writing in place would spoil what autograd kept.
+    New ones are written in place. Where gradients flow they are joined instead: writing in place
+    would spoil what autograd kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = 1) -> None:
         self.buffer: Tensor | None = None
-        self.length = 0
+        self.dim, self.length = dim, 0
 
     @property
     def all(self) -> Tensor | None:
-        """The rows so far, a view `[B, n, ...]`, or None before the first."""
-        return None if self.buffer is None else self.buffer[:, : self.length]
+        """The rows so far, a view, or None before the first."""
+        return None if self.buffer is None else self.buffer.narrow(self.dim, 0, self.length)
 
     def append(self, new: Tensor) -> None:
-        """Takes in `new [B, T, ...]`."""
-        end = self.length + new.shape[1]
+        """Takes in new rows, `[B, T, ...]`."""
+        count = new.shape[self.dim]
+        end = self.length + count
         if self.buffer is None:
             # A first, long piece is kept as it is; most rows never see a second.
             self.buffer = new
         elif new.requires_grad or self.buffer.requires_grad:
-            self.buffer = torch.cat([self.all, new.to(self.buffer)], dim=1)
+            self.buffer = torch.cat([self.all, new.to(self.buffer)], dim=self.dim)
         else:
-            if end > self.buffer.shape[1]:
+            if end > self.buffer.shape[self.dim]:
                 self._make_room(end + max(end // 8, 64))
-            self.buffer[:, self.length : end] = new
+            self.buffer.narrow(self.dim, self.length, count).copy_(new)
         self.length = end
 
     def cut(self, length: int) -> None:
@@ -48,8 +50,10 @@ class Rows:
 
     def _make_room(self, capacity: int) -> None:
         old = self.all
-        self.buffer = old.new_empty(old.shape[0], capacity, *old.shape[2:])
-        self.buffer[:, : self.length] = old
+        shape = list(old.shape)
+        shape[self.dim] = capacity
+        self.buffer = old.new_empty(shape)
+        self.all.copy_(old)
 
 
 class FixedRows(Rows):
@@ -59,8 +63,8 @@ class FixedRows(Rows):
     that a compiled step or a recorded graph can append.
     """
 
-    def __init__(self, capacity: int, fill: int = 0) -> None:
-        super().__init__()
+    def __init__(self, capacity: int, fill: int = 0, dim: int = 1) -> None:
+        super().__init__(dim)
         self.capacity, self.fill = capacity, fill
         self.count = torch.zeros((), dtype=torch.long)
 
@@ -70,27 +74,29 @@ class FixedRows(Rows):
 
     def append(self, new: Tensor) -> None:
         if self.buffer is None:
-            shape = (new.shape[0], self.capacity, *new.shape[2:])
+            shape = list(new.shape)
+            shape[self.dim] = self.capacity
             self.buffer = new.new_full(shape, self.fill)
             self.count = self.count.to(new.device)
             if not torch.compiler.is_compiling():
                 # Recorded graphs read and write these where they are.
                 torch._dynamo.mark_static_address(self.buffer)
                 torch._dynamo.mark_static_address(self.count)
-        where = self.count + torch.arange(new.shape[1], device=new.device)
-        self.buffer.index_copy_(1, where, new.to(self.buffer))
-        self.count.add_(new.shape[1])
+        count = new.shape[self.dim]
+        where = self.count + torch.arange(count, device=new.device)
+        self.buffer.index_copy_(self.dim, where, new.to(self.buffer))
+        self.count.add_(count)
 
     def refill(self, rows: Tensor, count: Tensor) -> None:
-        """Takes `rows [B, capacity, ...]` for all there is, `count` of them filled."""
+        """Takes rows for all the room there is, `count` of them filled."""
         if self.buffer is None:
-            self.append(rows[:, :0])
+            self.append(rows.narrow(self.dim, 0, 0))
         self.buffer.copy_(rows)
         self.count.copy_(count)
 
     def cut(self, length: int) -> None:
         if self.buffer is not None:
-            self.buffer[:, length:] = self.fill
+            self.buffer.narrow(self.dim, length, self.capacity - length).fill_(self.fill)
             self.count.fill_(min(length, int(self.count)))
 
     def change(self, how: Callable[[Tensor], Tensor]) -> None:

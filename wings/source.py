@@ -66,7 +66,7 @@ Factors = tuple[Tensor, Tensor, Tensor, Tensor]
 class Kept:
     """Of every source row in one block: s [A_k | A_v], `[B, S, 2 r]`, and the key where it is kept.
 
-    keys: rope(K) as heads, `[B, S, H, d]`, or None.
+    keys: rope(K) as heads, `[B, H, d, S]`, or None.
     """
 
     small: Tensor

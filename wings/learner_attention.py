@@ -40,14 +40,12 @@ def learner_attention(
     else:
         k = kept.keys.permute(0, 3, 1, 2)
     v = expanded(source.rows, value_part, b_v, rotation)
-    if not source.remakes or not torch.is_grad_enabled():
+    if not source.remakes or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return source.visibility.attend(q, k, v, a_o)
-    rows, key_part, value_part, b_k, b_v = (
-        tensor.detach() for tensor in (source.rows, key_part, value_part, b_k, b_v)
-    )
+    for_keys, for_values = (source.rows, key_part, b_k), (source.rows, value_part, b_v)
     again = Remade()
-    again.add(k, lambda: turned_keys(rows, key_part, b_k, source.rotation))
-    again.add(v, lambda: expanded(rows, value_part, b_v, rotation))
+    again.add(k, for_keys, lambda *parts: turned_keys(*parts, source.rotation))
+    again.add(v, for_values, lambda *parts: expanded(*parts, rotation))
     with saved_tensors_hooks(again.leave_out, again.make):
         return source.visibility.attend(q, k, v, a_o)
 
@@ -60,28 +58,29 @@ class Remade:
     """
 
     def __init__(self) -> None:
-        self._how: dict[int, Callable[[], Tensor]] = {}
+        self._how: dict[int, tuple[list[Tensor], Callable[..., Tensor]]] = {}
 
-    def add(self, tensor: Tensor, how: Callable[[], Tensor]) -> None:
-        """`how` makes a tensor like this one, without a graph."""
-        self._how[tensor.untyped_storage().data_ptr()] = how
+    def add(self, tensor: Tensor, parts: tuple[Tensor, ...], how: Callable[..., Tensor]) -> None:
+        """`how(*parts)` makes this tensor."""
+        kept = [part.detach() for part in parts]
+        self._how[tensor.untyped_storage().data_ptr()] = kept, how
 
     def leave_out(self, saved: Tensor) -> Any:
         """What to keep in the place of a tensor that autograd would save."""
         how = self._how.get(saved.untyped_storage().data_ptr())
         if how is None:
             return saved
-        return how, saved.dtype, (saved.shape, saved.stride(), saved.storage_offset())
+        return *how, saved.dtype, (saved.shape, saved.stride(), saved.storage_offset())
 
     @staticmethod
     def make(kept: Any) -> Tensor:
         """The tensor again, from what `leave_out` gave."""
         if isinstance(kept, Tensor):
             return kept
-        how, dtype, view = kept
+        parts, how, dtype, view = kept
         with torch.no_grad():
-            # Under autocast a forward has another dtype than the same products have here.
-            return how().to(dtype).as_strided(*view)
+            # Autocast gave its dtype to the forward's products, but is not there in a backward.
+            return how(*(part.to(dtype) for part in parts)).to(dtype).as_strided(*view)
 
 
 def turned_keys(rows: Tensor, key_part: Tensor, b_k: Tensor, rotation: Rotation) -> Tensor:

@@ -235,3 +235,24 @@ def test_keys_and_values_are_made_again_for_the_backward(monkeypatch):
     assert found[True].keys() == found[False].keys()
     for name, gradient in found[True].items():
         assert torch.equal(gradient, found[False][name]), name
+
+
+def test_autocast_trains_to_nearly_the_same_gradients():
+    """Keys that a backward makes again have the dtype that its forward had."""
+    model = build("llama").train()
+    batch, _ = batch_of(model, [["text", "image", "text", "text"], ["text"] * 4])
+    found = {}
+    for wanted in (False, True):
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
+            loss = model(**batch, labels=batch["input_ids"] % 96).loss
+        loss.backward()
+        found[wanted] = {
+            name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+        }
+    model.eval()
+    assert found[True].keys() == found[False].keys()
+    for name, gradient in found[False].items():
+        if ".wings." in name and float(gradient.norm()) > 1e-4:
+            cosine = torch.cosine_similarity(gradient.flatten(), found[True][name].flatten(), 0)
+            assert cosine > 0.98, f"{name}: {cosine}"

@@ -208,6 +208,7 @@ def test_router_weights_sum_to_one_over_what_is_visible():
     assert weights[0][0, 0].tolist() == [1.0, 0.0] and weights[0][1, 0].tolist() == [0.0, 1.0]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_checkpointed_blocks_keep_nothing_of_learners():
     model = build("llama").train()
     assert not model.model.checkpoints_blocks

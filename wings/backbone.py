@@ -102,7 +102,9 @@ class WingsModel(WingsPreTrainedModel):
         )
         riding = {}
         if config.learners or packed or memory is not None:
-            later = None if left is None else (layout_of_later(left, layout, begun), left.rows)
+            later = None
+            if left is not None and any(begun):
+                later = layout_of_later(left, layout, begun), left.rows
             terms = Terms(
                 self.kernels, self._plain_masks, output_attentions, not self.checkpoints_blocks
             )

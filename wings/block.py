@@ -80,7 +80,7 @@ class BlockWings(nn.Module):
         """Gated sum of the learners that have rows to look at, `[B, T, D]`."""
         learners = [self.learner(n) for n in present]
         inner = side_by_side(x, [learner.a_q(x.dtype) for learner in learners])
-        parts = []
+        rotation, parts = context.rotation.of(x.dtype), []
         for n, learner, part in zip(present, learners, inner.chunk(len(present), -1), strict=True):
             source = context.sources[self.names[n]].of(x.dtype)
             if source.memory is None:
@@ -88,9 +88,7 @@ class BlockWings(nn.Module):
             else:
                 kept = source.memory.kept(self.layer, learner, source)
             factors = learner.inner_factors(x.dtype)
-            out = learner_attention(
-                x, part, source, kept, factors, context.rotation, context.terms.way
-            )
+            out = learner_attention(x, part, source, kept, factors, rotation, context.terms.way)
             # The gate weighs r numbers a token, not D.
             parts.append(out * weights[..., n, None])
         return last_product(parts, [learner.b_o(x.dtype) for learner in learners])

@@ -82,3 +82,9 @@ class WingsStaticCache(RemembersSources, StaticCache):
             )
         super().__init__(config=config.text_config, max_cache_len=max_cache_len, **kwargs)
         self.memory = Memory(config.learners, keeps_keys(config), max_cache_len)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused, as by transformers' own static cache."""
+        raise WingsError(
+            "a static cache cannot be cropped: use wings.WingsCache to take back tokens."
+        )

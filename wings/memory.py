@@ -102,8 +102,12 @@ class SourceMemory:
         if self.keys.buffer is None:
             return
         gone = self.slots.all >= tokens
-        self.keys.all[..., 3].masked_fill_(gone, PADDING)
-        left = (~gone & (self.slots.all >= 0)).any(0).nonzero()
+        keys = self.keys.all.clone()
+        keys[..., 3].masked_fill_(gone, PADDING)
+        slots = self.slots.all.masked_fill(gone, -1)
+        self.keys.replace(keys)
+        self.slots.replace(slots)
+        left = (slots >= 0).any(0).nonzero()
         length = int(left[-1]) + 1 if len(left) else 0
         for rows in self._each():
             rows.cut(length)
@@ -185,6 +189,9 @@ class Memory:
             has_pictures: whether an image begins among the tokens.
         """
         before = self.tokens
+        if isinstance(before, Tensor):
+            # The number itself goes on counting.
+            before = before.clone()
         self.table.append(layout.table)
         for name, memory in self.sources.items():
             memory.new = None
@@ -231,14 +238,18 @@ class Memory:
             nth = (slots == LATER).long().cumsum(1) - 1
             known = (slots == LATER) & (nth < old.sum(1, keepdim=True))
             slot = before + columns.gather(1, nth.clamp(0, columns.shape[1] - 1))
-            slots.copy_(torch.where(known, slot, slots))
+            self.sources["image"].slots.replace(torch.where(known, slot, slots))
         return is_image & ~old
 
     def cut(self, tokens: int) -> None:
         """Keeps the first `tokens` tokens."""
-        if tokens < int(self.tokens):
-            # What waits for the next chunk follows a token that is gone.
-            self.pending = None
+        if tokens >= self.tokens:
+            return
+        if tokens == 0:
+            self.forget()
+            return
+        # What waits for the next chunk follows a token that is gone.
+        self.pending = None
         self.table.cut(tokens)
         for memory in self.sources.values():
             memory.cut(tokens)

@@ -30,6 +30,8 @@ def routed_attention(
     Raises:
         WingsError: 'triton' was asked for and cannot be had.
     """
+    if q.shape[2] > 1:
+        q, k, v = as_autocast(q, k, v)
     if q.shape[2] == 1 or choose(way, q.device, routed_obstacle(q, v, columns, rule)) == "torch":
         return plain_routed.routed_attention(q, k, v, columns, rule)
     from .kernels.routed_attention import routed_attention as fused
@@ -61,12 +63,22 @@ def learner_attention(
         return plain_learner.learner_attention(x, inner, source, kept, factors, rotation)
     from .kernels.lorra_attention import lorra_attention as fused
 
+    x, inner, rows, small, *factors = as_autocast(x, inner, source.rows, kept.small, *factors)
     heads = x.shape[-1] // rotation.table.shape[-1]
     turns = [(turn.cos.float(), turn.sin.float()) for turn in (rotation, source.rotation)]
     return fused(
-        x, inner, source.rows, *kept.small.chunk(2, dim=-1), *factors, heads, *turns,
+        x, inner, rows, *small.chunk(2, dim=-1), *factors, heads, *turns,
         source.visibility.runs,
     )  # fmt: skip
+
+
+def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype that autocast has for products, or as they are without it."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(tensor.to(dtype) for tensor in tensors)
 
 
 def choose(way: str, device: torch.device, obstacle: str | None) -> str:

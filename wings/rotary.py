@@ -76,6 +76,10 @@ class Rotation:
         cos, sin = self.table[:, :, None].chunk(2, dim=-1)
         return Turn.apply(heads, cos, sin) if heads.requires_grad else turn(heads, cos, sin)
 
+    def of(self, dtype: torch.dtype) -> "Rotation":
+        """The same in the dtype in which a block computes."""
+        return self if self.table.dtype == dtype else Rotation(self.table.to(dtype))
+
     def to(self, device: torch.device) -> "Rotation":
         """A copy on `device`."""
         return Rotation(self.table.to(device))

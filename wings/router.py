@@ -72,7 +72,7 @@ class ModalityRouter(nn.Module):
     def forward(self, sums: Tensor, queries: Layout) -> Tensor:
         """Logits `[B, T, M]`."""
         masses = sums if len(queries) == 1 else self._masses(sums, queries)
-        return self.outer(nn.functional.gelu(self.inner(masses)))
+        return self.outer(nn.functional.gelu(self.inner(masses.to(self.inner.weight.dtype))))
 
     def _masses(self, sums: Tensor, queries: Layout) -> Tensor:
         image, text = sums[..., :1], sums[..., 1:]

@@ -9,8 +9,8 @@ from torch import Tensor
 class Rows:
     """Rows, `[B, n, ...]` where they grow along dimension 1, with room that grows by an eighth.
 
-    New ones are written in place. Where gradients flow they are joined instead: writing in place
-    would spoil what autograd kept.
+    New ones are written in place. Where gradients may flow they are joined instead, as writing in
+    place would spoil what autograd kept; so are those that follow rows of an inference mode.
     """
 
     def __init__(self, dim: int = 1) -> None:
@@ -29,7 +29,7 @@ class Rows:
         if self.buffer is None:
             # A first, long piece is kept as it is; most rows never see a second.
             self.buffer = new
-        elif new.requires_grad or self.buffer.requires_grad:
+        elif torch.is_grad_enabled() or self._is_closed():
             self.buffer = torch.cat([self.all, new.to(self.buffer)], dim=self.dim)
         else:
             if end > self.buffer.shape[self.dim]:
@@ -40,13 +40,20 @@ class Rows:
     def cut(self, length: int) -> None:
         """Forgets all rows from `length` on."""
         self.length = min(length, self.length)
-        if self.buffer is not None and self.buffer.requires_grad:
-            self.buffer = self.all
+        # The next may be written over rows that a caller, or a copy of this, still looks at.
+        self.buffer = self.all.clone() if self.length else None
+
+    def replace(self, rows: Tensor) -> None:
+        """Puts as many other rows in the place of all."""
+        self.buffer = rows
 
     def change(self, how: Callable[[Tensor], Tensor]) -> None:
         """Puts `how(buffer)` in the place of the buffer: other rows of the batch, same tokens."""
         if self.buffer is not None:
             self.buffer = how(self.buffer)
+
+    def _is_closed(self) -> bool:
+        return self.buffer.is_inference() and not torch.is_inference_mode_enabled()
 
     def _make_room(self, capacity: int) -> None:
         old = self.all
@@ -94,10 +101,8 @@ class FixedRows(Rows):
         self.buffer.copy_(rows)
         self.count.copy_(count)
 
-    def cut(self, length: int) -> None:
-        if self.buffer is not None:
-            self.buffer.narrow(self.dim, length, self.capacity - length).fill_(self.fill)
-            self.count.fill_(min(length, int(self.count)))
+    def replace(self, rows: Tensor) -> None:
+        self.buffer.copy_(rows)
 
     def change(self, how: Callable[[Tensor], Tensor]) -> None:
         if self.buffer is not None:

@@ -38,7 +38,7 @@ class Source:
         if self.rows.dtype == dtype:
             return self
         turned = None if self.turned is None else self.turned.to(dtype)
-        rotation = Rotation(self.rotation.table.to(dtype))
+        rotation = self.rotation.of(dtype)
         return Source(
             self.keys,
             self.rows.to(dtype),

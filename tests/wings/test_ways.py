@@ -147,3 +147,16 @@ def test_what_kernels_cannot_do_is_named(family, changes, reason):
         model(**batch)
     with pytest.raises(WingsError, match="'fast', but must be"):
         model.kernels = "fast"
+
+
+def test_kernels_follow_autocast():
+    model = wide_model("llama").train()
+    batch, _ = batch_of(model, [["text", "image", "text", "text"]])
+    losses = {}
+    for way in ("triton", "torch"):
+        model.kernels = way
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch, labels=labels_of(model, batch)).loss
+        loss.backward()
+        losses[way] = float(loss.detach())
+    assert losses["triton"] == pytest.approx(losses["torch"], rel=2e-2)

@@ -1,7 +1,5 @@
 """Caches of a Wings model: the decoder's own, and beside it what the learners keep."""
 
-from typing import Any
-
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
@@ -69,7 +67,7 @@ class WingsStaticCache(RemembersSources, StaticCache):
         WingsError: more room than the position router knows positions.
     """
 
-    def __init__(self, config: WingsConfig, max_cache_len: int, **kwargs: Any) -> None:
+    def __init__(self, config: WingsConfig, max_cache_len: int) -> None:
         if (
             config.is_routed
             and config.router == "position"
@@ -80,7 +78,7 @@ class WingsStaticCache(RemembersSources, StaticCache):
                 f"{config.router_positions} positions that the position router knows: give it "
                 f"fewer, or build the model with larger router_positions or router='modality'."
             )
-        super().__init__(config=config.text_config, max_cache_len=max_cache_len, **kwargs)
+        super().__init__(config=config.text_config, max_cache_len=max_cache_len)
         self.memory = Memory(config.learners, keeps_keys(config), max_cache_len)
 
     def crop(self, tokens_to_remove: int) -> None:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+from collections.abc import Callable
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -32,13 +34,15 @@ def routed_attention(
     """
     if q.shape[2] > 1:
         q, k, v = as_autocast(q, k, v)
-    if q.shape[2] == 1 or choose(way, q.device, routed_obstacle(q, v, columns, rule)) == "torch":
+    obstacle = partial(routed_obstacle, q, v, columns, rule)
+    if q.shape[2] == 1 or choose(way, q.device, obstacle) == "torch":
         return plain_routed.routed_attention(q, k, v, columns, rule)
     from .kernels.routed_attention import routed_attention as fused
 
-    runs = Runs.causal(q.shape[2], k.shape[2], device=q.device)
-    if rule.runs is not None:
-        runs = rule.runs()
+    runs = rule.runs() if rule.runs is not None else None
+    if runs is None:
+        # Without a mask a rule is causal, whatever else a decoder may mask elsewhere.
+        runs = Runs.causal(q.shape[2], k.shape[2], device=q.device)
     out, sums = fused(q, k, v, columns, runs, rule.scale)
     return out, sums.to(columns.dtype)
 
@@ -59,7 +63,8 @@ def learner_attention(
     Raises:
         WingsError: 'triton' was asked for and cannot be had.
     """
-    if x.shape[1] == 1 or choose(way, x.device, learner_obstacle(x, inner, source)) == "torch":
+    obstacle = partial(learner_obstacle, x, inner, source)
+    if x.shape[1] == 1 or choose(way, x.device, obstacle) == "torch":
         return plain_learner.learner_attention(x, inner, source, kept, factors, rotation)
     from .kernels.lorra_attention import lorra_attention as fused
 
@@ -81,14 +86,14 @@ def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
-def choose(way: str, device: torch.device, obstacle: str | None) -> str:
+def choose(way: str, device: torch.device, obstacle: Callable[[], str | None]) -> str:
     """`"triton"` or `"torch"`.
 
     Args:
         way: `"auto"` takes the kernels on a GPU wherever they can do the job; `"triton"` insists.
             The environment variable `WINGS_KERNELS` goes before it.
         device: where the tensors are.
-        obstacle: what keeps the kernels from doing the job, or None.
+        obstacle: says what keeps the kernels from doing the job, or None; asked only if it matters.
 
     Raises:
         WingsError: an unknown way, or `"triton"` where it cannot be had, with the reason.
@@ -96,7 +101,7 @@ def choose(way: str, device: torch.device, obstacle: str | None) -> str:
     way = known_way(os.environ.get(VARIABLE) or way)
     if way == "torch" or (way == "auto" and device.type != "cuda"):
         return "torch"
-    reason = missing(device) or obstacle
+    reason = missing(device) or obstacle()
     if reason is None:
         return "triton"
     if way == "triton":
@@ -113,7 +118,7 @@ def known_way(way: str) -> str:
 
 def missing(device: torch.device) -> str | None:
     """What the machine lacks to run a kernel, or None."""
-    if importlib.util.find_spec("triton") is None:
+    if not has_triton():
         return "triton is not installed"
     if device.type == "cuda":
         return None
@@ -122,6 +127,12 @@ def missing(device: torch.device) -> str | None:
     if INTERPRETED.value:
         return None
     return f"the tensors are on {device}, where Triton only runs with TRITON_INTERPRET=1"
+
+
+@cache
+def has_triton() -> bool:
+    """Whether triton is installed; looked for once, as every block asks."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def routed_obstacle(q: Tensor, v: Tensor, columns: Tensor, rule: Rule) -> str | None:

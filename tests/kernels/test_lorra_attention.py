@@ -22,7 +22,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, runs):
-    """The formula of DESIGN, in the arguments' dtype."""
+    """What the kernels compute, written out, in the arguments' dtype."""
 
     def split(rows):
         return rows.unflatten(-1, (heads, -1)).transpose(1, 2)

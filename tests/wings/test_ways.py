@@ -26,6 +26,10 @@ def wide_model(family, changes=None, **options):
     return model
 
 
+def nothing():
+    """No obstacle."""
+
+
 def labels_of(model, batch):
     """Neither image tokens nor padding, where the ways may differ, have a label."""
     ids = batch["input_ids"]
@@ -112,26 +116,35 @@ def test_thirty_steps_of_training_lose_the_same():
 
 
 def test_auto_is_torch_without_a_gpu():
-    assert choose("auto", CPU, None) == "torch"
-    assert choose("triton", CPU, None) == "triton"
-    assert choose("torch", CPU, None) == "torch"
+    assert choose("auto", CPU, nothing) == "torch"
+    assert choose("triton", CPU, nothing) == "triton"
+    assert choose("torch", CPU, nothing) == "torch"
+
+
+def test_obstacles_are_looked_for_only_where_a_kernel_may_run():
+    def asked():
+        raise AssertionError("asked")
+
+    assert choose("auto", CPU, asked) == choose("torch", CPU, asked) == "torch"
+    with pytest.raises(AssertionError, match="asked"):
+        choose("triton", CPU, asked)
 
 
 def test_the_environment_goes_first(monkeypatch):
     monkeypatch.setenv("WINGS_KERNELS", "torch")
-    assert choose("triton", CPU, None) == "torch"
+    assert choose("triton", CPU, nothing) == "torch"
     monkeypatch.setenv("WINGS_KERNELS", "cuda")
     with pytest.raises(WingsError, match="'cuda', but must be 'auto', 'triton' or 'torch'"):
-        choose("auto", CPU, None)
+        choose("auto", CPU, nothing)
 
 
 def test_an_explicit_request_never_falls_back(monkeypatch):
     with pytest.raises(WingsError, match="but the moon is full"):
-        choose("triton", CPU, "the moon is full")
-    assert choose("auto", CPU, "the moon is full") == "torch"
-    monkeypatch.setattr("wings.operations.importlib.util.find_spec", lambda name: None)
+        choose("triton", CPU, lambda: "the moon is full")
+    assert choose("auto", CPU, lambda: "the moon is full") == "torch"
+    monkeypatch.setattr("wings.operations.has_triton", lambda: False)
     with pytest.raises(WingsError, match="triton is not installed"):
-        choose("triton", CPU, None)
+        choose("triton", CPU, nothing)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +173,16 @@ def test_kernels_follow_autocast():
         loss.backward()
         losses[way] = float(loss.detach())
     assert losses["triton"] == pytest.approx(losses["torch"], rel=2e-2)
+
+
+def test_a_decoder_with_masks_of_its_own_is_causal_without_one(monkeypatch):
+    model = wide_model("llama").eval()
+    batch, _ = batch_of(model, [["text", "image", "text"]])
+    given = {name: batch[name] for name in ("input_ids", "pixel_values")}
+    monkeypatch.setattr(model.model, "_plain_masks", False)
+    with torch.no_grad():
+        model.kernels = "triton"
+        found = model(**given, use_cache=False).logits
+        model.kernels = "torch"
+        expected = model(**given, use_cache=False).logits
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)

@@ -24,6 +24,7 @@ from .lorra_attention_backward import Saved, backward
 from .lorra_misfits import refuse_misfits
 from .lorra_values import lorra_values
 from .runs import Runs
+from .scores import scores, weighed
 from .tiles import LOG2_E, dense, dot, padded_width, put, tile
 from .tuning import blocks_for
 from .turned_rows import head_tile, row_stride, turned_rows, turned_tile
@@ -42,17 +43,8 @@ def attend(
 ) -> tuple:  # fmt: skip
     """One block of keys: the running maximum moves, what was summed before shrinks with it."""
     b_k = head_tile(p_k, start, width, S, BN, HALF, HB, MASKED)
-    b_s = dot(b_q, tl.trans(b_k))
-    if MASKED:
-        o_key = start + tl.arange(0, BN)
-        m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
-        b_s = tl.where(m_seen, b_s, float("-inf"))
-    b_new = tl.maximum(b_max, tl.max(b_s, 1) * factor)
-    # A query may have seen nothing so far: -inf - -inf would be NaN.
-    b_shift = tl.where(b_new == float("-inf"), 0.0, b_new) if MASKED else b_new
-    b_p = tl.math.exp2(b_s * factor - b_shift[:, None])
-    b_shrink = tl.math.exp2(b_max - b_shift)
-    b_total = b_total * b_shrink + tl.sum(b_p, 1)
+    b_s = scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
+    b_p, b_shrink, b_total, b_new = weighed(b_s, b_total, b_max, factor, MASKED)
     b_u = tile(p_u, start, RANK, S, BN, RANK, RB, MASKED)
     b_out = dot(b_p.to(b_u.dtype), b_u, b_out * b_shrink[:, None])
     return b_out, b_total, b_new

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .lorra_values import lorra_values
 from .runs import Runs
+from .scores import scores
 from .tiles import LOG2_E, dot, padded_width, put, tile
 from .tuning import blocks_for
 from .turned_rows import (
@@ -70,11 +71,7 @@ def meet_keys(
 ) -> tuple:  # fmt: skip
     """A block of keys, P and dP of a block of queries."""
     b_k = head_tile(p_k, start, width, S, BN, HALF, HB, MASKED)
-    b_s = dot(b_q, tl.trans(b_k))
-    if MASKED:
-        o_key = start + tl.arange(0, BN)
-        m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
-        b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_s = scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
     b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
     b_u = tile(p_u, start, RANK, S, BN, RANK, RB, MASKED)
     return b_k, b_p, dot(b_dout, tl.trans(b_u))

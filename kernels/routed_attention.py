@@ -19,6 +19,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from .routed_attention_backward import backward
 from .routed_attention_checks import check
 from .runs import Runs
+from .scores import scores, weighed
 from .tiles import LOG2_E, dense, dot, padded, padded_width, put, tile
 from .tuning import blocks_for
 
@@ -33,17 +34,8 @@ def attend(
 ) -> tuple:  # fmt: skip
     """One block of keys: the running maximum moves, what was summed before shrinks with it."""
     b_k = tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
-    b_s = dot(b_q, tl.trans(b_k))
-    if MASKED:
-        o_key = start + tl.arange(0, BN)
-        m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
-        b_s = tl.where(m_seen, b_s, float("-inf"))
-    b_new = tl.maximum(b_max, tl.max(b_s, 1) * factor)
-    # A query may see nothing of this block nor of any before: -inf - -inf would be NaN.
-    b_shift = tl.where(b_new == float("-inf"), 0.0, b_new) if MASKED else b_new
-    b_p = tl.math.exp2(b_s * factor - b_shift[:, None])
-    b_shrink = tl.math.exp2(b_max - b_shift)
-    b_total = b_total * b_shrink + tl.sum(b_p, 1)
+    b_s = scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
+    b_p, b_shrink, b_total, b_new = weighed(b_s, b_total, b_max, factor, MASKED)
     b_v = tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
     b_w = tile(p_w, start, BC, S, BN, BC, BC, MASKED)
     b_p = b_p.to(b_v.dtype)

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .runs import Runs
+from .scores import scores
 from .tiles import LOG2_E, dot, padded, padded_width, put, tile
 from .tuning import blocks_for
 
@@ -28,11 +29,7 @@ def gather_dq(
     b_k = tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
     b_v = tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
     b_w = tile(p_w, start, BC, S, BN, BC, BC, MASKED)
-    b_s = dot(b_q, tl.trans(b_k))
-    if MASKED:
-        o_key = start + tl.arange(0, BN)
-        m_seen = (o_key[None, :] >= b_first[:, None]) & (o_key[None, :] < b_end[:, None])
-        b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_s = scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
     b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
     b_dp = dot(b_do, tl.trans(b_v))
     b_dp = dot(b_ds, tl.trans(b_w), b_dp)

@@ -14,7 +14,8 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from .config import WingsConfig
 from .context import WingsContext
 from .errors import WingsError
-from .lorra import LoRRALearner, side_by_side
+from .lorra import LoRRALearner
+from .one_token import share_of_one_token
 from .operations import learner_attention, routed_attention
 from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask
@@ -79,28 +80,27 @@ class BlockWings(nn.Module):
     ) -> Tensor:
         """Gated sum of the learners that have rows to look at, `[B, T, D]`."""
         learners = [self.learner(n) for n in present]
-        inner = side_by_side(x, [learner.a_q(x.dtype) for learner in learners])
-        rotation, parts = context.rotation.of(x.dtype), []
-        for n, learner, part in zip(present, learners, inner.chunk(len(present), -1), strict=True):
-            source = context.sources[self.names[n]].of(x.dtype)
-            if source.memory is None:
-                kept = Kept(learner.compress(source.rows))
-            else:
-                kept = source.memory.kept(self.layer, learner, source)
-            factors = learner.inner_factors(x.dtype)
-            out = learner_attention(x, part, source, kept, factors, rotation, context.terms.way)
+        sources = [context.sources[self.names[n]].of(x.dtype) for n in present]
+        kept = [
+            Kept(learner.compress(source.rows))
+            if source.memory is None
+            else source.memory.kept(self.layer, learner, source)
+            for learner, source in zip(learners, sources, strict=True)
+        ]
+        gates = [weights[..., n, None] for n in present]
+        rotation = context.rotation.of(x.dtype)
+        if x.shape[1] == 1:
+            return share_of_one_token(x, learners, sources, kept, gates, rotation)
+        inner = x @ torch.cat([learner.a_q(x.dtype) for learner in learners], dim=-1)
+        parts = []
+        for learner, source, of_rows, gate, part in zip(
+            learners, sources, kept, gates, inner.chunk(len(present), -1), strict=True
+        ):
+            factors, way = learner.inner_factors(x.dtype), context.terms.way
+            out = learner_attention(x, part, source, of_rows, factors, rotation, way)
             # The gate weighs r numbers a token, not D.
-            parts.append(out * weights[..., n, None])
-        return last_product(parts, [learner.b_o(x.dtype) for learner in learners])
-
-
-def last_product(parts: list[Tensor], factors: list[Tensor]) -> Tensor:
-    """Sum of parts B_o: `[B, T, r]` and `[r, D]` each -> `[B, T, D]`."""
-    if parts[0].shape[1] == 1:
-        # One token: joining the factors would cost more than it saves.
-        first, *more = (part @ factor for part, factor in zip(parts, factors, strict=True))
-        return sum(more, first)
-    return torch.cat(parts, dim=-1) @ torch.cat(factors)
+            parts.append(out * gate)
+        return torch.cat(parts, dim=-1) @ torch.cat([learner.b_o(x.dtype) for learner in learners])
 
 
 def added(share: Tensor | None, more: Tensor) -> Tensor:

@@ -112,8 +112,6 @@ class WingsContext:
                 source = Source(keys, kept.rows.all, Rotation(kept.turns.all), visibility)
                 source.memory = None if memory is None else kept
                 source.remakes = terms.remakes and memory is None
-                if len(queries) == 1 and not kept.keeps_keys:
-                    source.turned = source.rotation(source.rows.unflatten(-1, (-1, rotary.width)))
             context.sources[name] = source
         nothing = torch.zeros_like(queries.sees_image)
         visible = [

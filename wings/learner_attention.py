@@ -1,4 +1,4 @@
-"""A learner's attention in plain torch: of a whole text, and of one token while decoding."""
+"""A learner's attention in plain torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +30,6 @@ def learner_attention(
     Returns:
         `[B, T, r]`, what B_o is applied to; exact zeros for tokens that see no row.
     """
-    if x.shape[1] == 1:
-        return one_token(x, inner, source, kept, factors, rotation)
     b_q, b_k, b_v, a_o = factors
     key_part, value_part = kept.small.chunk(2, dim=-1)
     q = rotation(expanded(x, inner, b_q, rotation))
@@ -92,51 +90,3 @@ def expanded(rows: Tensor, inner: Tensor, outer: Tensor, rotation: Rotation) -> 
     """rows + inner outer, as heads: `[B, S, D]`, `[B, S, r]`, `[r, D]` -> `[B, S, H, d]`."""
     whole = torch.addmm(rows.flatten(0, 1), inner.flatten(0, 1), outer)
     return whole.view(*rows.shape[:2], -1, rotation.table.shape[-1])
-
-
-def one_token(
-    x: Tensor, inner: Tensor, source: Source, kept: Kept, factors: Factors, rotation: Rotation
-) -> Tensor:
-    """`learner_attention` for T = 1: no value is made whole, and no key unless it was kept."""
-    b_q, b_k, b_v, a_o = factors
-    g = rotation(expanded(x, inner, b_q, rotation))
-    batch, _, heads, head_width = g.shape
-    g = g * head_width**-0.5
-    key_part, value_part = kept.small.chunk(2, dim=-1)
-    if kept.keys is not None:
-        keys = kept.keys.flatten(0, 1)
-        scores = torch.bmm(g.view(batch * heads, 1, head_width), keys).view(batch, heads, -1)
-    else:
-        scores = (g.transpose(1, 2) @ source.turned.permute(0, 2, 3, 1))[:, :, 0]
-        scores = scores + low_rank_scores(g, key_part, b_k, source.rotation)
-    weights = source.visibility.weigh(scores)
-
-    # Values are weighed first and expanded afterwards.
-    rows = source.rows.unflatten(-1, (heads, head_width)).transpose(1, 2)
-    out = (weights[:, :, None] @ rows)[:, :, 0].transpose(0, 1)
-    by_head = b_v.unflatten(-1, (heads, -1)).transpose(0, 1)
-    out = torch.baddbmm(out, (weights @ value_part).transpose(0, 1), by_head)
-    return out.transpose(0, 1).reshape(batch, 1, -1) @ a_o
-
-
-def low_rank_scores(g: Tensor, key_part: Tensor, b_k: Tensor, rotation: Rotation) -> Tensor:
-    """g rope(c B_k)^T for one query, `[B, H, S]`, without the keys.
-
-    With c_j a row of `key_part` and (1, 2) the halves that rope pairs, a head's score is the sum
-    over pairs of c_j (B^1 g^1 + B^2 g^2) cos_j + c_j (B^1 g^2 - B^2 g^1) sin_j: the factor takes
-    in the query, and each key only brings its cos and sin.
-
-    Args:
-        g: rope(Q), `[B, 1, H, d]`, scaled.
-        key_part: s A_k, `[B, S, r]`.
-        b_k: `[r, D]`.
-        rotation: of the S positions.
-    """
-    heads = g.shape[2]
-    first, second = b_k.unflatten(-1, (heads, 2, -1)).unbind(2)
-    g_first, g_second = g.unflatten(-1, (2, -1)).unbind(3)
-    folded = torch.cat(
-        [first * g_first + second * g_second, first * g_second - second * g_first], dim=-1
-    )
-    spread = (key_part @ folded.flatten(2)).unflatten(-1, (heads, -1))
-    return (spread @ rotation.table[..., None])[..., 0].transpose(1, 2)

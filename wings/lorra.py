@@ -53,16 +53,13 @@ class LoRRALearner(nn.Module):
 
     def compress(self, source: Tensor) -> Tensor:
         """s [A_k | A_v], what decoding keeps of source rows in this block: `[B, S, 2 r]`."""
-        return side_by_side(source, [self.a_k(source.dtype), self.a_v(source.dtype)])
+        a_k, a_v = self.a_k(source.dtype), self.a_v(source.dtype)
+        if source.shape[1] == 1:
+            # One row: joining the factors would cost more than it saves.
+            row = source[:, 0]
+            return torch.cat([row @ a_k, row @ a_v], dim=-1)[:, None]
+        return source @ torch.cat([a_k, a_v], dim=-1)
 
     def inner_factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """B_q, B_k, B_v `[r, D]` and A_o `[D, r]`, in `dtype`."""
         return self.b_q(dtype), self.b_k(dtype), self.b_v(dtype), self.a_o(dtype)
-
-
-def side_by_side(rows: Tensor, factors: list[Tensor]) -> Tensor:
-    """rows [F_1 | F_2 ..] of factors `[D, r]`: `[B, T, D]` -> `[B, T, n r]`."""
-    if rows.shape[1] == 1:
-        # One token: joining the factors would cost more than it saves.
-        return torch.cat([rows @ factor for factor in factors], dim=-1)
-    return rows @ torch.cat(factors, dim=-1)

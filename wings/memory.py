@@ -75,13 +75,16 @@ class SourceMemory:
                 for rows, numbers in zip(blocks, fresh, strict=True):
                     rows.refill(numbers, self.rows.count)
             elif self.new is not None:
-                rows, rotation = self.new
-                rotation = Rotation(rotation.table.to(source.rows))
-                self._append(blocks, self._work_out(learner, rows.to(source.rows), rotation))
-        elif blocks[0].length < source.rows.shape[1]:
-            rest = slice(blocks[0].length, None)
-            rotation = Rotation(source.rotation.table[:, rest])
-            self._append(blocks, self._work_out(learner, source.rows[:, rest], rotation))
+                rows, rotation = self.new[0].to(source.rows), self.new[1].like(source.rows)
+                self._append(blocks, self._work_out(learner, rows, rotation))
+        elif (length := blocks[0].length) < source.rows.shape[1]:
+            rows = source.rows[:, length:]
+            if self.new is not None and self.new[0].shape[1] == rows.shape[1]:
+                # One rotation for all blocks, which keeps what it has worked out.
+                rotation = self.new[1].like(rows)
+            else:
+                rotation = Rotation(source.rotation.table[:, length:])
+            self._append(blocks, self._work_out(learner, rows, rotation))
         return Kept(*(rows.all.to(source.rows) for rows in blocks))
 
     def _work_out(self, learner: LoRRALearner, rows: Tensor, rotation: Rotation) -> list[Tensor]:

@@ -58,18 +58,16 @@ def learner_attention(
 ) -> Tensor:
     """`wings.learner_attention.learner_attention` in the `way` that is chosen.
 
-    One token is plain arithmetic in every way.
-
     Raises:
         WingsError: 'triton' was asked for and cannot be had.
     """
     obstacle = partial(learner_obstacle, x, inner, source)
-    if x.shape[1] == 1 or choose(way, x.device, obstacle) == "torch":
+    if choose(way, x.device, obstacle) == "torch":
         return plain_learner.learner_attention(x, inner, source, kept, factors, rotation)
     from .kernels.lorra_attention import lorra_attention as fused
 
     x, inner, rows, small, *factors = as_autocast(x, inner, source.rows, kept.small, *factors)
-    heads = x.shape[-1] // rotation.table.shape[-1]
+    heads = x.shape[-1] // rotation.width
     turns = [(turn.cos.float(), turn.sin.float()) for turn in (rotation, source.rotation)]
     return fused(
         x, inner, rows, *small.chunk(2, dim=-1), *factors, heads, *turns,
@@ -152,7 +150,7 @@ def routed_obstacle(q: Tensor, v: Tensor, columns: Tensor, rule: Rule) -> str | 
 
 def learner_obstacle(x: Tensor, inner: Tensor, source: Source) -> str | None:
     """Why the kernel cannot compute this learner's attention, or None."""
-    width, rank = source.rotation.table.shape[-1], inner.shape[-1]
+    width, rank = source.rotation.width, inner.shape[-1]
     if x.dtype not in KERNEL_DTYPES:
         return f"the tensors are {x.dtype}"
     if not 16 <= width <= 256:

@@ -60,6 +60,25 @@ class Rotation:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
+        self._matrices: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def width(self) -> int:
+        """Width d of the heads that it turns."""
+        return self.table.shape[-1]
+
+    @property
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """`[B, d, d]` that turns heads of a row's only position (S = 1) by a product; and scaled.
+
+        The second has the scale of attention, d^-0.5, in it. Made once for all blocks.
+        """
+        if self._matrices is None:
+            cos, sin = (torch.diag_embed(half[:, 0]) for half in (self.cos, self.sin))
+            rows = [torch.cat([cos, sin], dim=-1), torch.cat([-sin, cos], dim=-1)]
+            matrix = torch.cat(rows, dim=1)
+            self._matrices = matrix, matrix * self.width**-0.5
+        return self._matrices
 
     @property
     def cos(self) -> Tensor:
@@ -73,6 +92,8 @@ class Rotation:
 
     def __call__(self, heads: Tensor) -> Tensor:
         """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama)."""
+        if heads.shape[1] == 1:
+            return torch.bmm(heads[:, 0], self.matrices[0])[:, None]
         cos, sin = self.table[:, :, None].chunk(2, dim=-1)
         return Turn.apply(heads, cos, sin) if heads.requires_grad else turn(heads, cos, sin)
 
@@ -83,6 +104,11 @@ class Rotation:
     def to(self, device: torch.device) -> "Rotation":
         """A copy on `device`."""
         return Rotation(self.table.to(device))
+
+    def like(self, rows: Tensor) -> "Rotation":
+        """The same where `rows` are and in their dtype."""
+        table = self.table.to(rows)
+        return self if table is self.table else Rotation(table)
 
 
 class Turn(torch.autograd.Function):

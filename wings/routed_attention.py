@@ -104,9 +104,10 @@ def one_query(
     batch, heads, _, width = q.shape
     groups = k.shape[1]
     weights = attention_weights(q.reshape(batch, groups, -1, width), k, rule)
-    out = weights.to(v.dtype) @ v
-    sums = weights.flatten(1, 2).mean(1, keepdim=True).to(columns.dtype) @ columns
-    return out.reshape(batch, 1, heads, -1), sums
+    of_groups = weights.to(v.dtype).flatten(0, 1)
+    out = torch.bmm(of_groups, v.flatten(0, 1)).view(batch, 1, heads, -1)
+    mean = weights.view(batch, heads, -1).mean(1, keepdim=True)
+    return out, torch.bmm(mean.to(columns.dtype), columns)
 
 
 def textbook_attention(q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
@@ -132,7 +133,9 @@ def attention_weights(q: Tensor, k: Tensor, rule: Rule) -> Tensor:
 
     k has q's heads, or q is one query and stands as `[B, G, H / G, d]` beside k `[B, G, S, d]`.
     """
-    scores = q @ k.transpose(2, 3) * rule.scale
+    pairs = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2)
+    scores = torch.baddbmm(q.new_zeros(1, 1, 1), *pairs, beta=0, alpha=rule.scale)
+    scores = scores.view(*q.shape[:3], -1)
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     if rule.mask is not None:

@@ -20,9 +20,8 @@ class Source:
     """The rows of one modality that a pass can see.
 
     keys: their layout, `[B, S]`. rows: `[B, S, D]`. rotation: of their positions. visibility: which
-    of them each token of the pass sees. turned: `[B, S, H, d]`, the rows turned by their rotation,
-    made where a single token asks for them in every block. memory: where blocks keep what they work
-    out of the rows, None without a cache. remakes: whether a backward makes keys and values again.
+    of them each token of the pass sees. memory: where blocks keep what they work out of the rows,
+    None without a cache. remakes: whether a backward makes keys and values again.
     """
 
     keys: Layout
@@ -30,31 +29,46 @@ class Source:
     rotation: Rotation
     visibility: Visibility
     memory: "SourceMemory | None" = None
-    turned: Tensor | None = None
     remakes: bool = False
+
+    def __post_init__(self) -> None:
+        self._heads: Tensor | None = None
+        self._turned: Tensor | None = None
+
+    @property
+    def heads(self) -> Tensor:
+        """`[B H, S, d]`, the rows head by head; made once for a token that asks in every block."""
+        if self._heads is None:
+            heads = self.rows.unflatten(-1, (-1, self.rotation.width))
+            self._heads = heads.transpose(1, 2).flatten(0, 1)
+        return self._heads
+
+    @property
+    def turned(self) -> Tensor:
+        """`[B, H, d, S]`, the rows turned by their rotation; made once too."""
+        if self._turned is None:
+            heads = self.rows.unflatten(-1, (-1, self.rotation.width))
+            self._turned = self.rotation(heads).permute(0, 2, 3, 1)
+        return self._turned
 
     def of(self, dtype: "torch.dtype") -> "Source":
         """The same rows in the dtype in which a block computes."""
         if self.rows.dtype == dtype:
             return self
-        turned = None if self.turned is None else self.turned.to(dtype)
-        rotation = self.rotation.of(dtype)
         return Source(
             self.keys,
             self.rows.to(dtype),
-            rotation,
+            self.rotation.of(dtype),
             self.visibility,
             self.memory,
-            turned,
             self.remakes,
         )
 
     def to(self, device: "torch.device") -> "Source":
         """A copy on `device` with the same memory."""
-        turned = None if self.turned is None else self.turned.to(device)
         return Source(
             self.keys.to(device), self.rows.to(device), self.rotation.to(device),
-            self.visibility.to(device), self.memory, turned, self.remakes,
+            self.visibility.to(device), self.memory, self.remakes,
         )  # fmt: skip
 
 

@@ -123,6 +123,7 @@ def make_recipe(checkpoint, data, tmp_path):
             "start": str(checkpoint),
             "batch_size": 4,
             "steps": 4,
+            "trackers": [],
             "log_every": 1,
             "max_length": 64,
         }

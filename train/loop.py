@@ -117,8 +117,11 @@ class WingsTrainer(Trainer):
             size = self.args.per_device_train_batch_size
             history = self.state.log_history
             found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
+        # Logging an evaluation would count as logging the step.
+        should_log = self.control.should_log
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self.control.should_log = should_log
         if self.stopped is not None:
             self.control.should_training_stop = self.control.should_log = True
             self.control.should_save |= self.args.save_strategy != "no"

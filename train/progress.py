@@ -1,5 +1,6 @@
 """Progress of a run: a bar in a terminal, lines elsewhere, or whatever the caller draws."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,20 @@ from wings.train.evaluate import PREFIX, renamed
 
 # Step, number of steps, and the newest figures (`loss`, `grad_norm`, `rate/...`, `eval/...`).
 Watch = Callable[[int, int, dict[str, float]], None]
+
+# Figures of a step as they stand in a line, the most telling first.
+SHOWN = (
+    ("loss", "loss ", ".4f"),
+    ("tokens_per_second", "tokens/s ", ",.0f"),
+    ("skipped", "skipped ", ".0f"),
+    ("rate", "rate ", ".1e"),
+    ("grad_norm", "gradient ", ".2f"),
+    ("mfu", "MFU ", ".0%"),
+    ("memory_gib", "GiB ", ".1f"),
+    ("padding", "padding ", ".0%"),
+    ("image_tokens", "images ", ".0%"),
+)
+BAR_WIDTH = 12
 
 
 class Progress(TrainerCallback):
@@ -38,8 +53,8 @@ class Progress(TrainerCallback):
                 desc=self.title,
                 dynamic_ncols=True,
                 leave=True,
-                bar_format="{desc:<9}{percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt}"
-                "  {elapsed}<{remaining}{postfix}",
+                bar_format=f"{{desc:<9}}{{percentage:3.0f}}% {{bar:{BAR_WIDTH}}}"
+                " {n_fmt}/{total_fmt}  {elapsed}<{remaining}{postfix}",
             )
 
     def on_step_end(
@@ -74,7 +89,9 @@ class Progress(TrainerCallback):
             if evaluated:
                 self.bar.write(self._place(state) + self._evaluation(), file=sys.stderr)
             else:
-                self.bar.set_postfix_str(self._line())
+                taken = BAR_WIDTH + 35 + 2 * len(str(state.max_steps))
+                columns = shutil.get_terminal_size().columns
+                self.bar.set_postfix_str(self._line(columns - taken))
         elif self.watch is None:
             line = self._evaluation() if evaluated else self._line()
             print(self._place(state) + line, flush=True)
@@ -105,21 +122,13 @@ class Progress(TrainerCallback):
         parts = [f"{name} {loss:.4f} ({rise:+.4f})" for name, (loss, rise) in losses.items()]
         return f"held out: {'  '.join(parts)}"
 
-    def _line(self) -> str:
-        """The figures that tell whether a run goes well; all of them go to the trackers."""
-        figures = self.figures
-        rates = [value for name, value in figures.items() if name.startswith("rate/")]
-        line = f"loss {figures['loss']:.4f}  rate {max(rates):.1e}"
-        for name, label, form in (
-            ("grad_norm", "gradient ", ".2f"),
-            ("tokens_per_second", "tokens/s ", ",.0f"),
-            ("mfu", "MFU ", ".0%"),
-            ("padding", "padding ", ".0%"),
-            ("image_tokens", "images ", ".0%"),
-            ("memory_gib", "GiB ", ".1f"),
-        ):
-            if name in figures:
-                line += f"  {label}{figures[name]:{form}}"
-        if figures.get("skipped"):
-            line += f"  skipped {figures['skipped']:.0f}"
-        return line
+    def _line(self, room: int = 1000) -> str:
+        """The figures that tell whether a run goes well, as many as fit; trackers get all."""
+        figures = dict(self.figures)
+        figures["rate"] = max(rate for name, rate in figures.items() if name.startswith("rate/"))
+        if not figures["skipped"]:
+            del figures["skipped"]
+        parts = [f"{word}{figures[name]:{form}}" for name, word, form in SHOWN if name in figures]
+        while len("  ".join(parts)) > room and len(parts) > 1:
+            parts.pop()
+        return "  ".join(parts)

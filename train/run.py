@@ -109,6 +109,8 @@ def _train(
     evaluation = Evaluation(recipe, processor, collate) if recipe.evaluate else None
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
     talks = watch is None and arguments.process_index == 0
+    if talks and recipe.trackers is None and not trackers:
+        print(f"tensorboard is not installed: figures go to {RESULT} alone", flush=True)
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model

@@ -81,6 +81,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
+def make_model():
+    """A function of options: a random model with them, and its processor."""
+    return tiny_model
+
+
+@pytest.fixture
 def plain():
     """A model without learners, and its processor."""
     return tiny_model(learners=())

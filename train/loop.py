@@ -79,8 +79,7 @@ class WingsTrainer(Trainer):
         try:
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except WingsError as error:
-            # From a data worker, torch wraps the sentence in the worker's whole traceback.
-            raise WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)) from None
+            raise in_a_sentence(error) from None
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
         self.figures.take(batches, with_gates=self._logs_after(self.state.global_step + 1))
@@ -116,7 +115,10 @@ class WingsTrainer(Trainer):
         with self.figures.aside():
             size = self.args.per_device_train_batch_size
             history = self.state.log_history
-            found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
+            try:
+                found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
+            except WingsError as error:
+                raise in_a_sentence(error) from None
         # Logging an evaluation would count as logging the step.
         should_log = self.control.should_log
         self.log(dict(found))
@@ -193,3 +195,8 @@ class WingsTrainer(Trainer):
 def state_of(checkpoint: Path) -> TrainerState:
     """What `Trainer` wrote down about the run when it took a checkpoint."""
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+
+def in_a_sentence(error: WingsError) -> WingsError:
+    """The error that a data worker raised, which torch wraps in the worker's whole traceback."""
+    return WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR))

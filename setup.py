@@ -58,6 +58,7 @@ setup(
         "pyarrow",
         "matplotlib",
         "rich",
+        "tensorboard",
         "triton; platform_system == 'Linux'",
     ],
     extras_require={"test": TEST, "dev": [*TEST, "ruff", "mypy", "types-PyYAML"], "real": REAL},

@@ -50,6 +50,10 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         logging_nan_inf_filter=False,
         save_strategy="steps" if recipe.save_every else "no",
         save_steps=recipe.save_every or 500,
+        eval_strategy="steps" if recipe.evaluate else "no",
+        eval_steps=recipe.evaluate.every if recipe.evaluate else None,
+        eval_on_start=recipe.evaluate is not None,
+        # Trackers are made where the run is, so that one that is missing is named in time.
         report_to="none",
         remove_unused_columns=False,
         label_names=["labels"],

@@ -1,12 +1,14 @@
 """What a recipe may not say: every value is checked before any work is done."""
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 
 from wings.config import WingsConfig
 from wings.errors import WingsError, nearest
+from wings.train.trackers import check_names
 
 if TYPE_CHECKING:
     from wings.train.recipe import Recipe
@@ -42,6 +44,8 @@ def check(recipe: "Recipe") -> None:
     _check_numbers(recipe)
     _check_wings(recipe.stage, recipe.wings)
     _check_rates(recipe)
+    _check_evaluate(recipe)
+    check_names(recipe.trackers or ())
 
 
 def _check_stage(recipe: "Recipe") -> None:
@@ -100,3 +104,36 @@ def _check_rates(recipe: "Recipe") -> None:
             why = f"{rate} must be larger than 0"
         if why:
             raise WingsError(f"rates.{group}: {why}.")
+
+
+def _check_evaluate(recipe: "Recipe") -> None:
+    evaluate = recipe.evaluate
+    if evaluate is None:
+        return
+    if not evaluate.data:
+        raise WingsError("evaluate.data is empty: list held-out files, each with a name.")
+    if evaluate.every <= 0:
+        raise WingsError(f"evaluate.every: {evaluate.every} must be larger than 0.")
+    for n, source in enumerate(evaluate.data):
+        place = f"evaluate.data.{n}"
+        # A name becomes a part of the figures' names, which trackers read as a path.
+        if not re.fullmatch(r"[\w.-]+", source.name):
+            raise WingsError(
+                f"{place}.name: {source.name!r} must be of letters, digits, '_', '-' and '.'."
+            )
+        if source.weight != 1.0:
+            raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
+        if source.limit is not None and source.limit <= 0:
+            raise WingsError(f"{place}.limit: {source.limit} must be larger than 0.")
+    names = [source.name for source in evaluate.data]
+    stop = evaluate.stop
+    if stop is None:
+        return
+    if stop.on not in names:
+        known = ", ".join(dict.fromkeys(names))
+        raise WingsError(
+            f"evaluate.stop.on: no held-out data is called {stop.on!r}{nearest(stop.on, names)};"
+            f" known: {known}."
+        )
+    if not stop.rise > 0:
+        raise WingsError(f"evaluate.stop.rise: {stop.rise} must be larger than 0.")

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from wings.errors import WingsError
+from wings.train.evaluate import Evaluation
+from wings.train.figures import Figures
 from wings.train.folder import RunFolder
+from wings.train.loss import asked
 from wings.train.order import Order
 from wings.train.stage import Plan
 
@@ -27,17 +29,27 @@ class WingsTrainer(Trainer):
         plan: groups and rates, from `stage.prepare`.
         order: the samples of every epoch.
         folder: where checkpoints go.
+        evaluation: the held-out records, if any.
         **kwargs: `Trainer`'s own.
     """
 
     def __init__(
-        self, plan: Plan, order: Order, folder: RunFolder, keep: int, **kwargs: Any
+        self,
+        plan: Plan,
+        order: Order,
+        folder: RunFolder,
+        keep: int,
+        evaluation: Evaluation | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # `Trainer` evaluates only with a set of its own in hand.
+        sets = {} if evaluation is None else {"eval_dataset": evaluation.sets}
+        super().__init__(**kwargs, **sets)
         self.plan, self.order, self.folder, self.keep = plan, order, folder, keep
         self.skipped: dict[int, str] = {}
         self.rates: dict[str, float] = {}
         self.partial: Path | None = None
+        self.evaluation, self.figures = evaluation, Figures(self.model, self.accelerator)
         if not self.model_accepts_loss_kwargs:
             raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
 
@@ -51,14 +63,14 @@ class WingsTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """As in `Trainer`, with logits only where some row is asked for the next token.
-
-        With a large vocabulary the head costs as much as many blocks, and answers are short.
-        """
-        following = functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
-        columns = (following != -100).any(dim=0).nonzero().squeeze(1)
-        asked = {"logits_to_keep": columns, "shift_labels": following[:, columns]}
-        return super().compute_loss(model, {**inputs, **asked}, *args, **kwargs)
+        """As in `Trainer`, with logits only where some row is asked for the next token."""
+        inputs = {**inputs, **asked(inputs["labels"])}
+        if not self.figures.with_gates:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        inputs["output_router_weights"] = True
+        loss, out = super().compute_loss(model, inputs, True, **kwargs)
+        self.figures.take_gates(inputs, out.router_weights)
+        return loss
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -67,19 +79,20 @@ class WingsTrainer(Trainer):
         try:
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except WingsError as error:
-            # From a data worker, torch wraps the sentence in the worker's whole traceback.
-            raise WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)) from None
+            raise in_a_sentence(error) from None
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
+        self.figures.take(batches, with_gates=self._logs_after(self.state.global_step + 1))
         self.rates = {group["name"]: group["lr"] for group in self.create_optimizer().param_groups}
-        return batches, items
+        # Where nothing at all is trained the loss is 0, and not 0 / 0.
+        return batches, None if items is None else items.clamp(min=1)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the stock estimate walks over every parameter in every step."""
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the rate of each group and the skipped records.
+        """Add the figures, the rate of each group and the skipped records.
 
         Raises:
             WingsError: the loss is not finite.
@@ -88,13 +101,57 @@ class WingsTrainer(Trainer):
             logs.pop("learning_rate", None)
             logs |= {f"rate/{group}": rate for group, rate in self.rates.items()}
             logs["skipped"] = self._sum_over_ranks(len(self.skipped))
+            logs |= self.figures.read()
             self._require_finite(logs["loss"])
         super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The losses on held-out records; ends the run where one of them rose too far.
+
+        Called before the first step too, also of a run that goes on, which knows them already.
+        """
+        if not self.evaluation.is_due(self.state):
+            return {}
+        with self.figures.aside():
+            size = self.args.per_device_train_batch_size
+            history = self.state.log_history
+            try:
+                found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
+            except WingsError as error:
+                raise in_a_sentence(error) from None
+        # Logging an evaluation would count as logging the step.
+        should_log = self.control.should_log
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self.control.should_log = should_log
+        if self.stopped is not None:
+            self.control.should_training_stop = self.control.should_log = True
+            self.control.should_save |= self.args.save_strategy != "no"
+        return found
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ends before its last step, or None."""
+        return self.evaluation and self.evaluation.reason(self.state.log_history)
 
     def load_finished(self, checkpoint: Path) -> None:
         """Take weights and history of a checkpoint after which no step is left."""
         self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self.state = state_of(checkpoint)
+
+    def ends_at(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint is that of a run that was stopped early."""
+        history = state_of(checkpoint).log_history
+        return self.evaluation is not None and self.evaluation.reason(history) is not None
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Evaluate first: a run that ends by it logs and saves its last step as any other does."""
+        if self.control.should_evaluate:
+            self.evaluate()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _logs_after(self, step: int) -> bool:
+        return step in (1, self.state.max_steps) or step % self.state.logging_steps == 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         return self.order
@@ -105,8 +162,9 @@ class WingsTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write under another name, rename when every process is done."""
         self.partial = self.folder.path / f"writing-{self.state.global_step}"
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        with self.figures.aside():
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
             os.replace(self.partial / name, self.folder.path / name)
@@ -132,3 +190,13 @@ class WingsTrainer(Trainer):
                 f"the loss is {loss} at step {self.state.global_step}: lower the rates or look at"
                 f" the data; {saved}."
             )
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """What `Trainer` wrote down about the run when it took a checkpoint."""
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+
+def in_a_sentence(error: WingsError) -> WingsError:
+    """The error that a data worker raised, which torch wraps in the worker's whole traceback."""
+    return WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR))

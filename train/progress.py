@@ -1,5 +1,6 @@
 """Progress of a run: a bar in a terminal, lines elsewhere, or whatever the caller draws."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +8,24 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-# Step, number of steps, and the newest figures (`loss`, `grad_norm`, `rate/...`).
+from wings.train.evaluate import PREFIX, renamed
+
+# Step, number of steps, and the newest figures (`loss`, `grad_norm`, `rate/...`, `eval/...`).
 Watch = Callable[[int, int, dict[str, float]], None]
+
+# Figures of a step as they stand in a line, the most telling first.
+SHOWN = (
+    ("loss", "loss ", ".4f"),
+    ("tokens_per_second", "tokens/s ", ",.0f"),
+    ("skipped", "skipped ", ".0f"),
+    ("rate", "rate ", ".1e"),
+    ("grad_norm", "gradient ", ".2f"),
+    ("mfu", "MFU ", ".0%"),
+    ("memory_gib", "GiB ", ".1f"),
+    ("padding", "padding ", ".0%"),
+    ("image_tokens", "images ", ".0%"),
+)
+BAR_WIDTH = 12
 
 
 class Progress(TrainerCallback):
@@ -22,6 +39,7 @@ class Progress(TrainerCallback):
     def __init__(self, title: str, watch: Watch | None = None) -> None:
         self.title, self.watch = title, watch
         self.figures: dict[str, float] = {}
+        self.told = 0
         self.bar: tqdm | None = None
 
     def on_train_begin(
@@ -35,8 +53,8 @@ class Progress(TrainerCallback):
                 desc=self.title,
                 dynamic_ncols=True,
                 leave=True,
-                bar_format="{desc:<9}{percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt}"
-                "  {elapsed}<{remaining}{postfix}",
+                bar_format=f"{{desc:<9}}{{percentage:3.0f}}% {{bar:{BAR_WIDTH}}}"
+                " {n_fmt}/{total_fmt}  {elapsed}<{remaining}{postfix}",
             )
 
     def on_step_end(
@@ -57,15 +75,26 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take in new figures."""
-        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+        """Take in new figures, those of a step or those of an evaluation."""
+        if logs is None or not state.is_world_process_zero:
             return
-        self.figures = dict(logs)
-        self._tell(state)
+        evaluated = any(name.startswith(PREFIX) for name in logs)
+        if not evaluated and "loss" not in logs:
+            return
+        self.figures |= renamed(logs)
+        if not evaluated:
+            self._tell(state)
         if self.bar is not None:
-            self.bar.set_postfix_str(self._line())
+            # Losses on held-out data stay on the screen, one line an evaluation.
+            if evaluated:
+                self.bar.write(self._place(state) + self._evaluation(), file=sys.stderr)
+            else:
+                taken = BAR_WIDTH + 35 + 2 * len(str(state.max_steps))
+                columns = shutil.get_terminal_size().columns
+                self.bar.set_postfix_str(self._line(columns - taken))
         elif self.watch is None:
-            print(f"{self.title} {state.global_step}/{state.max_steps}  {self._line()}", flush=True)
+            line = self._evaluation() if evaluated else self._line()
+            print(self._place(state) + line, flush=True)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -75,14 +104,31 @@ class Progress(TrainerCallback):
             self.bar.close()
 
     def _tell(self, state: TrainerState) -> None:
-        if self.watch is not None and state.is_world_process_zero:
-            self.watch(state.global_step, state.max_steps, self.figures)
+        if self.watch is None or not state.is_world_process_zero or self.told == state.global_step:
+            return
+        self.told = state.global_step
+        self.watch(state.global_step, state.max_steps, self.figures)
 
-    def _line(self) -> str:
-        rates = [value for name, value in self.figures.items() if name.startswith("rate/")]
-        line = f"loss {self.figures['loss']:.4f}  rate {max(rates):.1e}"
-        if "grad_norm" in self.figures:
-            line += f"  gradient {self.figures['grad_norm']:.2f}"
-        if self.figures.get("skipped"):
-            line += f"  skipped {self.figures['skipped']:.0f}"
-        return line
+    def _place(self, state: TrainerState) -> str:
+        return f"{self.title} {state.global_step}/{state.max_steps}  "
+
+    def _evaluation(self) -> str:
+        """Loss on each held-out set, and how it has changed since the start."""
+        losses = {
+            name.split("/")[1]: (value, self.figures[f"{name.removesuffix('/loss')}/rise"])
+            for name, value in self.figures.items()
+            if name.startswith("eval/") and name.endswith("/loss")
+        }
+        parts = [f"{name} {loss:.4f} ({rise:+.4f})" for name, (loss, rise) in losses.items()]
+        return f"held out: {'  '.join(parts)}"
+
+    def _line(self, room: int = 1000) -> str:
+        """The figures that tell whether a run goes well, as many as fit; trackers get all."""
+        figures = dict(self.figures)
+        figures["rate"] = max(rate for name, rate in figures.items() if name.startswith("rate/"))
+        if not figures["skipped"]:
+            del figures["skipped"]
+        parts = [f"{word}{figures[name]:{form}}" for name, word, form in SHOWN if name in figures]
+        while len("  ".join(parts)) > room and len(parts) > 1:
+            parts.pop()
+        return "  ".join(parts)

@@ -23,6 +23,7 @@ OPERATIONAL = (
     "save_every",
     "keep",
     "gradient_checkpointing",
+    "trackers",
 )
 
 
@@ -56,6 +57,46 @@ class Names:
 
 
 @dataclass
+class HeldOut(Source):
+    """A file of records that are asked about while training and never trained on.
+
+    Attributes:
+        name: what its loss is called, `eval/NAME/loss`; files of one name are one set.
+    """
+
+    name: str = field(kw_only=True)
+
+
+@dataclass
+class Stop:
+    """When forgetting has gone too far.
+
+    Attributes:
+        on: the name of a held-out set.
+        rise: the run ends when that loss lies more than this above what it was at the start, in
+            nats a token.
+    """
+
+    on: str
+    rise: float
+
+
+@dataclass
+class Evaluate:
+    """Losses on held-out records: at the start, while training, at the end.
+
+    Attributes:
+        data: the files, each with a name.
+        every: steps between two evaluations.
+        stop: end the run early; by default it is only shown.
+    """
+
+    data: list[HeldOut]
+    every: int = 500
+    stop: Stop | None = None
+
+
+@dataclass
 class Recipe:
     """One run of one stage. `from_yaml` reads it; every value is checked where it is set.
 
@@ -80,6 +121,9 @@ class Recipe:
         warmup: share of the steps with a rising rate; a cosine to zero follows.
         workers: processes that read and decode data, per training process.
         save_every: steps between checkpoints to resume from (`keep` of them stay); none by default.
+        evaluate: held-out records whose loss is watched while training.
+        trackers: where figures are sent, by the names that transformers' `Trainer` has for them
+            (tensorboard, wandb, mlflow, ...); [] for nowhere. Default: tensorboard where installed.
     """
 
     stage: Literal["align", "instruct"]
@@ -106,6 +150,8 @@ class Recipe:
     log_every: int = 10
     save_every: int | None = None
     keep: int = 2
+    evaluate: Evaluate | None = None
+    trackers: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.freeze_llm is None:

@@ -19,12 +19,14 @@ from wings.train.arguments import training_arguments
 from wings.train.build import load_model, load_processor
 from wings.train.collate import Collator
 from wings.train.data import Conversations
+from wings.train.evaluate import Evaluation, evaluations, renamed
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.loop import WingsTrainer
 from wings.train.order import Order
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
 from wings.train.stage import prepare
+from wings.train.trackers import make_trackers
 
 
 @dataclass
@@ -35,7 +37,11 @@ class TrainResult:
         folder: holds the model and the processor; `WingsForCausalLM.from_pretrained` takes it.
         steps: optimiser steps of the whole run.
         seconds: wall time of this process's part of it.
-        history: figures of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`.
+        history: figures of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
+            `tokens_per_second`, `padding`, `image_tokens` and, where there are such, `mfu`,
+            `memory_gib` and `gate/LEARNER/BLOCK`.
+        evaluations: of every evaluation `step`, `eval/NAME/loss` and `eval/NAME/rise`.
+        stopped: why the run ended before its last step, or None.
         skipped: a sentence for every record that was passed over.
     """
 
@@ -43,6 +49,8 @@ class TrainResult:
     steps: int
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    stopped: str | None = None
     skipped: list[str] = field(default_factory=list)
 
     @property
@@ -97,7 +105,12 @@ def _train(
     order = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
     arguments = training_arguments(recipe, folder.path, steps)
+    collate = Collator(processor.tokenizer.pad_token_id)
+    evaluation = Evaluation(recipe, processor, collate) if recipe.evaluate else None
+    trackers = make_trackers(recipe.trackers, recipe.to_yaml())
     talks = watch is None and arguments.process_index == 0
+    if talks and recipe.trackers is None and not trackers:
+        print(f"tensorboard is not installed: figures go to {RESULT} alone", flush=True)
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
@@ -107,12 +120,13 @@ def _train(
         order=order,
         folder=folder,
         keep=recipe.keep,
+        evaluation=evaluation,
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=Collator(processor.tokenizer.pad_token_id),
+        data_collator=collate,
         processing_class=processor,
-        callbacks=[Progress(recipe.stage, watch)],
+        callbacks=[Progress(recipe.stage, watch), *trackers],
     )
     trainer.remove_callback(PrinterCallback)
     if talks:
@@ -122,9 +136,14 @@ def _train(
     trainer.accelerator.wait_for_everyone()
     begin = time.perf_counter()
     _fit(trainer, folder, steps)
-    result = TrainResult(folder.path, steps, time.perf_counter() - begin)
-    result.history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    state = trainer.state
+    result = TrainResult(folder.path, state.global_step, time.perf_counter() - begin)
+    result.history = [entry for entry in state.log_history if "loss" in entry]
+    result.evaluations = [renamed(entry) for entry in evaluations(state.log_history)]
+    result.stopped = trainer.stopped
     result.skipped = _all_skipped(trainer)
+    if talks and result.stopped:
+        print(f"stopped early: {result.stopped}", flush=True)
     if talks and result.skipped:
         _report(result.skipped)
     model.eval()
@@ -150,7 +169,7 @@ def _quiet() -> Iterator[None]:
 
 def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
     last = folder.last_checkpoint()
-    if last is not None and step_of(last) >= steps:
+    if last is not None and (step_of(last) >= steps or trainer.ends_at(last)):
         # Killed while the final model was written: `Trainer` would take one step too many.
         trainer.load_finished(last)
     else:
@@ -159,7 +178,9 @@ def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
 
 def _all_skipped(trainer: WingsTrainer) -> list[str]:
     entries = dict(gather_object(list(trainer.skipped.items())))
-    return [entries[number] for number in sorted(entries)]
+    held_out = {} if trainer.evaluation is None else trainer.evaluation.skipped
+    others = dict(gather_object(list(held_out.items())))
+    return [found[number] for found in (entries, others) for number in sorted(found)]
 
 
 def _report(skipped: list[str], shown: int = 5) -> None:

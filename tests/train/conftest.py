@@ -81,6 +81,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
+def make_model():
+    """A function of options: a random model with them, and its processor."""
+    return tiny_model
+
+
+@pytest.fixture
 def plain():
     """A model without learners, and its processor."""
     return tiny_model(learners=())
@@ -123,6 +129,7 @@ def make_recipe(checkpoint, data, tmp_path):
             "start": str(checkpoint),
             "batch_size": 4,
             "steps": 4,
+            "trackers": [],
             "log_every": 1,
             "max_length": 64,
         }

@@ -143,4 +143,6 @@ def common(steps: int, seed: int) -> dict[str, Any]:
         "max_length": 256,
         "warmup": 0.05,
         "log_every": 5,
+        # The board shows the losses, and what comes out of it is a table.
+        "trackers": [],
     }

@@ -1,0 +1,86 @@
+"""Trackers: where the figures of a run are sent, by the names that `Trainer` has for them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    TensorBoardCallback,
+    get_available_reporting_integrations,
+)
+
+from wings.errors import WingsError, nearest
+
+TENSORBOARD = "tensorboard"
+
+
+class EventFiles(TensorBoardCallback):
+    """TensorBoard's event files in `tensorboard/` of the run's folder.
+
+    A run that goes on adds a file to those that are there, which tells TensorBoard to forget the
+    steps that were logged after the checkpoint: every step is shown once.
+
+    Args:
+        recipe: kept beside the figures, as text.
+    """
+
+    def __init__(self, recipe: str) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open a file at the step that a resumed run has reached."""
+        if not state.is_world_process_zero:
+            return
+        folder = self.logging_dir or Path(args.output_dir) / TENSORBOARD
+        # Step 0 has figures too: the losses on held-out data before anything was trained.
+        next_step = state.global_step + 1 if state.global_step else 0
+        self.tb_writer = self._SummaryWriter(str(folder), purge_step=next_step)
+        if not state.global_step:
+            self.tb_writer.add_text("recipe", f"```yaml\n{self.recipe}```")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise a `WingsError` for a name that `Trainer` does not know."""
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            close = nearest(name, INTEGRATION_TO_CALLBACK)
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise WingsError(f"trackers: no tracker is called {name!r}{close}; known: {known}.")
+
+
+def chosen(names: list[str] | None) -> list[str]:
+    """The names that a recipe means: its own, or TensorBoard if that is installed."""
+    if names is not None:
+        return names
+    return [name for name in (TENSORBOARD,) if name in get_available_reporting_integrations()]
+
+
+def make_trackers(names: list[str] | None, recipe: str) -> list[TrainerCallback]:
+    """One callback per tracker.
+
+    Args:
+        names: of the recipe; None for TensorBoard where it is installed.
+        recipe: the recipe as text.
+
+    Raises:
+        WingsError: a tracker that was asked for is not installed or not set up.
+    """
+    callbacks: list[TrainerCallback] = []
+    for name in chosen(names):
+        try:
+            if name == TENSORBOARD:
+                callbacks.append(EventFiles(recipe))
+            else:
+                callbacks.append(INTEGRATION_TO_CALLBACK[name]())
+        # Each tracker complains in its own way about what it lacks.
+        except Exception as error:
+            why = " ".join(str(error).split())
+            raise WingsError(
+                f"trackers: {name} cannot be used ({why}): install it or remove it from the list."
+            ) from error
+    return callbacks

@@ -9,8 +9,9 @@ from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.train.formats import Message, to_messages
+from wings.train.open_records import open_records
+from wings.train.order import Order
 from wings.train.recipe import Source
-from wings.train.records import Records
 
 if TYPE_CHECKING:
     from wings.processor import WingsProcessor
@@ -27,9 +28,10 @@ class Conversations(Dataset):
     W] where there are images) and, where records were skipped, `skipped`: a list of `(number,
     sentence)`.
 
-    A skipped record is replaced by the next good one of the same file (wrapping round). So item `n`
-    depends on `n` alone: not on the rank, the worker, the epoch or what was read before. Batches
-    keep their size, ranks stay in step, and resume repeats them.
+    A skipped record is replaced by the next good one of the same source (wrapping round; of a
+    stream, within its window). So item `n` depends on `n` alone: not on the rank, the worker, the
+    epoch or what was read before. Batches keep their size, ranks stay in step, and resume repeats
+    them.
 
     Raises:
         WingsError: on access, for a bad record (`stop`) or `ROW_OF_BAD_RECORDS` of them on end
@@ -44,12 +46,12 @@ class Conversations(Dataset):
         on_bad_record: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.sources = list(sources)
-        self.records = [Records(source.path) for source in sources]
+        self.records = [open_records(source) for source in sources]
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
         self.folders = [
-            records.path.parent if source.images is None else source.images
+            records.folder if source.images is None else source.images
             for source, records in zip(self.sources, self.records, strict=True)
         ]
         # Records of each source that count, and where each source begins in the common numbering.
@@ -65,6 +67,12 @@ class Conversations(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         source, first = self._find(number)
         length, start = self.lengths[source], self.starts[source]
+        window = self.records[source].window
+        if window is not None:
+            # The rest of a stream may be far away.
+            start += first - first % window
+            length = min(window, self.starts[source + 1] - start)
+            first %= window
         skipped: list[tuple[int, str]] = []
         for step in range(min(length, ROW_OF_BAD_RECORDS)):
             candidate = start + (first + step) % length
@@ -81,6 +89,17 @@ class Conversations(Dataset):
         file, why = self.records[source].path, skipped[0][1]
         raise WingsError(
             f"{file}: {len(skipped)} records in a row cannot be used, the first because: {why}"
+        )
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """The samples of every epoch, as the sources' weights and shares mix them."""
+        return Order(
+            self.lengths,
+            [source.weight for source in self.sources],
+            batch_size,
+            seed,
+            shares=[source.share for source in self.sources],
+            windows=[records.window for records in self.records],
         )
 
     def messages(self, number: int) -> list[Message]:

@@ -1,6 +1,7 @@
 """The data of a run: all records of a recipe as one map-style dataset of encoded conversations."""
 
 import bisect
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ from wings.train.formats import Message, to_messages
 from wings.train.open_records import open_records
 from wings.train.order import Order
 from wings.train.recipe import Source
+from wings.train.records import SourceError
 
 if TYPE_CHECKING:
     from wings.processor import WingsProcessor
@@ -34,8 +36,8 @@ class Conversations(Dataset):
     them.
 
     Raises:
-        WingsError: on access, for a bad record (`stop`) or `ROW_OF_BAD_RECORDS` of them on end
-            (`skip`).
+        WingsError: on access, for a bad record (`stop`), for `ROW_OF_BAD_RECORDS` of them on end
+            (`skip`), and for a source that went away.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Conversations(Dataset):
             candidate = start + (first + step) % length
             try:
                 sample = self.encode(candidate)
+            except SourceError as error:
+                raise WingsError(str(error)) from None
             except WingsError as error:
                 if self.on_bad_record == "stop":
                     raise WingsError(
@@ -105,33 +109,39 @@ class Conversations(Dataset):
     def messages(self, number: int) -> list[Message]:
         """Record `number` as chat messages; a `WingsError` names file and record."""
         source, inner = self._find(number)
-        record: dict[str, Any] = {}
         try:
-            record = self.records[source][inner]
-            return to_messages(record, self.folders[source])
+            return to_messages(self.records[source][inner], self.folders[source])
+        except SourceError as error:
+            raise SourceError(f"{self.records[source].place(inner)}: {error}") from error
         except WingsError as error:
-            raise self._named(source, inner, record, error) from None
+            raise WingsError(f"{self.name(number)}: {error}") from error
 
     def encode(self, number: int) -> dict[str, Any]:
         """Record `number` as tensors, without replacement; a `WingsError` names file and record."""
         messages = self.messages(number)
-        source, inner = self._find(number)
         try:
             sample = self.processor.encode(messages, max_length=self.max_length)
             if not bool((sample["labels"][1:] != -100).any()):
                 raise WingsError("no token of it is trained")
             return sample
         except WingsError as error:
-            raise self._named(source, inner, self.records[source][inner], error) from None
+            raise WingsError(f"{self.name(number)}: {error}") from error
+
+    def name(self, number: int) -> str:
+        """How a person finds record `number`: file, place in it, and its id if it has one."""
+        source, inner = self._find(number)
+        record: dict[str, Any] = {}
+        with contextlib.suppress(WingsError):
+            record = self.records[source][inner]
+        name = f" (id {record['id']!r})" if record.get("id") is not None else ""
+        return f"{self.records[source].place(inner)}{name}"
+
+    def source_of(self, number: int) -> int:
+        """Which of the sources record `number` belongs to."""
+        return self._find(number)[0]
 
     def _find(self, number: int) -> tuple[int, int]:
         if not 0 <= number < len(self):
             raise IndexError(number)
         source = bisect.bisect_right(self.starts, number) - 1
         return source, number - self.starts[source]
-
-    def _named(
-        self, source: int, inner: int, record: dict[str, Any], error: WingsError
-    ) -> WingsError:
-        name = f" (id {record['id']!r})" if record.get("id") is not None else ""
-        return WingsError(f"{self.records[source].place(inner)}{name}: {error}")

@@ -8,7 +8,7 @@ from typing import Any
 from wings.errors import WingsError
 from wings.train.members import to_record
 from wings.train.recipe import Source
-from wings.train.records import Records
+from wings.train.records import Records, SourceError
 from wings.train.source_files import ENDINGS, source_files, source_folder
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
@@ -77,7 +77,7 @@ class StreamedRecords(Records):
             self._table = self._next()
             self._block += 1
         if inner >= self._table.num_rows:
-            raise WingsError(self._ended())
+            raise SourceError(self._ended())
         return _from_row(self._table.slice(inner, 1).to_pylist()[0])
 
     def _open(self, block: int) -> Iterator[Any]:
@@ -88,17 +88,17 @@ class StreamedRecords(Records):
         try:
             return next(self._blocks)
         except StopIteration:
-            raise WingsError(self._ended()) from None
+            raise SourceError(self._ended()) from None
         # A stream fails in as many ways as there are places it may come from.
         except Exception as error:
             self._forget()
-            raise WingsError(f"{self.path}: the stream broke off ({_line(error)}).") from error
+            raise SourceError(f"the stream broke off ({_line(error)})") from error
 
     def _forget(self) -> None:
         self._blocks, self._block, self._table = None, -1, None
 
     def _ended(self) -> str:
-        return f"{self.path}: the stream ended before record {self._length}; set limit to fewer."
+        return f"the stream has fewer records than {self._length}; set limit to what it has"
 
 
 def load(source: Source) -> Any:

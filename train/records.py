@@ -10,6 +10,10 @@ from typing import Any
 from wings.errors import WingsError
 
 
+class SourceError(WingsError):
+    """What holds the records cannot be read (any more): no record's fault, so none is skipped."""
+
+
 class Records(ABC):
     """The records of one file, or of several as one.
 
@@ -33,7 +37,11 @@ class Records(ABC):
 
     @abstractmethod
     def read(self, number: int) -> Any:
-        """Whatever stands at `number`, counted from 0; `WingsError` if it cannot be read."""
+        """Whatever stands at `number`, counted from 0.
+
+        Raises:
+            WingsError: it cannot be read; `SourceError` if that goes for others too.
+        """
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Record `number`, counted from 0."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from wings.errors import WingsError
 from wings.train.members import is_used, to_record
-from wings.train.records import Records
+from wings.train.records import Records, SourceError
 
 # One member in the index: which record it belongs to, where its bytes are, and its extension.
 _MEMBER = np.dtype([("offset", np.int64), ("size", np.int64), ("extension", np.int32)])
@@ -71,7 +71,7 @@ class ShardRecords(Records):
                         raise EOFError("it is shorter than it was")
                     members[self._extensions[one["extension"]]] = data
         except (OSError, EOFError) as error:
-            raise WingsError(f"the shard cannot be read any more ({error})") from None
+            raise SourceError(f"the shard cannot be read any more ({error})") from None
         return to_record(self._keys[number].decode(), members)
 
     def place(self, number: int) -> str:

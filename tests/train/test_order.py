@@ -82,10 +82,10 @@ def test_parts_of_a_stream_follow_one_another_over_the_epochs():
     assert list(order) == seen[5]
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(data, plain):
+def test_batches_do_not_depend_on_the_number_of_workers(data, plain, tmp_path):
     lines = (data / "text.jsonl").read_text().splitlines()
     lines[3] = "{broken"
-    bad = data / "broken.jsonl"
+    bad = tmp_path / "broken.jsonl"
     bad.write_text("\n".join(lines))
     sources = [Source(str(data / "pictures.json"), weight=0.5), Source(str(bad), share=0.6)]
     conversations = Conversations(sources, plain[1], on_bad_record="skip")

@@ -12,7 +12,7 @@ PLACEHOLDER = "<image>"
 
 
 class TurnsError(WingsError):
-    """Turns that are not user and assistant by turns, or an answer that says nothing."""
+    """The speakers of a conversation do not take turns, or nobody answers."""
 
 
 _SPEAKERS = {
@@ -190,7 +190,7 @@ def _check_turns(turns: list[tuple[str, list[Message]]]) -> None:
         if role == "assistant" and not any(
             p["type"] == "image" or p["text"].strip() for p in parts
         ):
-            raise TurnsError("an answer is empty")
+            raise WingsError("an answer is empty")
 
 
 def _role(name: Any) -> str:

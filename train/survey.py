@@ -41,6 +41,7 @@ class Finding:
         tokens: of the whole conversation, image features included; 0 for a bad record.
         trained: tokens that are learned.
         is_cut: whether `max_length` costs it its oldest turns.
+        is_blinded: whether pictures go with them.
         problem: one of `KINDS` and a sentence, or None for a good record.
     """
 
@@ -49,6 +50,7 @@ class Finding:
     tokens: int = 0
     trained: int = 0
     is_cut: bool = False
+    is_blinded: bool = False
     problem: tuple[str, str] | None = None
 
 
@@ -65,6 +67,7 @@ class SourceSurvey:
         tokens: lengths of the good records, one each.
         trained: tokens that are learned, over all good records.
         cut: records that `max_length` costs their oldest turns.
+        blinded: those of them that lose pictures with these turns.
         problems: records per kind.
         sentences: the first few per kind.
     """
@@ -77,6 +80,7 @@ class SourceSurvey:
     tokens: list[int] = field(default_factory=list)
     trained: int = 0
     cut: int = 0
+    blinded: int = 0
     problems: Counter[str] = field(default_factory=Counter)
     sentences: dict[str, list[str]] = field(default_factory=dict)
 
@@ -93,6 +97,7 @@ class SourceSurvey:
         self.tokens.append(finding.tokens)
         self.trained += finding.trained
         self.cut += finding.is_cut
+        self.blinded += finding.is_blinded
 
 
 class Examination(Dataset):
@@ -146,7 +151,8 @@ class Examination(Dataset):
         trained = int((sample["labels"][1:] != -100).sum())
         if not trained:
             raise WingsError("no token of it is trained")
-        return Finding(number, len(images), tokens, trained, is_cut)
+        kept = len(sample["pixel_values"]) if "pixel_values" in sample else 0
+        return Finding(number, len(images), tokens, trained, is_cut, kept < len(images))
 
 
 class _Problem(WingsError):
@@ -178,7 +184,7 @@ def survey(
     Args:
         recipe: its data and `max_length` are looked at.
         processor: of the model to be; its weights are not needed.
-        quick: only so many records of each source, evenly spaced (the first ones of a stream).
+        quick: only so many records of each source, drawn at random (the first ones of a stream).
         workers: processes that read; by default one per core.
         watch: called with (records looked at, records to look at).
 
@@ -197,7 +203,7 @@ def survey(
         for records, length, samples in zip(data.records, data.lengths, counts, strict=True)
     ]
     if quick is not None:
-        examination.numbers = _spaced(data, quick)
+        examination.numbers = _drawn(data, quick)
     total = len(examination)
     cores = len(os.sched_getaffinity(0)) if workers is None else workers
     loader = DataLoader(
@@ -231,12 +237,14 @@ def _sentence_of_workers(loader: DataLoader) -> Iterator[list[Finding]]:
         raise WingsError(str(error).splitlines()[-1].removeprefix(prefix)) from None
 
 
-def _spaced(data: Conversations, quick: int) -> list[int]:
+def _drawn(data: Conversations, quick: int) -> list[int]:
     numbers: list[int] = []
     for records, start, length in zip(data.records, data.starts, data.lengths, strict=False):
-        count = min(quick, length)
-        step = length / count if records.window is None else 1
-        numbers += [start + int(n * step) for n in range(count)]
+        chosen = np.arange(min(quick, length))
+        if records.window is None:
+            # Every so many records would see one kind only, where kinds take turns in a file.
+            chosen = np.sort(np.random.default_rng(0).choice(length, len(chosen), replace=False))
+        numbers += (start + chosen).tolist()
     return numbers
 
 

@@ -79,7 +79,8 @@ def report(found: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console)
         _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
         _row(console, "learned", f"{found.trained / sum(found.tokens):.1%} of the tokens")
         cut = f"{found.cut:,} ({found.cut / len(found.tokens):.1%})"
-        _row(console, "cut", f"{cut} to max_length {recipe.max_length:,}", red=False)
+        lost = f"; {found.blinded:,} lose pictures with their oldest turns" if found.blinded else ""
+        _row(console, "cut", f"{cut} to max_length {recipe.max_length:,}{lost}")
     for kind in KINDS:
         if found.problems[kind]:
             _row(console, kind, f"{found.problems[kind]:,}", red=True)
@@ -136,7 +137,7 @@ def _shorten(text: str) -> str:
 
 
 def _row(console: Console, name: str, value: str, red: bool = False) -> None:
-    console.print(Text(f"  {name:<18}{value}", style="red" if red else ""))
+    console.print(Text(f"  {name:<20}{value}", style="red" if red else ""))
 
 
 def _what_then(recipe: Recipe) -> str:

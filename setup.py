@@ -26,7 +26,7 @@ def package_directories() -> dict[str, str]:
 
 PACKAGES = package_directories()
 
-DATASETS = ["datasets>=4.0"]
+DATASETS = ["datasets>=5.0"]
 TEST = [
     *DATASETS,
     "pytest",

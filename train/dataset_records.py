@@ -1,5 +1,6 @@
 """Records of a dataset as Hugging Face's `datasets` keeps it, by number or streamed."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -24,13 +25,14 @@ class DatasetRecords(Records):
         self.path, self.folder = _name(source), _folder(source)
         # As Arrow, for that is the one format in which nothing is decoded.
         self._dataset = load(source).with_format("arrow")
+        self._features = self._dataset.features
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def read(self, number: int) -> Any:
         """Row `number`."""
-        return _from_row(self._dataset[int(number)].to_pylist()[0])
+        return _from_row(self._dataset[int(number)], self._features)
 
 
 class StreamedRecords(Records):
@@ -49,6 +51,7 @@ class StreamedRecords(Records):
         self.path, self.folder = _name(source), _folder(source)
         self.window = source.window
         self._dataset = load(source).with_format("arrow")
+        self._features = self._dataset.features or {}
         splits = self._dataset.info.splits or {}
         known = splits[source.split].num_examples if source.split in splits else None
         counts = [count for count in (source.limit, known) if count]
@@ -78,7 +81,7 @@ class StreamedRecords(Records):
             self._block += 1
         if inner >= self._table.num_rows:
             raise SourceError(self._ended())
-        return _from_row(self._table.slice(inner, 1).to_pylist()[0])
+        return _from_row(self._table.slice(inner, 1), self._features)
 
     def _open(self, block: int) -> Iterator[Any]:
         # Not `iter(dataset)`: in a data worker that gives each worker a part of the dataset.
@@ -169,12 +172,31 @@ def _library() -> ModuleType:
     return datasets
 
 
-def _from_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Shards that `datasets` reads come as one column per extension."""
+def _from_row(table: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """The record in a table of one row."""
+    row = table.to_pylist()[0]
+    row = {name: _plain(value, features.get(name)) for name, value in row.items()}
     if "__key__" not in row:
         return row
+    # Shards that `datasets` reads come as one column per extension.
     members = {name: value for name, value in row.items() if not name.startswith("__")}
     return to_record(row["__key__"], {k: v for k, v in members.items() if v is not None})
+
+
+def _plain(value: Any, feature: Any) -> Any:
+    """What differs in kind from record to record (a content that is a text or a list of parts) is
+    stored as JSON, which Arrow hands out as written.
+    """
+    datasets = _library()
+    if value is None or feature is None:
+        return value
+    if isinstance(feature, datasets.Json):
+        return json.loads(value)
+    if isinstance(feature, dict):
+        return {name: _plain(inner, feature.get(name)) for name, inner in value.items()}
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return [_plain(inner, feature.feature) for inner in value]
+    return value
 
 
 def _name(source: Source) -> Path:

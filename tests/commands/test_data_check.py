@@ -169,3 +169,18 @@ def test_quick_takes_a_number_from_one(number, capsys):
     with pytest.raises(SystemExit) as end:
         main(["data", "check", "align", "--quick", number])
     assert end.value.code == 2 and "--quick" in capsys.readouterr().err
+
+
+def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(recipe, tmp_path, capsys):
+    pytest.importorskip("datasets")
+    lines = [json.dumps(talk(f"{n}?", ANSWER)) for n in range(40)]
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    source = {"path": str(tmp_path / "lines.jsonl"), "split": "train", "stream": True}
+    path = recipe(data=[{**source, "limit": 40, "window": 16}])
+    assert main(["data", "check", path, "--workers", "2"]) == 0
+    assert "all 40 records" in capsys.readouterr().out
+    for quick, code in (([], 2), (["--quick", "20"], 0)):
+        assert main(["data", "check", path, "data.0.limit=90", *quick]) == code
+    said = capsys.readouterr()
+    assert "90, 20 of them read" in said.out
+    assert "the stream has fewer records than 90; set limit" in said.err and "\n" in said.err

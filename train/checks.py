@@ -11,7 +11,7 @@ from wings.errors import WingsError, nearest
 from wings.train.trackers import check_names
 
 if TYPE_CHECKING:
-    from wings.train.recipe import Recipe
+    from wings.train.recipe import Recipe, Source
 
 # The paper's rates (projector and language model); it gives none for the learners and the router,
 # which follow the projector here.
@@ -42,6 +42,7 @@ def check(recipe: "Recipe") -> None:
     """Raise a `WingsError` that names the key of the first bad value."""
     _check_stage(recipe)
     _check_numbers(recipe)
+    _check_sources(recipe.data)
     _check_wings(recipe.stage, recipe.wings)
     _check_rates(recipe)
     _check_evaluate(recipe)
@@ -63,7 +64,7 @@ def _check_stage(recipe: "Recipe") -> None:
 def _check_numbers(recipe: "Recipe") -> None:
     values: dict[str, Any] = {name: vars(recipe)[name] for name in _POSITIVE}
     for n, source in enumerate(recipe.data):
-        values |= {f"data.{n}.weight": source.weight, f"data.{n}.limit": source.limit}
+        values |= {f"data.{n}.{name}": vars(source)[name] for name in ("weight", "limit", "window")}
     for name, value in values.items():
         if value is not None and value <= 0:
             raise WingsError(f"{name}: {value} must be larger than 0.")
@@ -75,6 +76,31 @@ def _check_numbers(recipe: "Recipe") -> None:
     small, whole = recipe.device_batch_size, recipe.batch_size
     if small and whole % small:
         raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
+
+
+def _check_sources(sources: list["Source"]) -> None:
+    for n, source in enumerate(sources):
+        if source.share is not None and not 0 < source.share < 1:
+            raise WingsError(
+                f"data.{n}.share: {source.share} is not between 0 and 1; 0.1 is a tenth of the"
+                " samples of an epoch."
+            )
+        if source.share is not None and source.weight != 1:
+            raise WingsError(f"data.{n}: weight and share are both given; keep one.")
+        for key in ("stream", "subset"):
+            if vars(source)[key] and source.split is None:
+                raise WingsError(f"data.{n}.{key}: also needs split, as split: train.")
+    shares = [source.share for source in sources if source.share is not None]
+    if shares and len(shares) == len(sources):
+        raise WingsError(
+            "data: every source has a share, so nothing says how long an epoch is; leave out the"
+            " share of one."
+        )
+    if sum(shares) >= 1:
+        raise WingsError(
+            f"data: the shares add up to {sum(shares):g}; nothing is left for the source"
+            " without one."
+        )
 
 
 def _check_wings(stage: str, wings: dict[str, Any]) -> None:

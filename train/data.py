@@ -1,6 +1,7 @@
 """The data of a run: all records of a recipe as one map-style dataset of encoded conversations."""
 
 import bisect
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,8 +10,10 @@ from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.train.formats import Message, to_messages
+from wings.train.open_records import open_records
+from wings.train.order import Order
 from wings.train.recipe import Source
-from wings.train.records import Records
+from wings.train.records import SourceError
 
 if TYPE_CHECKING:
     from wings.processor import WingsProcessor
@@ -27,13 +30,14 @@ class Conversations(Dataset):
     W] where there are images) and, where records were skipped, `skipped`: a list of `(number,
     sentence)`.
 
-    A skipped record is replaced by the next good one of the same file (wrapping round). So item `n`
-    depends on `n` alone: not on the rank, the worker, the epoch or what was read before. Batches
-    keep their size, ranks stay in step, and resume repeats them.
+    A skipped record is replaced by the next good one of the same source (wrapping round; of a
+    stream, within its window). So item `n` depends on `n` alone: not on the rank, the worker, the
+    epoch or what was read before. Batches keep their size, ranks stay in step, and resume repeats
+    them.
 
     Raises:
-        WingsError: on access, for a bad record (`stop`) or `ROW_OF_BAD_RECORDS` of them on end
-            (`skip`).
+        WingsError: on access, for a bad record (`stop`), for `ROW_OF_BAD_RECORDS` of them on end
+            (`skip`), and for a source that went away.
     """
 
     def __init__(
@@ -44,12 +48,12 @@ class Conversations(Dataset):
         on_bad_record: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.sources = list(sources)
-        self.records = [Records(source.path) for source in sources]
+        self.records = [open_records(source) for source in sources]
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
         self.folders = [
-            records.path.parent if source.images is None else source.images
+            records.folder if source.images is None else source.images
             for source, records in zip(self.sources, self.records, strict=True)
         ]
         # Records of each source that count, and where each source begins in the common numbering.
@@ -65,11 +69,19 @@ class Conversations(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         source, first = self._find(number)
         length, start = self.lengths[source], self.starts[source]
+        window = self.records[source].window
+        if window is not None:
+            # The rest of a stream may be far away.
+            start += first - first % window
+            length = min(window, self.starts[source + 1] - start)
+            first %= window
         skipped: list[tuple[int, str]] = []
         for step in range(min(length, ROW_OF_BAD_RECORDS)):
             candidate = start + (first + step) % length
             try:
                 sample = self.encode(candidate)
+            except SourceError as error:
+                raise WingsError(str(error)) from None
             except WingsError as error:
                 if self.on_bad_record == "stop":
                     raise WingsError(
@@ -83,36 +95,53 @@ class Conversations(Dataset):
             f"{file}: {len(skipped)} records in a row cannot be used, the first because: {why}"
         )
 
+    def order(self, batch_size: int, seed: int) -> Order:
+        """The samples of every epoch, as the sources' weights and shares mix them."""
+        return Order(
+            self.lengths,
+            [source.weight for source in self.sources],
+            batch_size,
+            seed,
+            shares=[source.share for source in self.sources],
+            windows=[records.window for records in self.records],
+        )
+
     def messages(self, number: int) -> list[Message]:
         """Record `number` as chat messages; a `WingsError` names file and record."""
         source, inner = self._find(number)
-        record: dict[str, Any] = {}
         try:
-            record = self.records[source][inner]
-            return to_messages(record, self.folders[source])
+            return to_messages(self.records[source][inner], self.folders[source])
+        except SourceError as error:
+            raise SourceError(f"{self.records[source].place(inner)}: {error}") from error
         except WingsError as error:
-            raise self._named(source, inner, record, error) from None
+            raise WingsError(f"{self.name(number)}: {error}") from error
 
     def encode(self, number: int) -> dict[str, Any]:
         """Record `number` as tensors, without replacement; a `WingsError` names file and record."""
         messages = self.messages(number)
-        source, inner = self._find(number)
         try:
             sample = self.processor.encode(messages, max_length=self.max_length)
             if not bool((sample["labels"][1:] != -100).any()):
                 raise WingsError("no token of it is trained")
             return sample
         except WingsError as error:
-            raise self._named(source, inner, self.records[source][inner], error) from None
+            raise WingsError(f"{self.name(number)}: {error}") from error
+
+    def name(self, number: int) -> str:
+        """How a person finds record `number`: file, place in it, and its id if it has one."""
+        source, inner = self._find(number)
+        record: dict[str, Any] = {}
+        with contextlib.suppress(WingsError):
+            record = self.records[source][inner]
+        name = f" (id {record['id']!r})" if record.get("id") is not None else ""
+        return f"{self.records[source].place(inner)}{name}"
+
+    def source_of(self, number: int) -> int:
+        """Which of the sources record `number` belongs to."""
+        return self._find(number)[0]
 
     def _find(self, number: int) -> tuple[int, int]:
         if not 0 <= number < len(self):
             raise IndexError(number)
         source = bisect.bisect_right(self.starts, number) - 1
         return source, number - self.starts[source]
-
-    def _named(
-        self, source: int, inner: int, record: dict[str, Any], error: WingsError
-    ) -> WingsError:
-        name = f" (id {record['id']!r})" if record.get("id") is not None else ""
-        return WingsError(f"{self.records[source].place(inner)}{name}: {error}")

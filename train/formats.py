@@ -9,6 +9,12 @@ from wings.errors import WingsError, nearest
 Message = dict[str, Any]
 
 PLACEHOLDER = "<image>"
+
+
+class TurnsError(WingsError):
+    """The speakers of a conversation do not take turns, or nobody answers."""
+
+
 _SPEAKERS = {
     "human": "user",
     "user": "user",
@@ -22,34 +28,38 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
     """One record as chat messages.
 
     Args:
-        record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}` or
+        record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}`;
             `{"messages": [{"role", "content"}], "images": [...]}`, where content is a text or a
-            list of `{"type": "text" | "image"}` parts.
+            list of `{"type": "text" | "image"}` parts; `{"texts": [{"user", "assistant"}],
+            "images"}` as the Cauldron has it; or an image with its `caption` (or `text`), which
+            then answers a turn that is the image alone.
         images: folder that image paths are relative to.
 
     Returns:
         `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
         "text", "text"}` or `{"type": "image", "image": Path or bytes}`. A text's `<image>` becomes
-        a part when the record has images, and the
-        line break beside it goes: chat templates write image and text without one, and a model
-            should meet
-        the same tokens in training and in use.
+        a part when the record has images, and the line break beside it goes: chat templates write
+        image and text without one, and a model should meet the same tokens in training and in use.
 
     Raises:
         WingsError: an empty or odd conversation, or images and placeholders that do not match (both
             counts).
     """
-    if "conversations" in record:
+    given = record["image"] if record.get("image") is not None else record.get("images")
+    sources = _sources(given)
+    caption = record["caption"] if record.get("caption") is not None else record.get("text")
+    if record.get("conversations") is not None:
         turns = [_llava_turn(turn) for turn in _list(record["conversations"], "conversations")]
-        sources = _sources(
-            record.get("image") if record.get("image") is not None else record.get("images")
-        )
-    elif "messages" in record:
+    elif record.get("messages") is not None:
         turns = [_chat_turn(turn) for turn in _list(record["messages"], "messages")]
-        sources = _sources(record.get("images"))
+    elif record.get("texts") is not None:
+        turns = _exchanges(_list(record["texts"], "texts"), len(sources))
+    elif isinstance(caption, str) and sources:
+        turns = [("user", _open_parts(len(sources))), ("assistant", [_text(caption)])]
     else:
         raise WingsError(
-            f"neither 'conversations' nor 'messages' among its keys ({', '.join(map(str, record))})"
+            "no 'conversations', 'messages', 'texts' or image with 'caption' among its keys"
+            f" ({', '.join(map(str, record))})"
         )
     _check_turns(turns)
     return _place_images(turns, sources, Path(images).expanduser())
@@ -60,7 +70,28 @@ def _llava_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
         raise WingsError(
             f"a turn of 'conversations' needs 'from' and a text 'value', got {str(turn)[:60]}"
         )
-    return _role(turn["from"]), [{"type": "text", "text": turn["value"]}]
+    return _role(turn["from"]), [_text(turn["value"])]
+
+
+def _exchanges(texts: list[Any], images: int) -> list[tuple[str, list[Message]]]:
+    """Questions and answers; images stand before the first question unless a text places them."""
+    turns = []
+    for pair in texts:
+        if not isinstance(pair, dict) or not {"user", "assistant"} <= set(pair):
+            raise WingsError(f"an entry of 'texts' needs 'user' and 'assistant', got {pair!r:.60}")
+        turns += [(role, [_text(str(pair[role]))]) for role in ("user", "assistant")]
+    written = any(PLACEHOLDER in part["text"] for _, parts in turns for part in parts)
+    if turns and not written:
+        turns[0] = ("user", [*_open_parts(images), *turns[0][1]])
+    return turns
+
+
+def _text(text: str) -> Message:
+    return {"type": "text", "text": text}
+
+
+def _open_parts(count: int) -> list[Message]:
+    return [{"type": "image", "image": None} for _ in range(count)]
 
 
 def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
@@ -68,12 +99,12 @@ def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
         raise WingsError(f"a turn of 'messages' needs 'role' and 'content', got {str(turn)[:60]}")
     content = turn["content"]
     if isinstance(content, str):
-        return _role(turn["role"]), [{"type": "text", "text": content}]
+        return _role(turn["role"]), [_text(content)]
     parts = []
     for part in _list(content, "content"):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            parts.append({"type": "text", "text": part["text"]})
+            parts.append(_text(part["text"]))
         elif kind == "image":
             # Arrow fills the keys that only other parts have with None.
             given = [
@@ -114,14 +145,14 @@ def _place_images(
 
 def _split(text: str, waiting: Iterator[Any], folder: Path) -> list[Message]:
     if PLACEHOLDER not in text:
-        return [{"type": "text", "text": text}]
+        return [_text(text)]
     parts: list[Message] = []
     pieces = text.split(PLACEHOLDER)
     for n, piece in enumerate(pieces):
         piece = piece.removeprefix("\n") if n > 0 else piece
         piece = piece.removesuffix("\n") if n < len(pieces) - 1 else piece
         if piece:
-            parts.append({"type": "text", "text": piece})
+            parts.append(_text(piece))
         if n < len(pieces) - 1:
             parts.append({"type": "image", "image": _locate(next(waiting), folder)})
     return parts
@@ -147,12 +178,12 @@ def _locate(source: Any, folder: Path) -> Path | bytes:
 def _check_turns(turns: list[tuple[str, list[Message]]]) -> None:
     roles = [role for role, _ in turns]
     if not roles:
-        raise WingsError("the conversation is empty")
+        raise TurnsError("the conversation is empty")
     talk = roles[1:] if roles[0] == "system" else roles
     if "assistant" not in talk:
-        raise WingsError("the conversation has no answer to train on")
+        raise TurnsError("the conversation has no answer to train on")
     if any(role != ("user", "assistant")[n % 2] for n, role in enumerate(talk)):
-        raise WingsError(
+        raise TurnsError(
             f"user and assistant must take turns, user first, but the turns are {', '.join(roles)}"
         )
     for role, parts in turns:

@@ -29,19 +29,32 @@ OPERATIONAL = (
 
 @dataclass
 class Source:
-    """One file of training records.
+    """Training records: a file, several files as one, or a dataset.
 
     Attributes:
-        path: `.json` (LLaVA's list), `.jsonl` or `.parquet`.
-        images: folder that image paths are relative to; by default the file's own.
-        weight: passes over the file in one epoch; 0.1 takes a fresh tenth in every epoch.
+        path: a `.json` (LLaVA's list), `.jsonl`, `.parquet` or `.tar` (WebDataset's shards) file;
+            a folder, a pattern (`parts/*.jsonl`) or a range (`shards-{000..012}.tar`) of such; a
+            folder from `save_to_disk`; with `split`, a dataset's name on the Hub or its folder.
+        images: folder that image paths are relative to; by default the one of `path`.
+        weight: passes over the records in one epoch; 0.1 takes a fresh tenth in every epoch.
+        share: in place of a weight, the share of an epoch's samples: 0.1 for 10 percent.
         limit: only the first so many records.
+        split: read with Hugging Face's `datasets`, this split of it (memory-mapped: any size).
+        subset: which of the dataset's configurations.
+        stream: read it while training, with nothing kept on the disk; each process that reads
+            data (workers times GPUs) reads the whole stream.
+        window: records of a stream that are shuffled together, and kept in memory.
     """
 
     path: str
     images: str | None = None
     weight: float = 1.0
+    share: float | None = None
     limit: int | None = None
+    split: str | None = None
+    subset: str | None = None
+    stream: bool = False
+    window: int = 1000
 
 
 @dataclass

@@ -22,7 +22,6 @@ from wings.train.data import Conversations
 from wings.train.evaluate import Evaluation, evaluations, renamed
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.loop import WingsTrainer
-from wings.train.order import Order
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
 from wings.train.stage import prepare
@@ -101,8 +100,7 @@ def _train(
     # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
     processor = load_processor(recipe) if processor is None else processor
     data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
-    weights = [source.weight for source in recipe.data]
-    order = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
+    order = data.order(recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
     arguments = training_arguments(recipe, folder.path, steps)
     collate = Collator(processor.tokenizer.pad_token_id)

@@ -9,9 +9,9 @@ import torch
 from wings.errors import WingsError
 from wings.train.collate import Collator
 from wings.train.data import ROW_OF_BAD_RECORDS, Conversations
+from wings.train.open_records import open_records
 from wings.train.order import Order
 from wings.train.recipe import Source
-from wings.train.records import Records
 
 
 class Speller:
@@ -74,14 +74,14 @@ def test_every_file_kind_holds_the_same_records(tmp_path):
     lines = [json.dumps(value, ensure_ascii=False) for value in values]
     (tmp_path / "d.jsonl").write_text(lines[0] + "\n\n" + lines[1] + "\n")
     for kind in ("json", "jsonl", "parquet"):
-        records = Records(tmp_path / f"d.{kind}")
+        records = open_records(Source(str(tmp_path / f"d.{kind}")))
         assert len(records) == 2
         assert records[0]["messages"] == values[0]["messages"]
         assert records[1] == values[1]
-    assert Records(tmp_path / "d.parquet")[0]["images"][0]["bytes"] == b"x"
+    assert open_records(Source(str(tmp_path / "d.parquet")))[0]["images"][0]["bytes"] == b"x"
     # The empty line counts for a person who looks the record up.
-    assert Records(tmp_path / "d.jsonl").place(1).endswith("d.jsonl line 3")
-    assert Records(tmp_path / "d.json").place(1).endswith("d.json record 1")
+    assert open_records(Source(str(tmp_path / "d.jsonl"))).place(1).endswith("d.jsonl line 3")
+    assert open_records(Source(str(tmp_path / "d.json"))).place(1).endswith("d.json record 1")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_unreadable_files_are_named(tmp_path, name, content, words):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(WingsError, match=words) as error:
-        Records(tmp_path / name)
+        open_records(Source(str(tmp_path / name)))
     assert name in str(error.value)
 
 

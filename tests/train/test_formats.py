@@ -99,7 +99,7 @@ def talk(*pairs, **more):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"text": "hi"}, "neither 'conversations' nor 'messages'"),
+        ({"text": "hi"}, "no .conversations."),
         (talk(), "empty"),
         ({"conversations": "hello"}, "not a list"),
         (talk(("human", "hi")), "no answer"),

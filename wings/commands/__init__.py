@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_quickstart(commands)
     add_chat(commands)
+    add_data(commands)
     add_emoji(commands)
     return parser
 
@@ -93,6 +94,45 @@ def run_chat(arguments: argparse.Namespace) -> int:
 
     chat(arguments.checkpoint, arguments.image, arguments.max_new_tokens)
     return 0
+
+
+def add_data(commands: argparse._SubParsersAction) -> None:
+    """`wings data`."""
+    parser = commands.add_parser("data", help="look at the data of a recipe before training on it")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    parser = what.add_parser(
+        "check",
+        help="read every record and say what is there and what is wrong",
+        description="Reads, decodes and tokenises every record of a recipe as training would, in"
+        " several processes and without the model's weights. The exit code is 1 when a record"
+        " cannot be used.",
+    )
+    parser.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in training")
+    parser.add_argument(
+        "--quick", type=at_least_one, metavar="N", help="only N records of each source"
+    )
+    parser.add_argument(
+        "--workers",
+        type=at_least_one,
+        metavar="N",
+        help="processes that read (default: one per core)",
+    )
+    parser.set_defaults(run=run_data_check)
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+def run_data_check(arguments: argparse.Namespace) -> int:
+    """Runs `wings data check`."""
+    from wings.commands.data import check
+
+    return check(arguments.recipe, arguments.overrides, arguments.quick, arguments.workers)
 
 
 def add_emoji(commands: argparse._SubParsersAction) -> None:

@@ -1,0 +1,111 @@
+"""Members: the files of one key in a tar shard (`x.jpg`, `x.json`, `x.txt`) become one record."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from wings.errors import WingsError
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+TEXTS = ("json", "txt", "caption")
+
+
+def is_used(extension: str) -> bool:
+    """Whether a member with this extension (`jpg`, `0.png`, `json`) is part of a record."""
+    return extension.rpartition(".")[2] in (*PICTURES, *TEXTS)
+
+
+def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that formats.py reads, with the pictures in it.
+
+    Args:
+        key: what the members' names have in common, such as `00012/000120003`.
+        members: by extension; pictures and texts as bytes, JSON as bytes or read already.
+
+    Returns:
+        the JSON's conversation with its pictures as bytes in `images`, or `{"caption", "images"}`
+        where there is none.
+
+    Raises:
+        WingsError: nothing to learn, or pictures and names of pictures that do not match.
+    """
+    pictures = {name: members[name] for name in sorted(members, key=_natural) if _is_picture(name)}
+    record = _json(members["json"]) if members.get("json") is not None else {}
+    if not isinstance(record, dict):
+        raise WingsError(f"{key}.json holds {type(record).__name__}, not a mapping")
+    if not {"conversations", "messages", "texts"} & set(record):
+        record = {"caption": _caption(key, members, record)}
+    names = record.pop("image", None)
+    names = record.pop("images", None) if names is None else names
+    own = [part for part in _parts(record) if isinstance(part.get("image"), str)]
+    for part in own:
+        found = _named(part["image"], key, pictures)
+        if found is None:
+            raise WingsError(f"the shard has no picture {part['image']!r} beside {key}.json")
+        part["image"] = pictures[found]
+    if not own and pictures:
+        record["images"] = _ordered(names, key, pictures)
+    elif names:
+        raise WingsError(f"{key}.json names pictures, and the shard has none under its key")
+    return record
+
+
+def _ordered(names: Any, key: str, pictures: dict[str, Any]) -> list[Any]:
+    """The pictures in the order in which the JSON names them; in their own if it names none."""
+    if names is None or names == "" or names == []:
+        return list(pictures.values())
+    names = names if isinstance(names, list) else [names]
+    found = [_named(str(name), key, pictures) for name in names]
+    if None not in found:
+        return [pictures[name] for name in found]
+    # Names from before the data were packed: as many pictures are as good as their names.
+    if not any(found) and len(names) == len(pictures):
+        return list(pictures.values())
+    raise WingsError(
+        f"{key}.json names {len(names)} pictures ({str(names[found.index(None)])[:60]!r}), and the"
+        f" shard has {len(pictures)} under its key ({', '.join(pictures)})"
+    )
+
+
+def _named(name: str, key: str, pictures: dict[str, Any]) -> str | None:
+    last = PurePosixPath(name).name
+    stem = PurePosixPath(key).name
+    return next((own for own in pictures if last in (f"{stem}.{own}", own)), None)
+
+
+def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
+    turns = record.get("messages")
+    turns = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    contents = [turn["content"] for turn in turns if isinstance(turn.get("content"), list)]
+    return [part for content in contents for part in content if isinstance(part, dict)]
+
+
+def _caption(key: str, members: Mapping[str, Any], record: dict[str, Any]) -> str:
+    given = [members.get("txt"), members.get("caption"), record.get("caption"), record.get("text")]
+    text = next((one for one in given if one is not None), None)
+    if text is None:
+        raise WingsError(f"{key} has neither a conversation in .json nor a caption in .txt")
+    try:
+        return (text.decode() if isinstance(text, bytes) else str(text)).strip()
+    except UnicodeDecodeError:
+        raise WingsError(f"the caption of {key} is not UTF-8") from None
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, bytes | str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise WingsError(f"not JSON ({error})") from None
+
+
+def _is_picture(extension: str) -> bool:
+    return extension.rpartition(".")[2] in PICTURES
+
+
+def _natural(name: str) -> list[Any]:
+    """`2.jpg` before `10.jpg`."""
+    return [(0, int(run), "") if run.isdigit() else (1, 0, run) for run in re.split(r"(\d+)", name)]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .row import AGAIN, BACKWARD, FLEX, MODELS, PLAIN, TEXTBOOK, WINGS, Row, in_order
+from .row import AGAIN, BACKWARD, FLEX, MODELS, PLAIN, PRODUCTS, TEXTBOOK, WINGS, Row, in_order
 
 INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
 # Distinct for colour-blind readers too (Okabe and Ito), and each has its own mark and dashes.
@@ -19,6 +19,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     PLAIN: {"color": "#56b4e9", "marker": "D", "linestyle": (0, (6, 2))},
     FLEX: {"color": "#009e73", "marker": "^", "linestyle": (0, (3, 2))},
     TEXTBOOK: {"color": "#d55e00", "marker": "s", "linestyle": (0, (1, 1.5))},
+    PRODUCTS: {"color": "#5f6b76", "marker": "v", "linestyle": (0, (4, 1, 1, 1))},
 }
 FLOOR: dict[str, Any] = {"color": "#5f6b76", "linewidth": 1, "linestyle": (0, (1, 3))}
 UNITY: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": (0, (5, 4))}

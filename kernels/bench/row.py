@@ -6,6 +6,8 @@ from typing import Any
 # What is compared.
 BARE, AGAIN, SDPA = "bare LLM", "again", "SDPA"
 WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
+# No version, but a bound: the products of one and its fused attention, alone.
+PRODUCTS = "products"
 # What has to pass a check before it is timed.
 OURS = (WINGS, PLAIN)
 

@@ -9,14 +9,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from wings import block
+from wings import block, one_token
 from wings import learner_attention as plain_learner
 from wings import routed_attention as plain_routed
+from wings.lorra import LoRRALearner
 from wings.rotary import Rotation
 from wings.routed_attention import Rule, causal_mask
 from wings.source import Factors, Kept, Source
 
-from . import textbook
+from . import products, textbook
 from .row import PLAIN, WINGS
 
 
@@ -26,6 +27,7 @@ class Operations:
 
     routed_attention: Callable
     learner_attention: Callable
+    share_of_one_token: Callable = one_token.share_of_one_token
 
 
 def implementations(device: torch.device) -> dict[str, Operations]:
@@ -59,10 +61,27 @@ def learner_attention(
     """The textbook's, with the arguments that blocks give; the way is its own."""
     sees = source.visibility.queries.sees(source.keys)
     turns = [(turn.cos, turn.sin) for turn in (rotation, source.rotation)]
-    heads = x.shape[-1] // rotation.table.shape[-1]
+    heads = x.shape[-1] // rotation.width
     return textbook.learner_attention(
         x, inner, source.rows, kept.small, factors, heads, *turns, sees
     )
+
+
+def share_of_one_token(
+    x: Tensor,
+    learners: list[LoRRALearner],
+    sources: list[Source],
+    kept: list[Kept],
+    weights: list[Tensor],
+    rotation: Rotation,
+) -> Tensor:
+    """The textbook's, with the arguments that blocks give for one token a row."""
+    dtype, share = x.dtype, torch.zeros_like(x)
+    for learner, source, of_rows, weight in zip(learners, sources, kept, weights, strict=True):
+        inner, factors = x @ learner.a_q(dtype), learner.inner_factors(dtype)
+        out = learner_attention(x, inner, source, of_rows, factors, rotation)
+        share = share + out * weight @ learner.b_o(dtype)
+    return share
 
 
 def plain_routed_attention(
@@ -86,7 +105,8 @@ def plain_learner_attention(
 
 
 PLAIN_OPERATIONS = Operations(plain_routed_attention, plain_learner_attention)
-TEXTBOOK_OPERATIONS = Operations(routed_attention, learner_attention)
+TEXTBOOK_OPERATIONS = Operations(routed_attention, learner_attention, share_of_one_token)
+PRODUCTS_OPERATIONS = Operations(products.routed_attention, products.learner_attention)
 
 
 @contextmanager
@@ -95,5 +115,6 @@ def in_place(chosen: Operations) -> Iterator[None]:
     with (
         patch.object(block, "routed_attention", chosen.routed_attention),
         patch.object(block, "learner_attention", chosen.learner_attention),
+        patch.object(block, "share_of_one_token", chosen.share_of_one_token),
     ):
         yield

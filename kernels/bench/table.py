@@ -3,9 +3,9 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .row import AGAIN, BARE, FLEX, MODELS, PLAIN, SDPA, TEXTBOOK, WINGS, Row, in_order
+from .row import AGAIN, BARE, FLEX, MODELS, PLAIN, PRODUCTS, SDPA, TEXTBOOK, WINGS, Row, in_order
 
-VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, AGAIN)
+VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, PRODUCTS, AGAIN)
 PLACE = ("", "model", "rows x tokens")
 
 

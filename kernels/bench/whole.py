@@ -11,9 +11,15 @@ from .batch import as_text, fits, tokens
 from .floor import step_ratio
 from .model import Pair, build, step
 from .preset import Shape
-from .row import AGAIN, BARE, DECODING, FORWARD, MEMORY, STEP, TEXTBOOK, WINGS
+from .row import AGAIN, BARE, DECODING, FORWARD, MEMORY, PRODUCTS, STEP, TEXTBOOK, WINGS
 from .run import Place, Run
-from .stand_in import TEXTBOOK_OPERATIONS, Operations, implementations, in_place
+from .stand_in import (
+    PRODUCTS_OPERATIONS,
+    TEXTBOOK_OPERATIONS,
+    Operations,
+    implementations,
+    in_place,
+)
 
 # Bytes that autograd keeps of the textbook's weights, per head and (query, key) pair of a block:
 # main attention and learners each keep a softmax in fp32 and the masked weights.
@@ -50,7 +56,8 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
             with torch.no_grad():
                 pair.wings(**with_picture, use_cache=False)
 
-        return {BARE: bare, AGAIN: bare, **versions(run, lambda: wings)}
+        bound = {PRODUCTS: patched(wings, PRODUCTS_OPERATIONS)}
+        return {BARE: bare, AGAIN: bare, **versions(run, lambda: wings), **bound}
 
     def training() -> dict[str, Callable]:
         def wings() -> None:
@@ -115,16 +122,18 @@ def decoder(model: PreTrainedModel, token: Tensor, cache: Cache) -> Callable[[],
 def versions(run: Run, make: Callable[[], Callable]) -> dict[str, Callable[[], None]]:
     """A call that `make` gives as it is, and such calls with other operations in their model."""
     others = {name: one for name, one in implementations(run.device).items() if name != WINGS}
-
-    def patched(call: Callable, one: Operations) -> Callable[[], None]:
-        def inside() -> None:
-            with in_place(one):
-                call()
-
-        return inside
-
     others[TEXTBOOK] = TEXTBOOK_OPERATIONS
     return {WINGS: make()} | {name: patched(make(), one) for name, one in others.items()}
+
+
+def patched(call: Callable, one: Operations) -> Callable[[], None]:
+    """The call, with these operations in its model."""
+
+    def inside() -> None:
+        with in_place(one):
+            call()
+
+    return inside
 
 
 def without_giants(

@@ -50,7 +50,7 @@ setup(
         "torch>=2.11",
         "torchvision",
         "transformers>=5.17",
-        "accelerate>=1.1",
+        "accelerate>=1.13",
         "open_clip_torch>=3.0",
         "safetensors",
         "pillow",

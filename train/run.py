@@ -22,6 +22,7 @@ from wings.train.data import Conversations
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.loop import WingsTrainer
 from wings.train.order import Order
+from wings.train.parallel import is_launched, refuse_other_checkpoints
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
 from wings.train.stage import prepare
@@ -91,6 +92,7 @@ def _train(
 ) -> TrainResult:
     set_seed(recipe.seed)
     # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
+    refuse_other_checkpoints(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
     data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
     weights = [source.weight for source in recipe.data]
@@ -98,6 +100,8 @@ def _train(
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
     arguments = training_arguments(recipe, folder.path, steps)
     talks = watch is None and arguments.process_index == 0
+    if talks and recipe.parallel != "ddp" and not is_launched():
+        print(f"parallel: {recipe.parallel} has nothing to share out: one process, no torchrun")
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
@@ -128,8 +132,7 @@ def _train(
     if talks and result.skipped:
         _report(result.skipped)
     model.eval()
-    trainer.save_model(str(folder.path))
-    trainer.accelerator.wait_for_everyone()
+    trainer.save_whole()
     if trainer.is_world_process_zero():
         folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
     return result

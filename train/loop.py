@@ -143,18 +143,22 @@ class WingsTrainer(Trainer):
         (Path(output_dir or self.folder.path) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _rounded(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Every group in the type in which the plan says the finished model keeps it."""
+        """Every group in the type in which the plan says the finished model keeps it.
+
+        Tied weights, which come out of shards as two tensors, are one again.
+        """
         kinds = {row.group: row.saved for row in self.plan.rows}
-        made: dict[tuple, torch.Tensor] = {}
+        first: dict[int, str] = {}
         rounded = {}
-        for name, tensor in state_dict.items():
-            kind = kinds.get(part_of(name), tensor.dtype)
-            if tensor.is_floating_point() and kind == torch.bfloat16:
-                # Tied weights stand here twice and stay one.
-                key = tensor.data_ptr(), tensor.shape, tensor.stride()
-                tensor = made.setdefault(key, tensor.to(kind))
-            rounded[name] = tensor
-        return rounded
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            own = first.setdefault(id(parameter), name)
+            if own == name:
+                tensor = state_dict[name]
+                half = kinds[part_of(name)] == torch.bfloat16
+                rounded[name] = tensor.to(torch.bfloat16) if half else tensor
+            elif name in state_dict:
+                rounded[name] = rounded[own]
+        return {**state_dict, **rounded}
 
     def _sum_over_ranks(self, number: int) -> int:
         count = torch.tensor(number, device=self.args.device)

@@ -1,12 +1,16 @@
 """DDP and FSDP2 in two gloo processes: one process's curve, gradients and weights, and no hang."""
 
+import contextlib
 import importlib.util
 import json
+import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from transformers.training_args import ParallelMode
@@ -110,6 +114,29 @@ def in_two(torchrun, tmp_path):
     return run
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """A context in which this process is the only one that torchrun has started."""
+
+    @contextlib.contextmanager
+    def launched():
+        with socket.socket() as free, monkeypatch.context() as patch:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            free.close()
+            world = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+            for name, value in {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+                patch.setenv(name, str(value))
+            try:
+                yield
+            finally:
+                if torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
+                AcceleratorState._reset_state(reset_partial_state=True)
+
+    return launched
+
+
 def outcome(recipe):
     """Losses, gradient norms, the last step's gradients and the saved weights of a run."""
     folder = Path(recipe.output)
@@ -195,3 +222,64 @@ def test_half_precision_with_frozen_half_weights(make, in_two, recorded, starts)
     assert kinds["model.language_model.norm.weight"] == torch.bfloat16
     assert kinds["model.projector.first.weight"] == torch.float32
     assert WingsForCausalLM.from_pretrained(trained.output).lm_head.weight.dtype == torch.bfloat16
+
+
+def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
+    make, in_two, recorded, alone
+):
+    settings = {"parallel": "fsdp", "save_every": 2, "steps": 5, "keep": 9}
+    whole = make("whole", "instruct", **settings)
+    broken = make("broken", "instruct", **settings)
+    in_two(whole, "break:3", broken, broken)
+    expected = outcome(whole)
+    got = outcome(broken)
+    assert got[0] == expected[0] and worst(got[3], expected[3]) == 0.0
+    folder = RunFolder(broken.output)
+    assert [path.name[-1] for path in folder.checkpoints()] == ["2", "4", "5"]
+    # What two processes wrote, one goes on with: first a step, then only the final model.
+    shutil.rmtree(folder.path / "checkpoint-5")
+    (folder.path / "result.json").unlink()
+    with pytest.raises(WingsError, match=r"checkpoint-4 was written with fsdp .*nproc-per-node 1"):
+        train(broken)
+    with alone():
+        for way in ("ddp", "zero2"):
+            other = make("broken", "instruct", **{**settings, "parallel": way})
+            with pytest.raises(WingsError, match=f"with fsdp and cannot go on with {way}"):
+                train(other)
+        recorded(broken)
+    got = outcome(broken)
+    assert got[0] == pytest.approx(expected[0], rel=2e-5) and worst(got[3], expected[3]) < 1e-5
+    last = make("broken", "instruct", **{**settings, "steps": 4})
+    shutil.rmtree(folder.path / "checkpoint-5")
+    for name in ("result.json", "model.safetensors", "recipe.yaml"):
+        (folder.path / name).unlink()
+    folder.write("recipe.yaml", last.to_yaml())
+    with alone():
+        recorded(last)
+    ahead = outcome(last)
+    assert ahead[0] == expected[0][:4]
+    # Stage 2's output is a start as any other, whoever wrote it.
+    follower = make("next", "instruct", start=last.output, steps=1)
+    assert train(follower).losses
+
+
+def test_one_process_has_nothing_to_share_out(make, capsys):
+    result = train(make("alone", "align", parallel="fsdp", steps=1))
+    assert "fsdp has nothing to share out" in capsys.readouterr().out
+    assert (result.folder / "model.safetensors").is_file()
+
+
+def test_what_cannot_be_spread_is_refused_in_a_sentence(make, monkeypatch, starts):
+    model = WingsForCausalLM.from_pretrained(starts["stage1"])
+    assert parallel.unit_names(model) == ["LlamaDecoderLayer", "VisionTower"]
+    decoder = model.model.language_model
+    decoder.layers = torch.nn.Sequential(*decoder.layers)
+    with pytest.raises(WingsError, match="keeps its 2 blocks in no list"):
+        parallel.unit_names(model)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WingsError, match="zero3 needs DeepSpeed: python3 -m pip install deepspeed"):
+        parallel.parallel_arguments(make("zero", "align", parallel="zero3"))
+    lonely = SimpleNamespace(parallel_mode=ParallelMode.NOT_PARALLEL, device=torch.device("mps"))
+    with pytest.raises(WingsError, match="fsdp was launched .* no way to join them on mps"):
+        parallel.refuse_undistributed(make("mps", "align", parallel="fsdp"), lonely)

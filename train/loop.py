@@ -137,7 +137,7 @@ class WingsTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.partial is None and self.args.should_save:
-            state_dict = self._rounded(self.model.state_dict() if not state_dict else state_dict)
+            state_dict = self._rounded(state_dict or self.model.state_dict())
         super()._save(output_dir, state_dict)
         # A pickle has no place in a folder that people publish; the recipe says what it said.
         (Path(output_dir or self.folder.path) / TRAINING_ARGS_NAME).unlink(missing_ok=True)

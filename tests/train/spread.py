@@ -4,6 +4,7 @@
 it stop after step N, as a kill does.
 """
 
+import contextlib
 import sys
 
 import torch
@@ -68,9 +69,7 @@ if __name__ == "__main__":
         if argument.startswith("break:"):
             stop_after = int(argument.removeprefix("break:"))
             continue
-        try:
+        with contextlib.suppress(Broken):
             recorded(Recipe.from_yaml(argument), stop_after)
-        except Broken:
-            pass
         stop_after = None
     torch.distributed.destroy_process_group()

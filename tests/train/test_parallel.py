@@ -11,13 +11,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from PIL import Image
 from safetensors.torch import load_file
+from transformers.integrations import deepspeed
 from transformers.training_args import ParallelMode
 
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train import parallel
+from wings.train.arguments import training_arguments
 from wings.train.folder import RunFolder
 from wings.train.recipe import Source
 from wings.train.run import train
@@ -169,7 +172,7 @@ STAGES = {
 
 
 def test_two_processes_equal_one_whatever_each_of_them_gets(make, in_two, recorded):
-    """Curve, gradients and weights, stages, frozen parts, tied embeddings, with and without pictures.
+    """Curve, gradients, weights; stages, frozen parts, tied embeddings, ranks without a picture.
 
     FSDP2 goes first: nothing of it may stay behind for the runs of the same process that follow.
     """
@@ -281,5 +284,27 @@ def test_what_cannot_be_spread_is_refused_in_a_sentence(make, monkeypatch, start
     with pytest.raises(WingsError, match="zero3 needs DeepSpeed: python3 -m pip install deepspeed"):
         parallel.parallel_arguments(make("zero", "align", parallel="zero3"))
     lonely = SimpleNamespace(parallel_mode=ParallelMode.NOT_PARALLEL, device=torch.device("mps"))
-    with pytest.raises(WingsError, match="fsdp was launched .* no way to join them on mps"):
+    with pytest.raises(WingsError, match=r"fsdp was launched .* no way to join them on mps"):
         parallel.refuse_undistributed(make("mps", "align", parallel="fsdp"), lonely)
+
+
+@pytest.mark.parametrize("way", ["zero2", "zero3"])
+def test_transformers_fills_in_the_deepspeed_configurations(make, monkeypatch, starts, way):
+    """DeepSpeed itself is not needed for this, and not there: nothing here has run it."""
+    monkeypatch.setattr(deepspeed, "dep_version_check", lambda package: None)
+    recipe = make(way, "instruct", parallel=way, bf16=True)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    model = WingsForCausalLM.from_pretrained(starts["stage2"])
+    # Where DeepSpeed is missing, transformers leaves out the base that reads the file.
+    kind = type("Config", (deepspeed.HfTrainerDeepSpeedConfig, HfDeepSpeedConfig), {})
+    config = kind(parallel.parallel_arguments(recipe)["deepspeed"])
+    monkeypatch.delenv("LOCAL_RANK")
+    arguments = training_arguments(recipe, Path(recipe.output), 4)
+    config.trainer_config_process(arguments)
+    config.trainer_config_finalize(arguments, model, 4)
+    deepspeed.unset_hf_deepspeed_config()
+    assert "auto" not in json.dumps(config.config)
+    assert config.config["zero_optimization"]["stage"] == int(way[-1])
+    assert config.config["train_batch_size"] == 4 and config.config["bf16"]["enabled"]
+    assert config.config["gradient_clipping"] == 1e6

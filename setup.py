@@ -52,14 +52,14 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "wings": ["py.typed"],
-        "wings.train": ["recipes/*.yaml"],
+        "wings.train": ["recipes/*.yaml", "recipes/*.json"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
         "torch>=2.11",
         "torchvision",
         "transformers>=5.17",
-        "accelerate>=1.1",
+        "accelerate>=1.13",
         "open_clip_torch>=3.0",
         "safetensors",
         "pillow",

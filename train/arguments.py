@@ -8,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from wings.errors import WingsError
+from wings.train.parallel import parallel_arguments, refuse_undistributed
 from wings.train.recipe import Recipe
 
 
@@ -20,13 +21,13 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         steps: optimiser steps of the whole run.
 
     Raises:
-        WingsError: `batch_size` cannot be split over the processes.
+        WingsError: `batch_size` cannot be split over the processes, or `parallel` cannot run here.
     """
     # transformers renamed the field; the old name warns, the new one is unknown before.
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     new = "activation_checkpointing" in names
     name = "activation_checkpointing" if new else "gradient_checkpointing"
-    checkpointing: dict[str, Any] = {name: recipe.gradient_checkpointing}
+    spread: dict[str, Any] = parallel_arguments(recipe)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -40,7 +41,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         bf16=recipe.bf16,
         # Said outright, as bf16 is refused on a CPU that was merely found.
         use_cpu=not torch.accelerator.is_available(),
-        **checkpointing,
+        **spread,
         dataloader_num_workers=recipe.workers,
         dataloader_persistent_workers=recipe.workers > 0,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -68,6 +69,9 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         # when a cache makes sense.
         use_cache=True,
     )
+    refuse_undistributed(recipe, arguments)
+    # Set afterwards: with shards transformers warns of a second gather, which FSDP2 does not do.
+    setattr(arguments, name, recipe.gradient_checkpointing)
     # Without torchrun one process uses one GPU: DataParallel would tear images from their rows.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     _split_batch(arguments, recipe)

@@ -12,11 +12,13 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from wings.errors import WingsError
+from wings.model import part_of
 from wings.train.evaluate import Evaluation
 from wings.train.figures import Figures
 from wings.train.folder import RunFolder
 from wings.train.loss import asked
 from wings.train.order import Order
+from wings.train.parallel import describe_shards, take_up
 from wings.train.stage import Plan
 
 _WORKER_ERROR = f"{WingsError.__module__}.{WingsError.__name__}: "
@@ -52,12 +54,23 @@ class WingsTrainer(Trainer):
         self.evaluation, self.figures = evaluation, Figures(self.model, self.accelerator)
         if not self.model_accepts_loss_kwargs:
             raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
+        if self.is_fsdp_enabled:
+            describe_shards(self.accelerator.state.fsdp_plugin, self.model, self.args.bf16)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`; what is to be sharded is sharded, on a CPU too."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            take_up(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a named parameter group per row of the plan."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = kind(self.plan.optimizer_groups(self.args.weight_decay), **options)
+            if self.is_fsdp_enabled:
+                self.plan.release()
         return self.optimizer
 
     def compute_loss(
@@ -153,6 +166,13 @@ class WingsTrainer(Trainer):
     def _logs_after(self, step: int) -> bool:
         return step in (1, self.state.max_steps) or step % self.state.logging_steps == 0
 
+    def save_whole(self) -> None:
+        """The finished model in one piece, for `from_pretrained`, however it was spread."""
+        if self.is_fsdp_enabled:
+            self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        self.save_model(str(self.folder.path))
+        self.accelerator.wait_for_everyone()
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         return self.order
 
@@ -174,9 +194,29 @@ class WingsTrainer(Trainer):
         self.partial = None
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.partial is None and self.args.should_save:
+            state_dict = self._rounded(state_dict or self.model.state_dict())
         super()._save(output_dir, state_dict)
         # A pickle has no place in a folder that people publish; the recipe says what it said.
         (Path(output_dir or self.folder.path) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _rounded(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Every group in the type in which the plan says the finished model keeps it.
+
+        Tied weights, which come out of shards as two tensors, are one again.
+        """
+        kinds = {row.group: row.saved for row in self.plan.rows}
+        first: dict[int, str] = {}
+        rounded = {}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            own = first.setdefault(id(parameter), name)
+            if own == name:
+                tensor = state_dict[name]
+                half = kinds[part_of(name)] == torch.bfloat16
+                rounded[name] = tensor.to(torch.bfloat16) if half else tensor
+            elif name in state_dict:
+                rounded[name] = rounded[own]
+        return {**state_dict, **rounded}
 
     def _sum_over_ranks(self, number: int) -> int:
         count = torch.tensor(number, device=self.args.device)

@@ -22,6 +22,7 @@ from wings.train.data import Conversations
 from wings.train.evaluate import Evaluation, evaluations, renamed
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.loop import WingsTrainer
+from wings.train.parallel import is_launched, refuse_other_checkpoints
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
 from wings.train.stage import prepare
@@ -98,6 +99,7 @@ def _train(
 ) -> TrainResult:
     set_seed(recipe.seed)
     # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
+    refuse_other_checkpoints(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
     data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
     order = data.order(recipe.batch_size, recipe.seed)
@@ -109,6 +111,8 @@ def _train(
     talks = watch is None and arguments.process_index == 0
     if talks and recipe.trackers is None and not trackers:
         print(f"tensorboard is not installed: figures go to {RESULT} alone", flush=True)
+    if talks and recipe.parallel != "ddp" and not is_launched():
+        print(f"parallel: {recipe.parallel} has nothing to share out: one process, no torchrun")
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
@@ -145,8 +149,7 @@ def _train(
     if talks and result.skipped:
         _report(result.skipped)
     model.eval()
-    trainer.save_model(str(folder.path))
-    trainer.accelerator.wait_for_everyone()
+    trainer.save_whole()
     if trainer.is_world_process_zero():
         folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
     return result

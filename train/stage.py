@@ -1,6 +1,6 @@
 """A stage decides which parameter groups are trained, at which rates, and which stay frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -13,16 +13,21 @@ from wings.train.recipe import Recipe
 
 @dataclass
 class Row:
-    """One parameter group: its tensors, each once, and its rate (None: frozen)."""
+    """One parameter group: its tensors, each once, and its rate (None: frozen).
+
+    Attributes:
+        count: number of weights in the group.
+        saved: the type in which the finished model keeps the group.
+    """
 
     group: str
     parameters: list[nn.Parameter]
     rate: float | None
+    count: int = field(init=False)
+    saved: torch.dtype = field(init=False, default=torch.float32)
 
-    @property
-    def count(self) -> int:
-        """Number of weights in the group."""
-        return sum(parameter.numel() for parameter in self.parameters)
+    def __post_init__(self) -> None:
+        self.count = sum(parameter.numel() for parameter in self.parameters)
 
 
 @dataclass
@@ -53,6 +58,11 @@ class Plan:
                     groups.append({"params": parameters, **rest})
         return groups
 
+    def release(self) -> None:
+        """Let go of the tensors: once they are sharded, what is held here is a whole model."""
+        for row in self.rows:
+            row.parameters = []
+
     def __str__(self) -> str:
         """A table of groups, weights and rates, the frozen ones below."""
         rows = [("", "group", "weights", "rate")]
@@ -72,6 +82,10 @@ def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
 
     Trained weights are made float32, as the optimiser's small steps vanish in bfloat16. Under
     `bf16: true` a frozen group is held in bfloat16 where that loses nothing, else in float32.
+
+    The finished model keeps a frozen group in bfloat16 where that loses nothing, and under `bf16:
+    true` also a language model that came in bfloat16 and was trained: no product of the run saw
+    more of it. The small parts, which the next stage goes on with, stay in float32.
 
     Raises:
         WingsError: a rate for a group that the model lacks, or a model that the stage cannot train.
@@ -112,7 +126,10 @@ def _freeze(model: WingsForCausalLM, rows: list[Row], bf16: bool) -> None:
         # Buffers too: nothing casts between types without autocast.
         model.float()
     for row in rows:
-        exact = row.rate is None and bf16 and all(map(_fits_bfloat16, row.parameters))
+        exact = all(map(_fits_bfloat16, row.parameters))
+        if exact and (row.rate is None or (bf16 and row.group == "language_model")):
+            row.saved = torch.bfloat16
+        exact = exact and bf16 and row.rate is None
         for parameter in row.parameters:
             parameter.requires_grad_(row.rate is not None)
             parameter.data = parameter.data.to(torch.bfloat16 if exact else torch.float32)

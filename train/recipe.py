@@ -23,6 +23,7 @@ OPERATIONAL = (
     "save_every",
     "keep",
     "gradient_checkpointing",
+    "parallel",
 )
 
 
@@ -56,6 +57,23 @@ class Names:
 
 
 @dataclass
+class Lora:
+    """Low-rank adapters on the language model, which itself stays frozen (peft's LoRA).
+
+    Attributes:
+        rank, alpha: of the adapters; what they add is scaled by alpha / rank.
+        dropout: on the adapters' input.
+        targets: names of the layers that get one, such as `q_proj`; by default all linear layers of
+            all blocks.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] | None = None
+
+
+@dataclass
 class Recipe:
     """One run of one stage. `from_yaml` reads it; every value is checked where it is set.
 
@@ -68,6 +86,7 @@ class Recipe:
         start: a Wings checkpoint to go on from (stage 1's output for stage 2).
         wings: options of `WingsConfig`: rank, router, learners, text_guard, ...
         freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
+        lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
         rates: learning rate per parameter group; what is left out takes the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
@@ -78,6 +97,8 @@ class Recipe:
         device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
             accumulation.
         warmup: share of the steps with a rising rate; a cosine to zero follows.
+        parallel: how torchrun's processes share a run: `ddp` (each holds the model whole), `fsdp`
+            (weights, gradients and optimiser are sharded), `zero2` or `zero3` (DeepSpeed's).
         workers: processes that read and decode data, per training process.
         save_every: steps between checkpoints to resume from (`keep` of them stay); none by default.
     """
@@ -89,6 +110,7 @@ class Recipe:
     start: str | None = None
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
+    lora: Lora | None = None
     rates: dict[str, float] = field(default_factory=dict)
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"
@@ -102,6 +124,7 @@ class Recipe:
     seed: int = 0
     bf16: bool = False
     gradient_checkpointing: bool = False
+    parallel: Literal["ddp", "fsdp", "zero2", "zero3"] = "ddp"
     workers: int = 0
     log_every: int = 10
     save_every: int | None = None
@@ -109,7 +132,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.freeze_llm is None:
-            self.freeze_llm = self.stage == "align"
+            self.freeze_llm = self.stage == "align" or self.lora is not None
         # YAML has no tuples: one spelling, so that a recipe read back compares equal.
         self.wings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.wings.items()}
         check(self)

@@ -21,6 +21,7 @@ from wings.train.collate import Collator
 from wings.train.data import Conversations
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.loop import WingsTrainer
+from wings.train.lora import merge_adapters
 from wings.train.order import Order
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
@@ -128,6 +129,8 @@ def _train(
     if talks and result.skipped:
         _report(result.skipped)
     model.eval()
+    if recipe.lora is not None:
+        merge_adapters(model)
     trainer.save_model(str(folder.path))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

@@ -8,24 +8,21 @@ The same line continues an interrupted run.
 import argparse
 import os
 import sys
-from pathlib import Path
 
 import torch
 
 from wings.errors import WingsError
 from wings.train.recipe import Recipe
 from wings.train.run import train
-
-SHIPPED = Path(__file__).parent / "recipes"
+from wings.train.shipped import find, names
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one recipe; 0 when it came to its end, 2 with a sentence when it was refused."""
-    names = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
     parser = argparse.ArgumentParser(
         prog="python -m wings.train", description="Train one stage of a Wings model from a recipe."
     )
-    parser.add_argument("recipe", help=f"a YAML file, or a shipped recipe: {names}")
+    parser.add_argument("recipe", help=f"a YAML file, or a shipped recipe: {', '.join(names())}")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="rates.projector=1e-4 ..."
     )
@@ -33,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Tokenisers are forked into the data workers; their own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result = train(Recipe.from_yaml(_find(given.recipe), given.overrides))
+        result = train(Recipe.from_yaml(find(given.recipe), given.overrides))
     except WingsError as error:
         print(f"wings.train: {error}", file=sys.stderr)
         return 2
@@ -47,11 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
         last = f", loss {result.losses[-1]:.4f}" if result.losses else ""
         print(f"{result.folder}: {result.steps:,} steps, {result.seconds:,.0f} s{last}")
     return 0
-
-
-def _find(name: str) -> Path:
-    shipped = SHIPPED / f"{name}.yaml"
-    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
 
 
 if __name__ == "__main__":

@@ -94,9 +94,7 @@ def _check_lora(recipe: "Recipe") -> None:
     if recipe.stage == "align":
         raise WingsError("lora: stage align never trains the LLM; use stage instruct.")
     if recipe.freeze_llm is False:
-        raise WingsError(
-            "freeze_llm: lora trains adapters beside a frozen LLM; remove one of both."
-        )
+        raise WingsError("freeze_llm: lora trains adapters beside a frozen LLM; keep one.")
     if recipe.parallel != "ddp":
         raise WingsError(f"lora: adapters cannot be merged out of {recipe.parallel}; take ddp.")
     for name in ("rank", "alpha"):

@@ -71,9 +71,9 @@ class Plan:
 def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
     """Freeze and thaw `model` as the recipe's stage says, and return the plan.
 
-    Adapters that the recipe asks for are hung in first, if they are not there yet, and are a group
-    of their own. Trained weights are made float32, as the optimiser's small steps vanish in bfloat16. Under
+    Trained weights are made float32, as the optimiser's small steps vanish in bfloat16. Under
     `bf16: true` a frozen group is held in bfloat16 where that loses nothing, else in float32.
+    Adapters that the recipe asks for are hung in first and are a group of their own.
 
     Raises:
         WingsError: a rate for a group that the model lacks, or a model that the stage cannot train.

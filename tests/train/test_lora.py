@@ -69,9 +69,7 @@ def test_targets_are_names_of_layers(checkpoint, make_recipe):
     prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "v_proj"])))
     assert len(adapters(model)) == 2 * 2 * 2
     model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
-    with pytest.raises(
-        WingsError, match=r"lora\.targets: .* no linear layer 'c_attn'; it has .*q_"
-    ):
+    with pytest.raises(WingsError, match=r"lora\.targets: .* no linear layer 'c_attn'; it"):
         prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "c_attn"])))
 
 
@@ -122,7 +120,7 @@ def test_the_result_is_an_ordinary_checkpoint_for_a_fresh_process(
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     # What a killed run goes on with holds the adapters, and says so to those who try to load it.
-    with pytest.raises(WingsError, match="foreign tensors|lacks"):
+    with pytest.raises(WingsError, match=r"foreign tensors|lacks"):
         WingsForCausalLM.from_pretrained(result.folder / "checkpoint-4")
     # Another stage goes on from the result as from any other.
     train(make_recipe("instruct", start=str(result.folder), output=str(tmp_path / "more"), steps=1))

@@ -14,7 +14,7 @@ WAYS = ("ddp", "fsdp")
 GIB = 2**30
 # Of a card's memory, for the context, NCCL, the allocator's gaps: what no count of tensors sees.
 KEPT_FREE = 0.08
-# Blocks of which a sharded run rehearses so many, where all are alike; the rest is a straight line.
+# Where all blocks are alike, models of so many are rehearsed; the rest is a straight line.
 FEW = (2, 3)
 
 
@@ -120,7 +120,11 @@ class Budget:
 
     def flops_per_token(self, checkpointing: bool) -> float:
         """Of a full-length sample, forward and backward, with what is computed again."""
-        return self.step(2, checkpointing).flops / 2 / self.length
+        batch, blocks = Batch(1, self.length), len(blocks_of(self.model))
+        if not self._is_regular or blocks <= FEW[1]:
+            return self._rehearsal(blocks).flops(batch, checkpointing) / self.length
+        few, more = (self._rehearsal(n).flops(batch, checkpointing) for n in FEW)
+        return (few + (more - few) * (blocks - FEW[0]) / (FEW[1] - FEW[0])) / self.length
 
     def logits(self) -> float:
         """Bytes at the highest point that are due to all text being trained, not one token."""
@@ -157,15 +161,18 @@ class Budget:
         return {}
 
     def _rehearse(self, blocks: int, batch: Batch, checkpointing: bool) -> Step:
+        key = blocks, batch, checkpointing
+        if key not in self._steps:
+            self._steps[key] = self._rehearsal(blocks).step(batch, checkpointing)
+        return self._steps[key]
+
+    def _rehearsal(self, blocks: int) -> Rehearsal:
         if blocks not in self._rehearsals:
             whole = blocks == len(blocks_of(self.model))
             model = self.origin.build(None if whole else blocks)
             rows = lay_out(model, self.recipe).rows
             self._rehearsals[blocks] = Rehearsal(model, rows, self.types, self.recipe.bf16)
-        key = blocks, batch, checkpointing
-        if key not in self._steps:
-            self._steps[key] = self._rehearsals[blocks].step(batch, checkpointing)
-        return self._steps[key]
+        return self._rehearsals[blocks]
 
     def _type(self, row: Row) -> torch.dtype:
         # As `stage.prepare`, which looks at the weights: those that come in bfloat16 fit.

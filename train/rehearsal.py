@@ -31,15 +31,13 @@ class Step:
 
     Bytes at the highest point of each, beyond weights and their gradients: `forward` and `backward`
     with the copies of trained weights that autocast keeps, `sharded_forward` and `sharded_backward`
-    without, as shards are gathered in the type that is used. `flops`: of matrix products and
-    attentions, a product of two numbers and its sum counted as two.
+    without, as shards are gathered in the type that is used.
     """
 
     forward: float
     backward: float
     sharded_forward: float
     sharded_backward: float
-    flops: float
 
     def toward(self, other: "Step", times: float) -> "Step":
         """This and so many times the way to another: each figure grows in a straight line."""
@@ -143,6 +141,26 @@ class Rehearsal:
 
     def step(self, batch: Batch, checkpointing: bool) -> Step:
         """What a micro-batch of a step takes; gradients of earlier ones are there already."""
+        ledger = Ledger(self.held)
+        with ledger:
+            # As in `Trainer`: all but the loss is dropped before the backward.
+            loss = self._loss(batch, checkpointing)
+            forward = ledger.turn_page()
+            loss.backward()
+            backward = ledger.turn_page()
+        return Step(forward[0], backward[0], forward[1], backward[1])
+
+    def flops(self, batch: Batch, checkpointing: bool) -> int:
+        """Of matrix products and attentions, a product of two numbers and its sum counted as two.
+
+        A pass of its own: torch's counter keeps tensors alive that a step would free.
+        """
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self._loss(batch, checkpointing).backward()
+        return counter.get_total_flops()
+
+    def _loss(self, batch: Batch, checkpointing: bool) -> Tensor:
         # As transformers' own switches do it, whose names are about to change.
         self.model._set_gradient_checkpointing(
             checkpointing, partial(checkpoint, use_reentrant=False)
@@ -151,21 +169,14 @@ class Rehearsal:
         forward = self.model.forward
         if self.bf16:
             forward = convert_outputs_to_fp32(_autocast(forward))
-        ledger, flops = Ledger(self.held), FlopCounterMode(display=False)
         try:
-            with flops, ledger:
-                # As in `Trainer`: all but the loss is dropped before the backward.
-                loss = forward(**inputs).loss
-                first = ledger.turn_page()
-                loss.backward()
+            return forward(**inputs).loss
         except (RuntimeError, NotImplementedError, TypeError) as error:
             name = type(self.model.model.language_model).__name__
             raise WingsError(
                 f"a step of {name} cannot be rehearsed without numbers "
                 f"({type(error).__name__}: {str(error).splitlines()[0]})."
             ) from error
-        second = ledger.turn_page()
-        return Step(first[0], second[0], first[1], second[1], flops.get_total_flops())
 
     def _blank(self, parameter: nn.Parameter, kind: torch.dtype, trains: bool) -> nn.Parameter:
         blank = nn.Parameter(self._empty(parameter, kind), requires_grad=trains)

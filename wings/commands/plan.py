@@ -8,7 +8,7 @@ from rich.table import Table
 from transformers.utils import logging
 
 from wings.errors import WingsError
-from wings.train.budget import GIB, KEPT_FREE, WAYS, Budget
+from wings.train.budget import GIB, KEPT_FREE, WAYS, Budget, Group
 from wings.train.epoch import Epoch
 from wings.train.recipe import Recipe
 from wings.train.shipped import find
@@ -94,12 +94,14 @@ def groups(budget: Budget) -> Table:
             *(gib(size) for size in (group.weights, group.gradients, group.optimiser)),
         )
     trained = sum(group.count for group in budget.groups if group.rate is not None)
-    sums = [sum(vars_of(group)[n] for group in budget.groups) for n in range(3)]
-    table.add_row("trained", f"{trained:,}", "", "", *map(gib, sums), style="bold")
+    everything = sum(group.count for group in budget.groups)
+    sums = [sum(bytes_of(group)[n] for group in budget.groups) for n in range(3)]
+    table.add_row("all", f"{everything:,}", "", "", *map(gib, sums), style="bold")
+    table.add_row("of it trained", f"{trained:,}")
     return table
 
 
-def vars_of(group: object) -> tuple[int, int, int]:
+def bytes_of(group: Group) -> tuple[int, int, int]:
     """Bytes of a group: weights, gradients, optimiser."""
     return group.weights, group.gradients, group.optimiser
 
@@ -154,7 +156,8 @@ def fits(budget: Budget) -> list[str]:
 def cost(budget: Budget, card: Card) -> list[str]:
     """FLOPs, tokens and hours."""
     useful = budget.flops_per_token(False)
-    done = budget.flops_per_token(budget.recipe.gradient_checkpointing)
+    again = budget.recipe.gradient_checkpointing
+    done = budget.flops_per_token(True) if again else useful
     speed = budget.gpus * card.tflops * 1e12 * card.mfu / done
     lines = [
         f"{useful / 1e9:,.1f} GFLOP a token"

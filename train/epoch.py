@@ -35,8 +35,8 @@ class Epoch:
     def of(cls, recipe: Recipe) -> "Epoch":
         """Look at the data, if it and the tokeniser are there."""
         try:
-            processor = load_processor(recipe)
-            data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
+            data = Conversations(recipe.data, None, recipe.max_length, recipe.on_bad_record)
+            data.processor = load_processor(recipe)
         except WingsError as error:
             return cls(why=f"the data was not looked at: {error}")
         except (OSError, ValueError) as error:

@@ -56,7 +56,7 @@ class Origin:
             config, dtype = before.config, before.dtype
             note = f"{recipe.start} is not there yet: its model is the one that {maker.name} makes"
         else:
-            config = WingsConfig.from_pretrained(checkpoint_of(recipe.start))
+            config = WingsConfig.from_pretrained(_checkpoint(recipe.start))
             dtype, note = _dtype(config.text_config), None
         fields = {**config.to_dict(), **later_options(recipe, config, recipe.start)}
         fields.pop("model_type")
@@ -108,6 +108,14 @@ def _text_config(text: str) -> PreTrainedConfig:
             f"model.text: the configuration of {text} cannot be had ({reason}); put its config.json"
             " into a folder and give model.text=FOLDER."
         ) from None
+
+
+def _checkpoint(start: str) -> str:
+    try:
+        return checkpoint_of(start)
+    except WingsError as error:
+        more = "; to plan without it give start= model.vision=NAME model.text=NAME."
+        raise WingsError(str(error).rstrip(".") + more) from None
 
 
 def _dtype(text: PreTrainedConfig) -> torch.dtype:

@@ -9,7 +9,6 @@ from torch.profiler import profile
 from transformers import AutoConfig
 
 from wings.config import WingsConfig
-from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.budget import Budget
 from wings.train.recipe import Recipe
@@ -113,15 +112,15 @@ def test_the_peak_is_the_allocators(stage, changes, options, rows, checkpointing
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_blocks_and_rows_are_a_straight_line(checkpointing):
     """A budget draws out two and three blocks, and two and three rows: against all of them."""
-    made, chosen = origin(blocks=7), recipe(bf16=True, device_batch_size=5, max_length=300)
+    made, chosen = origin(blocks=6), recipe(bf16=True, max_length=270)
     budget = Budget(chosen, made, 1, 80.0)
-    drawn, whole = budget.step(5, checkpointing), Rehearsal(*ready(made, chosen), True)
-    found = whole.step(Batch(5, 300), checkpointing)
+    drawn, whole = budget.step(4, checkpointing), Rehearsal(*ready(made, chosen), True)
+    found = whole.step(Batch(4, 270), checkpointing)
     assert drawn.peak(False) == pytest.approx(found.peak(False), rel=0.01)
     assert drawn.peak(True) == pytest.approx(found.peak(True), rel=0.01)
     # Without the copies of trained weights that autocast keeps, and with all the rest.
     assert 0 < drawn.peak(True) < drawn.peak(False)
-    flops = whole.flops(Batch(1, 300), checkpointing) / 300
+    flops = whole.flops(Batch(1, 270), checkpointing) / 270
     assert budget.flops_per_token(checkpointing) == pytest.approx(flops, rel=1e-6)
 
 
@@ -147,13 +146,3 @@ def test_blocks_that_differ_are_all_rehearsed():
     assert not all_alike(mixed.build())
     budget = Budget(recipe(max_length=40), mixed, 1, 80.0)
     assert budget.step(1, False).peak(False) > 0
-
-
-def test_a_decoder_that_looks_at_numbers_is_named():
-    made = origin("qwen3_moe")
-    try:
-        step = rehearse(made, recipe(), Batch(1, 40))
-    except WingsError as error:
-        assert "cannot be rehearsed without numbers" in str(error)
-    else:
-        assert step.peak(False) > 0

@@ -1,7 +1,6 @@
 """`wings plan`: what a recipe needs of a GPU and what it costs, before anything is loaded."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -57,7 +56,7 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if budget.origin.note:
         console.print(budget.origin.note)
-    console.print(title(budget, file, card))
+    console.print(title(budget, recipe, card))
     console.print(groups(budget))
     console.print(memory(budget))
     for line in fits(budget):
@@ -67,13 +66,13 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
     console.print(LEFT_OUT, style="dim")
 
 
-def title(budget: Budget, file: Path, card: Card) -> str:
+def title(budget: Budget, name: str, card: Card) -> str:
     """What is planned for what."""
     recipe, blocks = budget.recipe, budget.model.config.text_config.num_hidden_layers
     on = "one GPU" if budget.gpus == 1 else f"{budget.gpus} GPUs"
     precision = "bfloat16" if recipe.bf16 else "float32"
     return (
-        f"{file.parent.name}/{file.stem}: stage {recipe.stage}, {blocks} blocks of width"
+        f"{name}: stage {recipe.stage}, {blocks} blocks of width"
         f" {budget.model.config.hidden_size}, {precision}, on {on} of {card.memory:g} GiB;"
         f" {recipe.batch_size} samples a step, {budget.rows} at once on a GPU,"
         f" up to {budget.length:,} tokens each"

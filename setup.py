@@ -27,8 +27,10 @@ def package_directories() -> dict[str, str]:
 PACKAGES = package_directories()
 
 DATASETS = ["datasets>=5.0"]
+LORA = ["peft>=0.15"]
 TEST = [
     *DATASETS,
+    *LORA,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -52,7 +54,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "wings": ["py.typed"],
-        "wings.train": ["recipes/*.yaml", "recipes/*.json"],
+        "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml", "recipes/*.json"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
@@ -75,6 +77,7 @@ setup(
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML"],
         "real": REAL,
         "datasets": DATASETS,
+        "lora": LORA,
     },
     entry_points={"console_scripts": ["wings = wings.commands:main"]},
 )

@@ -14,7 +14,7 @@ import torch
 from wings.errors import WingsError
 from wings.train.recipe import Recipe
 from wings.train.run import train
-from wings.train.shipped import recipe_file, shipped
+from wings.train.shipped import find, names
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m wings.train", description="Train one stage of a Wings model from a recipe."
     )
-    parser.add_argument("recipe", help=f"a YAML file, or a shipped recipe: {', '.join(shipped())}")
+    parser.add_argument("recipe", help=f"a YAML file, or a shipped recipe: {', '.join(names())}")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="rates.projector=1e-4 ..."
     )
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Tokenisers are forked into the data workers; their own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result = train(Recipe.from_yaml(recipe_file(given.recipe), given.overrides))
+        result = train(Recipe.from_yaml(find(given.recipe), given.overrides))
     except WingsError as error:
         print(f"wings.train: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ def load_processor(recipe: Recipe) -> WingsProcessor:
         WingsError: neither is given, or `start` holds no model.
     """
     if recipe.start:
-        return WingsProcessor.from_pretrained(_folder(recipe.start))
+        return WingsProcessor.from_pretrained(checkpoint_of(recipe.start))
     if recipe.model is None:
         raise WingsError("the recipe names neither model (vision, text) nor start (a checkpoint).")
     return WingsProcessor.from_vision_text_pretrained(recipe.model.vision, recipe.model.text)
@@ -36,18 +36,27 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
         WingsError: neither `model` nor `start`, or `start` holds no model.
     """
     if recipe.start:
-        return _continue(recipe, _folder(recipe.start))
+        return _continue(recipe, checkpoint_of(recipe.start))
     if recipe.model is None:
         raise WingsError("the recipe names neither model (vision, text) nor start (a checkpoint).")
-    options = {**_parts(recipe), **recipe.wings}
+    options = fresh_options(recipe)
     return WingsForCausalLM.from_vision_text_pretrained(
         recipe.model.vision, recipe.model.text, **options
     )
 
 
-def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
+def fresh_options(recipe: Recipe) -> dict[str, Any]:
+    """Options of a model that begins with this recipe: its stage's parts, and what it says."""
+    return {**_parts(recipe), **recipe.wings}
+
+
+def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, Any]:
+    """What this recipe changes of a model that goes on from the checkpoint `start`.
+
+    Raises:
+        WingsError: it would drop learners that were trained.
+    """
     options = dict(recipe.wings)
-    config = WingsConfig.from_pretrained(start)
     if recipe.stage == "instruct":
         parts = _parts(recipe)
         # A router that is there already is kept, whichever it is.
@@ -60,11 +69,21 @@ def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
             f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
             " keep them, or start from a checkpoint without."
         )
+    return options
+
+
+def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
+    options = later_options(recipe, WingsConfig.from_pretrained(start), start)
     # As stored: what was trained in float32 would be rounded to the type of the frozen rest.
     return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
 
 
-def _folder(start: str) -> str:
+def checkpoint_of(start: str) -> str:
+    """The folder or Hub name of a recipe's `start`.
+
+    Raises:
+        WingsError: no such folder, or one without a model.
+    """
     folder = Path(start).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

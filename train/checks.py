@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wings.train.recipe import Recipe, Source
 
 # The paper's rates (projector and language model); it gives none for the learners and the router,
-# which follow the projector here.
+# which follow the projector here. Adapters take what is usual for LoRA.
 RATES: dict[str, dict[str, float]] = {
     "align": {"projector": 1e-3, "image_learners": 1e-3},
     "instruct": {
@@ -23,6 +23,7 @@ RATES: dict[str, dict[str, float]] = {
         "text_learners": 1e-5,
         "router": 1e-5,
         "language_model": 2e-6,
+        "lora": 1e-4,
     },
 }
 
@@ -44,6 +45,7 @@ def check(recipe: "Recipe") -> None:
     _check_numbers(recipe)
     _check_sources(recipe.data)
     _check_wings(recipe.stage, recipe.wings)
+    _check_lora(recipe)
     _check_rates(recipe)
     _check_evaluate(recipe)
     check_names(recipe.trackers or ())
@@ -115,6 +117,25 @@ def _check_wings(stage: str, wings: dict[str, Any]) -> None:
         raise WingsError("wings.learners: stage align knows [image], or [] for a plain projector.")
 
 
+def _check_lora(recipe: "Recipe") -> None:
+    lora = recipe.lora
+    if lora is None:
+        return
+    if recipe.stage == "align":
+        raise WingsError("lora: stage align never trains the LLM; use stage instruct.")
+    if recipe.freeze_llm is False:
+        raise WingsError("freeze_llm: lora trains adapters beside a frozen LLM; keep one.")
+    if recipe.parallel != "ddp":
+        raise WingsError(f"lora: adapters cannot be merged out of {recipe.parallel}; take ddp.")
+    for name in ("rank", "alpha"):
+        if not vars(lora)[name] > 0:
+            raise WingsError(f"lora.{name}: {vars(lora)[name]} must be larger than 0.")
+    if not 0 <= lora.dropout < 1:
+        raise WingsError(f"lora.dropout: {lora.dropout} is not a share, 0 to 1.")
+    if lora.targets == []:
+        raise WingsError("lora.targets: name at least one layer, or remove the key for all.")
+
+
 def _check_rates(recipe: "Recipe") -> None:
     for group, rate in recipe.rates.items():
         why = None
@@ -125,7 +146,11 @@ def _check_rates(recipe: "Recipe") -> None:
         elif group not in RATES[recipe.stage]:
             why = f"stage {recipe.stage} does not train this group; remove the rate"
         elif group == "language_model" and recipe.freeze_llm:
-            why = "freeze_llm is on; remove the rate"
+            adapters = recipe.lora is not None
+            why = "lora keeps the LLM frozen; set rates.lora" if adapters else "freeze_llm is on"
+            why += "" if adapters else "; remove the rate"
+        elif group == "lora" and recipe.lora is None:
+            why = "there are no adapters; add lora, or remove the rate"
         elif not rate > 0:
             why = f"{rate} must be larger than 0"
         if why:

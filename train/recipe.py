@@ -111,6 +111,23 @@ class Evaluate:
 
 
 @dataclass
+class Lora:
+    """Low-rank adapters on the language model, which itself stays frozen (peft's LoRA).
+
+    Attributes:
+        rank, alpha: of the adapters; what they add is scaled by alpha / rank.
+        dropout: on the adapters' input.
+        targets: names of the layers that get one, such as `q_proj`; by default all linear layers of
+            all blocks.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] | None = None
+
+
+@dataclass
 class Recipe:
     """One run of one stage. `from_yaml` reads it; every value is checked where it is set.
 
@@ -123,6 +140,7 @@ class Recipe:
         start: a Wings checkpoint to go on from (stage 1's output for stage 2).
         wings: options of `WingsConfig`: rank, router, learners, text_guard, ...
         freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
+        lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
         rates: learning rate per parameter group; what is left out takes the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
@@ -149,6 +167,7 @@ class Recipe:
     start: str | None = None
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
+    lora: Lora | None = None
     rates: dict[str, float] = field(default_factory=dict)
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"
@@ -172,7 +191,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.freeze_llm is None:
-            self.freeze_llm = self.stage == "align"
+            self.freeze_llm = self.stage == "align" or self.lora is not None
         # YAML has no tuples: one spelling, so that a recipe read back compares equal.
         self.wings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.wings.items()}
         check(self)

@@ -22,6 +22,7 @@ from wings.train.data import Conversations
 from wings.train.evaluate import Evaluation, evaluations, renamed
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.loop import WingsTrainer
+from wings.train.lora import merge_adapters
 from wings.train.parallel import is_launched, refuse_other_checkpoints
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
@@ -149,6 +150,8 @@ def _train(
     if talks and result.skipped:
         _report(result.skipped)
     model.eval()
+    if recipe.lora is not None:
+        merge_adapters(model)
     trainer.save_whole()
     if trainer.is_world_process_zero():
         folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))

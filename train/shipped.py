@@ -1,15 +1,17 @@
-"""The recipes that come with the package, by name."""
+"""Recipes by name: those that come with the package, such as `qwen2.5-7b/align`."""
 
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parent / "recipes"
 
 
-def shipped() -> list[str]:
-    """Their names."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+def names() -> list[str]:
+    """The names of all shipped recipes."""
+    found = SHIPPED.rglob("*.yaml")
+    return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in found)
 
 
-def recipe_file(name: str) -> Path:
-    """The file that a command means: a path, or the name of a shipped recipe."""
-    return _FOLDER / f"{name}.yaml" if name in shipped() and not Path(name).exists() else Path(name)
+def find(name: str) -> Path:
+    """The file of a shipped recipe; any other name, and one that is a file here, is a path."""
+    shipped = SHIPPED / f"{name}.yaml"
+    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)

@@ -8,6 +8,7 @@ from torch import nn
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.checks import RATES
+from wings.train.lora import adapters, add_adapters
 from wings.train.recipe import Recipe
 
 
@@ -82,6 +83,7 @@ def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
 
     Trained weights are made float32, as the optimiser's small steps vanish in bfloat16. Under
     `bf16: true` a frozen group is held in bfloat16 where that loses nothing, else in float32.
+    Adapters that the recipe asks for are hung in first and are a group of their own.
 
     The finished model keeps a frozen group in bfloat16 where that loses nothing, and under `bf16:
     true` also a language model that came in bfloat16 and was trained: no product of the run saw
@@ -90,7 +92,18 @@ def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
     Raises:
         WingsError: a rate for a group that the model lacks, or a model that the stage cannot train.
     """
-    groups = model.parameter_groups()
+    plan = lay_out(model, recipe)
+    _freeze(model, plan.rows, recipe.bf16)
+    return plan
+
+
+def lay_out(model: WingsForCausalLM, recipe: Recipe) -> Plan:
+    """The plan alone, with the adapters that it needs: no weight is frozen, thawed or cast.
+
+    Raises:
+        WingsError: as `prepare`.
+    """
+    groups = _groups(model, recipe)
     if recipe.stage == "align":
         extra = sorted({"text_learners", "router"} & set(groups))
         if extra:
@@ -114,8 +127,18 @@ def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
             group == "language_model" and recipe.freeze_llm
         )
         rows.append(Row(group, own, recipe.rate(group) if trains else None))
-    _freeze(model, rows, recipe.bf16)
     return Plan(recipe.stage, rows)
+
+
+def _groups(model: WingsForCausalLM, recipe: Recipe) -> dict[str, list[nn.Parameter]]:
+    if recipe.lora is None:
+        return model.parameter_groups()
+    if not adapters(model):
+        add_adapters(model, recipe.lora)
+    own = adapters(model)
+    known, groups = set(map(id, own)), model.parameter_groups()
+    bare = [p for p in groups.pop("language_model") if id(p) not in known]
+    return {**groups, "lora": own, "language_model": bare}
 
 
 def _freeze(model: WingsForCausalLM, rows: list[Row], bf16: bool) -> None:

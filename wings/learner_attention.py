@@ -61,11 +61,11 @@ class Remade:
     def add(self, tensor: Tensor, parts: tuple[Tensor, ...], how: Callable[..., Tensor]) -> None:
         """`how(*parts)` makes this tensor."""
         kept = [part.detach() for part in parts]
-        self._how[tensor.untyped_storage().data_ptr()] = kept, how
+        self._how[_storage(tensor)] = kept, how
 
     def leave_out(self, saved: Tensor) -> Any:
         """What to keep in the place of a tensor that autograd would save."""
-        how = self._how.get(saved.untyped_storage().data_ptr())
+        how = self._how.get(_storage(saved))
         if how is None:
             return saved
         return *how, saved.dtype, (saved.shape, saved.stride(), saved.storage_offset())
@@ -79,6 +79,11 @@ class Remade:
         with torch.no_grad():
             # Autocast gave its dtype to the forward's products, but is not there in a backward.
             return how(*(part.to(dtype) for part in parts)).to(dtype).as_strided(*view)
+
+
+def _storage(tensor: Tensor) -> int:
+    """Which memory a tensor lies in; not where, as a tensor without numbers lies nowhere."""
+    return tensor.untyped_storage()._cdata
 
 
 def turned_keys(rows: Tensor, key_part: Tensor, b_k: Tensor, rotation: Rotation) -> Tensor:

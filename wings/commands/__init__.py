@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_chat(commands)
     add_data(commands)
     add_emoji(commands)
+    add_plan(commands)
     return parser
 
 
@@ -154,4 +155,37 @@ def run_emoji(arguments: argparse.Namespace) -> int:
     from wings.commands.emoji import emoji
 
     emoji(arguments.output)
+    return 0
+
+
+def add_plan(commands: argparse._SubParsersAction) -> None:
+    """`wings plan`."""
+    parser = commands.add_parser(
+        "plan",
+        help="what a training recipe needs of a GPU and what it costs, from configurations alone",
+        description="Prints parameters, memory per GPU, the largest batch that fits and the hours"
+        " that a recipe takes. No weights are loaded or fetched.",
+    )
+    parser.add_argument("recipe", help="a YAML file, or a shipped recipe such as qwen2.5-7b/align")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for wings.train")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs that share the run (default: 1)")
+    parser.add_argument("--memory", type=float, default=80.0, help="GiB of each GPU (default: 80)")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        default=989.0,
+        help="dense bfloat16 TFLOP/s of each GPU (default: 989, an H100 SXM)",
+    )
+    parser.add_argument(
+        "--mfu", type=float, default=0.35, help="share of them that is used (default: 0.35)"
+    )
+    parser.set_defaults(run=run_plan)
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """Runs `wings plan`."""
+    from wings.commands.plan import Card, plan
+
+    card = Card(arguments.memory, arguments.tflops, arguments.mfu)
+    plan(arguments.recipe, arguments.overrides, arguments.gpus, card)
     return 0

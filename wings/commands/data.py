@@ -12,7 +12,7 @@ from wings.processor import WingsProcessor
 from wings.train.build import load_processor
 from wings.train.data import Conversations
 from wings.train.recipe import Recipe
-from wings.train.shipped import recipe_file
+from wings.train.shipped import find
 from wings.train.survey import KINDS, SourceSurvey, quantiles, survey
 
 SHARES = (0.0, 0.05, 0.5, 0.95, 0.99, 1.0)
@@ -36,7 +36,7 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
     Raises:
         WingsError: a recipe, a processor or a source that cannot be opened.
     """
-    recipe = Recipe.from_yaml(recipe_file(name), overrides)
+    recipe = Recipe.from_yaml(find(name), overrides)
     console = Console(highlight=False, soft_wrap=True)
     with console.status("opening the data"):
         processor = load_processor(recipe)

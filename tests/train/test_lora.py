@@ -1,0 +1,180 @@
+"""LoRA on the language model: what is trained, what a killed run goes on with, what is saved."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.processor import WingsProcessor
+from wings.train.folder import RunFolder
+from wings.train.lora import adapters, merge_adapters
+from wings.train.recipe import Lora, Recipe
+from wings.train.run import train
+from wings.train.stage import prepare
+
+pytest.importorskip("peft")
+
+BOTH = {"learners": ("image", "text"), "router": "position"}
+QUICK = {"lora": Lora(rank=4), "rates": {"lora": 1e-2, "image_learners": 1e-2}}
+
+
+def weights(folder):
+    tensors = load_file(Path(folder) / "model.safetensors")
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def batch(checkpoint):
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    picture = Image.new("RGB", (40, 40), "red")
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "?"}]
+    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": "red"}]
+    return {name: t[None] if t.ndim < 3 else t for name, t in processor.encode(talk).items()}
+
+
+@pytest.mark.parametrize("router", ["position", "modality"])
+def test_adapters_hang_beside_the_llm_and_nothing_else(checkpoint, make_recipe, router):
+    model = WingsForCausalLM.from_pretrained(checkpoint, **{**BOTH, "router": router}).eval()
+    row = batch(checkpoint)
+    with torch.no_grad():
+        before = model(**row).logits
+    plan = prepare(model, make_recipe("instruct", lora=Lora(rank=4)))
+    with torch.no_grad():
+        assert torch.equal(model(**row).logits, before)
+    rates = {row.group: row.rate for row in plan.rows}
+    assert rates["language_model"] is None and rates["lora"] == 1e-4 and rates["router"] == 1e-5
+    names = {id(p): name for name, p in model.named_parameters()}
+    (own,) = [row.parameters for row in plan.rows if row.group == "lora"]
+    assert len(own) == 2 * 7 * 2 and all(p.requires_grad for p in own)
+    assert not any(".wings." in names[id(p)] or "vision" in names[id(p)] for p in own)
+    # Learners and router stay what they were: whole, and in groups of their own.
+    trained = {names[id(p)] for row in plan.trained if row.group != "lora" for p in row.parameters}
+    assert trained and not any("lora_" in name or "base_layer" in name for name in trained)
+    assert sum(row.count for row in plan.rows) == sum(p.numel() for p in model.parameters())
+    # The attention keeps its class with wings: a backward reaches learners and adapters.
+    model.train()(**row).loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_targets_are_names_of_layers(checkpoint, make_recipe):
+    model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
+    prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "v_proj"])))
+    assert len(adapters(model)) == 2 * 2 * 2
+    model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
+    with pytest.raises(WingsError, match=r"lora\.targets: .* no linear layer 'c_attn'; it"):
+        prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "c_attn"])))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_merged_adapters_give_the_same_logits(checkpoint, make_recipe, bf16):
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    model = WingsForCausalLM.from_pretrained(checkpoint, dtype=dtype, **BOTH)
+    names = set(model.state_dict())
+    recipe = make_recipe("instruct", lora=Lora(rank=4), bf16=bf16)
+    prepare(model, recipe)
+    with torch.no_grad():
+        for parameter in adapters(model):
+            parameter.normal_(std=0.1)
+    row = batch(checkpoint)
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        expected = model(**row).logits
+    merge_adapters(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        merged = model(**row).logits
+    assert set(model.state_dict()) == names and not adapters(model)
+    assert next(model.model.language_model.parameters()).dtype == dtype
+    size = expected.float().norm()
+    # In bfloat16 the sum is rounded once more, to the type that the layer had.
+    assert (merged - expected).float().norm() < (2e-2 if bf16 else 1e-5) * size
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        fresh = WingsForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, **BOTH)
+        assert (fresh(**row).logits - expected).float().norm() > 0.1 * size
+
+
+def test_the_result_is_an_ordinary_checkpoint_for_a_fresh_process(
+    checkpoint, make_recipe, tmp_path
+):
+    result = train(make_recipe("instruct", save_every=4, **QUICK))
+    before, after = weights(checkpoint), weights(result.folder)
+    assert not any("lora" in name or "base_layer" in name for name in after)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    llm = {name for name in moved if ".wings." not in name and ".language_model." in name}
+    assert llm and all("proj" in name for name in llm)
+    assert "rate/lora" in result.history[0] and "rate/language_model" not in result.history[0]
+    script = (
+        "import sys; from wings import WingsForCausalLM\n"
+        "model = WingsForCausalLM.from_pretrained(sys.argv[1])\n"
+        "model.extract_language_model(); assert 'peft' not in sys.modules\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", script, str(result.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    # What a killed run goes on with holds the adapters, and says so to those who try to load it.
+    with pytest.raises(WingsError, match=r"foreign tensors|lacks"):
+        WingsForCausalLM.from_pretrained(result.folder / "checkpoint-4")
+    # Another stage goes on from the result as from any other.
+    train(make_recipe("instruct", start=str(result.folder), output=str(tmp_path / "more"), steps=1))
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path):
+    settings = {**QUICK, "lora": Lora(rank=4, dropout=0.1), "steps": 12, "save_every": 1}
+    whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings))
+    recipe = make_recipe("instruct", **settings)
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    assert Recipe.from_yaml(tmp_path / "r.yaml") == recipe
+    folder = RunFolder(recipe.output)
+    command = [sys.executable, "-m", "wings.train", str(tmp_path / "r.yaml")]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while run.poll() is None and len(folder.checkpoints()) < 2:
+        time.sleep(0.01)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL and not folder.finished
+    result = train(recipe)
+    expected, found = weights(whole.folder), weights(result.folder)
+    assert result.losses == whole.losses
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    # Killed between the last step and the final model.
+    (folder.path / "result.json").unlink()
+    (folder.path / "model.safetensors").write_bytes(b"half")
+    train(recipe)
+    found = weights(folder.path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "sentence"),
+    [
+        ("align", {"lora": Lora()}, "lora: stage align never trains the LLM"),
+        ("instruct", {"lora": Lora(), "freeze_llm": False}, "freeze_llm: lora trains adapters"),
+        ("instruct", {"lora": Lora(), "parallel": "fsdp"}, "lora: adapters cannot be merged"),
+        ("instruct", {"lora": Lora(rank=0)}, r"lora\.rank: 0 must be larger"),
+        ("instruct", {"lora": Lora(dropout=1.0)}, r"lora\.dropout: 1\.0 is not a share"),
+        ("instruct", {"lora": Lora(targets=[])}, r"lora\.targets: name at least one"),
+        ("instruct", {"rates": {"lora": 1e-4}}, r"rates\.lora: there are no adapters"),
+        (
+            "instruct",
+            {"lora": Lora(), "rates": {"language_model": 1e-5}},
+            r"rates\.language_model: lora keeps the LLM frozen; set rates\.lora",
+        ),
+    ],
+)
+def test_what_lora_cannot_mean_is_refused(make_recipe, stage, changes, sentence):
+    with pytest.raises(WingsError, match=sentence):
+        make_recipe(stage, **changes)
+
+
+def test_without_peft_a_sentence_says_what_to_install(checkpoint, make_recipe, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
+    with pytest.raises(WingsError, match=r"lora needs peft: .*wings-lorra\[lora\]"):
+        prepare(model, make_recipe("instruct", lora=Lora()))

@@ -1,0 +1,148 @@
+"""Rehearsed steps: their bytes against the allocator's, their FLOPs against arithmetic."""
+
+import copy
+
+import pytest
+import torch
+from accelerate.utils.operations import convert_outputs_to_fp32
+from torch.profiler import profile
+from transformers import AutoConfig
+
+from wings.config import WingsConfig
+from wings.model import WingsForCausalLM
+from wings.train.budget import Budget
+from wings.train.recipe import Recipe
+from wings.train.rehearsal import Batch, Rehearsal
+from wings.train.skeleton import Origin, all_alike
+from wings.train.stage import lay_out, prepare
+
+VISION = {
+    "vision_cfg": {"image_size": 56, "patch_size": 14, "width": 64, "layers": 3, "head_width": 16}
+}
+# The estimate may be so far from what the allocator saw.
+MARGIN = 0.03
+
+
+def origin(family="llama", blocks=3, **options):
+    text = AutoConfig.for_model(
+        family,
+        vocab_size=2048,
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        pad_token_id=0,
+    )
+    options = {"rank": 8, "router_positions": 512, **options}
+    return Origin(WingsConfig(text_config=text, vision_config=VISION, **options), torch.float32)
+
+
+def recipe(stage="instruct", **changes):
+    values = {"stage": stage, "output": "-", "data": [{"path": "-"}], **changes}
+    return Recipe.from_dict(values)
+
+
+def ready(origin, recipe):
+    """A model on the meta device, its groups, and their types: float32 throughout."""
+    model = origin.build()
+    rows = lay_out(model, recipe).rows
+    return model, rows, {row.group: torch.float32 for row in rows}
+
+
+def rehearse(origin, recipe, batch):
+    rehearsal = Rehearsal(*ready(origin, recipe), recipe.bf16)
+    return rehearsal.step(batch, recipe.gradient_checkpointing)
+
+
+def measure(origin, recipe, batch):
+    """The allocator's highest point in the second of two micro-batches, over what was there."""
+    torch.manual_seed(0)
+    model = WingsForCausalLM(copy.deepcopy(origin.config))
+    prepare(model, recipe)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()
+    model.train()
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    forward = model.forward
+    if recipe.bf16:
+        forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
+
+    def step():
+        # Without a mode the pictures are real, and so is all that follows.
+        inputs = batch.inputs(model, torch.device("cpu"))
+        loss = forward(**inputs).loss
+        loss.backward()
+        return inputs
+
+    step()
+    with profile(profile_memory=True) as watch:
+        inputs = step()
+    events = watch.profiler.kineto_results.events()
+    memory = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    now = peak = 0
+    for _, size in memory:
+        now += size
+        peak = max(peak, now)
+    kept = sum(t.numel() * t.element_size() for t in inputs.values())
+    return peak - kept
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("stage", "changes", "options", "rows"),
+    [
+        ("instruct", {"bf16": True}, {}, 3),
+        ("instruct", {"lora": {"rank": 4}}, {"router": None, "text_guard": True}, 1),
+        ("align", {"bf16": True}, {"learners": ("image",), "router": None}, 2),
+    ],
+)
+def test_the_peak_is_the_allocators(stage, changes, options, rows, checkpointing):
+    made = origin(**options)
+    chosen = recipe(stage, gradient_checkpointing=checkpointing, **changes)
+    # Longer than what a learner looks at through a mask.
+    batch = Batch(rows, 300)
+    estimated = rehearse(made, chosen, batch).peak(sharded=False)
+    assert estimated == pytest.approx(measure(made, chosen, batch), rel=MARGIN)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_and_rows_are_a_straight_line(checkpointing):
+    """A budget draws out two and three blocks, and two and three rows: against all of them."""
+    made, chosen = origin(blocks=6), recipe(bf16=True, max_length=270)
+    budget = Budget(chosen, made, 1, 80.0)
+    drawn, whole = budget.step(4, checkpointing), Rehearsal(*ready(made, chosen), True)
+    found = whole.step(Batch(4, 270), checkpointing)
+    assert drawn.peak(False) == pytest.approx(found.peak(False), rel=0.01)
+    assert drawn.peak(True) == pytest.approx(found.peak(True), rel=0.01)
+    # Without the copies of trained weights that autocast keeps, and with all the rest.
+    assert 0 < drawn.peak(True) < drawn.peak(False)
+    flops = whole.flops(Batch(1, 270), checkpointing) / 270
+    assert budget.flops_per_token(checkpointing) == pytest.approx(flops, rel=1e-6)
+
+
+def test_flops_are_six_a_weight_and_attention():
+    made, chosen = origin(learners=(), router=None), recipe(wings={"learners": []})
+    model, rows, types = ready(made, chosen)
+    length, blocks, width = 300, 3, 128
+    matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n}
+    rehearsal = Rehearsal(model, rows, types, False)
+    found = rehearsal.flops(Batch(1, length), False)
+    text = 6 * length * sum(p.numel() for p in matrices.values())
+    # Scores and values, each whole: forward 2 products, backward 5 with the scores made again.
+    text += 7 * 2 * length * length * width * blocks
+    # The head where a token is trained, its own gradient included.
+    text += 6 * Batch(1, length).text(model) * 2048 * width
+    assert found == pytest.approx(text, rel=0.03) and found > text
+    assert rehearsal.flops(Batch(1, length), True) > 1.15 * found
+
+
+def test_blocks_that_differ_are_all_rehearsed():
+    assert all_alike(origin().build())
+    mixed = origin("gemma2")
+    assert not all_alike(mixed.build())
+    budget = Budget(recipe(max_length=40), mixed, 1, 80.0)
+    assert budget.step(1, False).peak(False) > 0

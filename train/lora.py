@@ -1,0 +1,77 @@
+"""LoRA on the language model: adapters hung in by peft for the training, merged in at its end."""
+
+import importlib.util
+
+import torch
+from torch import nn
+
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.train.recipe import Lora
+
+ADAPTER = "default"
+# What an adapter may never hang beside: the learners and the router of a block are trained whole.
+NOT_THE_LLM = r"(.*\.)?wings\..*"
+
+
+def add_adapters(model: WingsForCausalLM, lora: Lora) -> None:
+    """Hang fresh adapters beside linear layers of the decoder, in place; they change no logit yet.
+
+    Raises:
+        WingsError: peft is not installed, or no layer has a name that `lora.targets` names.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise WingsError("lora needs peft: python3 -m pip install 'wings-lorra[lora]'.")
+    # Imported here: only those who use adapters pay for it.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets or "all-linear",
+        exclude_modules=NOT_THE_LLM,
+    )
+    decoder = model.model.language_model
+    for name in lora.targets or ():
+        if not any(f".{module}".endswith(f".{name}") for module in _linear_layers(decoder)):
+            known = sorted({module.rpartition(".")[2] for module in _linear_layers(decoder)})
+            raise WingsError(
+                f"lora.targets: {type(decoder).__name__} has no linear layer {name!r};"
+                f" it has {', '.join(known)}."
+            )
+    inject_adapter_in_model(config, decoder, ADAPTER)
+
+
+def adapters(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of all adapters, none of a model that has none."""
+    marks = (".lora_A.", ".lora_B.")
+    return [p for name, p in model.named_parameters() if any(mark in name for mark in marks)]
+
+
+@torch.no_grad()
+def merge_adapters(model: nn.Module) -> None:
+    """Add what adapters have learned to the layers that they hang beside, and take them away.
+
+    The sum is made in float32 and kept in the layer's own type, so the model is as large, and has
+    the same tensors, as one that never had adapters.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, adapted in found:
+        plain = adapted.get_base_layer()
+        kept = plain.weight.dtype
+        plain.weight.data = plain.weight.data.float()
+        adapted.merge()
+        plain.weight.data = plain.weight.data.to(kept)
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, plain)
+
+
+def _linear_layers(decoder: nn.Module) -> list[str]:
+    return [
+        name
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and ".wings." not in name
+    ]

@@ -16,10 +16,13 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train.arguments import training_arguments
+from wings.train.batching import Batching
 from wings.train.build import load_model, load_processor
-from wings.train.collate import Collator
+from wings.train.collate import Collator, Packer
 from wings.train.data import Conversations
 from wings.train.folder import RESULT, RunFolder, step_of
+from wings.train.halt import Stopped
+from wings.train.lengths import Lengths
 from wings.train.loop import WingsTrainer
 from wings.train.order import Order
 from wings.train.progress import Progress, Watch
@@ -67,6 +70,7 @@ def train(
 
     Raises:
         WingsError: anything in the recipe, the data or the folder that cannot be used.
+        Stopped: SIGTERM or SIGUSR1 came; the same call goes on from the checkpoint that it left.
     """
     if (model is None) != (processor is None):
         raise WingsError("train() takes a model and its processor together, or neither.")
@@ -94,8 +98,13 @@ def _train(
     processor = load_processor(recipe) if processor is None else processor
     data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
     weights = [source.weight for source in recipe.data]
-    order = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
+    order: Order | Batching = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
+    collator = Collator(processor.tokenizer.pad_token_id)
+    if recipe.batching != "pad":
+        order = Batching(order, recipe.batching, Lengths(data, processor, recipe.max_length))
+    if recipe.batching == "pack":
+        collator = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     arguments = training_arguments(recipe, folder.path, steps)
     talks = watch is None and arguments.process_index == 0
     if talks and model is None:
@@ -110,7 +119,7 @@ def _train(
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=Collator(processor.tokenizer.pad_token_id),
+        data_collator=collator,
         processing_class=processor,
         callbacks=[Progress(recipe.stage, watch)],
     )
@@ -121,17 +130,15 @@ def _train(
         folder.claim(recipe)
     trainer.accelerator.wait_for_everyone()
     begin = time.perf_counter()
-    _fit(trainer, folder, steps)
-    result = TrainResult(folder.path, steps, time.perf_counter() - begin)
-    result.history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    result.skipped = _all_skipped(trainer)
-    if talks and result.skipped:
-        _report(result.skipped)
-    model.eval()
-    trainer.save_model(str(folder.path))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
+    with trainer.halt.listening():
+        _fit(trainer, folder, steps)
+        result = TrainResult(folder.path, steps, time.perf_counter() - begin)
+        result.history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        result.skipped = _all_skipped(trainer)
+        if talks and result.skipped:
+            _report(result.skipped)
+        model.eval()
+        _finish(trainer, folder, result)
     return result
 
 
@@ -155,6 +162,23 @@ def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
         trainer.load_finished(last)
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    done = trainer.state.global_step
+    if done < steps:
+        raise Stopped(
+            f"stopped by {trainer.halt.cause} after step {done} of {steps}, which is saved whole in"
+            f" {folder.checkpoint(done)}; the same command goes on from there."
+        )
+
+
+def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> None:
+    draft = folder.unfinished("model")
+    with folder.writing("the final model"):
+        trainer.save_model(str(draft))
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            folder.place(draft)
+            folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
+        trainer.accelerator.wait_for_everyone()
 
 
 def _all_skipped(trainer: WingsTrainer) -> list[str]:

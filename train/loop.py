@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderAdapter
 from accelerate.utils import gather_object
 from torch import nn
 from torch.nn import functional
@@ -120,7 +121,9 @@ class WingsTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`, with workers that leave signals to this process."""
         loader = super().get_train_dataloader()
-        loader.worker_init_fn = partial(begin_worker, loader.worker_init_fn)
+        # What accelerate makes of a loader asks the one that it was made of.
+        base = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader
+        base.worker_init_fn = partial(begin_worker, base.worker_init_fn)
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:

@@ -68,12 +68,17 @@ class Halt(TrainerCallback):
 
 
 def begin_worker(begin: Callable[[int], None] | None, worker: int) -> None:
-    """Start a data worker that leaves signals to the process it works for.
+    """Start a data worker that ends when the process it works for says so, and for nobody else.
 
-    A cluster signals every process; workers that died of it would take the last steps with them.
-    One whose process is gone notices and ends by itself.
+    A cluster signals every process; workers that died of it would take the last step with them.
     """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
     if begin is not None:
         begin(worker)
+
+
+def _obey(master: int) -> None:
+    while signal.sigwaitinfo(SIGNALS).si_pid != master:
+        pass
+    os._exit(0)

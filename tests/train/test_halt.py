@@ -65,11 +65,13 @@ def test_outside_the_main_thread_nothing_is_caught(make_recipe):
 
 def test_the_command_stops_with_its_own_exit_code(make_recipe, tmp_path, capsys, monkeypatch):
     (tmp_path / "r.yaml").write_text(make_recipe("align", steps=4, log_every=2).to_yaml())
-    monkeypatch.setattr(
-        "wings.train.carried.Resume.on_train_begin",
+
+    def signals(*args, **kwargs):
         # More than once, as launchers do.
-        lambda *args, **kwargs: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)],
-    )
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("wings.train.progress.Progress.on_train_begin", signals)
     assert main([str(tmp_path / "r.yaml")]) == NOT_FINISHED == 75
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "stopped by SIGTERM after step 1 of 4" in said

@@ -59,10 +59,14 @@ class RunFolder:
                 f"output: {self.path} holds a model that no recipe made; choose another output."
             )
 
+    def make(self) -> None:
+        """Make the folder; that it cannot be made should be known before a model is loaded."""
+        with self.writing("the folder"):
+            self.path.mkdir(parents=True, exist_ok=True)
+
     def claim(self, recipe: Recipe) -> None:
         """Write the resolved recipe and clear away what a killed run left half-written."""
         with self.writing(RECIPE):
-            self.path.mkdir(parents=True, exist_ok=True)
             self.clear()
             if not (self.path / RECIPE).is_file():
                 self.write(RECIPE, recipe.to_yaml())

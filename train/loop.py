@@ -79,13 +79,10 @@ class WingsTrainer(Trainer):
             # From a data worker, torch wraps the sentence in the worker's whole traceback.
             raise self._lost(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)) from None
         except OSError as error:
+            # Of a worker that is gone torch tells in many ways; `train` has one for them all.
+            if isinstance(error, ConnectionError):
+                raise RuntimeError(f"DataLoader worker is gone ({error})") from error
             raise self._lost(f"data cannot be read any more ({last_line(error)})") from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise self._lost(
-                f"a data worker ended ({last_line(error)}); if memory ran out, lower workers"
-            ) from error
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
         self.rates = {group["name"]: group["lr"] for group in self.create_optimizer().param_groups}

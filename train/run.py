@@ -82,8 +82,17 @@ def train(
                 f"output: {folder.path} holds this run, finished; remove it to repeat."
             )
         return _read(folder)
-    with _quiet():
-        return _train(recipe, folder, model, processor, watch)
+    try:
+        with _quiet():
+            return _train(recipe, folder, model, processor, watch)
+    except RuntimeError as error:
+        # torch raises this wherever the process is when the news of its worker's end arrives.
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WingsError(
+            f"data: a data worker ended ({str(error).strip()}); if memory ran out, lower workers;"
+            f" {folder.saved}."
+        ) from error
 
 
 def _train(
@@ -106,6 +115,7 @@ def _train(
     if recipe.batching == "pack":
         collator = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     arguments = training_arguments(recipe, folder.path, steps)
+    folder.make()
     talks = watch is None and arguments.process_index == 0
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)

@@ -2,7 +2,8 @@
 
     torchrun --standalone --nproc-per-node 8 -m wings.train RECIPE.yaml [key=value ...]
 
-The same line continues an interrupted run.
+The same line continues an interrupted run. SIGTERM or SIGUSR1 saves a checkpoint after the running
+step and ends with exit code 75: not finished.
 """
 
 import argparse
@@ -12,13 +13,19 @@ import sys
 import torch
 
 from wings.errors import WingsError
+from wings.train.halt import NOT_FINISHED, Agreed, Stopped
 from wings.train.recipe import Recipe
 from wings.train.run import train
 from wings.train.shipped import find, names
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one recipe; 0 when it came to its end, 2 with a sentence when it was refused."""
+    """Run one recipe.
+
+    Returns:
+        0 when it came to its end, 2 with a sentence when it was refused or cannot go on,
+        `NOT_FINISHED` when a signal stopped it.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m wings.train", description="Train one stage of a Wings model from a recipe."
     )
@@ -27,20 +34,22 @@ def main(arguments: list[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="rates.projector=1e-4 ..."
     )
     given = parser.parse_args(arguments)
+    first = os.environ.get("RANK", "0") == "0"
     # Tokenisers are forked into the data workers; their own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         result = train(Recipe.from_yaml(find(given.recipe), given.overrides))
     except WingsError as error:
-        print(f"wings.train: {error}", file=sys.stderr)
-        return 2
+        if first or not isinstance(error, Agreed):
+            print(f"wings.train: {error}", file=sys.stderr)
+        return NOT_FINISHED if isinstance(error, Stopped) else 2
     except KeyboardInterrupt:
         print("wings.train: stopped; the same command goes on from the last checkpoint.")
         return 130
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    if int(os.environ.get("RANK", "0")) == 0:
+    if first:
         last = f", loss {result.losses[-1]:.4f}" if result.losses else ""
         print(f"{result.folder}: {result.steps:,} steps, {result.seconds:,.0f} s{last}")
     return 0

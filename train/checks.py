@@ -43,6 +43,7 @@ def check(recipe: "Recipe") -> None:
     """Raise a `WingsError` that names the key of the first bad value."""
     _check_stage(recipe)
     _check_numbers(recipe)
+    _check_batching(recipe)
     _check_sources(recipe.data)
     _check_wings(recipe.stage, recipe.wings)
     _check_lora(recipe)
@@ -61,6 +62,17 @@ def _check_stage(recipe: "Recipe") -> None:
         raise WingsError("freeze_llm: stage align never trains the LLM; use stage instruct.")
     if not recipe.data:
         raise WingsError("data is empty: list at least one file of records.")
+
+
+def _check_batching(recipe: "Recipe") -> None:
+    if recipe.batching == "pad":
+        return
+    for n, source in enumerate(recipe.data):
+        if source.stream:
+            raise WingsError(
+                f"batching: {recipe.batching} must know how long records are before they come, and"
+                f" the stream data.{n} cannot say so; use pad, or stream: false."
+            )
 
 
 def _check_numbers(recipe: "Recipe") -> None:

@@ -3,21 +3,26 @@
 import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderAdapter
+from accelerate.utils import gather_object
 from torch import nn
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from wings.errors import WingsError
 from wings.model import part_of
+from wings.train.carried import Carried, Resume
 from wings.train.evaluate import Evaluation
 from wings.train.figures import Figures
-from wings.train.folder import RunFolder
+from wings.train.folder import RunFolder, sync
+from wings.train.halt import Agreed, Halt, begin_worker
 from wings.train.loss import asked
-from wings.train.order import Order
 from wings.train.parallel import describe_shards, take_up
 from wings.train.stage import Plan
 
@@ -31,6 +36,7 @@ class WingsTrainer(Trainer):
         plan: groups and rates, from `stage.prepare`.
         order: the samples of every epoch.
         folder: where checkpoints go.
+        keep: how many of them stay.
         evaluation: the held-out records, if any.
         **kwargs: `Trainer`'s own.
     """
@@ -38,7 +44,7 @@ class WingsTrainer(Trainer):
     def __init__(
         self,
         plan: Plan,
-        order: Order,
+        order: Sampler[int],
         folder: RunFolder,
         keep: int,
         evaluation: Evaluation | None = None,
@@ -48,6 +54,9 @@ class WingsTrainer(Trainer):
         sets = {} if evaluation is None else {"eval_dataset": evaluation.sets}
         super().__init__(**kwargs, **sets)
         self.plan, self.order, self.folder, self.keep = plan, order, folder, keep
+        self.halt = Halt()
+        self.add_callback(self.halt)
+        self.add_callback(Resume(self.take_up))
         self.skipped: dict[int, str] = {}
         self.rates: dict[str, float] = {}
         self.partial: Path | None = None
@@ -92,7 +101,12 @@ class WingsTrainer(Trainer):
         try:
             batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except WingsError as error:
-            raise in_a_sentence(error) from None
+            raise self._lost(in_a_sentence(error)) from None
+        except OSError as error:
+            # Of a worker that is gone torch tells in many ways; `train` has one for them all.
+            if isinstance(error, ConnectionError):
+                raise RuntimeError(f"DataLoader worker is gone ({error})") from error
+            raise self._lost(f"data cannot be read any more ({last_line(error)})") from error
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
         self.figures.take(batches, with_gates=self._logs_after(self.state.global_step + 1))
@@ -105,17 +119,12 @@ class WingsTrainer(Trainer):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the figures, the rate of each group and the skipped records.
-
-        Raises:
-            WingsError: the loss is not finite.
-        """
+        """Add the figures, the rate of each group and the skipped records."""
         if "loss" in logs:
             logs.pop("learning_rate", None)
             logs |= {f"rate/{group}": rate for group, rate in self.rates.items()}
-            logs["skipped"] = self._sum_over_ranks(len(self.skipped))
+            logs["skipped"] = len(set(gather_object(list(self.skipped))))
             logs |= self.figures.read()
-            self._require_finite(logs["loss"])
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -131,7 +140,7 @@ class WingsTrainer(Trainer):
             try:
                 found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
             except WingsError as error:
-                raise in_a_sentence(error) from None
+                raise WingsError(in_a_sentence(error)) from None
         # Logging an evaluation would count as logging the step.
         should_log = self.control.should_log
         self.log(dict(found))
@@ -151,6 +160,7 @@ class WingsTrainer(Trainer):
         """Take weights and history of a checkpoint after which no step is left."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = state_of(checkpoint)
+        self.skipped = Carried.read(checkpoint).skipped
 
     def ends_at(self, checkpoint: Path) -> bool:
         """Whether a checkpoint is that of a run that was stopped early."""
@@ -166,32 +176,85 @@ class WingsTrainer(Trainer):
     def _logs_after(self, step: int) -> bool:
         return step in (1, self.state.max_steps) or step % self.state.logging_steps == 0
 
-    def save_whole(self) -> None:
+    def save_whole(self, folder: Path) -> None:
         """The finished model in one piece, for `from_pretrained`, however it was spread."""
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        self.save_model(str(self.folder.path))
+        self.save_model(str(folder))
         self.accelerator.wait_for_everyone()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+    def take_up(self) -> None:
+        """Go on with the sums of the checkpoint that training begins from, if there is one."""
+        if self.state.global_step:
+            last = self.folder.checkpoint(self.state.global_step)
+            carried = Carried.read(last)
+            self.skipped = carried.skipped
+            self._tr_loss += carried.loss
+            self._globalstep_last_logged = carried.logged
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`, with workers that leave signals to this process."""
+        loader = super().get_train_dataloader()
+        # What accelerate makes of a loader asks the one that it was made of.
+        base = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader
+        base.worker_init_fn = partial(begin_worker, base.worker_init_fn)
+        return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As in `Trainer`; here, before the optimiser's step, all processes look at one another.
+
+        Raises:
+            Agreed: the loss or the gradient of some process is not finite. No weight has it yet.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        loss, length = float(self._tr_loss), float(norm)
+        bad = not (math.isfinite(loss) and math.isfinite(length))
+        asked = torch.tensor([self.halt.received is not None, bad], device=self.args.device)
+        halt, bad = self.accelerator.reduce(asked.long(), reduction="sum").bool().tolist()
+        self.halt.agreed = halt
+        if bad:
+            what = f"gradient is {length}" if math.isfinite(loss) else f"loss is {loss}"
+            raise Agreed(
+                f"the {what} at step {self.state.global_step + 1}: lower the rates or look at the"
+                f" data; no weight has taken it in; {self.folder.saved}."
+            )
+        return norm
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.partial or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write under another name, rename when every process is done."""
-        self.partial = self.folder.path / f"writing-{self.state.global_step}"
-        with self.figures.aside():
+        """Write under another name, rename when every process is done.
+
+        Raises:
+            WingsError: something cannot be written; the checkpoints before are untouched.
+        """
+        step = self.state.global_step
+        self.partial = self.folder.unfinished(str(step))
+        draft, whole = self.partial / f"checkpoint-{step}", self.folder.checkpoint(step)
+        carried = self._carried()
+        with self.figures.aside(), self.folder.writing(f"the checkpoint of step {step}"):
             super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                carried.write(draft)
             self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            name = f"checkpoint-{self.state.global_step}"
-            os.replace(self.partial / name, self.folder.path / name)
-            self.partial.rmdir()
-            self.folder.forget_old(self.keep)
-        self.accelerator.wait_for_everyone()
+            if self.accelerator.is_local_main_process:
+                sync(draft)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                os.replace(draft, whole)
+                self.partial.rmdir()
+                self.folder.forget_old(self.keep)
+            self.accelerator.wait_for_everyone()
         self.partial = None
+
+    def _carried(self) -> Carried:
+        skipped = dict(gather_object(list(self.skipped.items())))
+        loss = self.accelerator.gather(self._tr_loss.detach()).mean().item()
+        return Carried(skipped, loss, self._globalstep_last_logged)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.partial is None and self.args.should_save:
@@ -218,18 +281,9 @@ class WingsTrainer(Trainer):
                 rounded[name] = rounded[own]
         return {**state_dict, **rounded}
 
-    def _sum_over_ranks(self, number: int) -> int:
-        count = torch.tensor(number, device=self.args.device)
-        return int(self.accelerator.reduce(count, reduction="sum"))
-
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            last = self.folder.last_checkpoint()
-            saved = f"the last whole checkpoint is {last}" if last else "no checkpoint was saved"
-            raise WingsError(
-                f"the loss is {loss} at step {self.state.global_step}: lower the rates or look at"
-                f" the data; {saved}."
-            )
+    def _lost(self, sentence: str) -> WingsError:
+        step = self.state.global_step
+        return WingsError(f"{sentence.rstrip('.')}; after step {step}, {self.folder.saved}.")
 
 
 def state_of(checkpoint: Path) -> TrainerState:
@@ -237,6 +291,11 @@ def state_of(checkpoint: Path) -> TrainerState:
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
 
-def in_a_sentence(error: WingsError) -> WingsError:
-    """The error that a data worker raised, which torch wraps in the worker's whole traceback."""
-    return WingsError(str(error).splitlines()[-1].removeprefix(_WORKER_ERROR))
+def in_a_sentence(error: WingsError) -> str:
+    """What a data worker said, which torch wraps in the worker's whole traceback."""
+    return str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)
+
+
+def last_line(error: Exception) -> str:
+    """What an error says, without the traceback that torch puts before a data worker's."""
+    return str(error).strip().splitlines()[-1]

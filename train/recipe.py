@@ -148,6 +148,9 @@ class Recipe:
             count.
         epochs, steps: length of the run; `steps` wins if given.
         batch_size: samples per optimiser step over all processes and accumulation.
+        batching: `pad` puts a sample in each row. `group` does too, and makes batches of samples of
+            like length, pictures and text apart. `pack` lays samples end to end in rows of up to
+            `max_length` tokens and gives every step about as many tokens.
         device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
             accumulation.
         warmup: share of the steps with a rising rate; a cosine to zero follows.
@@ -174,6 +177,7 @@ class Recipe:
     epochs: float = 1.0
     steps: int | None = None
     batch_size: int = 32
+    batching: Literal["pad", "group", "pack"] = "pad"
     device_batch_size: int | None = None
     warmup: float = 0.03
     weight_decay: float = 0.0

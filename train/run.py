@@ -16,13 +16,17 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train.arguments import training_arguments
+from wings.train.batching import Batching
 from wings.train.build import load_model, load_processor
-from wings.train.collate import Collator
+from wings.train.collate import Collator, Packer
 from wings.train.data import Conversations
 from wings.train.evaluate import Evaluation, evaluations, renamed
 from wings.train.folder import RESULT, RunFolder, step_of
+from wings.train.halt import Stopped
+from wings.train.lengths import Lengths
 from wings.train.loop import WingsTrainer
 from wings.train.lora import merge_adapters
+from wings.train.order import Order
 from wings.train.parallel import is_launched, refuse_other_checkpoints
 from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
@@ -76,6 +80,7 @@ def train(
 
     Raises:
         WingsError: anything in the recipe, the data or the folder that cannot be used.
+        Stopped: SIGTERM or SIGUSR1 came; the same call goes on from the checkpoint that it left.
     """
     if (model is None) != (processor is None):
         raise WingsError("train() takes a model and its processor together, or neither.")
@@ -87,8 +92,17 @@ def train(
                 f"output: {folder.path} holds this run, finished; remove it to repeat."
             )
         return _read(folder)
-    with _quiet():
-        return _train(recipe, folder, model, processor, watch)
+    try:
+        with _quiet():
+            return _train(recipe, folder, model, processor, watch)
+    except RuntimeError as error:
+        # torch raises this wherever the process is when the news of its worker's end arrives.
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WingsError(
+            f"data: a data worker ended ({str(error).strip()}); if memory ran out, lower workers;"
+            f" {folder.saved}."
+        ) from error
 
 
 def _train(
@@ -103,12 +117,17 @@ def _train(
     refuse_other_checkpoints(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
     data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
-    order = data.order(recipe.batch_size, recipe.seed)
+    order: Order | Batching = data.order(recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
+    collate = pad = Collator(processor.tokenizer.pad_token_id)
+    if recipe.batching != "pad":
+        order = Batching(order, recipe.batching, Lengths(data, processor, recipe.max_length))
+    if recipe.batching == "pack":
+        collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     arguments = training_arguments(recipe, folder.path, steps)
-    collate = Collator(processor.tokenizer.pad_token_id)
-    evaluation = Evaluation(recipe, processor, collate) if recipe.evaluate else None
+    evaluation = Evaluation(recipe, processor, pad) if recipe.evaluate else None
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
+    folder.make()
     talks = watch is None and arguments.process_index == 0
     if talks and recipe.trackers is None and not trackers:
         print(f"tensorboard is not installed: figures go to {RESULT} alone", flush=True)
@@ -138,23 +157,22 @@ def _train(
         folder.claim(recipe)
     trainer.accelerator.wait_for_everyone()
     begin = time.perf_counter()
-    _fit(trainer, folder, steps)
-    state = trainer.state
-    result = TrainResult(folder.path, state.global_step, time.perf_counter() - begin)
-    result.history = [entry for entry in state.log_history if "loss" in entry]
-    result.evaluations = [renamed(entry) for entry in evaluations(state.log_history)]
-    result.stopped = trainer.stopped
-    result.skipped = _all_skipped(trainer)
-    if talks and result.stopped:
-        print(f"stopped early: {result.stopped}", flush=True)
-    if talks and result.skipped:
-        _report(result.skipped)
-    model.eval()
-    if recipe.lora is not None:
-        merge_adapters(model)
-    trainer.save_whole()
-    if trainer.is_world_process_zero():
-        folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
+    with trainer.halt.listening():
+        _fit(trainer, folder, steps)
+        state = trainer.state
+        result = TrainResult(folder.path, state.global_step, time.perf_counter() - begin)
+        result.history = [entry for entry in state.log_history if "loss" in entry]
+        result.evaluations = [renamed(entry) for entry in evaluations(state.log_history)]
+        result.stopped = trainer.stopped
+        result.skipped = _all_skipped(trainer)
+        if talks and result.stopped:
+            print(f"stopped early: {result.stopped}", flush=True)
+        if talks and result.skipped:
+            _report(result.skipped)
+        model.eval()
+        if recipe.lora is not None:
+            merge_adapters(model)
+        _finish(trainer, folder, result)
     return result
 
 
@@ -178,6 +196,22 @@ def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
         trainer.load_finished(last)
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    done = trainer.state.global_step
+    if done < steps and trainer.stopped is None:
+        raise Stopped(
+            f"stopped by {trainer.halt.cause} after step {done} of {steps}, which is saved whole in"
+            f" {folder.checkpoint(done)}; the same command goes on from there."
+        )
+
+
+def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> None:
+    draft = folder.unfinished("model")
+    with folder.writing("the final model"):
+        trainer.save_whole(draft)
+        if trainer.is_world_process_zero():
+            folder.place(draft)
+            folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
+        trainer.accelerator.wait_for_everyone()
 
 
 def _all_skipped(trainer: WingsTrainer) -> list[str]:

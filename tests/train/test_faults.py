@@ -1,0 +1,261 @@
+"""Faults: kills at every file-system call, full disks, lost files, a loss that is not a number."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wings.errors import WingsError
+from wings.model import WingsForCausalLM
+from wings.processor import WingsProcessor
+from wings.train.folder import RunFolder
+from wings.train.recipe import Source
+from wings.train.run import train
+
+# What Python tells of before it does it: kills come between two of these.
+CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
+# There are about a hundred calls in a run; some of them, a different one of each kind.
+EVERY = 17
+
+
+def weights(folder):
+    tensors = load_file(Path(folder) / "model.safetensors")
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def in_a_child(work, *arguments):
+    """Runs `work` in a forked process (torch is there already); its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=_quietly, args=(work, *arguments))
+    child.start()
+    child.join(200)
+    assert child.exitcode is not None, "the child hangs"
+    return child.exitcode
+
+
+def _quietly(work, *arguments):
+    # A fork has none of the parent's other threads.
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    work(*arguments)
+
+
+def calls_of_a_run(recipe, number, log):
+    """Trains; dies before call `number` that touches the output, or notes all calls in `log`."""
+    seen = []
+
+    def hook(event, arguments):
+        if event not in CALLS or not str(arguments[0]).startswith(recipe.output):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        seen.append(f"{event} {arguments[0]}")
+        if len(seen) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    train(recipe)
+    calls = list(seen)
+    Path(log).write_text("\n".join(calls))
+
+
+def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, data, tmp_path):
+    # Two records cannot be used; the count of them must survive too.
+    records = [*(data / "text.jsonl").read_text().splitlines(), "{oops", '{"conversations": []}']
+    (tmp_path / "d.jsonl").write_text("\n".join(records))
+    settings = {
+        "steps": 4, "save_every": 1, "keep": 1, "log_every": 3, "rates": {"projector": 1e-2},
+        "on_bad_record": "skip", "data": [Source(str(tmp_path / "d.jsonl"))],
+    }  # fmt: skip
+    recipe = make_recipe("align", **settings)
+    assert in_a_child(calls_of_a_run, recipe, 0, str(tmp_path / "log")) == 0
+    calls = (tmp_path / "log").read_text().splitlines()
+    assert {call.split()[0] for call in calls} == set(CALLS)
+    expected, whole = train(recipe), weights(recipe.output)
+    assert len(expected.skipped) == 2
+    for number in range(1, len(calls) + 1, EVERY):
+        shutil.rmtree(recipe.output)
+        assert in_a_child(calls_of_a_run, recipe, number, "") == -signal.SIGKILL, calls[number - 1]
+        assert not RunFolder(recipe.output).finished
+        assert in_a_child(train, recipe) == 0, calls[number - 1]
+        result = train(recipe)
+        assert result.history == expected.history and result.skipped == expected.skipped
+        assert same(weights(recipe.output), whole), calls[number - 1]
+        assert not [path for path in Path(recipe.output).iterdir() if "writing" in path.name]
+
+
+# Sizes between those of the files of an instruct checkpoint, in the order they are written.
+SIZES = {50: "config.json", 50_000: "model.safetensors", 350_000: "optimizer.pt"}
+
+
+def run_into_a_limit(recipe, size, deadly, said):
+    """Trains; after step 3, a file that grows over `size` kills the process or is an error."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)
+
+    def watch(step, steps, figures):
+        if step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    try:
+        train(recipe, watch=watch)
+    except WingsError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        Path(said).write_text(str(error))
+
+
+def settings(**changes):
+    """Four steps with checkpoints after the second and the fourth, and rates that are seen."""
+    rates = {"projector": 1e-2, "language_model": 1e-3}
+    return {"steps": 4, "save_every": 2, "log_every": 3, "rates": rates, **changes}
+
+
+@pytest.fixture
+def whole(make_recipe, tmp_path):
+    """The result of those steps, undisturbed."""
+    return train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings()))
+
+
+def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, whole):
+    """The kernel kills at a byte; half of a file is on the disk."""
+    for size, name in SIZES.items():
+        recipe = make_recipe("instruct", output=str(tmp_path / name), **settings())
+        assert in_a_child(run_into_a_limit, recipe, size, True, "") == -signal.SIGXFSZ
+        folder = RunFolder(recipe.output)
+        complete, draft = whole.folder / "checkpoint-4", folder.path / "writing-4" / "checkpoint-4"
+        sizes = {file.name: file.stat().st_size for file in complete.iterdir()}
+        (half,) = [file for file in draft.iterdir() if sizes.get(file.name) != file.stat().st_size]
+        # safetensors writes aside and renames, too.
+        assert half.name == name or half.name.startswith(".tmp")
+        assert half.stat().st_size <= size < sizes[name]
+        assert folder.last_checkpoint().name == "checkpoint-2"
+        result = train(recipe)
+        assert result.history == whole.history
+        assert same(weights(result.folder), weights(whole.folder))
+        assert not list(folder.path.glob("writing-*"))
+
+
+def test_a_full_disk_stops_with_a_sentence_and_leaves_what_was_whole(make_recipe, tmp_path, whole):
+    for size, name in SIZES.items():
+        recipe = make_recipe("instruct", output=str(tmp_path / name), **settings())
+        said = tmp_path / f"{name}.said"
+        assert in_a_child(run_into_a_limit, recipe, size, False, str(said)) == 0
+        sentence = said.read_text()
+        assert "the checkpoint of step 4 could not be written" in sentence and "\n" not in sentence
+        assert f"{recipe.output}/checkpoint-2; make room" in sentence and "GB are free" in sentence
+        # What was half-written gives its room back.
+        assert {path.name for path in Path(recipe.output).iterdir()} == {
+            "recipe.yaml", "checkpoint-2"
+        }  # fmt: skip
+        result = train(recipe)
+        assert result.history == whole.history
+        assert same(weights(result.folder), weights(whole.folder))
+
+
+@pytest.mark.parametrize("deadly", [True, False])
+def test_half_a_final_model_is_no_model(make_recipe, tmp_path, whole, deadly):
+    recipe = make_recipe("instruct", **settings(save_every=None))
+    code = in_a_child(run_into_a_limit, recipe, 50_000, deadly, str(tmp_path / "said"))
+    assert code == (-signal.SIGXFSZ if deadly else 0)
+    if not deadly:
+        sentence = (tmp_path / "said").read_text()
+        assert "the final model could not be written" in sentence and "no checkpoint" in sentence
+    with pytest.raises(WingsError, match=r"no config\.json; did that run finish"):
+        train(make_recipe("instruct", output=str(tmp_path / "two"), start=recipe.output))
+    assert same(weights(train(recipe).folder), weights(whole.folder))
+
+
+def test_a_folder_that_cannot_be_written_is_named(make_recipe, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WingsError, match=r"the folder could not be written.*no checkpoint was"):
+        train(make_recipe("align", output=str(tmp_path / "file" / "run")))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_lost_in_the_middle_stops_and_names_what_was_saved(
+    make_recipe, data, tmp_path, workers
+):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+
+    def lose(step, steps, figures):
+        if step == 4:
+            for picture in folder.glob("*.png"):
+                picture.unlink()
+
+    changes = {"data": [Source(str(folder / "pictures.json"), str(folder))], "workers": workers}
+    whole = train(make_recipe("instruct", output=str(tmp_path / "w"), **settings(steps=40)))
+    recipe = make_recipe("instruct", **settings(steps=40, **changes))
+    with pytest.raises(WingsError) as error:
+        train(recipe, watch=lose)
+    last = RunFolder(recipe.output).last_checkpoint()
+    sentence = str(error.value)
+    assert "record" in sentence and ".png" in sentence and "\n" not in sentence
+    assert f"the last whole checkpoint is {last}." in sentence and "after step" in sentence
+    assert whole.steps == 40
+
+
+def lose_workers(recipe, said):
+    def kill(step, steps, figures):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    try:
+        train(recipe, watch=kill)
+    except WingsError as error:
+        Path(said).write_text(str(error))
+        # torch would go on to raise the news wherever the process is.
+        os._exit(0)
+
+
+def test_a_killed_data_worker_is_said_in_a_sentence(make_recipe, tmp_path):
+    recipe = make_recipe("align", workers=1, steps=500)
+    assert in_a_child(lose_workers, recipe, str(tmp_path / "said")) == 0
+    sentence = (tmp_path / "said").read_text()
+    assert "a data worker ended" in sentence and "lower workers; no checkpoint was" in sentence
+
+
+def test_a_loss_that_is_not_a_number_never_reaches_a_checkpoint(make_recipe, checkpoint):
+    """Checkpoints come at every step, the log would have come at the hundredth."""
+    model = WingsForCausalLM.from_pretrained(checkpoint)
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    kept = {}
+
+    def poison(step, steps, figures):
+        if step == 3:
+            kept.update({name: p.detach().clone() for name, p in model.named_parameters()})
+            torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+
+    recipe = make_recipe("align", save_every=1, log_every=100, steps=9, start=None)
+    with pytest.raises(WingsError, match=r"loss is nan at step 4.*no weight.*checkpoint-3\."):
+        train(recipe, model, processor, watch=poison)
+    assert [path.name for path in RunFolder(recipe.output).checkpoints()][-1] == "checkpoint-3"
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    after = dict(model.named_parameters())
+    assert trained and all(torch.equal(after[name], kept[name]) for name in trained)
+
+
+def test_a_gradient_that_is_not_a_number_stops_too(make_recipe, checkpoint):
+    model = WingsForCausalLM.from_pretrained(checkpoint)
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    weight = model.model.projector.first.weight
+
+    def poison(step, steps, figures):
+        if step == 2:
+            weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    recipe = make_recipe("align", save_every=1, start=None, steps=5)
+    with pytest.raises(WingsError, match=r"gradient is (nan|inf) at step 3.*checkpoint-2\."):
+        train(recipe, model, processor, watch=poison)
+    assert bool(torch.isfinite(weight).all())

@@ -1,0 +1,27 @@
+"""The soak, short: two kills over one training. What the long one came to is kept in train."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_that_is_killed_ends_in_the_weights_of_one_that_is_not(tmp_path):
+    command = [sys.executable, str(ROOT / "tests" / "soak.py"), "--kills", "2", "--steps", "14"]
+    command += ["--output", str(tmp_path / "soak"), "--result", str(tmp_path / "soak.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "soak.json").read_text())
+    assert result["weights_and_figures_equal"] and result["skipped_records"] > 0
+    assert [death["exit_code"] for death in result["kills"]] == [-9, -9]
+
+
+def test_the_long_soak_that_is_kept_came_out_equal():
+    result = json.loads((ROOT / "train" / "results" / "soak.json").read_text())
+    assert result["weights_and_figures_equal"] and len(result["kills"]) == 20
+    assert {death["signal"] for death in result["kills"]} == {"SIGKILL", "SIGTERM"}
+    assert len(set(result["sha256_of_the_weights"].values())) == 1

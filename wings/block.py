@@ -60,7 +60,9 @@ class BlockWings(nn.Module):
         weights = context.gates(logits)
         if context.acts is not None:
             weights = weights * context.acts[..., None]
-        context.record.gates[self.layer] = weights
+        # Only the first: what gradient checkpointing computes again would be kept alive by it, with
+        # all of its graph.
+        context.record.gates.setdefault(self.layer, weights)
         weights = weights.to(x.dtype)
         present = [n for n, name in enumerate(self.names) if context.sources[name] is not None]
         share = None

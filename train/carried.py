@@ -39,13 +39,24 @@ class Carried:
 
 
 class Resume(TrainerCallback):
-    """Calls `take_up` when training begins: `Trainer` has set its sums to nothing by then."""
+    """Calls back where `Trainer` forgets something.
 
-    def __init__(self, take_up: Callable[[], None]) -> None:
-        self.take_up = take_up
+    Args:
+        take_up: called when training begins; `Trainer` has set its sums to nothing by then.
+        begin_epoch: called when an epoch begins, a resumed one too.
+    """
+
+    def __init__(self, take_up: Callable[[], None], begin_epoch: Callable[[], None]) -> None:
+        self.take_up, self.begin_epoch = take_up, begin_epoch
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Before the first step."""
         self.take_up()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the first sample of an epoch is asked for."""
+        self.begin_epoch()

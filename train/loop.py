@@ -56,7 +56,7 @@ class WingsTrainer(Trainer):
         self.plan, self.order, self.folder, self.keep = plan, order, folder, keep
         self.halt = Halt()
         self.add_callback(self.halt)
-        self.add_callback(Resume(self.take_up))
+        self.add_callback(Resume(self.take_up, self.begin_epoch))
         self.skipped: dict[int, str] = {}
         self.rates: dict[str, float] = {}
         self.partial: Path | None = None
@@ -191,6 +191,16 @@ class WingsTrainer(Trainer):
             self.skipped = carried.skipped
             self._tr_loss += carried.loss
             self._globalstep_last_logged = carried.logged
+
+    def begin_epoch(self) -> None:
+        """Tell the order its epoch.
+
+        `Trainer` asks the loader to. Where an epoch is resumed on several ranks, what accelerate
+        wraps around the sampler does not let it through: the rest would be that of epoch 0.
+        """
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        steps = len(self.order) // (batch * self.args.world_size)
+        self.order.set_epoch(self.state.global_step // steps)
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`, with workers that leave signals to this process."""

@@ -131,3 +131,30 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
     assert (tmp_path / "run" / "checkpoint-3" / "rng_state_1.pth").is_file()
     history = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
     assert [entry["step"] for entry in history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_launcher_that_is_terminated_leaves_a_checkpoint_and_packed_ranks_go_on(
+    make_recipe, torchrun, tmp_path
+):
+    """What a cluster does: the launcher gets SIGTERM, and the same command comes again later."""
+    settings = {"steps": 18, "batch_size": 4, "batching": "pack", "rates": {"projector": 1e-2}}
+    whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
+    recipe = make_recipe("align", **settings)
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = subprocess.Popen(
+        [*command, "-m", "wings.train", "r.yaml"], cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    # In the middle of the second epoch of six steps: the rest of it must be its own.
+    while "align 7/" not in launcher.stdout.readline():
+        assert launcher.poll() is None, launcher.stderr.read()
+    launcher.terminate()
+    _, errors = launcher.communicate(timeout=120)
+    assert launcher.returncode != 0 and errors.count("stopped by SIGTERM after step") == 1, errors
+    assert len(RunFolder(recipe.output).checkpoints()) == 1
+    code, _, errors = torchrun(2, "-m", "wings.train", "r.yaml", timeout=180)
+    assert code == 0, errors[-3000:]
+    history = RunFolder(recipe.output).read_result()["history"]
+    assert [entry["loss"] for entry in history] == pytest.approx(whole.losses, rel=1e-4)

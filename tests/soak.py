@@ -28,6 +28,7 @@ import transformers
 from wings.commands.quickstart.dataset import Writer
 from wings.commands.quickstart.plan import ASSETS
 from wings.commands.quickstart.size import Amounts
+from wings.train.figures import of_the_run
 from wings.train.folder import RunFolder
 from wings.train.recipe import Names, Recipe, Source
 
@@ -203,7 +204,7 @@ def digest(folder: Path) -> str:
 def figures(run: Recipe) -> tuple:
     """Every logged figure and every skipped record of a finished run."""
     result = RunFolder(run.output).read_result()
-    return result["history"], result["skipped"]
+    return of_the_run(result["history"]), result["skipped"]
 
 
 if __name__ == "__main__":

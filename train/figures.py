@@ -16,6 +16,9 @@ from wings.train.counts import NAMES, count, layout_of
 from wings.train.flops import Flops
 
 GIB = 1024**3
+# What a process did since it logged last. All other figures are those of the run, which a kill in
+# between does not change by a bit.
+OF_A_PROCESS = ("tokens_per_second", "padding", "image_tokens", "mfu", "memory_gib")
 
 
 class Figures:
@@ -128,6 +131,14 @@ class Figures:
         self._counts = torch.zeros(len(NAMES), dtype=torch.long, device=self.device)
         self._gates = torch.zeros(blocks, learners, device=self.device)
         self._gated = torch.zeros((), dtype=torch.long, device=self.device)
+
+
+def of_the_run(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Logged entries without the figures that are a process's own."""
+    return [
+        {name: value for name, value in entry.items() if name not in OF_A_PROCESS}
+        for entry in history
+    ]
 
 
 def device_name(device: torch.device) -> str:

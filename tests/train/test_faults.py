@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
+from wings.train.figures import of_the_run
 from wings.train.folder import RunFolder
 from wings.train.recipe import Source
 from wings.train.run import train
@@ -91,7 +92,8 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
         assert not RunFolder(recipe.output).finished
         assert in_a_child(train, recipe) == 0, calls[number - 1]
         result = train(recipe)
-        assert result.history == expected.history and result.skipped == expected.skipped
+        assert of_the_run(result.history) == of_the_run(expected.history)
+        assert result.skipped == expected.skipped
         assert same(weights(recipe.output), whole), calls[number - 1]
         assert not [path for path in Path(recipe.output).iterdir() if "writing" in path.name]
 
@@ -141,7 +143,7 @@ def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, who
         assert half.stat().st_size <= size < sizes[name]
         assert folder.last_checkpoint().name == "checkpoint-2"
         result = train(recipe)
-        assert result.history == whole.history
+        assert of_the_run(result.history) == of_the_run(whole.history)
         assert same(weights(result.folder), weights(whole.folder))
         assert not list(folder.path.glob("writing-*"))
 
@@ -159,7 +161,7 @@ def test_a_full_disk_stops_with_a_sentence_and_leaves_what_was_whole(make_recipe
             "recipe.yaml", "checkpoint-2"
         }  # fmt: skip
         result = train(recipe)
-        assert result.history == whole.history
+        assert of_the_run(result.history) == of_the_run(whole.history)
         assert same(weights(result.folder), weights(whole.folder))
 
 

@@ -1,92 +1,16 @@
-"""LoRRA attention's kernels against the definition in float64, and what they take on a GPU."""
+"""LoRRA attention's kernels against the definition in float64."""
 
 import random
 
 import pytest
 import torch
-from compiled import SHARED_LIMIT, Job, report
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lorra_case import DEVICE, DTYPES, Case, definition, on_device, random_runs, use_blocks
 
 from wings.kernels import lorra_attention as forward_file
-from wings.kernels import lorra_attention_backward as backward_file
-from wings.kernels import turned_rows as rows_file
 from wings.kernels.lorra_attention import lorra_attention
 from wings.kernels.runs import Runs
-from wings.kernels.tiles import padded_width
-from wings.kernels.tuning import TABLE, Blocks
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-NAMES = ("x", "t", "source", "c_k", "c_v", "b_q", "b_k", "b_v", "a_o")
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, runs):
-    """What the kernels compute, written out, in the arguments' dtype."""
-
-    def split(rows):
-        return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    def rope(rows, turn):
-        cos, sin = (table.to(rows.dtype)[:, None] for table in turn)
-        first, second = rows.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-    q, k = rope(split(x + t @ b_q), turn_q), rope(split(source + c_k @ b_k), turn_k)
-    v = split(source + c_v @ b_v)
-    sees = runs.sees()[:, None]
-    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~sees, float("-inf"))
-    weights = scores.softmax(-1).masked_fill(~sees, 0.0)
-    return (weights @ v).transpose(1, 2).flatten(2) @ a_o
-
-
-class Case:
-    """Random arguments of one call, in float64, rounded to what `dtype` can hold."""
-
-    def __init__(self, dtype, runs, batch=2, heads=2, width=16, rank=16, seed=0, shared=False):
-        generator = torch.Generator().manual_seed(seed)
-        self.dtype, self.heads, self.runs = dtype, heads, runs
-        T, S, D = runs.queries, runs.keys, heads * width
-
-        def draw(*sizes, std=1.0):
-            values = torch.randn(*sizes, generator=generator, dtype=torch.float64) * std
-            return values.to(DEVICE, dtype).double()
-
-        def turn(count):
-            angle = torch.randn(1 if shared else batch, count, width // 2, generator=generator) * 3
-            return angle.cos().to(DEVICE), angle.sin().to(DEVICE)
-
-        self.tensors = [draw(batch, T, D), draw(batch, T, rank), draw(batch, S, D)]
-        self.tensors += [draw(batch, S, rank), draw(batch, S, rank)]
-        self.tensors += [draw(rank, D, std=0.5 * rank**-0.5) for _ in range(3)]
-        self.tensors += [draw(D, rank, std=D**-0.5)]
-        self.turn_q, self.turn_k = turn(T), turn(S)
-        self.d_out = draw(batch, T, rank)
-
-    def run(self, operation, dtype=None):
-        """Output and gradients by name, in float64."""
-        dtype = dtype or self.dtype
-        inputs = [tensor.to(dtype).requires_grad_() for tensor in self.tensors]
-        out = operation(*inputs, self.heads, self.turn_q, self.turn_k, self.runs)
-        gradients = torch.autograd.grad(out, inputs, self.d_out.to(dtype))
-        results = dict(zip(NAMES, gradients, strict=True), out=out.detach())
-        for name, tensor in zip(NAMES, inputs, strict=True):
-            assert results[name].shape == tensor.shape, name
-        return {name: result.double() for name, result in results.items()}
-
-    def check(self):
-        """The budget: twice what the definition loses in the same dtype, and a few units of it."""
-        exact, plain = self.run(definition, torch.float64), self.run(definition)
-        got = self.run(lorra_attention)
-        for name, result in got.items():
-            assert result.isfinite().all(), name
-            error, lost = ((y - exact[name]).norm() for y in (result, plain[name]))
-            # Where the exact gradient is 0 (one key takes all the weight whatever its score) the
-            # sums in fp32 leave some digits of terms whose size is about 1.
-            left = 2e-6 * result.numel() ** 0.5
-            budget = 2 * lost + 3 * torch.finfo(self.dtype).eps * exact[name].norm() + left
-            assert error <= budget, f"{name}: {error:.2e} against {budget:.2e}"
-        return got
 
 
 @pytest.fixture(autouse=True)
@@ -99,45 +23,6 @@ def poisoned(monkeypatch):
         return made.fill_(float("nan") if made.is_floating_point() else 2**30)
 
     monkeypatch.setattr(torch, "empty", with_nan)
-
-
-def use_blocks(patch, queries, keys):
-    """Small blocks, so that small shapes have many of them."""
-    for file in (forward_file, backward_file, rows_file):
-        patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
-
-
-def on_device(runs):
-    return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), runs.keys)
-
-
-def random_runs(seed, rows, queries, keys):
-    """Causal, windowed, packed, padded, picture-like or any runs; the last row sees everything."""
-    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    kind = draw.choice(["causal", "window", "packed", "left", "right", "picture", "any", "blind"])
-    place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
-    first, end = torch.zeros_like(place), place + 1
-    border = torch.randint(0, queries + 1, (rows, 1), generator=generator)
-    hidden = torch.zeros_like(place, dtype=torch.bool)
-    if kind == "window":
-        first = place - draw.randint(0, 20)
-    elif kind == "packed":
-        first = place // (size := draw.randint(1, 17)) * size
-    elif kind in ("left", "right"):
-        hidden = torch.arange(queries) < border
-        hidden = hidden if kind == "left" else ~hidden
-    elif kind == "picture":
-        end = (torch.arange(queries) >= border) * torch.randint(
-            keys + 1, (rows, 1), generator=generator
-        )
-    elif kind == "any":
-        first, end = torch.randint(0, keys + 1, (2, rows, queries), generator=generator)
-    elif kind == "blind":
-        hidden[:] = True
-    first = first.clamp(min=0, max=keys).masked_fill(hidden, 0)
-    end = torch.maximum(first, end.clamp(max=keys).masked_fill(hidden, 0))
-    first[-1], end[-1] = 0, keys
-    return on_device(Runs(first, end, keys))
 
 
 @settings(max_examples=14, deadline=None, derandomize=True)
@@ -312,92 +197,6 @@ def test_autocast_changes_nothing():
         got = case.run(lorra_attention)
     for name, result in got.items():
         assert torch.equal(result, wanted[name]), name
-
-
-def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
-    def launch(*_):
-        raise AssertionError("launched")
-
-    monkeypatch.setattr(forward_file.LorraAttention, "apply", launch)
-    runs = on_device(Runs.causal(5, 7))
-    good = dict(zip(NAMES, (x.float() for x in Case(torch.float32, runs).tensors), strict=True))
-    turns = Case(torch.float32, runs)
-    good |= {"heads": 2, "turn_q": turns.turn_q, "turn_k": turns.turn_k, "runs": runs}
-    with pytest.raises(AssertionError, match="launched"):
-        lorra_attention(**good)
-    zeros = torch.zeros
-    bad = [
-        ({"x": zeros(2, 5)}, "x has 2 dimensions"),
-        ({"heads": 3}, "3 heads do not divide x's width 32"),
-        ({"heads": 4}, "heads are 8 wide"),
-        ({"t": zeros(2, 5, 200)}, "t has rank 200"),
-        ({"t": zeros(2, 6, 16)}, r"t is \[2, 6, 16\].*\[2, 5, 16\]"),
-        ({"source": zeros(2, 7, 30)}, r"source is \[2, 7, 30\].*\[2, 7, 32\]"),
-        ({"c_k": zeros(2, 8, 16)}, r"c_k is \[2, 8, 16\].*\[2, 7, 16\]"),
-        ({"c_v": zeros(2, 7, 15)}, r"c_v is \[2, 7, 15\].*\[2, 7, 16\]"),
-        ({"b_k": zeros(32, 16)}, r"b_k is \[32, 16\].*\[16, 32\]"),
-        ({"a_o": zeros(16, 32)}, r"a_o is \[16, 32\].*\[32, 16\]"),
-        ({"turn_q": turns.turn_k}, r"cos_q is \[2, 7, 8\].*\[2, 5, 8\]"),
-        ({"turn_k": (turns.turn_k[0], zeros(3, 7, 8))}, r"sin_k is \[3, 7, 8\]"),
-        ({"b_v": good["b_v"].half()}, "b_v is torch.float16 and x is torch.float32"),
-        ({"turn_q": [table.half() for table in turns.turn_q]}, "cos_q is torch.float16"),
-        ({name: good[name].double() for name in NAMES}, "x is torch.float64"),
-        ({"runs": Runs.causal(6, 7)}, r"\[1, 6\].*5 queries"),
-        ({"runs": Runs.causal(5, 8)}, "8 keys.*7 keys"),
-        ({"runs": Runs(runs.first.expand(3, -1), runs.end.expand(3, -1), 7)}, "runs have 3 rows"),
-        ({"a_o": good["a_o"].to("meta")}, "a_o is on meta"),
-    ]
-    for wrong, message in bad:
-        with pytest.raises(ValueError, match=message):
-            lorra_attention(**{**good, **wrong})
-
-
-def job(kernel, width, rank, target, blocks, dtype="bf16"):
-    """One kernel as it is launched for heads of `width` on a card of capability `target`."""
-    file = forward_file if kernel == "forward_kernel" else backward_file
-    half = width // 2
-    constants = {
-        "HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank),
-        "BM": blocks.queries, "BN": blocks.keys,
-    }  # fmt: skip
-    single = ("p_cos", "p_sin", "p_lse", "p_out")
-    whole = ("p_first", "p_end", "p_spans", "p_facts")
-    signature = {}
-    for name in getattr(file, kernel).arg_names:
-        if name.startswith("p_"):
-            kind = "fp32" if name in single else "i32" if name in whole else dtype
-            signature[name] = f"*{kind}"
-        elif name not in constants:
-            signature[name] = "fp32" if name in ("scale", "factor") else "i32"
-    divisible = [n for n in signature if n.startswith("stride_") and n[7:] not in ("run", "spans")]
-    return Job(
-        f"wings.kernels.{file.__name__.rpartition('.')[2]}", kernel, signature, constants,
-        target, blocks.warps, blocks.stages, tuple(divisible),
-    )  # fmt: skip
-
-
-def test_kernels_fit_the_cards():
-    kernels = {
-        "lorra_attention": "forward_kernel",
-        "lorra_attention_queries": "queries_kernel",
-        "lorra_attention_keys": "keys_kernel",
-    }
-    jobs = []
-    for width, target in ((64, 90), (128, 90), (128, 80)):
-        for name, kernel in kernels.items():
-            blocks = next(
-                blocks for of, card, widest, size, blocks in TABLE
-                if of == name and card == target // 10 and width <= widest and size >= 2
-            )  # fmt: skip
-            jobs.append(job(kernel, width, 64, target, blocks))
-    for each, found in zip(jobs, report(*jobs), strict=True):
-        print(each.kernel, each.constants["HALF"] * 2, each.target, found)
-        # Cards whose capability starts with 8 share blocks, and most have less than an A100.
-        limit = min(SHARED_LIMIT[each.target], 99 * 1024 if each.target == 80 else 2**30)
-        assert found.shared <= limit, each.kernel
-        # What spills is in the making of turned queries, once per head; the loops have (almost)
-        # none, which a look at the machine code shows.
-        assert found.spilled <= 320, each.kernel
 
 
 @pytest.mark.gpu

@@ -1,0 +1,123 @@
+"""LoRRA attention in the tests: its definition, and random calls of it to compare."""
+
+import random
+
+import torch
+
+from wings.kernels import lorra_attention as forward_file
+from wings.kernels import lorra_attention_backward as backward_file
+from wings.kernels import turned_rows as rows_file
+from wings.kernels.lorra_attention import lorra_attention
+from wings.kernels.runs import Runs
+from wings.kernels.tuning import Blocks
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAMES = ("x", "t", "source", "c_k", "c_v", "b_q", "b_k", "b_v", "a_o")
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, runs):
+    """What the kernels compute, written out, in the arguments' dtype."""
+
+    def split(rows):
+        return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    def rope(rows, turn):
+        cos, sin = (table.to(rows.dtype)[:, None] for table in turn)
+        first, second = rows.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    q, k = rope(split(x + t @ b_q), turn_q), rope(split(source + c_k @ b_k), turn_k)
+    v = split(source + c_v @ b_v)
+    sees = runs.sees()[:, None]
+    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~sees, float("-inf"))
+    weights = scores.softmax(-1).masked_fill(~sees, 0.0)
+    return (weights @ v).transpose(1, 2).flatten(2) @ a_o
+
+
+class Case:
+    """Random arguments of one call, in float64, rounded to what `dtype` can hold."""
+
+    def __init__(self, dtype, runs, batch=2, heads=2, width=16, rank=16, seed=0, shared=False):
+        generator = torch.Generator().manual_seed(seed)
+        self.dtype, self.heads, self.runs = dtype, heads, runs
+        T, S, D = runs.queries, runs.keys, heads * width
+
+        def draw(*sizes, std=1.0):
+            values = torch.randn(*sizes, generator=generator, dtype=torch.float64) * std
+            return values.to(DEVICE, dtype).double()
+
+        def turn(count):
+            angle = torch.randn(1 if shared else batch, count, width // 2, generator=generator) * 3
+            return angle.cos().to(DEVICE), angle.sin().to(DEVICE)
+
+        self.tensors = [draw(batch, T, D), draw(batch, T, rank), draw(batch, S, D)]
+        self.tensors += [draw(batch, S, rank), draw(batch, S, rank)]
+        self.tensors += [draw(rank, D, std=0.5 * rank**-0.5) for _ in range(3)]
+        self.tensors += [draw(D, rank, std=D**-0.5)]
+        self.turn_q, self.turn_k = turn(T), turn(S)
+        self.d_out = draw(batch, T, rank)
+
+    def run(self, operation, dtype=None):
+        """Output and gradients by name, in float64."""
+        dtype = dtype or self.dtype
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in self.tensors]
+        out = operation(*inputs, self.heads, self.turn_q, self.turn_k, self.runs)
+        gradients = torch.autograd.grad(out, inputs, self.d_out.to(dtype))
+        results = dict(zip(NAMES, gradients, strict=True), out=out.detach())
+        for name, tensor in zip(NAMES, inputs, strict=True):
+            assert results[name].shape == tensor.shape, name
+        return {name: result.double() for name, result in results.items()}
+
+    def check(self):
+        """The budget: twice what the definition loses in the same dtype, and a few units of it."""
+        exact, plain = self.run(definition, torch.float64), self.run(definition)
+        got = self.run(lorra_attention)
+        for name, result in got.items():
+            assert result.isfinite().all(), name
+            error, lost = ((y - exact[name]).norm() for y in (result, plain[name]))
+            # Where the exact gradient is 0 (one key takes all the weight whatever its score) the
+            # sums in fp32 leave some digits of terms whose size is about 1.
+            left = 2e-6 * result.numel() ** 0.5
+            budget = 2 * lost + 3 * torch.finfo(self.dtype).eps * exact[name].norm() + left
+            assert error <= budget, f"{name}: {error:.2e} against {budget:.2e}"
+        return got
+
+
+def use_blocks(patch, queries, keys):
+    """Small blocks, so that small shapes have many of them."""
+    for file in (forward_file, backward_file, rows_file):
+        patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
+
+
+def on_device(runs):
+    return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), runs.keys)
+
+
+def random_runs(seed, rows, queries, keys):
+    """Causal, windowed, packed, padded, picture-like or any runs; the last row sees everything."""
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    kind = draw.choice(["causal", "window", "packed", "left", "right", "picture", "any", "blind"])
+    place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
+    first, end = torch.zeros_like(place), place + 1
+    border = torch.randint(0, queries + 1, (rows, 1), generator=generator)
+    hidden = torch.zeros_like(place, dtype=torch.bool)
+    if kind == "window":
+        first = place - draw.randint(0, 20)
+    elif kind == "packed":
+        first = place // (size := draw.randint(1, 17)) * size
+    elif kind in ("left", "right"):
+        hidden = torch.arange(queries) < border
+        hidden = hidden if kind == "left" else ~hidden
+    elif kind == "picture":
+        end = (torch.arange(queries) >= border) * torch.randint(
+            keys + 1, (rows, 1), generator=generator
+        )
+    elif kind == "any":
+        first, end = torch.randint(0, keys + 1, (2, rows, queries), generator=generator)
+    elif kind == "blind":
+        hidden[:] = True
+    first = first.clamp(min=0, max=keys).masked_fill(hidden, 0)
+    end = torch.maximum(first, end.clamp(max=keys).masked_fill(hidden, 0))
+    first[-1], end[-1] = 0, keys
+    return on_device(Runs(first, end, keys))

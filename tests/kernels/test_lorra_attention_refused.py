@@ -1,0 +1,47 @@
+"""What LoRRA attention refuses, before anything is launched."""
+
+import pytest
+import torch
+from lorra_case import NAMES, Case, on_device
+
+from wings.kernels import lorra_attention as forward_file
+from wings.kernels.lorra_attention import lorra_attention
+from wings.kernels.runs import Runs
+
+
+def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
+    def launch(*_):
+        raise AssertionError("launched")
+
+    monkeypatch.setattr(forward_file.LorraAttention, "apply", launch)
+    runs = on_device(Runs.causal(5, 7))
+    good = dict(zip(NAMES, (x.float() for x in Case(torch.float32, runs).tensors), strict=True))
+    turns = Case(torch.float32, runs)
+    good |= {"heads": 2, "turn_q": turns.turn_q, "turn_k": turns.turn_k, "runs": runs}
+    with pytest.raises(AssertionError, match="launched"):
+        lorra_attention(**good)
+    zeros = torch.zeros
+    bad = [
+        ({"x": zeros(2, 5)}, "x has 2 dimensions"),
+        ({"heads": 3}, "3 heads do not divide x's width 32"),
+        ({"heads": 4}, "heads are 8 wide"),
+        ({"t": zeros(2, 5, 200)}, "t has rank 200"),
+        ({"t": zeros(2, 6, 16)}, r"t is \[2, 6, 16\].*\[2, 5, 16\]"),
+        ({"source": zeros(2, 7, 30)}, r"source is \[2, 7, 30\].*\[2, 7, 32\]"),
+        ({"c_k": zeros(2, 8, 16)}, r"c_k is \[2, 8, 16\].*\[2, 7, 16\]"),
+        ({"c_v": zeros(2, 7, 15)}, r"c_v is \[2, 7, 15\].*\[2, 7, 16\]"),
+        ({"b_k": zeros(32, 16)}, r"b_k is \[32, 16\].*\[16, 32\]"),
+        ({"a_o": zeros(16, 32)}, r"a_o is \[16, 32\].*\[32, 16\]"),
+        ({"turn_q": turns.turn_k}, r"cos_q is \[2, 7, 8\].*\[2, 5, 8\]"),
+        ({"turn_k": (turns.turn_k[0], zeros(3, 7, 8))}, r"sin_k is \[3, 7, 8\]"),
+        ({"b_v": good["b_v"].half()}, "b_v is torch.float16 and x is torch.float32"),
+        ({"turn_q": [table.half() for table in turns.turn_q]}, "cos_q is torch.float16"),
+        ({name: good[name].double() for name in NAMES}, "x is torch.float64"),
+        ({"runs": Runs.causal(6, 7)}, r"\[1, 6\].*5 queries"),
+        ({"runs": Runs.causal(5, 8)}, "8 keys.*7 keys"),
+        ({"runs": Runs(runs.first.expand(3, -1), runs.end.expand(3, -1), 7)}, "runs have 3 rows"),
+        ({"a_o": good["a_o"].to("meta")}, "a_o is on meta"),
+    ]
+    for wrong, message in bad:
+        with pytest.raises(ValueError, match=message):
+            lorra_attention(**{**good, **wrong})

@@ -43,7 +43,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "wings": ["py.typed"],
-        "wings.train": ["recipes/*.yaml", "recipes/*.json"],
+        "wings.train": ["recipes/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[

@@ -54,7 +54,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "wings": ["py.typed"],
-        "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml", "recipes/*.json"],
+        "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[

@@ -1,6 +1,5 @@
-"""How a run is spread over processes: whole copies (DDP), shards (FSDP2) or DeepSpeed's ZeRO."""
+"""How a run is spread over processes: whole copies (DDP) or shards (FSDP2)."""
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.recipe import Recipe
 
-_RECIPES = Path(__file__).parent / "recipes"
 _SHARDS = {"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"}
 
 
@@ -28,21 +26,10 @@ def is_launched() -> bool:
 
 
 def parallel_arguments(recipe: Recipe) -> dict[str, Any]:
-    """What `parallel` means in the words of `TrainingArguments`; nothing for a lone process.
-
-    Raises:
-        WingsError: DeepSpeed is asked for and not installed.
-    """
+    """What `parallel` means in the words of `TrainingArguments`; nothing for a lone process."""
     if recipe.parallel == "ddp" or not is_launched():
         return {}
-    if recipe.parallel == "fsdp":
-        return {"fsdp": True, "fsdp_config": dict(_SHARDS)}
-    if importlib.util.find_spec("deepspeed") is None:
-        raise WingsError(
-            f"parallel: {recipe.parallel} needs DeepSpeed: python3 -m pip install deepspeed, or"
-            " take fsdp, which needs nothing."
-        )
-    return {"deepspeed": str(_RECIPES / f"{recipe.parallel}.json")}
+    return {"fsdp": True, "fsdp_config": dict(_SHARDS)}
 
 
 def refuse_undistributed(recipe: Recipe, arguments: TrainingArguments) -> None:
@@ -55,30 +42,25 @@ def refuse_undistributed(recipe: Recipe, arguments: TrainingArguments) -> None:
 
 
 def refuse_other_checkpoints(recipe: Recipe, checkpoint: Path | None) -> None:
-    """Raise a `WingsError` where the checkpoint to go on from was written another way.
+    """Raise a `WingsError` where the checkpoint to go on from was written the other way.
 
-    Whole, sharded and ZeRO checkpoints are three kinds. Within one kind the number of processes
-    may change, except for ZeRO.
+    Within one way the number of processes may change.
     """
-    if checkpoint is None:
-        return
     wanted = recipe.parallel if is_launched() else "ddp"
+    if checkpoint is None or kind_of(checkpoint) == wanted:
+        return
     found = kind_of(checkpoint)
-    if found != ("zero" if wanted.startswith("zero") else wanted):
-        how = "torchrun (--nproc-per-node 1 will do) and " if not is_launched() else ""
-        named = "zero2 or zero3" if found == "zero" else found
-        raise WingsError(
-            f"parallel: {checkpoint} was written with {named} and cannot go on with {wanted}:"
-            f" continue with {how if found != 'ddp' else ''}parallel: {named}, or remove the"
-            " checkpoints to begin again."
-        )
+    launched = found == "ddp" or is_launched()
+    how = "" if launched else "torchrun (--nproc-per-node 1 will do) and "
+    raise WingsError(
+        f"parallel: {checkpoint} was written with {found} and cannot go on with {wanted}: continue"
+        f" with {how}parallel: {found}, or remove the checkpoints to begin again."
+    )
 
 
 def kind_of(checkpoint: Path) -> str:
-    """`ddp` (whole), `fsdp` or `zero`: how a checkpoint was written."""
-    if (checkpoint / f"{FSDP_MODEL_NAME}_0").is_dir():
-        return "fsdp"
-    return "zero" if (checkpoint / "latest").is_file() else "ddp"
+    """`ddp` (whole) or `fsdp` (sharded): how a checkpoint was written."""
+    return "fsdp" if (checkpoint / f"{FSDP_MODEL_NAME}_0").is_dir() else "ddp"
 
 
 def take_up(accelerator: Accelerator, arguments: TrainingArguments) -> None:
@@ -110,15 +92,15 @@ def describe_shards(
     Weights are gathered and used in bfloat16 under `bf16`, gradients are always summed in float32;
     every process keeps its shard of a weight in the type that `stage.prepare` gave it.
     """
-    plugin.transformer_cls_names_to_wrap = unit_names(model)
+    plugin.transformer_cls_names_to_wrap = sorted(unit.__name__ for unit in unit_classes(model))
     kind = torch.bfloat16 if bf16 else None
     plugin.mixed_precision_policy = MixedPrecisionPolicy(
         param_dtype=kind, reduce_dtype=torch.float32
     )
 
 
-def unit_names(model: WingsForCausalLM) -> list[str]:
-    """Classes of the decoder's blocks and of the vision tower; accelerate adds table and head.
+def unit_classes(model: WingsForCausalLM) -> set[type[nn.Module]]:
+    """What is gathered as one: the decoder's blocks and the vision tower; the rest goes by itself.
 
     Raises:
         WingsError: the decoder does not keep its blocks in a list.
@@ -130,7 +112,7 @@ def unit_names(model: WingsForCausalLM) -> list[str]:
     blocks = next(lists, None)
     if blocks is None:
         raise WingsError(
-            f"parallel: {type(decoder).__name__} keeps its {count} blocks in no list, so fsdp"
-            " cannot tell them apart; take ddp or zero2."
+            f"parallel: {type(decoder).__name__} keeps its {count} blocks in no list, so they"
+            " cannot be told apart and sharded; take ddp."
         )
-    return sorted({type(part).__name__ for part in (*blocks, model.model.vision_tower)})
+    return {type(part) for part in (*blocks, model.model.vision_tower)}

@@ -154,8 +154,8 @@ class Recipe:
         device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
             accumulation.
         warmup: share of the steps with a rising rate; a cosine to zero follows.
-        parallel: how torchrun's processes share a run: `ddp` (each holds the model whole), `fsdp`
-            (weights, gradients and optimiser are sharded), `zero2` or `zero3` (DeepSpeed's).
+        parallel: how torchrun's processes share a run: `ddp` (each holds the model whole) or `fsdp`
+            (weights, gradients and optimiser are sharded).
         workers: processes that read and decode data, per training process.
         save_every: steps between checkpoints to resume from (`keep` of them stay); none by default.
         evaluate: held-out records whose loss is watched while training.
@@ -185,7 +185,7 @@ class Recipe:
     seed: int = 0
     bf16: bool = False
     gradient_checkpointing: bool = False
-    parallel: Literal["ddp", "fsdp", "zero2", "zero3"] = "ddp"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     workers: int = 0
     log_every: int = 10
     save_every: int | None = None

@@ -11,16 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from PIL import Image
 from safetensors.torch import load_file
-from transformers.integrations import deepspeed
 from transformers.training_args import ParallelMode
 
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train import parallel
-from wings.train.arguments import training_arguments
 from wings.train.folder import RunFolder
 from wings.train.recipe import Source
 from wings.train.run import train
@@ -245,10 +242,9 @@ def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
     with pytest.raises(WingsError, match=r"checkpoint-4 was written with fsdp .*nproc-per-node 1"):
         train(broken)
     with alone():
-        for way in ("ddp", "zero2"):
-            other = make("broken", "instruct", **{**settings, "parallel": way})
-            with pytest.raises(WingsError, match=f"with fsdp and cannot go on with {way}"):
-                train(other)
+        other = make("broken", "instruct", **{**settings, "parallel": "ddp"})
+        with pytest.raises(WingsError, match="with fsdp and cannot go on with ddp"):
+            train(other)
         recorded(broken)
     got = outcome(broken)
     assert got[0] == pytest.approx(expected[0], rel=2e-5) and worst(got[3], expected[3]) < 1e-5
@@ -274,37 +270,13 @@ def test_one_process_has_nothing_to_share_out(make, capsys):
 
 def test_what_cannot_be_spread_is_refused_in_a_sentence(make, monkeypatch, starts):
     model = WingsForCausalLM.from_pretrained(starts["stage1"])
-    assert parallel.unit_names(model) == ["LlamaDecoderLayer", "VisionTower"]
+    names = {unit.__name__ for unit in parallel.unit_classes(model)}
+    assert names == {"LlamaDecoderLayer", "VisionTower"}
     decoder = model.model.language_model
     decoder.layers = torch.nn.Sequential(*decoder.layers)
     with pytest.raises(WingsError, match="keeps its 2 blocks in no list"):
-        parallel.unit_names(model)
+        parallel.unit_classes(model)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WingsError, match="zero3 needs DeepSpeed: python3 -m pip install deepspeed"):
-        parallel.parallel_arguments(make("zero", "align", parallel="zero3"))
     lonely = SimpleNamespace(parallel_mode=ParallelMode.NOT_PARALLEL, device=torch.device("mps"))
     with pytest.raises(WingsError, match=r"fsdp was launched .* no way to join them on mps"):
         parallel.refuse_undistributed(make("mps", "align", parallel="fsdp"), lonely)
-
-
-@pytest.mark.parametrize("way", ["zero2", "zero3"])
-def test_transformers_fills_in_the_deepspeed_configurations(make, monkeypatch, starts, way):
-    """DeepSpeed itself is not needed for this, and not there: nothing here has run it."""
-    monkeypatch.setattr(deepspeed, "dep_version_check", lambda package: None)
-    recipe = make(way, "instruct", parallel=way, bf16=True)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    model = WingsForCausalLM.from_pretrained(starts["stage2"])
-    # Where DeepSpeed is missing, transformers leaves out the base that reads the file.
-    kind = type("Config", (deepspeed.HfTrainerDeepSpeedConfig, HfDeepSpeedConfig), {})
-    config = kind(parallel.parallel_arguments(recipe)["deepspeed"])
-    monkeypatch.delenv("LOCAL_RANK")
-    arguments = training_arguments(recipe, Path(recipe.output), 4)
-    config.trainer_config_process(arguments)
-    config.trainer_config_finalize(arguments, model, 4)
-    deepspeed.unset_hf_deepspeed_config()
-    assert "auto" not in json.dumps(config.config)
-    assert config.config["zero_optimization"]["stage"] == int(way[-1])
-    assert config.config["train_batch_size"] == 4 and config.config["bf16"]["enabled"]
-    assert config.config["gradient_clipping"] == 1e6

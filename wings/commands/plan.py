@@ -145,8 +145,6 @@ def fits(budget: Budget) -> list[str]:
             f" gradient checkpointing, {most[False] or 'none'} without"
         )
     way = budget.recipe.parallel if budget.gpus > 1 else "ddp"
-    if way not in WAYS:
-        return [*lines, f"the recipe's {way} is not planned here; zero3 lies near fsdp"]
     ok = budget.largest(way, budget.recipe.gradient_checkpointing) >= budget.rows
     lines.append("the recipe fits" if ok else "THE RECIPE DOES NOT FIT")
     return lines

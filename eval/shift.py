@@ -124,9 +124,7 @@ class Curves:
             "interval": self.interval,
             "samples": self.scores,
             "without a score": sum(score is None for score in self.scores),
-            "masses": {
-                kind: self.masses.mean(0)[:, n].tolist() for n, kind in enumerate(KINDS)
-            },
+            "masses": {kind: self.masses.mean(0)[:, n].tolist() for n, kind in enumerate(KINDS)},
         }
 
 

@@ -12,7 +12,7 @@ from wings.eval.masses import KINDS, attention_masses, kinds_of_keys
 from wings.rotary import Rotary
 
 sys.path.append(str(Path(__file__).parents[1] / "wings"))
-from families import Layouts, batch_of, build  # noqa: E402
+from families import Layouts, batch_of, build
 
 
 def images_of(model, batch):
@@ -33,9 +33,7 @@ def passed(model, batch):
         )
     )
     with torch.no_grad():
-        out = model(
-            **batch, use_cache=False, output_attentions=True, output_router_weights=True
-        )
+        out = model(**batch, use_cache=False, output_attentions=True, output_router_weights=True)
     for hook in hooks:
         hook.remove()
     return out, inputs, rows[0]

@@ -154,7 +154,9 @@ def test_masses_are_those_of_the_matrices(family):
         torch.testing.assert_close(masses.main, by_matrices(model, batch, is_image))
         assert (masses.main.sum(-1) <= 1 + 1e-6).all()
         if family != "gpt_oss":
-            torch.testing.assert_close(masses.main.sum(-1), torch.ones(masses.main.shape[:2]).double())
+            torch.testing.assert_close(
+                masses.main.sum(-1), torch.ones(masses.main.shape[:2]).double()
+            )
         # Nothing has changed in the model.
         assert decoder.config._attn_implementation == before and not model.training
         with torch.no_grad():

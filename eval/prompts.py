@@ -129,4 +129,4 @@ def held_text(content: Any) -> str:
     """A message's content as one text, with a letter of its own for each picture."""
     if isinstance(content, str):
         return content
-    return "".join(part["text"] if part["type"] == "text" else HOLD for part in content)
+    return " ".join(part["text"] if part["type"] == "text" else HOLD for part in content)

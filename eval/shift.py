@@ -68,7 +68,7 @@ class Choices:
     """
 
     sink: str = "apart"
-    preamble: str = "Look at the picture, then answer the question. "
+    preamble: str = "Look at the picture, then answer the question."
     stand_in: str = "[a picture]"
 
     def __post_init__(self) -> None:

@@ -19,7 +19,8 @@ def curves_figure(shift: Shift, title: str = "Attention over the blocks") -> Fig
     """Attention on text before and after the picture, block by block, one panel a branch.
 
     A band is the middle half of the samples. Pictures and the sink stand behind in grey, where they
-    are counted apart.
+    are counted apart. The masses of the main branch add up to 1; learners add up to the sum of
+    their gates.
     """
     branches = shift.branches
     with matplotlib.rc_context(STYLE):
@@ -29,7 +30,9 @@ def curves_figure(shift: Shift, title: str = "Attention over the blocks") -> Fig
         for axes, (name, curves) in zip(panels, branches.items(), strict=True):
             draw_curves(axes, shift.layers, curves)
             axes.set_title(f"{name}: shift {spelled(curves)}", loc="left", fontsize=11)
-        panels[0].set_ylabel("share of the attention")
+        # Once all is drawn: the panels share this axis, and setting one end fixes the other.
+        panels[0].set_ylim(bottom=0)
+        panels[0].set_ylabel("attention mass a token")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False)
         figure.tight_layout(rect=(0, 0.07, 1, 0.98))
@@ -65,7 +68,6 @@ def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
             if name in LINES and len(values) > 1:
                 low, high = (values.quantile(q, dim=0).tolist() for q in (0.25, 0.75))
                 axes.fill_between(layers, low, high, color=colour, alpha=0.14, linewidth=0)
-    axes.set_ylim(bottom=0)
 
 
 def score_figure(
@@ -100,14 +102,14 @@ def score_figure(
             axes.scatter(
                 [curves.score],
                 [text.percent],
-                s=90,
+                s=230 if SHAPES[n % len(SHAPES)] == "*" else 95,
                 marker=SHAPES[n % len(SHAPES)],
                 color=colour,
                 edgecolor=GROUND,
                 zorder=3,
                 label=name,
             )
-        axes.set_xlabel("attention shift (1 - correlation; less is better)")
+        axes.set_xlabel("attention shift (0: text before and after a picture is looked at alike)")
         axes.set_ylabel("text answered (%)")
         axes.set_title(title, loc="left", fontsize=14, fontweight="bold")
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

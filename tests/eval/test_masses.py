@@ -292,6 +292,11 @@ def test_no_matrix_is_stored(family, padded):
     with Largest() as largest:
         attention_masses(model, {"input_ids": ids, "attention_mask": mask}, is_image)
     assert largest.numbers < length * length / 2
+    if family == "llama":
+        model.set_attn_implementation("eager")
+        with Largest() as whole, torch.no_grad():
+            model.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        assert whole.numbers >= length * length
     # The mask itself, where there must be one, has a byte a pair, for all heads and blocks.
     assert largest.truths <= length * length
     if family == "llama" and not padded:

@@ -62,9 +62,12 @@ def refuse_other_attention(
         (output[..., :shared].flatten(2), ours[0][:, rows, :, :shared].flatten(2)),
         (sums, ours[1][:, rows]),
     )
+    rounding = ROUNDING.get(query.dtype, LOW_PRECISION_ROUNDING)
+    if torch.is_autocast_enabled(query.device.type):
+        rounding = LOW_PRECISION_ROUNDING
     for theirs, own in pairs:
         theirs, own = theirs.float() * sees, own.float() * sees
-        allowed = ROUNDING.get(query.dtype, LOW_PRECISION_ROUNDING) * theirs.abs().max()
+        allowed = rounding * theirs.abs().max()
         error = (theirs - own).abs().max()
         if not error <= allowed:
             raise WingsError(

@@ -28,10 +28,9 @@ from wings.operations import routed_attention
 from wings.routed_attention import Rule
 
 from .definition import refuse_other_attention
+from .kinds import kinds_of_keys
 from .learner_masses import LearnerMasses
 
-# Of the keys of a row, in the order of the columns. `sink` is the first token, if it is no image.
-KINDS = ("sink", "before", "image", "between", "after")
 # Queries per call where there is a mask, so that no float copy of it is as tall as it is wide.
 BLOCK = 256
 # Names under which transformers finds the measured attention; the second for decoders with wings
@@ -60,31 +59,13 @@ class Masses:
     effect: Tensor | None = None
 
 
-def kinds_of_keys(is_image: Tensor, real: Tensor) -> Tensor:
-    """Which kind each token is, as a key: `[B, T]` bool twice -> `[B, T, 5]` of 0 and 1, float32.
-
-    Text is `before` the row's first image token, `after` its last, or `between`; a row without an
-    image has only `before`. Padding is of no kind.
-    """
-    image = is_image & real
-    begun = image.cumsum(1) > 0
-    over = image.flip(1).cumsum(1).flip(1) == 0
-    text = real & ~image
-    sink = text & (real.cumsum(1) == 1)
-    before, after = text & ~begun & ~sink, text & begun & over
-    between = text & begun & ~over
-    return torch.stack([sink, before, image, between, after], dim=-1).float()
-
-
 @torch.no_grad()
-def attention_masses(
-    model: PreTrainedModel, batch: Mapping[str, Tensor], is_image: Tensor
-) -> Masses:
+def attention_masses(model: nn.Module, batch: Mapping[str, Tensor], is_image: Tensor) -> Masses:
     """The masses of one batch, from one forward pass without a cache and without logits.
 
     Args:
-        model: a causal LM or a vision-language model of transformers, or a Wings model. Of a peft
-            model, its `get_base_model()`.
+        model: a causal LM or a vision-language model of transformers, a Wings model, or one of
+            them within a `PeftModel`; what a learned prefix takes is of no kind.
         batch: what its forward takes; `input_ids` [B, T], `attention_mask` [B, T] or none.
         is_image: `[B, T]` bool, the tokens that stand for pictures.
 
@@ -99,14 +80,23 @@ def attention_masses(
             f"{list(batch['input_ids'].shape)} and attention_mask {list(real.shape)}: give one "
             f"value a token."
         )
-    was_training = model.training
+    inner = inner_of(model)
+    # A peft model puts its prefix in front of a whole pass; others spare the logits.
+    run = model.base_model if inner is model else model
+    was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with measured(model, kinds_of_keys(is_image, real), real) as recorder:
-            model.base_model(**batch, use_cache=False)
+        with measured(inner, kinds_of_keys(is_image, real), real) as recorder:
+            run(**batch, use_cache=False)
     finally:
-        model.train(was_training)
+        for module, training in was_training.items():
+            module.training = training
     return recorder.result()
+
+
+def inner_of(model: nn.Module) -> PreTrainedModel:
+    """The model that a `PeftModel` adapts, or the model itself."""
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
 
 
 class Recorder:

@@ -43,13 +43,14 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
 
 from .items import Item
-from .masses import KINDS, Masses, attention_masses
+from .kinds import KINDS
+from .masses import Masses, attention_masses
 from .prompts import prompts
 
 SINKS = ("apart", "before")
@@ -176,7 +177,7 @@ class Shift:
 
 
 def measure_shift(
-    model: PreTrainedModel,
+    model: nn.Module,
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     items: Sequence[Item],
     choices: Choices | None = None,
@@ -187,7 +188,8 @@ def measure_shift(
     """The attention shift of a model on items with pictures.
 
     Args:
-        model: a Wings model, a vision-language model or a causal LM of transformers.
+        model: a Wings model, a vision-language model or a causal LM of transformers, or one of
+            them within a `PeftModel`.
         processor: its processor, or the tokenizer of a causal LM.
         items: conversations; those without a picture are passed over.
         choices: what the paper leaves open.

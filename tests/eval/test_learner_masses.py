@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wings.block import BlockWings
-from wings.eval.masses import KINDS, attention_masses, kinds_of_keys
+from wings.eval.kinds import KINDS, kinds_of_keys
+from wings.eval.masses import attention_masses
 from wings.rotary import Rotary
 
 sys.path.append(str(Path(__file__).parents[1] / "wings"))
@@ -183,28 +183,3 @@ def test_effect_is_the_size_of_the_learners_output():
     assert attention_masses(model, batch, images_of(model, batch)).effect[0, 0] == pytest.approx(
         3 * float(once), rel=1e-5
     )
-
-
-class Largest(TorchDispatchMode):
-    """The most numbers in any one tensor that is made."""
-
-    def __init__(self):
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for one in made if isinstance(made, (tuple, list)) else [made]:
-            if isinstance(one, torch.Tensor):
-                held = one.untyped_storage().nbytes() // one.element_size()
-                self.numbers = max(self.numbers, held)
-        return made
-
-
-def test_no_matrix_is_stored_for_learners():
-    model = build("llama", router="modality")
-    length = 1500
-    batch, _ = batch_of(model, [["text"] * 20 + ["image"] + ["text"] * length])
-    with Largest() as largest:
-        attention_masses(model, batch, images_of(model, batch))
-    assert largest.numbers < length * length / 2

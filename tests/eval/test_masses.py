@@ -6,19 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
-    LlamaConfig,
-    LlamaForCausalLM,
 )
 from transformers.models.llama import modeling_llama
 
 from wings.errors import WingsError
-from wings.eval.masses import KINDS, attention_masses, decoder_of, kinds_of_keys
+from wings.eval.kinds import KINDS, kinds_of_keys
+from wings.eval.masses import attention_masses, decoder_of
 
 IMAGE = 90
 TEXT = {
@@ -186,58 +184,6 @@ def test_pictures_in_a_vision_language_model(family):
     assert masses.main[1, 0, KINDS.index("between")] == 0
 
 
-# A Llama whose attention is known: tokens are s(ink), b(efore), B, i(mage), a(fter), A.
-WORDS = "sbBiaA"
-SPOKEN = "sbBiiaAa"
-
-
-def known_llama(targets):
-    """Block l looks at the token `targets[l]` alone wherever it sees one, at all alike elsewhere.
-
-    Hidden channel 0 is 1 for every token, and channel 1 + n tells word n. Queries are channel 0,
-    keys the channel of the target, both in the one pair of head channels that rope does not turn.
-    Attention and MLP add nothing, so that every block has the same input.
-    """
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=len(targets),
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e30},
-        pad_token_id=None,
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.zero_()
-        model.model.embed_tokens.weight[:, 0] = 1.0
-        model.model.embed_tokens.weight[:, 1 : 1 + len(WORDS)] = torch.eye(len(WORDS))
-        for block, target in zip(model.model.layers, targets, strict=True):
-            if target is not None:
-                block.self_attn.q_proj.weight[1::4, 0] = 100.0
-                block.self_attn.k_proj.weight[1, 1 + WORDS.index(target)] = 100.0
-    return model
-
-
-def test_masses_of_attention_that_is_known():
-    ids = torch.tensor([[WORDS.index(letter) for letter in SPOKEN]])
-    is_image = ids == WORDS.index("i")
-    masses = attention_masses(known_llama([None, "B", "A"]), {"input_ids": ids}, is_image).main[0]
-    # Uniform: token t (from 1) gives 1/t to each of the t tokens that it sees.
-    share = [sum(1 / t for t in range(first, 9)) / 8 for first in range(1, 9)]
-    uniform = [share[0], share[1] + share[2], share[3] + share[4], 0.0, sum(share[5:])]
-    # On "B", the third token: the first sees itself, the second both alike, the others B alone.
-    on_before = [(1 + 1 / 2) / 8, (1 / 2 + 6) / 8, 0.0, 0.0, 0.0]
-    # On "A", the seventh: the six before are uniform, the last two see A alone.
-    some = [sum(1 / t for t in range(first, 7)) / 8 for first in range(1, 7)]
-    on_after = [some[0], some[1] + some[2], some[3] + some[4], 0.0, some[5] + 2 / 8]
-    expected = torch.tensor([uniform, on_before, on_after], dtype=torch.float64)
-    torch.testing.assert_close(masses, expected, atol=1e-6, rtol=0)
-
-
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_every_token_is_of_one_kind(seed):
@@ -261,48 +207,6 @@ def test_every_token_is_of_one_kind(seed):
             assert KINDS[kind] == name
 
 
-class Largest(TorchDispatchMode):
-    """The most numbers in any one tensor that is made, those of truth values apart."""
-
-    def __init__(self):
-        super().__init__()
-        self.numbers = self.truths = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for one in made if isinstance(made, (tuple, list)) else [made]:
-            if isinstance(one, torch.Tensor) and one.dtype == torch.bool:
-                self.truths = max(self.truths, one.untyped_storage().nbytes())
-            elif isinstance(one, torch.Tensor):
-                held = one.untyped_storage().nbytes() // one.element_size()
-                self.numbers = max(self.numbers, held)
-        return made
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-@pytest.mark.parametrize("padded", [False, True])
-def test_no_matrix_is_stored(family, padded):
-    length = 1536 if family == "llama" else 3072
-    model = small_lm(family)
-    ids = torch.randint(3, 80, (1, length))
-    mask = torch.ones_like(ids)
-    mask[0, : 3 * padded] = 0
-    is_image = torch.zeros_like(ids, dtype=torch.bool)
-    is_image[0, 50:60] = True
-    with Largest() as largest:
-        attention_masses(model, {"input_ids": ids, "attention_mask": mask}, is_image)
-    assert largest.numbers < length * length / 2
-    if family == "llama":
-        model.set_attn_implementation("eager")
-        with Largest() as whole, torch.no_grad():
-            model.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        assert whole.numbers >= length * length
-    # The mask itself, where there must be one, has a byte a pair, for all heads and blocks.
-    assert largest.truths <= length * length
-    if family == "llama" and not padded:
-        assert largest.truths < length * length / 2
-
-
 def test_what_fails_within_leaves_the_model_as_it_was(monkeypatch):
     model = small_lm("llama").train()
 
@@ -322,10 +226,46 @@ def test_what_fails_within_leaves_the_model_as_it_was(monkeypatch):
     attention_masses(model, batch, is_image)
 
 
+def test_every_part_trains_or_not_as_before():
+    model = small_lm("llama").train()
+    model.model.layers[0].eval()
+    attention_masses(model, *random_batch(0))
+    assert model.training and model.model.layers[1].training and not model.model.layers[0].training
+
+
+def test_adapted_models():
+    peft = pytest.importorskip("peft")
+    batch, is_image = random_batch(2)
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(small_lm("llama"), lora)
+    found = attention_masses(adapted, batch, is_image).main
+    torch.testing.assert_close(found, by_matrices(adapted.merge_and_unload(), batch, is_image))
+    prefix = peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(small_lm("llama"), prefix)
+    found = attention_masses(model, batch, is_image).main
+    # The prefix stands before the tokens and takes weight that falls on none of them.
+    eager = copy.deepcopy(model)
+    eager.get_base_model().set_attn_implementation("eager")
+    mask = batch["attention_mask"].double()
+    columns = kinds_of_keys(is_image, mask.bool()).double()
+    tokens = mask / mask.sum(1, keepdim=True)
+    with torch.no_grad():
+        weights = eager(**batch, use_cache=False, output_attentions=True).attentions
+    expected = [
+        torch.einsum("bhts,bsc,bt->bc", w[..., 3:].double(), columns, tokens) / w.shape[1]
+        for w in weights
+    ]
+    torch.testing.assert_close(found, torch.stack(expected, dim=1))
+    assert found.sum(-1).max() < 0.9
+
+
 def test_bf16_is_near():
     model = small_lm("llama")
     batch, is_image = random_batch(5)
     exact = attention_masses(model, batch, is_image).main
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = attention_masses(model, batch, is_image).main
+    torch.testing.assert_close(cast, exact, atol=5e-3, rtol=0)
     rounded = attention_masses(model.bfloat16(), batch, is_image).main
     torch.testing.assert_close(rounded, exact, atol=5e-3, rtol=0)
 

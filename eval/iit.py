@@ -45,7 +45,7 @@ def build_iit(
     embed: Callable[[list[str]], Tensor],
     *,
     size: int | None = None,
-    uses: int = 2,
+    uses: int = 4,
     seed: int = 0,
 ) -> list[Conversation]:
     """The six kinds of conversations, `size` of each.

@@ -169,3 +169,9 @@ def test_what_cannot_be_built_is_said(tmp_path):
     drawn = picture_item("ab", path=object())
     with pytest.raises(WingsError, match="a picture is a object"):
         write_iit(build_iit(text, [drawn], counts), tmp_path / "x.jsonl")
+
+
+def test_the_defaults_suffice_for_two_sets_of_one_size():
+    text = [text_item(f"{letter}{'a' * n}") for letter in "bcdef" for n in range(8)]
+    pictures = [picture_item(letter) for letter in LETTERS for _ in range(7)][:40]
+    assert len(build_iit(text, pictures, counts)) == 6 * 40

@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data(commands)
     add_emoji(commands)
     add_plan(commands)
+    add_shift(commands)
     return parser
 
 
@@ -188,4 +189,35 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
     card = Card(arguments.memory, arguments.tflops, arguments.mfu)
     plan(arguments.recipe, arguments.overrides, arguments.gpus, card)
+    return 0
+
+
+def add_shift(commands: argparse._SubParsersAction) -> None:
+    """`wings shift`."""
+    parser = commands.add_parser(
+        "shift",
+        help="whether a model looks at text before and after a picture alike, block by block",
+        description="Measures the attention shift (LAWS) of a Wings model, a vision-language model"
+        " or a language model on conversations with pictures, and writes shift.png and shift.json.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub name of a model")
+    parser.add_argument(
+        "--items", type=Path, required=True, help="JSON Lines of chat messages with pictures"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the result")
+    parser.add_argument(
+        "--sink",
+        choices=("apart", "before"),
+        default="apart",
+        help="whether the first token is left out or counted with the text before (default: apart)",
+    )
+    parser.set_defaults(run=run_shift)
+
+
+def run_shift(arguments: argparse.Namespace) -> int:
+    """Runs `wings shift`."""
+    from wings.commands.shift import shift
+    from wings.eval.shift import Choices
+
+    shift(arguments.checkpoint, arguments.items, arguments.output, Choices(sink=arguments.sink))
     return 0

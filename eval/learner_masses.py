@@ -1,0 +1,110 @@
+"""Where the learners of a Wings model look: the masses of their own attention, times their gates.
+
+Of block l, token i, key j and learner m with attention weights b^m_ij (averaged over its heads, one
+row over the keys of its modality that the token sees) and gate g_im::
+
+    learners_ij = sum over m of g_im b^m_ij
+
+It mirrors the block's output, main(x) + sum over m of g_m O_m, each term once. It says where they
+look, not how much comes of it: a fresh learner looks and adds exactly zero. So the size of what
+they add stands beside it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from wings.block import BlockWings, WingsAttentionMixin
+from wings.context import WingsContext
+from wings.layout import PADDING
+from wings.learner_attention import expanded, turned_keys
+from wings.lorra import LoRRALearner
+from wings.rotary import Rotation
+from wings.source import Source
+
+
+class LearnerMasses:
+    """Masses of all learners in one pass.
+
+    columns: `[B, T, C]` of all tokens. real: `[B, T]` bool. mean: of `[B, T, ...]` over the tokens.
+    """
+
+    def __init__(self, columns: Tensor, real: Tensor, mean: Callable[[Tensor], Tensor]) -> None:
+        # Source rows know their token's position, which counts the tokens that are no padding.
+        position = (real.cumsum(1) - 1).clamp(min=0)
+        self.by_position = torch.zeros_like(columns).scatter_add_(
+            1, position[..., None].expand_as(columns), columns
+        )
+        self.mean = mean
+        self.masses: dict[int, Tensor] = {}
+        self.effect: dict[int, Tensor] = {}
+        self._share: dict[int, Tensor] = {}
+
+    @contextmanager
+    def watching(self, decoder: nn.Module) -> Iterator[None]:
+        """Within it, hooks stand on the wings of every block of `decoder`."""
+        handles = []
+        for module in decoder.modules():
+            if isinstance(module, BlockWings):
+                handles.append(module.register_forward_hook(self._look))
+            elif isinstance(module, WingsAttentionMixin):
+                handles.append(module.register_forward_hook(self._weigh))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def stacked(self, layers: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Masses `[B, L, C]` and effects `[B, L]`; zero in blocks where no learner acted."""
+        nothing, none = torch.zeros_like(like), torch.zeros_like(like[:, 0])
+        masses = [self.masses.get(layer, nothing) for layer in layers]
+        effect = [self.effect.get(layer, none) for layer in layers]
+        return torch.stack(masses, dim=1), torch.stack(effect, dim=1)
+
+    def _look(self, block: BlockWings, inputs: tuple, share: Tensor) -> None:
+        x, _, context = inputs
+        self._share[block.layer] = share
+        self.masses[block.layer] = self.mean(self.of_block(block, x, context))
+
+    def _weigh(self, attention: WingsAttentionMixin, inputs: tuple, outputs: tuple) -> None:
+        share = self._share.pop(attention.wings.layer, None)
+        if share is not None:
+            main = (outputs[0] - share).float().norm(dim=-1)
+            ratio = share.float().norm(dim=-1) / main.clamp(min=1e-12)
+            self.effect[attention.wings.layer] = self.mean(ratio)
+
+    def of_block(self, block: BlockWings, x: Tensor, context: WingsContext) -> Tensor:
+        """sum over m of g_m times the sums of learner m: `[B, T, D]` -> `[B, T, C]`."""
+        gates = context.record.gates[block.layer]
+        total = x.new_zeros(*x.shape[:2], self.by_position.shape[-1], dtype=torch.float32)
+        for number, name in enumerate(block.names):
+            source = context.sources[name]
+            if source is not None:
+                learner, source = block.learner(number), source.of(x.dtype)
+                sums = self.of_learner(learner, x, source, context.rotation.of(x.dtype))
+                total = total + gates[..., number, None] * sums
+        return total
+
+    def of_learner(
+        self, learner: LoRRALearner, x: Tensor, source: Source, rotation: Rotation
+    ) -> Tensor:
+        """The learner's attention, its values replaced by columns: `[B, T, C]`."""
+        b_q, b_k, _, _ = learner.inner_factors(x.dtype)
+        key_part = learner.compress(source.rows).chunk(2, dim=-1)[0]
+        q = rotation(expanded(x, x @ learner.a_q(x.dtype), b_q, rotation))
+        k = turned_keys(source.rows, key_part, b_k, source.rotation)
+        heads, width = q.shape[2:]
+        table = self.by_position.to(x.device)
+        index = source.keys.index[..., None].expand(-1, -1, table.shape[-1])
+        columns = table.gather(1, index).masked_fill((source.keys.kind == PADDING)[..., None], 0.0)
+        sums = []
+        # Values as wide as the heads keep torch's fused attention running.
+        for part in columns.to(x.dtype).split(width, dim=-1):
+            count = part.shape[-1]
+            v = nn.functional.pad(part, (0, width - count))[:, :, None].expand(-1, -1, heads, -1)
+            mean = torch.eye(width, dtype=x.dtype, device=x.device)[:, :count].repeat(heads, 1)
+            sums.append(source.visibility.attend(q, k, v, mean / heads))
+        return torch.cat(sums, dim=-1).float()

@@ -1,0 +1,117 @@
+"""The plots of the attention shift: two curves over the blocks; the score against text kept."""
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .plot import COLOURS, GROUND, INK, SHAPES, STYLE
+from .score import Score
+from .shift import Curves, Shift, spelled
+
+LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}
+REST = {"image": ("#5f6b76", "^", ":"), "sink": ("#c3ccd5", "v", ":")}
+
+
+def curves_figure(shift: Shift, title: str = "Attention over the blocks") -> Figure:
+    """Attention on text before and after the picture, block by block, one panel a branch.
+
+    A band is the middle half of the samples. Pictures and the sink stand behind in grey, where they
+    are counted apart. The masses of the main branch add up to 1; learners add up to the sum of
+    their gates.
+    """
+    branches = shift.branches
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6 * len(branches) + 0.6, 4.6), facecolor=GROUND)
+        panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
+        figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
+        for axes, (name, curves) in zip(panels, branches.items(), strict=True):
+            draw_curves(axes, shift.layers, curves)
+            axes.set_title(f"{name}: shift {spelled(curves)}", loc="left", fontsize=11)
+        # Once all is drawn: the panels share this axis, and setting one end fixes the other.
+        panels[0].set_ylim(bottom=0)
+        panels[0].set_ylabel("attention mass a token")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False)
+        figure.tight_layout(rect=(0, 0.07, 1, 0.98))
+    return figure
+
+
+def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
+    """The curves of one branch, the mean over samples."""
+    axes.set_axisbelow(True)
+    axes.grid(color="#eef1f4", linewidth=1)
+    axes.tick_params(length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("block")
+    behind = {"image": curves.masses[..., 2]}
+    if curves.sink == "apart":
+        behind["sink"] = curves.masses[..., 0]
+    ahead = {"before": curves.before, "after": curves.after}
+    for lines, order in ((behind, 1), (ahead, 3)):
+        for name, values in lines.items():
+            colour, shape, dashes = (LINES | REST)[name]
+            label = f"text {name}" if name in LINES else name
+            axes.plot(
+                layers,
+                values.mean(0).tolist(),
+                color=colour,
+                linestyle=dashes,
+                marker=shape,
+                markersize=5,
+                linewidth=2 if name in LINES else 1.4,
+                zorder=order,
+                label=label,
+            )
+            if name in LINES and len(values) > 1:
+                low, high = (values.quantile(q, dim=0).tolist() for q in (0.25, 0.75))
+                axes.fill_between(layers, low, high, color=colour, alpha=0.14, linewidth=0)
+
+
+def score_figure(
+    points: Sequence[tuple[str, Curves, Score]], title: str = "Attention shift and text"
+) -> Figure:
+    """The score of several checkpoints against their text score, one mark each.
+
+    Args:
+        points: name, curves and text score of each; those without a shift are left out.
+        title: one line above.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 4.8), facecolor=GROUND)
+        axes = figure.subplots()
+        axes.set_axisbelow(True)
+        axes.grid(color="#eef1f4", linewidth=1)
+        axes.tick_params(length=0)
+        for n, (name, curves, text) in enumerate(points):
+            if curves.score is None:
+                continue
+            (low, high), (worst, best) = curves.interval, text.interval
+            colour = COLOURS[n % len(COLOURS)]
+            axes.errorbar(
+                curves.score,
+                text.percent,
+                xerr=[[max(0.0, curves.score - low)], [max(0.0, high - curves.score)]],
+                yerr=[[text.percent - worst], [best - text.percent]],
+                color=colour,
+                elinewidth=1.4,
+                alpha=0.45,
+            )
+            axes.scatter(
+                [curves.score],
+                [text.percent],
+                s=230 if SHAPES[n % len(SHAPES)] == "*" else 95,
+                marker=SHAPES[n % len(SHAPES)],
+                color=colour,
+                edgecolor=GROUND,
+                zorder=3,
+                label=name,
+            )
+        axes.set_xlabel("attention shift (0: text before and after a picture is looked at alike)")
+        axes.set_ylabel("text answered (%)")
+        axes.set_title(title, loc="left", fontsize=14, fontweight="bold")
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.tight_layout()
+    return figure

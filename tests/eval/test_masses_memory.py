@@ -1,0 +1,79 @@
+"""Measuring stores no matrix of weights: every tensor that it makes is counted."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from wings.eval.masses import attention_masses
+
+sys.path.append(str(Path(__file__).parents[1] / "wings"))
+from families import batch_of, build
+
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 96,
+    "max_position_embeddings": 4096,
+}
+# One that torch's fused attention computes, one with scores that are written out in blocks.
+FAMILIES = {"llama": {}, "gemma2": {"head_dim": 16, "attn_logit_softcapping": 5.0}}
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in any one tensor that is made, those of truth values apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = self.truths = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(one, torch.Tensor) and one.dtype == torch.bool:
+                self.truths = max(self.truths, one.untyped_storage().nbytes())
+            elif isinstance(one, torch.Tensor):
+                held = one.untyped_storage().nbytes() // one.element_size()
+                self.numbers = max(self.numbers, held)
+        return made
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_matrix_is_stored(family, padded):
+    length = 1536 if family == "llama" else 3072
+    config = AutoConfig.for_model(family, **TEXT, **FAMILIES[family])
+    config._attn_implementation = None
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(3, 80, (1, length))
+    mask = torch.ones_like(ids)
+    mask[0, : 3 * padded] = 0
+    is_image = torch.zeros_like(ids, dtype=torch.bool)
+    is_image[0, 50:60] = True
+    with Largest() as largest:
+        attention_masses(model, {"input_ids": ids, "attention_mask": mask}, is_image)
+    assert largest.numbers < length * length / 2
+    if family == "llama":
+        model.set_attn_implementation("eager")
+        with Largest() as whole, torch.no_grad():
+            model.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        assert whole.numbers >= length * length
+    # The mask itself, where there must be one, has a byte a pair, for all heads and blocks.
+    assert largest.truths <= length * length
+    if family == "llama" and not padded:
+        assert largest.truths < length * length / 2
+
+
+def test_no_matrix_is_stored_for_learners():
+    model = build("llama", router="modality")
+    length = 1500
+    batch, _ = batch_of(model, [["text"] * 20 + ["image"] + ["text"] * length])
+    with Largest() as largest:
+        attention_masses(model, batch, batch["input_ids"] == model.config.image_token_id)
+    assert max(largest.numbers, largest.truths) < length * length / 2

@@ -28,9 +28,9 @@ import transformers
 from wings.commands.quickstart.dataset import Writer
 from wings.commands.quickstart.plan import ASSETS
 from wings.commands.quickstart.size import Amounts
-from wings.train.figures import of_the_run
 from wings.train.folder import RunFolder
 from wings.train.recipe import Names, Recipe, Source
+from wings.train.watching.figures import of_the_run
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from wings.config import WingsConfig
 from wings.errors import WingsError, nearest
-from wings.train.trackers import check_names
+from wings.train.watching.trackers import check_names
 
 if TYPE_CHECKING:
     from wings.train.recipe import Recipe, Source

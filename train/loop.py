@@ -18,13 +18,13 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from wings.errors import WingsError
 from wings.model import part_of
 from wings.train.carried import Carried, Resume
-from wings.train.evaluate import Evaluation
-from wings.train.figures import Figures
 from wings.train.folder import RunFolder, sync
 from wings.train.halt import Agreed, Halt, begin_worker
-from wings.train.loss import asked
 from wings.train.parallel import describe_shards, take_up
 from wings.train.stage import Plan
+from wings.train.watching.evaluate import Evaluation
+from wings.train.watching.figures import Figures
+from wings.train.watching.loss import asked
 
 _WORKER_ERROR = f"{WingsError.__module__}.{WingsError.__name__}: "
 

@@ -16,22 +16,22 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train.arguments import training_arguments
-from wings.train.batching import Batching
+from wings.train.batches.batching import Batching
+from wings.train.batches.collate import Collator, Packer
+from wings.train.batches.data import Conversations
+from wings.train.batches.lengths import Lengths
+from wings.train.batches.order import Order
 from wings.train.build import load_model, load_processor
-from wings.train.collate import Collator, Packer
-from wings.train.data import Conversations
-from wings.train.evaluate import Evaluation, evaluations, renamed
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.halt import Stopped
-from wings.train.lengths import Lengths
 from wings.train.loop import WingsTrainer
 from wings.train.lora import merge_adapters
-from wings.train.order import Order
 from wings.train.parallel import is_launched, refuse_other_checkpoints
-from wings.train.progress import Progress, Watch
 from wings.train.recipe import Recipe
 from wings.train.stage import prepare
-from wings.train.trackers import make_trackers
+from wings.train.watching.evaluate import Evaluation, evaluations, renamed
+from wings.train.watching.progress import Progress, Watch
+from wings.train.watching.trackers import make_trackers
 
 
 @dataclass

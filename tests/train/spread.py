@@ -11,8 +11,8 @@ import torch
 from transformers import TrainerCallback
 
 from wings.train import run
+from wings.train.batches.order import Order
 from wings.train.loop import WingsTrainer
-from wings.train.order import Order
 from wings.train.recipe import Recipe
 
 

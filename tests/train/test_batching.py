@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
-from wings.train.batching import WINDOW, Batching
-from wings.train.collate import Collator, Packer, fill_rows
-from wings.train.data import Conversations
-from wings.train.lengths import Length, Lengths
-from wings.train.order import Order
+from wings.train.batches.batching import WINDOW, Batching
+from wings.train.batches.collate import Collator, Packer, fill_rows
+from wings.train.batches.data import Conversations
+from wings.train.batches.lengths import Length, Lengths
+from wings.train.batches.order import Order
 from wings.train.recipe import Source
 from wings.train.run import train
 

@@ -13,8 +13,8 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train import run
-from wings.train.collate import Collator
-from wings.train.data import Conversations
+from wings.train.batches.collate import Collator
+from wings.train.batches.data import Conversations
 from wings.train.folder import RunFolder
 from wings.train.recipe import Evaluate, HeldOut, Recipe, Source, Stop
 from wings.train.run import train

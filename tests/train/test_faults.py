@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
-from wings.train.figures import of_the_run
 from wings.train.folder import RunFolder
 from wings.train.recipe import Source
 from wings.train.run import train
+from wings.train.watching.figures import of_the_run
 
 # What Python tells of before it does it: kills come between two of these.
 CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")

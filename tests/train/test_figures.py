@@ -13,14 +13,14 @@ from wings.config import WingsConfig
 from wings.layout import IMAGE, PADDING, TEXT
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
-from wings.train import figures
-from wings.train.cards import peak_flops
-from wings.train.collate import Collator
-from wings.train.counts import NAMES, count, layout_of
-from wings.train.data import Conversations
-from wings.train.flops import Flops, tower_flops
-from wings.train.order import Order
+from wings.train.batches.collate import Collator
+from wings.train.batches.data import Conversations
+from wings.train.batches.order import Order
 from wings.train.run import train
+from wings.train.watching import figures
+from wings.train.watching.cards import peak_flops
+from wings.train.watching.counts import NAMES, count, layout_of
+from wings.train.watching.flops import Flops, tower_flops
 
 
 def sample(processor, text, images=0):

@@ -71,7 +71,7 @@ def test_the_command_stops_with_its_own_exit_code(make_recipe, tmp_path, capsys,
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("wings.train.progress.Progress.on_train_begin", signals)
+    monkeypatch.setattr("wings.train.watching.progress.Progress.on_train_begin", signals)
     assert main([str(tmp_path / "r.yaml")]) == NOT_FINISHED == 75
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "stopped by SIGTERM after step 1 of 4" in said

@@ -10,10 +10,10 @@ from transformers import AutoConfig
 
 from wings.config import WingsConfig
 from wings.model import WingsForCausalLM
-from wings.train.budget import Budget
+from wings.train.planning.budget import Budget
+from wings.train.planning.rehearsal import Batch, Rehearsal
+from wings.train.planning.skeleton import Origin, all_alike
 from wings.train.recipe import Recipe
-from wings.train.rehearsal import Batch, Rehearsal
-from wings.train.skeleton import Origin, all_alike
 from wings.train.stage import lay_out, prepare
 
 VISION = {

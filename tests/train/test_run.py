@@ -19,10 +19,10 @@ from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train import run
 from wings.train.__main__ import main
-from wings.train.collate import Collator
-from wings.train.data import Conversations
+from wings.train.batches.collate import Collator
+from wings.train.batches.data import Conversations
+from wings.train.batches.order import Order
 from wings.train.folder import RunFolder
-from wings.train.order import Order
 from wings.train.recipe import Source
 from wings.train.run import train
 

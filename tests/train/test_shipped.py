@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from wings.train.budget import GIB, Budget
+from wings.train.planning.budget import GIB, Budget
+from wings.train.planning.skeleton import Origin
 from wings.train.recipe import Recipe
 from wings.train.shipped import SHIPPED, find, names
-from wings.train.skeleton import Origin
 
 # The shapes of the language models that recipes name, from their public configurations.
 DECODERS = {

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.train.data import Conversations
-from wings.train.formats import to_messages
-from wings.train.members import to_record
-from wings.train.open_records import open_records
+from wings.train.batches.data import Conversations
 from wings.train.recipe import Source
+from wings.train.sources.formats import to_messages
+from wings.train.sources.members import to_record
+from wings.train.sources.open_records import open_records
 
 
 def talk(question, answer, **more):

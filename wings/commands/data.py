@@ -9,11 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from wings.processor import WingsProcessor
+from wings.train.batches.data import Conversations
 from wings.train.build import load_processor
-from wings.train.data import Conversations
 from wings.train.recipe import Recipe
 from wings.train.shipped import find
-from wings.train.survey import KINDS, SourceSurvey, quantiles, survey
+from wings.train.sources.survey import KINDS, SourceSurvey, quantiles, survey
 
 SHARES = (0.0, 0.05, 0.5, 0.95, 0.99, 1.0)
 NAMES = ("shortest", "5%", "median", "95%", "99%", "longest")

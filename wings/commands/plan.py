@@ -7,11 +7,11 @@ from rich.table import Table
 from transformers.utils import logging
 
 from wings.errors import WingsError
-from wings.train.budget import GIB, KEPT_FREE, WAYS, Budget, Group
-from wings.train.epoch import Epoch
+from wings.train.planning.budget import GIB, KEPT_FREE, WAYS, Budget, Group
+from wings.train.planning.epoch import Epoch
+from wings.train.planning.skeleton import Origin
 from wings.train.recipe import Recipe
 from wings.train.shipped import find
-from wings.train.skeleton import Origin
 
 LEFT_OUT = (
     "Counted by running the model's own code, forward and backward, on tensors without numbers, in"

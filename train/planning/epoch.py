@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from wings.errors import WingsError
+from wings.train.batches.data import Conversations
+from wings.train.batches.order import Order
 from wings.train.build import load_processor
-from wings.train.data import Conversations
-from wings.train.order import Order
 from wings.train.recipe import Recipe
 
 # So many samples are encoded to know the mean length.

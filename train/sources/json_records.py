@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wings.errors import WingsError
-from wings.train.records import Records
+from wings.train.sources.records import Records
 
 
 class JsonRecords(Records):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from wings.errors import WingsError
-from wings.train.members import is_used, to_record
-from wings.train.records import Records, SourceError
+from wings.train.sources.members import is_used, to_record
+from wings.train.sources.records import Records, SourceError
 
 # One member in the index: which record it belongs to, where its bytes are, and its extension.
 _MEMBER = np.dtype([("offset", np.int64), ("size", np.int64), ("extension", np.int32)])

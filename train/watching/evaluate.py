@@ -12,9 +12,9 @@ from transformers import TrainerState
 
 from wings.errors import WingsError
 from wings.processor import WingsProcessor
-from wings.train.data import Conversations
-from wings.train.loss import asked
+from wings.train.batches.data import Conversations
 from wings.train.recipe import Evaluate, Recipe
+from wings.train.watching.loss import asked
 
 # What trackers know an evaluation by: they write `eval/NAME/loss` of it.
 PREFIX = "eval_"

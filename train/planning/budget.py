@@ -5,9 +5,9 @@ from functools import cached_property
 
 import torch
 
+from wings.train.planning.rehearsal import Batch, Rehearsal, Step
+from wings.train.planning.skeleton import Origin, all_alike, blocks_of
 from wings.train.recipe import Recipe
-from wings.train.rehearsal import Batch, Rehearsal, Step
-from wings.train.skeleton import Origin, all_alike, blocks_of
 from wings.train.stage import Row, lay_out
 
 WAYS = ("ddp", "fsdp")

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from wings.train.evaluate import PREFIX, renamed
+from wings.train.watching.evaluate import PREFIX, renamed
 
 # Step, number of steps, and the newest figures (`loss`, `grad_norm`, `rate/...`, `eval/...`).
 Watch = Callable[[int, int, dict[str, float]], None]

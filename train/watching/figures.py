@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wings.model import WingsForCausalLM
-from wings.train.cards import peak_flops
-from wings.train.counts import NAMES, count, layout_of
-from wings.train.flops import Flops
+from wings.train.watching.cards import peak_flops
+from wings.train.watching.counts import NAMES, count, layout_of
+from wings.train.watching.flops import Flops
 
 GIB = 1024**3
 # What a process did since it logged last. All other figures are those of the run, which a kill in

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from wings.errors import WingsError
 from wings.processor import WingsProcessor
-from wings.train.data import Conversations
+from wings.train.batches.data import Conversations
 
 # Records whose text is tokenised to learn how long a token is.
 TRIALS = 64

@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from wings.errors import WingsError
-from wings.train.members import to_record
 from wings.train.recipe import Source
-from wings.train.records import Records, SourceError
-from wings.train.source_files import ENDINGS, source_files, source_folder
+from wings.train.sources.members import to_record
+from wings.train.sources.records import Records, SourceError
+from wings.train.sources.source_files import ENDINGS, source_files, source_folder
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from wings.errors import WingsError
-from wings.train.dataset_records import DatasetRecords, StreamedRecords, is_saved
-from wings.train.json_records import JsonRecords, LineRecords
-from wings.train.parquet_records import ParquetRecords
 from wings.train.recipe import Source
-from wings.train.records import JoinedRecords, Records
-from wings.train.shard_records import ShardRecords
-from wings.train.source_files import ENDINGS, source_files, source_folder
+from wings.train.sources.dataset_records import DatasetRecords, StreamedRecords, is_saved
+from wings.train.sources.json_records import JsonRecords, LineRecords
+from wings.train.sources.parquet_records import ParquetRecords
+from wings.train.sources.records import JoinedRecords, Records
+from wings.train.sources.shard_records import ShardRecords
+from wings.train.sources.source_files import ENDINGS, source_files, source_folder
 
 _KINDS = {
     ".json": JsonRecords,

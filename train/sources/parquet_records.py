@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError
-from wings.train.records import Records
+from wings.train.sources.records import Records
 
 
 class ParquetRecords(Records):

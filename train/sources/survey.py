@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from wings.errors import WingsError
 from wings.images import WingsImageProcessor, load_image
 from wings.processor import WingsProcessor
-from wings.train.data import Conversations
-from wings.train.formats import Message, TurnsError
+from wings.train.batches.data import Conversations
 from wings.train.recipe import Recipe
-from wings.train.records import SourceError
+from wings.train.sources.formats import Message, TurnsError
+from wings.train.sources.records import SourceError
 
 # What can be wrong with a record, as a person would say it.
 MISSING, BROKEN, TURNS, LONG, OTHER = KINDS = (

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
-from wings.train.formats import Message, to_messages
-from wings.train.open_records import open_records
-from wings.train.order import Order
+from wings.train.batches.order import Order
 from wings.train.recipe import Source
-from wings.train.records import SourceError
+from wings.train.sources.formats import Message, to_messages
+from wings.train.sources.open_records import open_records
+from wings.train.sources.records import SourceError
 
 if TYPE_CHECKING:
     from wings.processor import WingsProcessor

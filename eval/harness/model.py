@@ -4,7 +4,6 @@ The harness's own `hf` model does the work, so that a language model's figures a
 through both; what is added is that a text is only text, and that bad input is told in a sentence.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch

@@ -1,4 +1,4 @@
-"""The harness: a language model has one set of figures, through its stock model and through ours."""
+"""The harness: a language model has one set of figures, through its stock model and ours."""
 
 import json
 import os

@@ -61,9 +61,9 @@ def chosen(said: str, choices: Sequence[str]) -> str | None:
     for form, flags in (
         (rf"\W*([{letters}])\W*", re.IGNORECASE),
         (rf"\W*([{letters}])\s*[.):,](?!\w).*", re.DOTALL),
-        (rf".*?(?:answer(?: is)?|option|choice)\s*:?\s*\W?([{letters}])\b.*", re.DOTALL),
+        (rf".*?(?i:answer(?: is)?|option|choice)\s*:?\s*\W?([{letters}])\b.*", re.DOTALL),
     ):
-        # The word before a letter may begin a sentence; the letter itself must be a capital there.
+        # Within a sentence a letter must be a capital: "a" is a word.
         if found := re.fullmatch(form, text, flags):
             return choices[letters.index(found[1].upper())]
     named = {choice for choice in choices if _names(text, choice)}

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jinja2.meta
 import yaml
 
 from wings.errors import WingsError, nearest
 
 try:
+    import datasets
     from lm_eval.tasks import TaskManager
 except ImportError as error:
     raise WingsError(
@@ -75,6 +77,8 @@ def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:
         raise WingsError(
             f"{folder} has no file of split {asked!r}, which {name} asks; add {asked}.jsonl to it"
         )
+    if lacking := _lacking(config, files[asked], min(readers)):
+        raise WingsError(f"records of {files[asked]} have no {', '.join(lacking)}; {name} reads it")
     shown = config.get("fewshot_split") or config.get("training_split") or asked
     drawn = (config.get("fewshot_config") or {}).get("samples") is None
     if config.get("num_fewshot") and drawn and shown not in files:
@@ -103,9 +107,9 @@ def _try(name: str, folder: Path, ours: TaskManager) -> None:
         task = ours.load([name])["tasks"][name]
         docs = task.test_docs() if task.has_test_docs() else task.validation_docs()
         doc = next(iter(docs))
-        read = [task.doc_to_text(doc), task.doc_to_target(doc)]
+        task.doc_to_text(doc), task.doc_to_target(doc)
         if task.OUTPUT_TYPE == "multiple_choice":
-            read.append(task.doc_to_choice(doc))
+            task.doc_to_choice(doc)
     # A task's own functions may fail in any way on records that are not theirs.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or "no records"
@@ -113,6 +117,20 @@ def _try(name: str, folder: Path, ours: TaskManager) -> None:
             f"{folder} cannot be read as {name} ({type(error).__name__}: {reason}); give records "
             "with the fields of the task's own data"
         ) from error
+
+
+def _lacking(config: dict[str, Any], file: Path, reader: str) -> list[str]:
+    """Fields that the templates of a task name and the first record has not."""
+    if "process_docs" in config:
+        return []  # what the templates read is made of the record
+    records = datasets.load_dataset(reader, data_files=str(file.resolve()), split="train")
+    templates = [config.get(name) for name in ("doc_to_text", "doc_to_target", "doc_to_choice")]
+    named = set()
+    for template in templates:
+        if isinstance(template, str):
+            named |= jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(template))
+    # The harness adds this one to examples that are shown.
+    return sorted(named - set(records.column_names) - {"is_fewshot"})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from wings.errors import WingsError
+from wings.eval.harness.__main__ import main
 from wings.eval.harness.model import WingsLM, register
+from wings.eval.harness.paper import TASKS
 
 PAIRS = [
     ("Two and two", " make four"),
@@ -160,8 +162,23 @@ def test_its_command_line_knows_wings(llm, guarded, tasks, tmp_path):
     _, stock = measured(HFLM(str(llm), device="cpu", batch_size=4), tasks[:1])
     assert found["acc,none"] == stock["tiny_choices"]["acc,none"]
 
-    refused = subprocess.run(
-        [*command, "--model_args", "pretrained=/nowhere", *options], capture_output=True, text=True
-    )
-    assert refused.returncode == 2
-    assert refused.stderr.strip().splitlines()[-1].startswith("lm_eval: no language model can be")
+
+def test_what_is_refused_is_one_sentence_on_the_command_line(monkeypatch, capsys):
+    from lm_eval import __main__ as harness
+
+    seen = []
+
+    def fail():
+        seen.extend(sys.argv)
+        raise WingsError("there is no such model")
+
+    monkeypatch.setattr(harness, "cli_evaluate", fail)
+    monkeypatch.setattr(sys, "argv", ["lm_eval", "--tasks", "mmlu"])
+    assert main() == 2
+    assert capsys.readouterr().err == "lm_eval: there is no such model\n"
+    # Tasks that ship are at hand unless others are named.
+    assert seen[3:] == ["--include_path", str(TASKS)]
+    seen.clear()
+    monkeypatch.setattr(sys, "argv", ["lm_eval", "-t", "mmlu", "--include_path=mine"])
+    main()
+    assert seen == ["lm_eval", "-t", "mmlu", "--include_path=mine"]

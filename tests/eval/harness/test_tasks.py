@@ -111,7 +111,8 @@ def test_stock_tasks_run_on_local_files(stock, guarded, tmp_path):
         ({"piqa/test": FILES["piqa/validation"]}, "no file of split 'validation'"),
         ({"gsm8k/test": FILES["gsm8k/test"]}, "shows 5 examples from split 'train'"),
         ({"piqa/validation": {"goal": "g", "sol1": "a", "label": 0}}, "sol2"),
-        ({"arc_easy/test": {"query": "q"}}, "cannot be read as arc_easy .*question"),
+        ({"arc_easy/test": {"query": "q"}}, "arc_easy have no answerKey, choices, question"),
+        ({"race/test": {"article": "a"}}, "cannot be read as race .*problems"),
     ],
 )
 def test_wrong_files_are_a_sentence(stock, tmp_path, files, said):

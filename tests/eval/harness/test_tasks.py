@@ -86,12 +86,9 @@ def test_stock_tasks_run_on_local_files(stock, guarded, tmp_path):
         bootstrap_iters=0,
         gen_kwargs={"max_gen_toks": 8},
     )
-    assert {name: n["original"] for name, n in found["n-samples"].items()} == dict.fromkeys(
-        names, 6
-    )
-    prompts = {
-        name: of[0]["arguments"]["gen_args_0"]["arg_0"] for name, of in found["samples"].items()
-    }
+    counts = {name: count["original"] for name, count in found["n-samples"].items()}
+    assert counts == dict.fromkeys(names, 6)
+    prompts = {name: of[0]["arguments"][0][0] for name, of in found["samples"].items()}
     assert prompts["arc_easy"] == "Question: What melts ice?\nAnswer:"
     assert prompts["hellaswag"] == "Run: A man He"
     assert prompts["gsm8k"].count("One and one?") == 5 and prompts["gsm8k"].endswith(
@@ -111,7 +108,7 @@ def test_stock_tasks_run_on_local_files(stock, guarded, tmp_path):
         ({"piqa/test": FILES["piqa/validation"]}, "no file of split 'validation'"),
         ({"gsm8k/test": FILES["gsm8k/test"]}, "shows 5 examples from split 'train'"),
         ({"piqa/validation": {"goal": "g", "sol1": "a", "label": 0}}, "sol2"),
-        ({"arc_easy/test": {"query": "q"}}, "arc_easy have no answerKey, choices, question"),
+        ({"arc_easy/test": {"query": "q"}}, "have no answerKey, choices, question; arc_easy"),
         ({"race/test": {"article": "a"}}, "cannot be read as race .*problems"),
     ],
 )

@@ -74,7 +74,7 @@ def test_vqav2_with_something_missing(vqa):
     good = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
     with pytest.raises(WingsError, match="no annotation of question_id 420"):
         read_vqav2(good[0], dump(folder / "b.json", {"annotations": []}), folder)
-    with pytest.raises(WingsError, match="question 0: there is no picture .*000000000042"):
+    with pytest.raises(WingsError, match=r"question 0: there is no picture .*000000000042"):
         read_vqav2(*good, folder / "elsewhere")
     del annotations["annotations"][0]["answer_type"]
     with pytest.raises(WingsError, match="question_id 420 has no field 'answer_type'"):
@@ -94,7 +94,7 @@ def test_gqa(tmp_path):
     assert [mark(item, said) for said in ("Yes.", "yes, it is", "no")] == [1, 0, 0]
     with pytest.raises(WingsError, match="question 07: imageId is 1; it must be of type str"):
         read_gqa(dump(tmp_path / "q.json", {"07": {**record, "imageId": 1}}), tmp_path)
-    with pytest.raises(WingsError, match="q.json: .*must be of type dict"):
+    with pytest.raises(WingsError, match=r"q\.json: .*must be of type dict"):
         read_gqa(dump(tmp_path / "q.json", [record]), tmp_path)
 
 

@@ -72,5 +72,6 @@ setup(
     entry_points={
         "console_scripts": ["wings = wings.commands:main"],
         "lm_eval.models": ["wings = wings.eval.harness.model:WingsLM"],
+        "lmms_eval.models": ["wings = wings.eval.lmms:MANIFEST"],
     },
 )

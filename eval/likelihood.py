@@ -18,10 +18,15 @@ from .items import Item
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The log-likelihood of one answer: `total` in nats over its `tokens` tokens."""
+    """The log-likelihood of one answer: `total` in nats over its `tokens` tokens.
+
+    Attributes:
+        greedy: whether greedy decoding would say it.
+    """
 
     total: float
     tokens: int
+    greedy: bool = False
 
     @property
     def mean(self) -> float:
@@ -78,8 +83,9 @@ def choice_likelihoods(
             chunk, batch["input_ids"], logits, lengths, strict=True
         ):
             span = row[before - 1 : before + many - 1].float().log_softmax(-1)
-            said = ids[before : before + many, None]
-            found[n].append(Likelihood(span.gather(1, said).sum().item(), many))
+            said = ids[before : before + many]
+            total = span.gather(1, said[:, None]).sum().item()
+            found[n].append(Likelihood(total, many, torch.equal(span.argmax(-1), said)))
         if on_batch:
             on_batch(len(chunk))
     return found

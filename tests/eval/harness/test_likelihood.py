@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
-from wings.eval.answers import encode
+from wings.eval.answers import answer_items, encode
 from wings.eval.items import Item
 from wings.eval.likelihood import Likelihood, choice_likelihoods, rank, ranked, reciprocal_ranks
 
@@ -61,6 +61,17 @@ def test_a_plain_llm_is_measured_the_same_way(llm):
     ((four, twenty_two),) = choice_likelihoods(model, tokenizer, [item])
     assert four.total == pytest.approx(alone(model, tokenizer, item, "4"), abs=2e-3)
     assert twenty_two.total == pytest.approx(alone(model, tokenizer, item, "22"), abs=2e-3)
+
+
+def test_what_greedy_decoding_says_is_greedy(llm):
+    model = AutoModelForCausalLM.from_pretrained(llm).eval()
+    tokenizer = AutoTokenizer.from_pretrained(llm)
+    item = Item("t", ({"role": "user", "content": "Two and two?"},), "")
+    said = answer_items(model, tokenizer, [item], max_new_tokens=3)[0]
+    other = ("x" if said[0] != "x" else "y") + said[1:]
+    asked = Item("t", item.messages, "", choices=(said, said[:1], other))
+    (found,) = choice_likelihoods(model, tokenizer, [asked])
+    assert [one.greedy for one in found] == [True, True, False]
 
 
 def test_ranks():

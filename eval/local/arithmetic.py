@@ -29,4 +29,5 @@ def arithmetic(seed: int = 0, each: int = 60) -> list[Item]:
             wrong = draw.sample([w for w in range(max(0, value - 9), value + 10) if w != value], 3)
             choices = tuple(map(str, sorted([value, *wrong])))
             items.append(Item(kind, (question,), str(value), "checks", choices, checks=checks))
+    draw.shuffle(items)  # the first few are a fair sample
     return items

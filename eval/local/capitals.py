@@ -51,4 +51,5 @@ def capitals(seed: int = 0) -> list[Item]:
                 checks=({"rule": "mentions", "text": one["capital"]},),
             )
         )
+    draw.shuffle(items)  # the first few are a fair sample
     return items

@@ -144,6 +144,7 @@ def instructions(seed: int = 0) -> list[Item]:
     for make in OF_SUBJECTS:
         for subject, sentence in SUBJECTS.items():
             items.append(_item(make.__name__, *make(draw, subject, sentence)))
+    draw.shuffle(items)  # the first few are a fair sample
     return items
 
 

@@ -80,7 +80,13 @@ def _item(line: str, where: str, folder: Path) -> Item:
     except json.JSONDecodeError as error:
         raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
     messages = record.get("messages") if isinstance(record, dict) else None
-    if not messages or messages[-1]["role"] != "assistant" or len(messages) < 2:
+    for n, message in enumerate(messages if isinstance(messages, list) else ()):
+        if not _is_message(message):
+            raise WingsError(
+                f"{where}: message {n} is {message!r:.60}; give it a role and a content of text, "
+                "or of parts with a text or an image each"
+            )
+    if not isinstance(messages, list) or len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise WingsError(
             f"{where} has no answer to score; end its messages with an assistant's turn"
         )
@@ -90,6 +96,21 @@ def _item(line: str, where: str, folder: Path) -> Item:
     asked = tuple(_located(message, folder) for message in messages[:-1])
     extras = _extras(record, answer, where)
     return Item(record.get("kind", "all"), asked, answer, **extras)
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content")
+    return isinstance(content, str) or (
+        isinstance(content, list)
+        and all(
+            isinstance(part, dict)
+            and part.get("type") in ("text", "image")
+            and isinstance(part.get(part["type"]), str)
+            for part in content
+        )
+    )
 
 
 def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:

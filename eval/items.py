@@ -1,11 +1,17 @@
 """What is asked: one conversation whose last turn is to be answered, and the right answer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from wings.errors import WingsError
+from wings.errors import WingsError, nearest
+
+from .checks import check_checks
+
+# How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.
+SCORINGS = ("exact", "short", "vqa", "choice", "checks")
 
 
 @dataclass(frozen=True)
@@ -15,19 +21,39 @@ class Item:
     Attributes:
         kind: the group it is counted in.
         messages: chat messages up to and including the user's last turn.
-        answer: the reference.
+        answer: the reference; for "choice" one of the choices.
+        scoring: how an answer is marked, one of `SCORINGS`.
+        choices: texts to choose from.
+        references: other right answers ("short"), or what each annotator said ("vqa").
+        checks: what a program verifies ("checks"), see `checks.py`.
     """
 
     kind: str
     messages: tuple[dict, ...]
     answer: str
+    scoring: str = "exact"
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    checks: tuple[dict, ...] = ()
+
+    def record(self) -> dict:
+        """The line of a file that `read_items` reads as this item."""
+        answer = {"role": "assistant", "content": self.answer}
+        record: dict[str, Any] = {"kind": self.kind, "messages": [*self.messages, answer]}
+        if self.scoring != SCORINGS[0]:
+            record["scoring"] = self.scoring
+        for name in ("choices", "references", "checks"):
+            if values := self.__dict__[name]:
+                record[name] = list(values)
+        return record
 
 
 def read_items(path: str | Path) -> list[Item]:
     """Items from JSON Lines of chat messages, the same file that training reads.
 
     The last message of a record must be the assistant's: it is the reference, and not shown to the
-    model. `kind` is optional ("all" without it). Paths of pictures are relative to the file.
+    model. `kind` is optional ("all" without it), as are `scoring`, `choices`, `references` and
+    `checks`. Paths of pictures are relative to the file.
 
     Raises:
         WingsError: no such file, a line that is not such a record (which), or no record at all.
@@ -42,13 +68,25 @@ def read_items(path: str | Path) -> list[Item]:
     return items
 
 
+def write_items(path: str | Path, items: Iterable[Item]) -> None:
+    """JSON Lines that `read_items` reads; the same items give the same bytes."""
+    lines = [json.dumps(item.record(), ensure_ascii=False) + "\n" for item in items]
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
 def _item(line: str, where: str, folder: Path) -> Item:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
     messages = record.get("messages") if isinstance(record, dict) else None
-    if not messages or messages[-1]["role"] != "assistant" or len(messages) < 2:
+    for n, message in enumerate(messages if isinstance(messages, list) else ()):
+        if not _is_message(message):
+            raise WingsError(
+                f"{where}: message {n} is {message!r:.60}; give it a role and a content of text, "
+                "or of parts with a text or an image each"
+            )
+    if not isinstance(messages, list) or len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise WingsError(
             f"{where} has no answer to score; end its messages with an assistant's turn"
         )
@@ -56,14 +94,62 @@ def _item(line: str, where: str, folder: Path) -> Item:
     if not isinstance(answer, str):
         answer = "".join(part["text"] for part in answer if part["type"] == "text")
     asked = tuple(_located(message, folder) for message in messages[:-1])
-    return Item(record.get("kind", "all"), asked, answer)
+    extras = _extras(record, answer, where)
+    return Item(record.get("kind", "all"), asked, answer, **extras)
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content")
+    return isinstance(content, str) or (
+        isinstance(content, list)
+        and all(
+            isinstance(part, dict)
+            and part.get("type") in ("text", "image")
+            and isinstance(part.get(part["type"]), str)
+            for part in content
+        )
+    )
+
+
+def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
+    scoring = record.get("scoring", SCORINGS[0])
+    if scoring not in SCORINGS:
+        raise WingsError(
+            f"{where}: scoring is {scoring!r}{nearest(str(scoring), SCORINGS)}; it must be one of "
+            f"{', '.join(SCORINGS)}"
+        )
+    choices, references = (_texts(record, name, where) for name in ("choices", "references"))
+    if scoring == "choice" and not choices:
+        raise WingsError(f"{where} is scored by choice and has no choices; list them in 'choices'")
+    if scoring == "choice" and answer not in choices:
+        raise WingsError(f"{where}: the answer {answer!r} is none of its choices; add it to them")
+    if scoring == "vqa" and not references:
+        raise WingsError(f"{where} has no annotators' answers; list them in 'references'")
+    checks = tuple(check_checks(record.get("checks", []), where))
+    if scoring == "checks" and not checks:
+        raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'")
+    return {"scoring": scoring, "choices": choices, "references": references, "checks": checks}
+
+
+def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:
+    values = record.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise WingsError(f"{where}: {name} is {values!r}; give a list of texts")
+    return tuple(values)
 
 
 def _located(message: dict, folder: Path) -> dict:
     if isinstance(message["content"], str):
         return message
     parts: Sequence[dict] = [
-        part | {"image": str(folder / part["image"])} if part["type"] == "image" else part
+        part | {"image": _found(part["image"], folder)} if part["type"] == "image" else part
         for part in message["content"]
     ]
     return message | {"content": list(parts)}
+
+
+def _found(image: str, folder: Path) -> str:
+    # A picture within the record, as some formats have them, lies in no folder.
+    return image if image.startswith("data:") else str(folder / image)

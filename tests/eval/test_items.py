@@ -48,6 +48,23 @@ def test_a_wrong_line_is_named(tmp_path, line):
         read_items(path)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "hello",
+        {"content": "hello"},
+        {"role": "user"},
+        {"role": "user", "content": ["hello"]},
+        {"role": "user", "content": [{"type": "image", "path": "1.png"}]},
+        {"role": "user", "content": [{"type": "sound", "sound": "1.wav"}]},
+    ],
+)
+def test_a_wrong_message_is_named(tmp_path, message):
+    path = write(tmp_path / "a.jsonl", {"messages": [*exchange(), message, *exchange()]})
+    with pytest.raises(WingsError, match=r"a\.jsonl:1: message 2 is"):
+        read_items(path)
+
+
 def test_a_missing_and_an_empty_file_are_refused(tmp_path):
     with pytest.raises(WingsError, match=r"nowhere\.jsonl"):
         read_items(tmp_path / "nowhere.jsonl")

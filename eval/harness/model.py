@@ -1,0 +1,108 @@
+"""Wings as a model of lm-evaluation-harness: `lm_eval --model wings --model_args pretrained=...`.
+
+The harness's own `hf` model does the work, so that a language model's figures are the same figures
+through both; what is added is that a text is only text, and that bad input is told in a sentence.
+"""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+import wings  # noqa: F401  transformers' Auto classes know Wings from here on
+from wings.errors import WingsError
+from wings.tokens import IMAGE
+
+try:
+    from lm_eval.api.registry import model_registry
+    from lm_eval.models.huggingface import HFLM
+except ImportError as error:
+    raise WingsError(
+        "lm-evaluation-harness is not installed; pip install 'wings-lorra[harness]'"
+    ) from error
+
+NAME = "wings"
+
+
+class WingsLM(HFLM):
+    """A Wings checkpoint, or any other causal LM, for tasks of text.
+
+    Args:
+        pretrained: a folder, a Hub id or a loaded model.
+        **options: those of the harness's `hf` model (dtype, device, batch_size, max_length, peft,
+            tokenizer, ...).
+
+    Raises:
+        WingsError: nothing that can be loaded at `pretrained`.
+    """
+
+    def __init__(self, pretrained: str | PreTrainedModel, **options: Any) -> None:
+        super().__init__(pretrained, **{"backend": "causal", **options})
+        added = self.tokenizer.get_added_vocab() if self.model.config.model_type == NAME else {}
+        self.image_token_id: int | None = added.get(IMAGE)
+
+    def _get_config(self, pretrained: str, **options: Any) -> None:
+        """Reads the configuration; the first thing that fails where there is no model."""
+        try:
+            super()._get_config(pretrained, **options)
+        except (OSError, ValueError) as error:
+            raise not_loaded(pretrained, error) from error
+
+    def _create_model(self, pretrained: str, **options: Any) -> None:
+        """Loads the weights."""
+        try:
+            super()._create_model(pretrained, **options)
+        except OSError as error:
+            raise not_loaded(pretrained, error) from error
+
+    def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
+        """Token ids of a text; an `<image>` in it is letters, as for a model without pictures."""
+        return self._as_letters(super().tok_encode(string, *args, **options))
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Texts as padded `input_ids` and `attention_mask` [B, T], each `<image>` as letters."""
+        ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
+        if self.image_token_id is None or not (ids == self.image_token_id).any():
+            return ids, mask
+        rows = [
+            self._as_letters(row[seen.bool()].tolist()) for row, seen in zip(ids, mask, strict=True)
+        ]
+        rows = [row[-left_truncate_len:] if left_truncate_len else row for row in rows]
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side)
+        return torch.tensor(padded["input_ids"]), torch.tensor(padded["attention_mask"])
+
+    def _as_letters(self, ids: list[int]) -> list[int]:
+        """Ids in which the image token is cut in two, so that it stands for no picture."""
+        if self.image_token_id is None or self.image_token_id not in ids:
+            return ids
+        pieces = [
+            token
+            for part in (IMAGE[:1], IMAGE[1:])
+            for token in self.tokenizer.encode(part, add_special_tokens=False)
+        ]
+        return [
+            new for token in ids for new in (pieces if token == self.image_token_id else [token])
+        ]
+
+
+def not_loaded(pretrained: str, error: Exception) -> WingsError:
+    """The sentence for a folder without a model in it."""
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return WingsError(
+        f"no language model can be loaded from {pretrained!r} ({reason}); give pretrained= the "
+        "folder of a Wings checkpoint or of any causal LM"
+    )
+
+
+def register() -> None:
+    """Makes `wings` a name of the harness's models; not needed where it finds entry points."""
+    import lm_eval.models  # noqa: F401  its own models come first, or it would skip them
+
+    if NAME not in model_registry:
+        model_registry.register(NAME, target=WingsLM)

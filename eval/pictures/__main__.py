@@ -1,0 +1,53 @@
+"""`python -m wings.eval.pictures FORMAT FILES... OUTPUT`: a benchmark's own files as JSON Lines."""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+
+from wings.errors import WingsError, nearest
+from wings.eval.items import Item, write_items
+
+from .gqa import read_gqa
+from .mmbench import read_mmbench
+from .mmmu import read_mmmu
+from .scienceqa import read_scienceqa
+from .vqav2 import read_vqav2
+
+READERS: dict[str, Callable[..., list[Item]]] = {
+    "vqav2": read_vqav2,
+    "gqa": read_gqa,
+    "scienceqa": read_scienceqa,
+    "mmbench": read_mmbench,
+    "mmmu": read_mmmu,
+}
+
+
+def main(words: Sequence[str]) -> str:
+    """Converts; returns what was done.
+
+    Raises:
+        WingsError: an unknown format, or files that it does not have.
+    """
+    name = words[0] if words else ""
+    if name not in READERS:
+        raise WingsError(
+            f"{name!r} is no format{nearest(name, READERS)}; give one of {', '.join(READERS)}"
+        )
+    takes = [*inspect.signature(READERS[name]).parameters.values()]
+    least = sum(one.default is one.empty for one in takes)
+    if not least <= len(words) - 2 <= len(takes):
+        named = " ".join(
+            one.name.upper() if one.default is one.empty else f"[{one.name.upper()}]"
+            for one in takes
+        )
+        raise WingsError(f"usage: python -m wings.eval.pictures {name} {named} OUTPUT")
+    items = READERS[name](*words[1:-1])
+    write_items(words[-1], items)
+    return f"{len(items)} items in {words[-1]}"
+
+
+if __name__ == "__main__":
+    try:
+        print(main(sys.argv[1:]))
+    except WingsError as error:
+        sys.exit(str(error))

@@ -1,0 +1,34 @@
+"""GQA: questions made from scene graphs, with one short answer each."""
+
+from pathlib import Path
+
+from wings.eval.items import Item
+
+from .fields import SHORT, existing, field, read_json, turn
+
+
+def read_gqa(questions: str | Path, images: str | Path) -> list[Item]:
+    """Items scored as short answers, counted by their structural type (query, verify, ...).
+
+    Args:
+        questions: `*_questions.json`: by id, `question`, `imageId`, `answer` and `types`.
+        images: folder of `<imageId>.jpg`.
+
+    Raises:
+        WingsError: a missing file or field, no such picture.
+    """
+    records = read_json(questions)
+    items = []
+    for key in field({"file": records}, "file", dict, str(questions)):
+        where = f"{questions}: question {key}"
+        one = field(records, key, dict, where)
+        picture = Path(images) / f"{field(one, 'imageId', str, where)}.jpg"
+        items.append(
+            Item(
+                field(field(one, "types", dict, where), "structural", str, where),
+                turn(f"{field(one, 'question', str, where)}\n{SHORT}", [existing(picture, where)]),
+                field(one, "answer", str, where),
+                "short",
+            )
+        )
+    return items

@@ -1,0 +1,51 @@
+"""VQAv2: questions about COCO photographs, each answered by ten people."""
+
+from pathlib import Path
+
+from wings.errors import WingsError
+from wings.eval.items import Item
+
+from .fields import SHORT, existing, field, read_json, turn
+
+
+def read_vqav2(questions: str | Path, annotations: str | Path, images: str | Path) -> list[Item]:
+    """Items scored by soft accuracy, counted by the type of the answer (yes/no, number, other).
+
+    Args:
+        questions: `v2_OpenEnded_mscoco_*_questions.json`: a list `questions` of `question_id`,
+            `image_id` and `question`.
+        annotations: `v2_mscoco_*_annotations.json`: a list `annotations` of `question_id`,
+            `answer_type`, `multiple_choice_answer` and ten `answers` with an `answer` each.
+        images: folder of `COCO_*_<image_id, 12 digits>.jpg`.
+
+    Raises:
+        WingsError: a missing file or field, a question without annotation, no such picture.
+    """
+    asked = field(read_json(questions), "questions", list, str(questions))
+    told = {}
+    for n, one in enumerate(field(read_json(annotations), "annotations", list, str(annotations))):
+        told[field(one, "question_id", int, f"{annotations}: annotation {n}")] = one
+    folder = Path(images)
+    pictures = {path.stem.rpartition("_")[2]: path for path in sorted(folder.glob("*.jpg"))}
+    items = []
+    for n, one in enumerate(asked):
+        where = f"{questions}: question {n}"
+        key = field(one, "question_id", int, where)
+        if key not in told:
+            raise WingsError(f"{where}: {annotations} has no annotation of question_id {key}")
+        annotation, at = told[key], f"{annotations}: question_id {key}"
+        answers = field(annotation, "answers", list, at)
+        number = f"{field(one, 'image_id', int, where):012d}"
+        picture = pictures.get(number, folder / f"COCO_{number}.jpg")
+        items.append(
+            Item(
+                field(annotation, "answer_type", str, at),
+                turn(f"{field(one, 'question', str, where)}\n{SHORT}", [existing(picture, where)]),
+                field(annotation, "multiple_choice_answer", str, at),
+                "vqa",
+                references=tuple(field(person, "answer", str, at) for person in answers),
+            )
+        )
+        if len(answers) < 2:
+            raise WingsError(f"{at}: answers has {len(answers)} of them; VQAv2 has ten")
+    return items

@@ -1,0 +1,212 @@
+"""Files of picture benchmarks, written by hand in each one's own fields."""
+
+import base64
+import csv
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from wings.errors import WingsError
+from wings.eval.items import read_items
+from wings.eval.mark import mark
+from wings.eval.pictures.__main__ import main
+from wings.eval.pictures.gqa import read_gqa
+from wings.eval.pictures.mmbench import read_mmbench
+from wings.eval.pictures.mmmu import read_mmmu
+from wings.eval.pictures.scienceqa import read_scienceqa
+from wings.eval.pictures.vqav2 import read_vqav2
+from wings.images import load_image
+
+
+def picture(colour="red"):
+    held = io.BytesIO()
+    Image.new("RGB", (5, 4), colour).save(held, "PNG")
+    return held.getvalue()
+
+
+def dump(path, value):
+    path.write_text(json.dumps(value))
+    return path
+
+
+def pictures(item):
+    parts = [part for m in item.messages for part in m["content"] if isinstance(part, dict)]
+    return [load_image(part["image"]) for part in parts if part["type"] == "image"]
+
+
+def text(item):
+    content = item.messages[0]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+@pytest.fixture
+def vqa(tmp_path):
+    (tmp_path / "COCO_val2014_000000000042.jpg").write_bytes(picture())
+    question = {"image_id": 42, "question": "How many cats?", "question_id": 420}
+    answers = [
+        {"answer": a, "answer_confidence": "yes", "answer_id": n + 1}
+        for n, a in enumerate(["2"] * 7 + ["3"] * 3)
+    ]
+    annotation = {
+        "question_id": 420, "image_id": 42, "question_type": "how many", "answer_type": "number",
+        "multiple_choice_answer": "2", "answers": answers,
+    }  # fmt: skip
+    return {"questions": [question]}, {"annotations": [annotation]}, tmp_path
+
+
+def test_vqav2(vqa):
+    questions, annotations, folder = vqa
+    files = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
+    (item,) = read_vqav2(*files, folder)
+    assert (item.kind, item.answer, len(item.references)) == ("number", "2", 10)
+    assert text(item).startswith("How many cats?\n") and len(pictures(item)) == 1
+    assert [mark(item, said) for said in ("Two.", "three", "4")] == pytest.approx([1, 0.9, 0])
+
+
+def test_vqav2_with_something_missing(vqa):
+    questions, annotations, folder = vqa
+    good = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
+    with pytest.raises(WingsError, match="no annotation of question_id 420"):
+        read_vqav2(good[0], dump(folder / "b.json", {"annotations": []}), folder)
+    with pytest.raises(WingsError, match=r"question 0: there is no picture .*000000000042"):
+        read_vqav2(*good, folder / "elsewhere")
+    del annotations["annotations"][0]["answer_type"]
+    with pytest.raises(WingsError, match="question_id 420 has no field 'answer_type'"):
+        read_vqav2(good[0], dump(folder / "b.json", annotations), folder)
+    with pytest.raises(WingsError, match="no field 'questions'"):
+        read_vqav2(good[1], good[1], folder)
+
+
+def test_gqa(tmp_path):
+    (tmp_path / "n1.jpg").write_bytes(picture())
+    record = {
+        "question": "Is it red?", "imageId": "n1", "answer": "yes", "fullAnswer": "Yes, it is.",
+        "isBalanced": True, "types": {"structural": "verify", "semantic": "attr"},
+    }  # fmt: skip
+    (item,) = read_gqa(dump(tmp_path / "q.json", {"07": record}), tmp_path)
+    assert item.kind == "verify" and len(pictures(item)) == 1
+    assert [mark(item, said) for said in ("Yes.", "yes, it is", "no")] == [1, 0, 0]
+    with pytest.raises(WingsError, match="question 07: imageId is 1; it must be of type str"):
+        read_gqa(dump(tmp_path / "q.json", {"07": {**record, "imageId": 1}}), tmp_path)
+    with pytest.raises(WingsError, match=r"q\.json: .*must be of type dict"):
+        read_gqa(dump(tmp_path / "q.json", [record]), tmp_path)
+
+
+def test_scienceqa(tmp_path):
+    (tmp_path / "test" / "7").mkdir(parents=True)
+    (tmp_path / "test" / "7" / "image.png").write_bytes(picture())
+    record = {
+        "question": "Which is a solid?", "choices": ["ice", "steam"], "answer": 0, "hint": "Look.",
+        "image": "image.png", "task": "closed choice", "grade": "grade3", "lecture": "",
+        "subject": "natural science", "topic": "t", "category": "c", "skill": "s", "solution": "",
+        "split": "test",
+    }  # fmt: skip
+    plain = {**record, "image": None, "hint": "", "answer": 1}
+    other = {**record, "split": "train"}
+    path = dump(tmp_path / "problems.json", {"7": record, "8": plain, "9": other})
+    seen, alone = read_scienceqa(path, tmp_path)
+    assert (seen.kind, alone.kind) == ("natural science, picture", "natural science, text")
+    assert text(seen).startswith("Look.\nWhich is a solid?\nA. ice\nB. steam\n")
+    assert [mark(seen, "A"), mark(alone, "A"), mark(alone, "It is steam")] == [1, 0, 1]
+    with pytest.raises(WingsError, match="problem 7: answer is 2, and there are 2 choices"):
+        read_scienceqa(dump(path, {"7": {**record, "answer": 2}}), tmp_path)
+    with pytest.raises(WingsError, match="no problem of split 'val'"):
+        read_scienceqa(dump(path, {"7": record}), tmp_path, "val")
+    with pytest.raises(WingsError, match="choices is"):
+        read_scienceqa(dump(path, {"7": {**record, "choices": []}}), tmp_path)
+
+
+def bench(path, *rows):
+    names = ["index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image"]
+    with path.open("w", newline="") as lines:
+        table = csv.DictWriter(lines, names, delimiter="\t", restval="")
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def test_mmbench(tmp_path):
+    held = base64.b64encode(picture() + b"\0" * 200_000).decode()  # longer than csv's own limit
+    row = {
+        "index": "1", "question": "What\nis it?", "hint": "nan", "A": "a cat", "B": "a dog",
+        "answer": "B", "category": "finegrained", "image": held,
+    }  # fmt: skip
+    path = tmp_path / "bench.tsv"
+    first, second = read_mmbench(bench(path, row, {**row, "index": "1000001", "image": "1"}))
+    assert first.choices == ("a cat", "a dog") and mark(first, "B") == 1
+    assert pictures(first)[0].tobytes() == pictures(second)[0].tobytes()
+    assert csv.field_size_limit() < 2**20
+    for change, said in (
+        ({"answer": "C"}, "row 1: answer is 'C'"),
+        ({"image": "7777"}, "base64 or an earlier index"),
+        ({"image": "?"}, "no base64"),
+    ):
+        with pytest.raises(WingsError, match=said):
+            read_mmbench(bench(path, {**row, **change}))
+    path.write_text("index\tquestion\n1\tq\n")
+    with pytest.raises(WingsError, match="no field 'image'"):
+        read_mmbench(path)
+
+
+def test_mmmu(tmp_path):
+    row = {
+        "id": "v_1", "question": "What is <image 1> beside <image 2>?",
+        "options": "['<image 2>', 'two']", "answer": "B", "question_type": "multiple-choice",
+        "subfield": "Optics", "image_1": {"bytes": picture(), "path": "1.png"},
+        "image_2": {"bytes": picture("blue"), "path": "2.png"},
+    }  # fmt: skip
+    free = {**row, "question_type": "open", "answer": "['12', 'twelve']", "options": "[]"}
+
+    def table(*rows):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), tmp_path / "m.parquet")
+        return tmp_path / "m.parquet"
+
+    choice, short = read_mmmu(table(row, free))
+    assert choice.kind == "Optics" and [one.getpixel((0, 0))[0] for one in pictures(choice)] == [
+        255, 0, 0,
+    ]  # fmt: skip
+    assert choice.messages[0]["content"][2]["text"] == " beside "
+    assert [mark(choice, "B"), mark(short, "Twelve."), mark(short, "13")] == [1, 1, 0]
+    for change, said in (
+        ({"answer": "C"}, "answer is 'C', and there are 2 options"),
+        ({"options": "two"}, "options is 'two'; it must be a list"),
+        ({"image_2": None}, "names <image 2> and has no picture"),
+    ):
+        with pytest.raises(WingsError, match=said):
+            read_mmmu(table({**row, **change}))
+    (tmp_path / "m.parquet").write_text("no table")
+    with pytest.raises(WingsError, match="is not parquet"):
+        read_mmmu(tmp_path / "m.parquet")
+
+
+def test_the_command_writes_items(vqa):
+    questions, annotations, folder = vqa
+    files = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
+    out = folder / "items.jsonl"
+    assert main(["vqav2", *map(str, files), str(folder), str(out)]) == f"1 items in {out}"
+    (item,) = read_items(out)
+    assert item == read_vqav2(*files, folder)[0]
+    for words, said in (
+        ([], "'' is no format"),
+        (["vqa2"], "did you mean 'vqav2'"),
+        (["gqa", "x"], "gqa QUESTIONS IMAGES OUTPUT"),
+        (["gqa", "nowhere.json", "x", "y"], "no file nowhere.json"),
+    ):
+        with pytest.raises(WingsError, match=said):
+            main(words)
+
+
+def test_pictures_in_a_record_stay_there(tmp_path):
+    row = {
+        "index": "1", "question": "?", "A": "x", "B": "y", "answer": "A", "category": "c",
+        "image": base64.b64encode(picture()).decode(),
+    }  # fmt: skip
+    main(["mmbench", str(bench(tmp_path / "t.tsv", row)), str(tmp_path / "i.jsonl")])
+    (item,) = read_items(tmp_path / "i.jsonl")
+    assert pictures(item)[0].size == (5, 4)

@@ -44,6 +44,7 @@ setup(
     package_data={
         "wings": ["py.typed"],
         "wings.train": ["recipes/*.yaml"],
+        "wings.eval": ["*.jinja"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
@@ -56,6 +57,7 @@ setup(
         "pillow",
         "pyyaml",
         "pyarrow",
+        "jinja2",
         "matplotlib",
         "rich",
         "tensorboard",

@@ -29,10 +29,8 @@ def answer_items(
     """
     model.eval()
     tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
-    order = sorted(range(len(items)), key=lambda n: (_length(items[n]), n))
     answers = [""] * len(items)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches_of(items, batch_size):
         batch = encode(processor, [list(items[n].messages) for n in chosen]).to(model.device)
         said = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         said = said[:, batch["input_ids"].shape[1] :]
@@ -42,6 +40,12 @@ def answer_items(
         if on_batch:
             on_batch(len(chosen))
     return answers
+
+
+def batches_of(items: Sequence[Item], batch_size: int) -> list[list[int]]:
+    """Numbers of items, batch by batch: conversations of like length go together."""
+    order = sorted(range(len(items)), key=lambda n: (_length(items[n]), n))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def encode(

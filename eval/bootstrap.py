@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +27,10 @@ class Estimate:
         ends = (None if end is None else function(end) for end in (self.low, self.high))
         return Estimate(function(self.value), *ends)
 
-    def to_dict(self) -> dict[str, float | list[float] | None]:
+    def to_dict(self) -> dict[str, Any]:
         """`value` and `interval`."""
-        interval = None if self.low is None else [self.low, self.high]
+        is_known = self.low is not None and self.high is not None
+        interval = [self.low, self.high] if is_known else None
         return {"value": self.value, "interval": interval}
 
 

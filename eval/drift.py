@@ -30,6 +30,7 @@ SENTENCE = (
     "distribution of the next token lies from the LLM's (KL(LLM || model), in nats a token), and "
     "how much more perplexed it is. Intervals come from drawing documents again."
 )
+SAMPLE = "Two  words, 12 numbers: 3.14 + x_1?\n\tÄußerst naïve 你好 …"
 Piece = tuple[list[int], list[bool]]  # tokens, and which of them are asked for
 
 
@@ -136,22 +137,20 @@ def spelled(estimate: Estimate, form: str) -> tuple[str, str]:
     return f"{estimate.value:{form}}", f"{estimate.low:{form}} to {estimate.high:{form}}"
 
 
-def tokenizers_differ(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
+def tokenizers_differ(llm: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase) -> str | None:
     """What two tokenizers disagree on, in a few words; None where they agree.
 
-    Tokens that only one of them added (as `<image>`) do not matter: no text has them.
+    Tokens that the model's has beside the LLM's do not matter if they were added to it (as
+    `<image>`): the LLM's tokenizer reads the text.
     """
-    vocabularies = [tokenizer.get_vocab() for tokenizer in (one, other)]
-    for (mine, theirs), tokenizer in zip(
-        (vocabularies, vocabularies[::-1]), (one, other), strict=True
-    ):
-        extra = set(tokenizer.get_added_vocab())
-        for token, number in mine.items():
-            if theirs.get(token) != number and not (token in extra and token not in theirs):
-                return f"{token!r} is token {number} of one and {theirs.get(token)} of the other"
-    sample = "Two  words, 12 numbers: 3.14 + x_1?\n\tÄußerst naïve 你好 …"
-    if one(sample).input_ids != other(sample).input_ids:
-        return f"they cut {sample!r} differently"
+    known, theirs = llm.get_vocab(), model.get_vocab()
+    added = model.get_added_vocab()
+    for token in [*known, *(token for token in theirs if token not in {**known, **added})]:
+        if known.get(token) != theirs.get(token):
+            numbers = (known.get(token, "none"), theirs.get(token, "none"))
+            return f"{token!r} is token {numbers[0]} of one and {numbers[1]} of the other"
+    if llm(SAMPLE).input_ids != model(SAMPLE).input_ids:
+        return f"they cut {SAMPLE!r} differently"
     return None
 
 
@@ -168,7 +167,7 @@ def measure_drift(llm: Subject, model: Subject, documents: Sequence[Document], w
             f"{llm.name} and {model.name} have different tokenizers ({difference}), so their next "
             "tokens cannot be compared; name the LLM that it grew from"
         )
-    window = min(WINDOW, *(limit(subject.model) for subject in (llm, model)))
+    window = min(window_of(subject.model) for subject in (llm, model))
     pieces: list[Piece] = []
     numbers: list[int] = []
     for number, document in enumerate(documents):
@@ -190,16 +189,17 @@ def measure_drift(llm: Subject, model: Subject, documents: Sequence[Document], w
         tokens, kl, before, after = (math.fsum(column) for column in columns)
         if not math.isfinite(kl + before + after):
             raise WingsError(
-                f"{document.name}: logits of {llm.name} or {model.name} are no numbers"
+                f"on {document.name} the logits of {llm.name} or {model.name} are no finite "
+                "numbers; try another dtype or save the checkpoint again"
             )
         found.append(DocumentDrift(document.name, int(tokens), kl, before, after))
     return Drift(found, work.seed)
 
 
-def limit(model: PreTrainedModel) -> float:
-    """The most tokens that a model knows positions for."""
-    config = model.config.get_text_config()
-    return config.to_dict().get("max_position_embeddings") or math.inf
+def window_of(model: PreTrainedModel) -> int:
+    """How many tokens are read in one go: no more than the model knows positions for."""
+    known = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    return min(WINDOW, known or WINDOW)
 
 
 def _sums(

@@ -1,5 +1,6 @@
-"""Answers side by side: ten of each kind, evenly spread over the items, chosen by nobody."""
+"""Answers side by side: ten of each kind of question, drawn by lot."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +37,12 @@ class Sample:
 
 
 def samples_of(comparison: Comparison, count: int = SAMPLES) -> list[Sample]:
-    """So many samples, at even distances: of N items numbers 0, N / count, 2 N / count ..."""
+    """So many samples, drawn by the comparison's seed and shown in the order of the items.
+
+    By lot: files often take their kinds in turn, and even steps would meet the same kind again.
+    """
     total = len(comparison.items)
-    count = min(count, total)
-    chosen = [n * total // count for n in range(count)]
+    chosen = sorted(random.Random(comparison.seed).sample(range(total), min(count, total)))
     return [
         Sample(
             comparison.items[n].kind,

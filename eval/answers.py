@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from wings.chat_template import ChatTemplate
+
 from .items import Item
 
 
@@ -66,10 +68,8 @@ def encode(
             add_generation_prompt=True,
             padding_side="left",
         )
-    texts = [
-        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        for messages in conversations
-    ]
+    template = ChatTemplate(processor, {})
+    texts = [template.render(messages, add_generation_prompt=True) for messages in conversations]
     return processor(
         texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
     )

@@ -128,3 +128,10 @@ def test_a_line_cut_off_is_measured_again_and_the_rest_is_found(make_work, tmp_p
 def test_a_picture_that_is_not_there_is_a_sentence(winged, make_work):
     with pytest.raises(WingsError, match=r"nowhere\.png"):
         make_work().answers(winged(1, "a")[0], [asked("a", "nowhere.png")], "")
+
+
+def test_a_template_that_refuses_a_conversation_is_a_sentence(chain, make_work):
+    llm = chain(1, "a")[0]
+    llm.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(WingsError, match="roles must alternate"):
+        make_work().answers(llm, [asked("a")], "")

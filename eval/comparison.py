@@ -7,7 +7,7 @@ from typing import Any
 from .bootstrap import Estimate, bootstrap
 from .forest import Line, forest
 from .items import Item
-from .score import Score, is_right
+from .score import Score, is_answered
 from .section import Section
 from .table import spelled
 
@@ -45,7 +45,7 @@ class Comparison:
     def right(self, said: Sequence[str], kind: str) -> list[bool]:
         """Whether each answer to an item of a kind is right."""
         pairs = zip(self.items, said, strict=True)
-        return [is_right(text, item.answer) for item, text in pairs if kind in (ALL, item.kind)]
+        return [is_answered(item, text) for item, text in pairs if kind in (ALL, item.kind)]
 
     def scores(self, kind: str) -> tuple[Score, Score]:
         """Before and after, of a kind."""
@@ -84,7 +84,7 @@ class Comparison:
                 "answer": item.answer,
                 "before": before,
                 "after": after,
-                "right": [is_right(said, item.answer) for said in (before, after)],
+                "right": [is_answered(item, said) for said in (before, after)],
             }
             for item, before, after in zip(self.items, self.before, self.after, strict=True)
         ]

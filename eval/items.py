@@ -8,6 +8,8 @@ from typing import Any
 
 from wings.errors import WingsError
 
+MATCHES = ("whole", "mention")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -17,19 +19,22 @@ class Item:
         kind: the group it is counted in.
         messages: chat messages up to and including the user's last turn.
         answer: the reference.
+        match: "whole": what is said must be the reference; "mention": must name it somewhere.
     """
 
     kind: str
     messages: tuple[dict, ...]
     answer: str
+    match: str = "whole"
 
 
 def read_items(path: str | Path) -> list[Item]:
     """Items from JSON Lines of chat messages, the same file that training reads.
 
     The last message of a record must be the assistant's: it is the reference, and not shown to the
-    model. `kind` is optional ("all" without it), and so are `choices`: where they are listed, the
-    reference must be one of them. Paths of pictures are relative to the file.
+    model. `kind` is optional ("all" without it), and so are `match` ("whole" without it) and
+    `choices`: where they are listed, the reference must be one of them. Paths of pictures are
+    relative to the file.
 
     Raises:
         WingsError: no such file, a line that is not such a record (which), or no record at all.
@@ -71,8 +76,11 @@ def _item(line: str, where: str, folder: Path) -> Item:
             f"{where} has the answer {answer!r} and the choices {record['choices']!r}, so no choice"
             " is right; add it or remove 'choices'"
         )
+    match = record.get("match", MATCHES[0])
+    if match not in MATCHES:
+        raise WingsError(f"{where} has the match {match!r}; say {' or '.join(map(repr, MATCHES))}")
     asked = tuple(_located(message, folder) for message in messages[:-1])
-    return Item(record.get("kind", "all"), asked, answer)
+    return Item(record.get("kind", "all"), asked, answer, match)
 
 
 def _is_message(message: Any) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .comparison import Comparison
-from .score import is_right
+from .score import is_answered
 from .text import text_of
 
 SAMPLES = 10
@@ -22,6 +22,7 @@ class Sample:
         answer: the reference.
         before: what the LLM said.
         after: what the model said.
+        right: whether each of the two is.
     """
 
     kind: str
@@ -29,11 +30,7 @@ class Sample:
     answer: str
     before: str
     after: str
-
-    @property
-    def right(self) -> tuple[bool, bool]:
-        """Whether each of the two answers is right."""
-        return is_right(self.before, self.answer), is_right(self.after, self.answer)
+    right: tuple[bool, bool]
 
 
 def samples_of(comparison: Comparison, count: int = SAMPLES) -> list[Sample]:
@@ -43,16 +40,16 @@ def samples_of(comparison: Comparison, count: int = SAMPLES) -> list[Sample]:
     """
     total = len(comparison.items)
     chosen = sorted(random.Random(comparison.seed).sample(range(total), min(count, total)))
-    return [
-        Sample(
-            comparison.items[n].kind,
-            [_turn(message) for message in comparison.items[n].messages],
-            comparison.items[n].answer,
-            comparison.before[n],
-            comparison.after[n],
-        )
-        for n in chosen
-    ]
+    return [_sample(comparison, n) for n in chosen]
+
+
+def _sample(comparison: Comparison, n: int) -> Sample:
+    item, before, after = (
+        column[n] for column in (comparison.items, comparison.before, comparison.after)
+    )
+    turns = [_turn(message) for message in item.messages]
+    right = is_answered(item, before), is_answered(item, after)
+    return Sample(item.kind, turns, item.answer, before, after, right)
 
 
 def _turn(message: dict) -> tuple[str, str, list]:

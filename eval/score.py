@@ -1,6 +1,7 @@
-"""How well it was said: exact matches, counted by kind, with the error that such a count has."""
+"""How well it was said: right answers, counted by kind, with the error that such a count has."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,22 @@ def is_right(said: str, answer: str) -> bool:
     return normalise(said) == normalise(answer)
 
 
+def mentions(said: str, answer: str) -> bool:
+    """Whether `answer` stands in what was said, as whole words, whatever the capitals."""
+    return re.search(rf"\b{re.escape(answer.lower())}\b", said.lower()) is not None
+
+
+def is_answered(item: Item, said: str) -> bool:
+    """Whether what was said is right by the item's own `match`."""
+    test = mentions if item.match == "mention" else is_right
+    return test(said, item.answer)
+
+
 def score(items: Sequence[Item], answers: Sequence[str]) -> dict[str, Score]:
     """Scores by kind, in the order in which the kinds first appear."""
     scores: dict[str, Score] = {}
     for item, said in zip(items, answers, strict=True):
-        right = Score(int(is_right(said, item.answer)), 1)
+        right = Score(int(is_answered(item, said)), 1)
         scores[item.kind] = scores.get(item.kind, Score(0, 0)) + right
     return scores
 

@@ -10,9 +10,9 @@ from .subject import Subject
 from .work import Work
 
 SENTENCE = (
-    "Text questions asked alone, the same ones to both. Percent right word for word, with Wilson's "
-    "95% intervals; the difference is paired, item by item, with a bootstrap interval; -/+ counts "
-    "the items that were lost and won."
+    "Text questions asked alone, the same ones to both. Percent right (word for word, or where an "
+    "item says so by naming the answer), with Wilson's 95% intervals; the difference is paired, "
+    "item by item, with a bootstrap interval; -/+ counts the items that were lost and won."
 )
 
 

@@ -165,6 +165,7 @@ FOUND = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"
         ("text", {"mesages": []}, "'mesages'"),
         ("text", record("a"), "no answer"),
         ("text", record("a", "b", choices=[]), "no choice is right"),
+        ("text", record("a", "b", match="half"), "'whole' or 'mention'"),
         ("text", record("a", "b", choices=["c"]), r"\['c'\]"),
         ("text", {"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}, "'role'"),
         ("text", record([{"type": "sound"}], "b"), "sound"),

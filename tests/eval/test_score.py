@@ -3,7 +3,7 @@
 import pytest
 
 from wings.eval.items import Item
-from wings.eval.score import Score, is_right, overall, score
+from wings.eval.score import Score, is_answered, is_right, overall, score
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_the_interval_is_wilsons():
     low, high = Score(240, 240).interval
     assert high == 100.0 and 98 < low < 99
     assert Score(0, 5).interval[0] == 0.0
+
+
+def test_a_talkative_answer_may_name_it():
+    whole, named = (Item("a", (), "Rome", match) for match in ("whole", "mention"))
+    said = "The capital is **rome**, of course."
+    assert [is_answered(item, said) for item in (whole, named)] == [False, True]
+    assert not is_answered(named, "Romeo") and is_answered(named, "Rome")
+    assert score([whole, named], [said] * 2) == {"a": Score(1, 2)}

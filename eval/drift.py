@@ -9,7 +9,7 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from wings.errors import WingsError
 
@@ -20,6 +20,7 @@ from .forest import WIDTH
 from .plot import COLOURS, GROUND, INK, STYLE
 from .section import Section
 from .subject import Subject
+from .vocabulary import tokenizers_differ
 from .work import Work
 
 WINDOW = 1024  # tokens that are read in one go; a longer document is cut into such pieces
@@ -30,7 +31,6 @@ SENTENCE = (
     "distribution of the next token lies from the LLM's (KL(LLM || model), in nats a token), and "
     "how much more perplexed it is. Intervals come from drawing documents again."
 )
-SAMPLE = "Two  words, 12 numbers: 3.14 + x_1?\n\tÄußerst naïve 你好 …"
 Piece = tuple[list[int], list[bool]]  # tokens, and which of them are asked for
 
 
@@ -135,23 +135,6 @@ def spelled(estimate: Estimate, form: str) -> tuple[str, str]:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:{form}}", "(one document: none)"
     return f"{estimate.value:{form}}", f"{estimate.low:{form}} to {estimate.high:{form}}"
-
-
-def tokenizers_differ(llm: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase) -> str | None:
-    """What two tokenizers disagree on, in a few words; None where they agree.
-
-    Tokens that the model's has beside the LLM's do not matter if they were added to it (as
-    `<image>`): the LLM's tokenizer reads the text.
-    """
-    known, theirs = llm.get_vocab(), model.get_vocab()
-    added = model.get_added_vocab()
-    for token in [*known, *(token for token in theirs if token not in {**known, **added})]:
-        if known.get(token) != theirs.get(token):
-            numbers = (known.get(token, "none"), theirs.get(token, "none"))
-            return f"{token!r} is token {numbers[0]} of one and {numbers[1]} of the other"
-    if llm(SAMPLE).input_ids != model(SAMPLE).input_ids:
-        return f"they cut {SAMPLE!r} differently"
-    return None
 
 
 def measure_drift(llm: Subject, model: Subject, documents: Sequence[Document], work: Work) -> Drift:

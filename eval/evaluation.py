@@ -7,12 +7,13 @@ from typing import Any, Protocol
 from .comparison import Comparison
 from .conversations import measure_conversations
 from .data import Data
-from .drift import measure_drift, tokenizers_differ
+from .drift import measure_drift
 from .pictures import measure_pictures
 from .samples import Sample, samples_of
 from .section import Section
 from .subject import Subject
 from .text import measure_text
+from .vocabulary import tokenizers_differ
 from .work import Work
 
 

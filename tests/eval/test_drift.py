@@ -8,7 +8,8 @@ import torch
 from wings.errors import WingsError
 from wings.eval import drift
 from wings.eval.documents import Document
-from wings.eval.drift import batch_sums, batches_of, measure_drift, tokenizers_differ
+from wings.eval.drift import batch_sums, batches_of, measure_drift
+from wings.eval.vocabulary import tokenizers_differ
 
 TEXTS = ["a b c d a a", "l k j i h g f e d c b a a b", "b a", "c c c c c"]
 

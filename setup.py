@@ -56,7 +56,7 @@ setup(
     package_data={
         "wings": ["py.typed"],
         "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
-        "wings.eval": ["tasks/*.yaml"],
+        "wings.eval": ["*.jinja", "tasks/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
     install_requires=[
@@ -69,6 +69,7 @@ setup(
         "pillow",
         "pyyaml",
         "pyarrow",
+        "jinja2",
         "matplotlib",
         "rich",
         "tensorboard",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from wings.chat_template import ChatTemplate
+
 from .items import Item
 
 
@@ -29,10 +31,8 @@ def answer_items(
     """
     model.eval()
     tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
-    order = sorted(range(len(items)), key=lambda n: (_length(items[n]), n))
     answers = [""] * len(items)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches_of(items, batch_size):
         batch = encode(processor, [list(items[n].messages) for n in chosen]).to(model.device)
         said = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         said = said[:, batch["input_ids"].shape[1] :]
@@ -42,6 +42,12 @@ def answer_items(
         if on_batch:
             on_batch(len(chosen))
     return answers
+
+
+def batches_of(items: Sequence[Item], batch_size: int) -> list[list[int]]:
+    """Numbers of items, batch by batch: conversations of like length go together."""
+    order = sorted(range(len(items)), key=lambda n: (_length(items[n]), n))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def encode(
@@ -62,10 +68,8 @@ def encode(
             add_generation_prompt=True,
             padding_side="left",
         )
-    texts = [
-        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        for messages in conversations
-    ]
+    template = ChatTemplate(processor, {})
+    texts = [template.render(messages, add_generation_prompt=True) for messages in conversations]
     return processor(
         texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
     )

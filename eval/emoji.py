@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from wings import WingsForCausalLM
 from wings.errors import WingsError
 from wings.eval.answers import answer_items, encode
+from wings.eval.checks import mentions
 from wings.eval.items import Item, read_items
 from wings.eval.score import Score
 from wings.processor import WingsProcessor
@@ -24,11 +25,6 @@ from wings.processor import WingsProcessor
 SAMPLES = 6
 BLANK = "#dddddd"
 Tell = Callable[[str], None]
-
-
-def mentions(said: str, answer: str) -> bool:
-    """Whether `answer` stands in what was said, as whole words, whatever the capitals."""
-    return re.search(rf"\b{re.escape(answer.lower())}\b", said.lower()) is not None
 
 
 def is_right(item: Item, said: str, groups: Sequence[str]) -> bool:

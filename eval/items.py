@@ -11,7 +11,7 @@ from wings.errors import WingsError, nearest
 from .checks import check_checks
 
 # How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.
-SCORINGS = ("exact", "short", "vqa", "choice", "checks")
+SCORINGS = ("exact", "mention", "short", "vqa", "choice", "checks")
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,16 @@ def _item(line: str, where: str, folder: Path) -> Item:
     except json.JSONDecodeError as error:
         raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
     messages = record.get("messages") if isinstance(record, dict) else None
-    for n, message in enumerate(messages if isinstance(messages, list) else ()):
+    if not isinstance(messages, list) or not messages:
+        named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
+        raise WingsError(f"{where} has no list of 'messages', but {named or 'nothing'}; rename it")
+    for n, message in enumerate(messages):
         if not _is_message(message):
             raise WingsError(
                 f"{where}: message {n} is {message!r:.60}; give it a role and a content of text, "
                 "or of parts with a text or an image each"
             )
-    if not isinstance(messages, list) or len(messages) < 2 or messages[-1]["role"] != "assistant":
+    if messages[-1]["role"] != "assistant" or len(messages) < 2:
         raise WingsError(
             f"{where} has no answer to score; end its messages with an assistant's turn"
         )
@@ -123,7 +126,7 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
     choices, references = (_texts(record, name, where) for name in ("choices", "references"))
     if scoring == "choice" and not choices:
         raise WingsError(f"{where} is scored by choice and has no choices; list them in 'choices'")
-    if scoring == "choice" and answer not in choices:
+    if choices and answer not in choices:
         raise WingsError(f"{where}: the answer {answer!r} is none of its choices; add it to them")
     if scoring == "vqa" and not references:
         raise WingsError(f"{where} has no annotators' answers; list them in 'references'")

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from wings.errors import WingsError
 
-from .checks import passes
+from .checks import mentions, passes
 from .items import Item
-from .score import is_right
 from .short_answers import same, soft_accuracy
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -16,13 +15,16 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def mark(item: Item, said: str) -> float:
     """The worth of one answer.
 
-    "exact" is word for word (`score.py`); "short" and "vqa" as in `short_answers.py`; "choice" if
-    the choice that was made is the answer; "checks" if all are passed.
+    "exact" is word for word; "mention" if the reference is named in it; "short" and "vqa" as in
+    `short_answers.py`; "choice" if the choice that was made is the answer; "checks" if all are
+    passed.
 
     Raises:
         WingsError: a choice among no choices.
     """
     match item.scoring:
+        case "mention":
+            return float(mentions(said, item.answer))
         case "short":
             return float(same(said, [item.answer, *item.references]))
         case "vqa":
@@ -38,6 +40,18 @@ def mark(item: Item, said: str) -> float:
 def marks(items: Sequence[Item], answers: Sequence[str]) -> list[float]:
     """The worth of every answer, in order."""
     return [mark(item, said) for item, said in zip(items, answers, strict=True)]
+
+
+def normalise(text: str) -> str:
+    """Without outer and doubled spaces and a final full stop; capitals count, as items ask for
+    them.
+    """
+    return " ".join(text.split()).removesuffix(".").rstrip()
+
+
+def is_right(said: str, answer: str) -> bool:
+    """Whether the answer is the reference, word for word."""
+    return normalise(said) == normalise(answer)
 
 
 def share_passed(item: Item, said: str) -> float:

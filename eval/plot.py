@@ -134,7 +134,8 @@ def mark(n: int, outcome: Outcome) -> Line2D:
 def reach(score: Score) -> list[list[float]]:
     """Lengths of an error bar below and above."""
     low, high = score.interval
-    return [[score.percent - low], [high - score.percent]]
+    # Rounding may put an end of the interval on the wrong side of 0 or 100.
+    return [[max(0.0, score.percent - low)], [max(0.0, high - score.percent)]]
 
 
 def floor(percent: float) -> float:

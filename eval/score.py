@@ -1,19 +1,20 @@
-"""How well it was said: exact matches, counted by kind, with the error that such a count has."""
+"""How well it was said: right answers, counted by kind, with the error that such a count has."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .items import Item
+from .mark import mark
 
 Z = 1.96  # a 95% interval
 
 
 @dataclass(frozen=True)
 class Score:
-    """`right` of `total` answers."""
+    """`right` of `total` answers; an answer may be right in part."""
 
-    right: int
+    right: float
     total: int
 
     @property
@@ -34,23 +35,11 @@ class Score:
         return Score(self.right + other.right, self.total + other.total)
 
 
-def normalise(text: str) -> str:
-    """Without outer and doubled spaces and a final full stop; capitals count, as items ask for
-    them.
-    """
-    return " ".join(text.split()).removesuffix(".").rstrip()
-
-
-def is_right(said: str, answer: str) -> bool:
-    """Whether the answer is the reference, word for word."""
-    return normalise(said) == normalise(answer)
-
-
 def score(items: Sequence[Item], answers: Sequence[str]) -> dict[str, Score]:
     """Scores by kind, in the order in which the kinds first appear."""
     scores: dict[str, Score] = {}
     for item, said in zip(items, answers, strict=True):
-        right = Score(int(is_right(said, item.answer)), 1)
+        right = Score(mark(item, said), 1)
         scores[item.kind] = scores.get(item.kind, Score(0, 0)) + right
     return scores
 

@@ -40,6 +40,9 @@ def test_the_folder_holds_everything(run):
         assert image.width > 1000
     with Image.open(folder / "showcase/1.png") as image:
         assert image.width == image.height == 256
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in (folder / "llm").iterdir()
+    }
     for row in ROWS:
         assert (folder / "rows" / row.key / "model.safetensors").exists() == row.default
 

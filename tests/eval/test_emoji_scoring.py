@@ -3,7 +3,8 @@
 import pytest
 
 from wings.errors import WingsError
-from wings.eval.emoji import count, is_right, mentions, replaced, score_folder
+from wings.eval.checks import mentions
+from wings.eval.emoji import count, is_right, replaced, score_folder
 from wings.eval.items import Item
 
 GROUPS = ["animal", "drink", "tool", "hand"]

@@ -3,7 +3,8 @@
 import pytest
 
 from wings.eval.items import Item
-from wings.eval.score import Score, is_right, overall, score
+from wings.eval.mark import is_right, mark
+from wings.eval.score import Score, overall, score
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,11 @@ def test_the_interval_is_wilsons():
     low, high = Score(240, 240).interval
     assert high == 100.0 and 98 < low < 99
     assert Score(0, 5).interval[0] == 0.0
+
+
+def test_a_talkative_answer_may_name_it():
+    whole, named = (Item("a", (), "Rome", way) for way in ("exact", "mention"))
+    said = "The capital is **rome**, of course."
+    assert [mark(item, said) for item in (whole, named)] == [0.0, 1.0]
+    assert mark(named, "Romeo") == 0.0 and mark(named, "Rome") == 1.0
+    assert score([whole, named], [said] * 2) == {"a": Score(1, 2)}

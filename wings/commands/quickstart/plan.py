@@ -14,15 +14,20 @@ __all__ = ["ROWS", "make_plan"]
 ASSETS = Path(__file__).parent / "assets"
 
 
+def models_of(folder: Path, from_nothing: bool) -> Path:
+    """The folder of the language model and the vision tower that a quickstart begins with."""
+    return folder / "seedling" if from_nothing else ASSETS
+
+
 def make_plan(
     rows: list[Row], folder: Path, seed: int, size: Size, from_nothing: bool
 ) -> list[Job]:
     """All jobs, the longest first among those that may run at the same time."""
-    data, models = folder / "data", ASSETS
+    data, models = folder / "data", models_of(folder, from_nothing)
     first: tuple[str, ...] = ()
     plan: list[Job] = []
     if from_nothing:
-        models, first = folder / "seedling", ("llm", "tower")
+        first = ("llm", "tower")
         llm = (models / "llm", data, seed, size.llm_steps)
         tower = (models / "tower", seed, size.tower_steps)
         plan = [

@@ -1,6 +1,7 @@
 """`wings quickstart`: draw, let a small language model see in several ways, compare, ask."""
 
 import multiprocessing
+import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -85,14 +86,16 @@ def quickstart(
         report.show(console, before, outcomes)
         shown = showcase.show(console, pool, folder, folder / "rows" / rows[0].key, seed)
         clock.lap("asking one checkpoint")
+    # What the rows grew from, beside them: they can be measured against it.
+    shutil.copytree(plan.models_of(folder, from_nothing) / "llm", folder / "llm")
     about = {"seed": seed, "size": asdict(size), "seconds": clock.laps}
     report.save(folder, before, outcomes, {**about, "showcase": shown, "jobs": results})
     console.print(
         f"  {clock.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
     )
-    console.print(
-        f"  [bold]wings chat {folder / 'rows' / rows[0].key} --image {folder / showcase.FIRST}[/]\n"
-    )
+    first = folder / "rows" / rows[0].key
+    console.print(f"  [bold]wings chat {first} --image {folder / showcase.FIRST}[/]")
+    console.print(f"  [bold]wings eval {first} --against {folder / 'llm'}[/]\n")
     return folder
 
 

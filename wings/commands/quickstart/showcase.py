@@ -13,7 +13,7 @@ from rich.text import Text
 from wings.commands.quickstart import jobs
 from wings.commands.quickstart.scenes import Scene, draw, make_scene
 from wings.commands.quickstart.texts import World, ask, text_turn
-from wings.eval.score import is_right
+from wings.eval.mark import is_right
 
 FIRST = "showcase/1.png"
 PICTURES, QUESTIONS = 2, 4

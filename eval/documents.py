@@ -1,0 +1,109 @@
+"""Held-out text: documents of which only the next-token distributions are read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from wings.chat_template import ChatTemplate
+from wings.conversation import Conversation
+from wings.errors import WingsError
+from wings.tokens import IGNORED, tokenize
+
+NO_IMAGE = -1  # the id of a token that no text has
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text or a conversation without pictures.
+
+    Attributes:
+        name: file and line.
+        text: what it says; None for a conversation.
+        messages: a conversation with all its answers, written with the chat template.
+    """
+
+    name: str
+    text: str | None = None
+    messages: tuple[dict, ...] = ()
+
+    def tokens(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
+        """Its tokens, and which of them a model should know to predict: of a text all, of a
+        conversation the assistant's, as no model learned what users ask.
+
+        Raises:
+            WingsError: a conversation that the chat template cannot write.
+        """
+        if self.text is not None:
+            ids = tokenizer(self.text, verbose=False).input_ids
+            return ids, [True] * len(ids)
+        template = ChatTemplate(tokenizer, {})
+        conversation = Conversation.parse(self.messages)
+        try:
+            text = template.render(conversation.messages, add_generation_prompt=False)
+            spans = template.spans(conversation, text)
+            ids, labels = tokenize(tokenizer, text, spans, NO_IMAGE, 0)
+        except WingsError as error:
+            raise WingsError(f"{self.name}: {error}") from error
+        return ids, [label != IGNORED for label in labels]
+
+
+def read_documents(paths: Sequence[str | Path]) -> list[Document]:
+    """Documents from files: one a line of JSON Lines (`.jsonl`), else one a file.
+
+    A line has `text`, or `messages` as training reads them, with the answers.
+
+    Raises:
+        WingsError: no such file, no text, a line of another kind (which).
+    """
+    documents = [document for path in paths for document in _of_file(Path(path))]
+    if not documents:
+        raise WingsError(f"{', '.join(map(str, paths))} holds no document; give some text")
+    return documents
+
+
+def _of_file(path: Path) -> list[Document]:
+    if not path.is_file():
+        raise WingsError(f"there is no file {path}; give a text, or JSON Lines with a text each")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise WingsError(f"{path} is not text in UTF-8 (byte {error.start}); convert it") from error
+    if path.suffix == ".jsonl":
+        lines = enumerate(text.splitlines(), 1)
+        return [_of_line(line, f"{path}:{n}") for n, line in lines if line.strip()]
+    if not text.strip():
+        raise WingsError(f"{path} is empty; give some text")
+    return [Document(str(path), text)]
+
+
+def _of_line(line: str, where: str) -> Document:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
+    text = record.get("text") if isinstance(record, dict) else None
+    if isinstance(text, str) and text.strip():
+        return Document(where, text)
+    messages = record.get("messages") if isinstance(record, dict) else None
+    if not isinstance(messages, list) or not messages:
+        named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
+        raise WingsError(f"{where} has neither 'text' nor 'messages', but {named}; rename its text")
+    turns = tuple(_turn(message, where) for message in messages)
+    return Document(where, messages=turns)
+
+
+def _turn(message: dict, where: str) -> dict:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str) or "role" not in message:
+        raise WingsError(
+            f"{where} has a message without role and text (pictures have no place in held-out "
+            "text); remove it"
+        )
+    return {"role": message["role"], "content": content}

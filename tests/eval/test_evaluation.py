@@ -1,0 +1,196 @@
+"""A whole evaluation of known models: what was lost, what was won, and what a report says of it."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.figure import Figure
+
+from wings.errors import WingsError
+from wings.eval.comparison import Comparison
+from wings.eval.data import Data, Files, read_data
+from wings.eval.documents import Document, read_documents
+from wings.eval.evaluation import evaluate
+from wings.eval.items import Item
+from wings.eval.report import Report
+from wings.eval.samples import samples_of
+from wings.eval.section import Section
+
+
+def item(kind, text, answer, picture=None):
+    parts = [{"type": "image", "image": picture}] if picture else []
+    content = [*parts, {"type": "text", "text": text}] if parts else text
+    return Item(kind, ({"role": "user", "content": content},), answer)
+
+
+@pytest.fixture
+def data(picture):
+    text = [item("one", letter, "a") for letter in "abcd"] + [item("two", "e", "b")]
+    seen = [item("shapes", letter, "b", picture) for letter in "fg"]
+    first = seen[0].messages[0]
+    turns = (first, {"role": "assistant", "content": "b"}, {"role": "user", "content": "h"})
+    mixed = [Item("mixed", turns, "a")]
+    return Data(text, seen, mixed, [Document("t", "a b c"), Document("u", "d e f g")])
+
+
+def test_what_each_kind_lost_and_won(chain, winged, make_work, data):
+    llm, model = chain(1, "a")[0], winged(2, "b")[0]
+    found = evaluate(llm, model, data, make_work())
+    assert list(found.measurements) == ["text", "pictures", "conversations", "drift"]
+    assert found.notes == []
+    text = found.to_dict()["text"]
+    assert list(text["kinds"]) == ["all", "one", "two"]
+    everything = text["kinds"]["all"]
+    assert (everything["lost"], everything["won"]) == (4, 1)
+    assert everything["before"]["right"] == 4 and everything["after"]["right"] == 1
+    assert everything["difference"]["value"] == -60.0
+    low, high = everything["difference"]["interval"]
+    assert low == -100.0 and -60 < high <= 20
+    assert text["kinds"]["two"]["difference"] == {"value": 100.0, "interval": None}
+    assert text["answers"][4]["before"] == "a" and text["answers"][4]["right"] == [False, True]
+    pictures = found.to_dict()["pictures"]["kinds"]
+    assert list(pictures) == ["shapes"]
+    assert pictures["shapes"]["difference"] == {"value": 100.0, "interval": [100.0, 100.0]}
+    mixed = found.to_dict()["conversations"]["kinds"]["mixed"]
+    assert (mixed["lost"], mixed["won"]) == (1, 0)
+    rows = found.sections[0].rows
+    assert rows[1] == ("all", "5", "80.0 (38-96)", "20.0 (4-62)",
+                       f"-60.0 ({low:.1f}, {high:.1f})", "4/1")  # fmt: skip
+    json.dumps(found.to_dict())
+
+
+def test_a_plain_model_is_not_shown_pictures(chain, make_work, data):
+    found = evaluate(chain(1, "a")[0], chain(2, "b")[0], data, make_work())
+    assert list(found.measurements) == ["text", "drift"]
+    assert [note.split()[0] for note in found.notes] == ["pictures", "conversations"]
+    assert "'llama'" in found.notes[0]
+
+
+def test_other_tokenizers_leave_the_drift_out(chain, winged, make_work, data):
+    llm, model = chain(1, "a")[0], winged(2, "b")[0]
+    llm.tokenizer.add_tokens(["zz"])
+    found = evaluate(llm, model, data, make_work())
+    assert "drift" not in found.measurements and "'zz' is token" in found.notes[0]
+
+
+def test_samples_are_of_every_kind_and_always_the_same():
+    kinds = ["w", "x", "y", "z"] * 60
+    items = [item(kind, str(n), "a") for n, kind in enumerate(kinds)]
+    comparison = Comparison("Text", "", items, ["a"] * 240, ["b"] * 240)
+    samples = samples_of(comparison)
+    assert len(samples) == 10 and len({sample.kind for sample in samples}) > 2
+    assert samples == samples_of(comparison) and samples[0].right == (True, False)
+    assert len(samples_of(Comparison("Text", "", items[:3], ["a"] * 3, ["b"] * 3))) == 3
+
+
+class Sources(HTMLParser):
+    """What a page would load, and what it says."""
+
+    def __init__(self):
+        super().__init__()
+        self.sources, self.tags, self.said = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [v for k, v in attributes if k in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data):
+        self.said.append(data.strip())
+
+
+def test_the_page_holds_everything_and_escapes_what_was_said(
+    chain, winged, make_work, data, tmp_path
+):
+    found = evaluate(chain(1, "a")[0], winged(2, "b")[0], data, make_work())
+    figure = Figure(figsize=(2, 2))
+    figure.subplots().plot([1, 2])
+    more = [
+        Section("Shift", "Added <by> another.", [("layer", "score"), ("0", "1.5")], figure),
+        Section("Bare", "Nothing but a sentence."),
+    ]
+    bad = "<script>alert(1)</script>"
+    comparison = Comparison("Said", "", [item("k", bad, "a")], [bad], ["a"])
+    report = Report(
+        "a & b", {"model": "m<1>"}, ["note one"], [*found.sections, *more],
+        {**found.samples, "Said": samples_of(comparison)}, {"measurements": found.to_dict()},
+    )  # fmt: skip
+    report.save(tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Sources()
+    page.feed(html)
+    assert len(page.sources) == 5 + 3 and all(s.startswith("data:image/") for s in page.sources)
+    assert "script" not in page.tags and "link" not in page.tags and "@import" not in html
+    assert re.search(r"url\(|https?://", re.sub(r'src="[^"]*"', "", html)) is None
+    kinds = [source.split(";")[0] for source in page.sources]
+    assert kinds.count("data:image/svg+xml") == 5 and kinds.count("data:image/png") == 3
+    svg = base64.b64decode(page.sources[0].split(",")[1]).decode()
+    assert "<svg" in svg and 'href="http' not in svg
+    for words in ("a & b", "m<1>", "note one", "Added <by> another.", "Drift on held-out text", bad,
+                  "-60.0 (-100.0, 20.0)", "1.5"):  # fmt: skip
+        assert words in page.said, words
+    assert 'name="viewport"' in html
+    saved = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert saved["measurements"]["text"]["kinds"]["all"]["lost"] == 4
+    assert report.html() == html
+    assert not list(tmp_path.glob("writing-*"))
+
+
+def record(*contents, **more):
+    roles = ("user", "assistant") * len(contents)
+    return {"messages": [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)],
+            **more}  # fmt: skip
+
+
+def test_files_are_read_as_what_they_were_given_for(write, picture):
+    seen = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"}]
+    files = Files(
+        text=[write("t.jsonl", record("a", "b", choices=["a", "b"]))],
+        pictures=[write("p.jsonl", record(seen, "b"))],
+        held_out=[write("h.jsonl", {"text": "one"}, record("a", "b"))],
+    )
+    data = read_data(files)
+    assert [len(data.text), len(data.pictures), len(data.held_out)] == [1, 1, 2]
+    assert files and not Files() and not any(vars(read_data(Files())).values())
+
+
+SEEN = [{"type": "image", "image": "nowhere.png"}, {"type": "text", "text": "what?"}]
+FOUND = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("text", {"mesages": []}, "'mesages'"),
+        ("text", record("a"), "no answer"),
+        ("text", record("a", "b", scoring="choice"), "has no choices"),
+        ("text", record("a", "b", scoring="mentions"), "did you mean 'mention'"),
+        ("text", record("a", "b", choices=["c"]), "none of its choices"),
+        ("text", {"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}, "'role'"),
+        ("text", record([{"type": "sound"}], "b"), "sound"),
+        ("text", record(FOUND, "b"), "has a picture"),
+        ("pictures", record("a", "b"), "has no picture"),
+        ("conversations", record(SEEN, "b"), r"nowhere\.png, which is not there"),
+        ("held_out", {"txt": "a"}, "'txt'"),
+        ("held_out", ["a"], "no names"),
+        ("held_out", record(FOUND, "b"), "no place"),
+    ],
+)  # fmt: skip
+def test_a_wrong_record_is_a_sentence(write, picture, kind, wrong, said):
+    path = write("wrong.jsonl", wrong)
+    with pytest.raises(WingsError, match=said) as error:
+        read_data(Files(**{kind: [path]}))
+    assert "wrong.jsonl" in str(error.value)
+
+
+def test_held_out_texts(tmp_path, write):
+    (tmp_path / "a.txt").write_text("one\n\ntwo", encoding="utf-8")
+    assert [d.text for d in read_documents([tmp_path / "a.txt"])] == ["one\n\ntwo"]
+    (tmp_path / "latin.txt").write_bytes("für".encode("latin-1"))
+    (tmp_path / "empty.txt").write_text(" \n")
+    for name, said in (("latin", "UTF-8"), ("empty", "is empty"), ("none", "there is no file")):
+        with pytest.raises(WingsError, match=said):
+            read_documents([tmp_path / f"{name}.txt"])
+    with pytest.raises(WingsError, match="holds no document"):
+        read_documents([write("nothing.jsonl")])

@@ -4,13 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from wings.errors import WingsError
+
 from .comparison import Comparison
 from .conversations import measure_conversations
 from .data import Data
 from .drift import measure_drift
+from .looks import measure_looks
 from .pictures import measure_pictures
 from .samples import Sample, samples_of
 from .section import Section
+from .shift import has_picture
 from .subject import Subject
 from .text import measure_text
 from .vocabulary import tokenizers_differ
@@ -54,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation:
-    """Measures text, pictures, conversations and drift; every rank must come here.
+    """Measures text, pictures, conversations, attention and drift; every rank must come here.
 
     A model that does not see is not shown pictures, and tokenizers that differ leave the drift out:
     the notes say so.
@@ -76,6 +80,12 @@ def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation
                 f"{name} are left out: {model.name} is a plain '{model.kind}' model, which does "
                 "not see"
             )
+    conversations = [item for item in data.conversations if has_picture(item)]
+    if conversations and model.sees:
+        try:
+            measurements["attention"] = measure_looks(llm, model, conversations, work)
+        except WingsError as error:
+            notes.append(f"attention shift is left out: {str(error).rstrip('.')}")
     if data.held_out:
         difference = tokenizers_differ(llm.tokenizer, model.tokenizer)
         if difference:

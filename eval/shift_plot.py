@@ -15,8 +15,12 @@ LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}
 REST = {"image": ("#5f6b76", "^", ":"), "sink": ("#c3ccd5", "v", ":")}
 
 
-def curves_figure(shift: Shift, title: str = "Attention over the blocks") -> Figure:
+def curves_figure(
+    shift: Shift, title: str = "Attention over the blocks", narrow: bool = False
+) -> Figure:
     """Attention on text before and after the picture, block by block, one panel a branch.
+
+    Panels stand side by side, or `narrow` one below the other, to be read on a phone.
 
     A band is the middle half of the samples. Pictures and the sink stand behind in grey, where they
     are counted apart. The masses of the main branch add up to 1; learners add up to the sum of
@@ -24,8 +28,10 @@ def curves_figure(shift: Shift, title: str = "Attention over the blocks") -> Fig
     """
     branches = shift.branches
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6 * len(branches) + 0.6, 4.6), facecolor=GROUND)
-        panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
+        shape = (len(branches), 1) if narrow else (1, len(branches))
+        size = (4.4, 3.4 * shape[0] + 0.8) if narrow else (5.6 * shape[1] + 0.6, 4.6)
+        figure = Figure(figsize=size, facecolor=GROUND)
+        panels = figure.subplots(*shape, sharey=True, squeeze=False).flatten()
         figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
         for axes, (name, curves) in zip(panels, branches.items(), strict=True):
             draw_curves(axes, shift.layers, curves)
@@ -34,8 +40,9 @@ def curves_figure(shift: Shift, title: str = "Attention over the blocks") -> Fig
         panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("attention mass a token")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False)
-        figure.tight_layout(rect=(0, 0.07, 1, 0.98))
+        columns, room = (2, 0.55 / size[1]) if narrow else (4, 0.07)
+        figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False)
+        figure.tight_layout(rect=(0, room, 1, 0.98))
     return figure
 
 

@@ -38,7 +38,7 @@ def data(picture):
 def test_what_each_kind_lost_and_won(chain, winged, make_work, data):
     llm, model = chain(1, "a")[0], winged(2, "b")[0]
     found = evaluate(llm, model, data, make_work())
-    assert list(found.measurements) == ["text", "pictures", "conversations", "drift"]
+    assert list(found.measurements) == ["text", "pictures", "conversations", "attention", "drift"]
     assert found.notes == []
     text = found.to_dict()["text"]
     assert list(text["kinds"]) == ["all", "one", "two"]
@@ -120,11 +120,11 @@ def test_the_page_holds_everything_and_escapes_what_was_said(
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Sources()
     page.feed(html)
-    assert len(page.sources) == 5 + 3 and all(s.startswith("data:image/") for s in page.sources)
+    assert len(page.sources) == 6 + 3 and all(s.startswith("data:image/") for s in page.sources)
     assert "script" not in page.tags and "link" not in page.tags and "@import" not in html
     assert re.search(r"url\(|https?://", re.sub(r'src="[^"]*"', "", html)) is None
     kinds = [source.split(";")[0] for source in page.sources]
-    assert kinds.count("data:image/svg+xml") == 5 and kinds.count("data:image/png") == 3
+    assert kinds.count("data:image/svg+xml") == 6 and kinds.count("data:image/png") == 3
     svg = base64.b64decode(page.sources[0].split(",")[1]).decode()
     assert "<svg" in svg and 'href="http' not in svg
     for words in ("a & b", "m<1>", "note one", "Added <by> another.", "Drift on held-out text", bad,

@@ -6,15 +6,15 @@ from typing import Any, Protocol
 
 from wings.errors import WingsError
 
+from .attention.looks import measure_looks
+from .attention.shift import has_picture
 from .comparison import Comparison
 from .conversations import measure_conversations
 from .data import Data
 from .drift import measure_drift
-from .looks import measure_looks
 from .pictures import measure_pictures
 from .samples import Sample, samples_of
 from .section import Section
-from .shift import has_picture
 from .subject import Subject
 from .text import measure_text
 from .vocabulary import tokenizers_differ

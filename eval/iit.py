@@ -14,8 +14,8 @@ from torch import Tensor
 
 from wings.errors import WingsError
 
+from .attention.shift import has_picture
 from .items import Item
-from .shift import has_picture
 
 # What each turn is: T text, V a question about a picture. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from wings.eval.masses import attention_masses
-from wings.eval.shift import Curves
+from wings.eval.attention.masses import attention_masses
+from wings.eval.attention.shift import Curves
 
 # A Llama whose attention is known: tokens are s(ink), b(efore), B, i(mage), a(fter), A.
 WORDS = "sbBiaA"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from wings.block import BlockWings
-from wings.eval.kinds import KINDS, kinds_of_keys
-from wings.eval.masses import attention_masses
+from wings.eval.attention.kinds import KINDS, kinds_of_keys
+from wings.eval.attention.masses import attention_masses
 from wings.rotary import Rotary
 
 sys.path.append(str(Path(__file__).parents[1] / "wings"))

@@ -1,12 +1,12 @@
 """The attention shift within a report: that of both models, or a sentence why there is none."""
 
 from wings.errors import WingsError
-from wings.eval import looks
+from wings.eval.attention import looks
+from wings.eval.attention.looks import measure_looks
+from wings.eval.attention.shift import measure_shift
 from wings.eval.data import Data
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
-from wings.eval.looks import measure_looks
-from wings.eval.shift import measure_shift
 
 
 def conversation(picture, letter):

@@ -15,8 +15,8 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 
 from wings.errors import WingsError
-from wings.eval.kinds import KINDS, kinds_of_keys
-from wings.eval.masses import attention_masses, decoder_of
+from wings.eval.attention.kinds import KINDS, kinds_of_keys
+from wings.eval.attention.masses import attention_masses, decoder_of
 
 IMAGE = 90
 TEXT = {

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from wings.eval.masses import attention_masses
+from wings.eval.attention.masses import attention_masses
 
 sys.path.append(str(Path(__file__).parents[1] / "wings"))
 from families import batch_of, build

@@ -19,12 +19,12 @@ from transformers import (
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.eval.attention.masses import Masses
+from wings.eval.attention.prompts import introduced, prompts
+from wings.eval.attention.shift import Choices, Curves, Shift, measure_shift, one_minus_pearson
+from wings.eval.attention.shift_plot import curves_figure, score_figure
 from wings.eval.items import Item
-from wings.eval.masses import Masses
-from wings.eval.prompts import introduced, prompts
 from wings.eval.score import Score
-from wings.eval.shift import Choices, Curves, Shift, measure_shift, one_minus_pearson
-from wings.eval.shift_plot import curves_figure, score_figure
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 

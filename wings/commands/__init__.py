@@ -218,7 +218,7 @@ def add_shift(commands: argparse._SubParsersAction) -> None:
 def run_shift(arguments: argparse.Namespace) -> int:
     """Runs `wings shift`."""
     from wings.commands.shift import shift
-    from wings.eval.shift import Choices
+    from wings.eval.attention.shift import Choices
 
     shift(arguments.checkpoint, arguments.items, arguments.output, Choices(sink=arguments.sink))
     return 0

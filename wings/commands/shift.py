@@ -22,9 +22,9 @@ from transformers.utils import logging
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.eval.attention.shift import Choices, Shift, has_picture, measure_shift
+from wings.eval.attention.shift_plot import curves_figure
 from wings.eval.items import read_items
-from wings.eval.shift import Choices, Shift, has_picture, measure_shift
-from wings.eval.shift_plot import curves_figure
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .plot import COLOURS, GROUND, INK, SHAPES, STYLE
-from .score import Score
+from ..plot import COLOURS, GROUND, INK, SHAPES, STYLE
+from ..score import Score
 from .shift import Curves, Shift, spelled
 
 LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}

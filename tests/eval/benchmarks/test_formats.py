@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
+from wings.eval.benchmarks.__main__ import main
+from wings.eval.benchmarks.gqa import read_gqa
+from wings.eval.benchmarks.mmbench import read_mmbench
+from wings.eval.benchmarks.mmmu import read_mmmu
+from wings.eval.benchmarks.scienceqa import read_scienceqa
+from wings.eval.benchmarks.vqav2 import read_vqav2
 from wings.eval.items import read_items
 from wings.eval.mark import mark
-from wings.eval.pictures.__main__ import main
-from wings.eval.pictures.gqa import read_gqa
-from wings.eval.pictures.mmbench import read_mmbench
-from wings.eval.pictures.mmmu import read_mmmu
-from wings.eval.pictures.scienceqa import read_scienceqa
-from wings.eval.pictures.vqav2 import read_vqav2
 from wings.images import load_image
 
 

@@ -9,13 +9,13 @@ import torch
 
 from wings.errors import WingsError
 
-from .items import Item
+from ..items import Item
+from ..section import Section
+from ..subject import Subject
+from ..work import Work
 from .masses import Masses
-from .section import Section
 from .shift import Choices, Shift, has_picture, measure_shift
 from .shift_plot import curves_figure
-from .subject import Subject
-from .work import Work
 
 # One pass each, without an answer; enough for an interval.
 MOST = 128

@@ -10,8 +10,8 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from wings.errors import WingsError
 from wings.processor import WingsProcessor
 
-from .answers import encode
-from .items import Item
+from ..answers import encode
+from ..items import Item
 
 # Letters that no text has: they hold the place of the stand-in while a template is rendered.
 HOLD = "\ue000"

@@ -48,7 +48,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
 
-from .items import Item
+from ..items import Item
 from .kinds import KINDS
 from .masses import Masses, attention_masses
 from .prompts import prompts

@@ -1,4 +1,4 @@
-"""`python -m wings.eval.pictures FORMAT FILES... OUTPUT`: a benchmark's own files as JSON Lines."""
+"""`python -m wings.eval.benchmarks FORMAT FILES... OUTPUT`: a benchmark's files as JSON Lines."""
 
 import inspect
 import sys
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> str:
             one.name.upper() if one.default is one.empty else f"[{one.name.upper()}]"
             for one in takes
         )
-        raise WingsError(f"usage: python -m wings.eval.pictures {name} {named} OUTPUT")
+        raise WingsError(f"usage: python -m wings.eval.benchmarks {name} {named} OUTPUT")
     items = READERS[name](*words[1:-1])
     write_items(words[-1], items)
     return f"{len(items)} items in {words[-1]}"

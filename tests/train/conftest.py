@@ -5,6 +5,7 @@ import os
 import string
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from wings.train.recipe import Recipe, Source
+
+# Tests import the modules that stand beside them, as do the processes they start.
+sys.path.insert(0, str(Path(__file__).parent))
 
 TEMPLATE = """{%- for message in messages -%}
 <|{{ message['role'] }}|>

@@ -1,15 +1,12 @@
 """Faults: kills at every file-system call, full disks, lost files, a loss that is not a number."""
 
-import multiprocessing
-import os
-import resource
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from faults import CALLS, calls_of_a_run, in_a_child, lose_workers, run_into_a_limit
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
@@ -20,8 +17,6 @@ from wings.train.recipe import Source
 from wings.train.run import train
 from wings.train.watching.figures import of_the_run
 
-# What Python tells of before it does it: kills come between two of these.
-CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 # There are about a hundred calls in a run; some of them, a different one of each kind.
 EVERY = 17
 
@@ -33,43 +28,6 @@ def weights(folder):
 
 def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def in_a_child(work, *arguments):
-    """Runs `work` in a forked process (torch is there already); its exit code."""
-    child = multiprocessing.get_context("fork").Process(target=_quietly, args=(work, *arguments))
-    child.start()
-    child.join(200)
-    assert child.exitcode is not None, "the child hangs"
-    return child.exitcode
-
-
-def _quietly(work, *arguments):
-    # A fork has none of the parent's other threads.
-    torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    work(*arguments)
-
-
-def calls_of_a_run(recipe, number, log):
-    """Trains; dies before call `number` that touches the output, or notes all calls in `log`."""
-    seen = []
-
-    def hook(event, arguments):
-        if event not in CALLS or not str(arguments[0]).startswith(recipe.output):
-            return
-        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            return
-        seen.append(f"{event} {arguments[0]}")
-        if len(seen) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    train(recipe)
-    calls = list(seen)
-    Path(log).write_text("\n".join(calls))
 
 
 def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, data, tmp_path):
@@ -100,21 +58,6 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
 
 # Sizes between those of the files of an instruct checkpoint, in the order they are written.
 SIZES = {50: "config.json", 50_000: "model.safetensors", 350_000: "optimizer.pt"}
-
-
-def run_into_a_limit(recipe, size, deadly, said):
-    """Trains; after step 3, a file that grows over `size` kills the process or is an error."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)
-
-    def watch(step, steps, figures):
-        if step == 3:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    try:
-        train(recipe, watch=watch)
-    except WingsError as error:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        Path(said).write_text(str(error))
 
 
 def settings(**changes):
@@ -206,19 +149,6 @@ def test_a_picture_lost_in_the_middle_stops_and_names_what_was_saved(
     assert "record" in sentence and ".png" in sentence and "\n" not in sentence
     assert f"the last whole checkpoint is {last}." in sentence and "after step" in sentence
     assert whole.steps == 40
-
-
-def lose_workers(recipe, said):
-    def kill(step, steps, figures):
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, signal.SIGKILL)
-
-    try:
-        train(recipe, watch=kill)
-    except WingsError as error:
-        Path(said).write_text(str(error))
-        # torch would go on to raise the news wherever the process is.
-        os._exit(0)
 
 
 def test_a_killed_data_worker_is_said_in_a_sentence(make_recipe, tmp_path):

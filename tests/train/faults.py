@@ -1,0 +1,84 @@
+"""Runs that are killed, or run into a wall, in processes of their own."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from wings.errors import WingsError
+from wings.train.run import train
+
+# Forked off a process that has trained nothing: autograd's threads do not survive a fork.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "wings.train.run"])
+
+# What Python tells of before it does it: kills come between two of these.
+CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
+
+
+def in_a_child(work, *arguments):
+    """Runs `work`, a function of this file, in a process of its own; its exit code."""
+    child = CONTEXT.Process(target=_quietly, args=(work, *arguments))
+    child.start()
+    child.join(200)
+    assert child.exitcode is not None, "the child hangs"
+    return child.exitcode
+
+
+def _quietly(work, *arguments):
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    work(*arguments)
+
+
+def calls_of_a_run(recipe, number, log):
+    """Trains; dies before call `number` that touches the output, or notes all calls in `log`."""
+    seen = []
+
+    def hook(event, arguments):
+        if event not in CALLS or not str(arguments[0]).startswith(recipe.output):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        seen.append(f"{event} {arguments[0]}")
+        if len(seen) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    train(recipe)
+    calls = list(seen)
+    Path(log).write_text("\n".join(calls))
+
+
+def run_into_a_limit(recipe, size, deadly, said):
+    """Trains; after step 3, a file that grows over `size` kills the process or is an error."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)
+
+    def watch(step, steps, figures):
+        if step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    try:
+        train(recipe, watch=watch)
+    except WingsError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        Path(said).write_text(str(error))
+
+
+def lose_workers(recipe, said):
+    def kill(step, steps, figures):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    try:
+        train(recipe, watch=kill)
+    except WingsError as error:
+        Path(said).write_text(str(error))
+        # torch would go on to raise the news wherever the process is.
+        os._exit(0)

@@ -18,7 +18,7 @@ from wings.commands.quickstart.seedling import make_model
 from wings.eval.growth import refuse_unless_frozen
 from wings.processor import WingsProcessor
 
-KINDS = ("text", "pictures", "conversations", "drift")
+KINDS = ("text", "pictures", "conversations", "attention", "drift")
 
 
 @pytest.fixture(scope="session")

@@ -68,8 +68,10 @@ def settings(**changes):
 
 @pytest.fixture
 def whole(make_recipe, tmp_path):
-    """The result of those steps, undisturbed."""
-    return train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings()))
+    """The result of those steps, undisturbed, in a process like those that are disturbed."""
+    recipe = make_recipe("instruct", output=str(tmp_path / "whole"), **settings())
+    assert in_a_child(train, recipe) == 0
+    return train(recipe)
 
 
 def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, whole):
@@ -80,7 +82,9 @@ def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, who
         folder = RunFolder(recipe.output)
         complete, draft = whole.folder / "checkpoint-4", folder.path / "writing-4" / "checkpoint-4"
         sizes = {file.name: file.stat().st_size for file in complete.iterdir()}
-        (half,) = [file for file in draft.iterdir() if sizes.get(file.name) != file.stat().st_size]
+        halves = [file for file in draft.iterdir() if sizes.get(file.name) != file.stat().st_size]
+        assert len(halves) == 1, {file.name: file.stat().st_size for file in halves}
+        half = halves[0]
         # safetensors writes aside and renames, too.
         assert half.name == name or half.name.startswith(".tmp")
         assert half.stat().st_size <= size < sizes[name]

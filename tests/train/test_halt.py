@@ -101,7 +101,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             """
-            import os, signal, torch
+            import os, signal, sys, torch
             from wings.train.halt import Halt, Stopped
             from wings.train.recipe import Recipe
             from wings.train.run import train
@@ -118,7 +118,8 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
             try:
                 train(Recipe.from_yaml("r.yaml"))
             except Stopped as stopped:
-                print("left:", stopped, flush=True)
+                # One write: torchrun's workers do not buffer, and pieces would mix.
+                sys.stdout.write(f"left: {stopped}\\n")
             print("then", train(Recipe.from_yaml("r.yaml")).losses, flush=True)
             torch.distributed.destroy_process_group()
             """

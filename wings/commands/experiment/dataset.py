@@ -212,15 +212,14 @@ class Dataset:
         return [{"messages": messages} for messages in replayed], held_out
 
     def _text_items(self) -> dict[str, list[Item]]:
-        """Items of the local tasks and short facts, a third of each for the validation."""
-        tasks = {name: make() for name, make in TASKS.items()}
-        tasks["facts"] = list(facts())
+        """Items of the local tasks and short facts, none in both parts."""
+        tasks = {**TASKS, "facts": lambda: list(facts())}
         found: dict[str, list[Item]] = {part: [] for part in PARTS}
-        for name, items in tasks.items():
-            items = [replace(item, kind=name) for item in items]
-            cut = self.amounts.text_validation
+        for name, counts in self.amounts.of_text.items():
+            items = [replace(item, kind=name) for item in tasks[name]()]
+            cut = counts[0]
             found["validation"] += items[:cut]
-            found["test"] += items[cut : cut + self.amounts.text_test]
+            found["test"] += items[cut : cut + counts[1]]
         return found
 
 

@@ -17,7 +17,7 @@ from wings.eval.mark import marks
 from wings.tokens import IGNORED
 
 TESTS = ("text", "mixed", "pictures")
-WORDS, SENTENCES = 8, 48  # tokens of an answer about a picture, and of one to a text question
+WORDS, SENTENCES = 8, 32  # tokens of an answer about a picture, and of one to a text question
 DTYPE = torch.bfloat16
 
 

@@ -12,7 +12,8 @@ class Amounts:
         text: text conversations with the LLM's own answers.
         drift: as many of them are held out.
         validation, test: questions about pictures.
-        text_validation, text_test: questions of each of five kinds of text.
+        of_text: questions of each kind of text, for the validation and for the test: more of those
+            that a small LLM can answer, as only they can be forgotten.
     """
 
     align: int = 2400
@@ -21,8 +22,15 @@ class Amounts:
     drift: int = 40
     validation: int = 100
     test: int = 250
-    text_validation: int = 20
-    text_test: int = 44
+    of_text: dict[str, tuple[int, int]] = field(
+        default_factory=lambda: {
+            "capitals": (30, 80),
+            "facts": (20, 44),
+            "instructions": (16, 44),
+            "arithmetic": (7, 16),
+            "elements": (7, 16),
+        }
+    )
 
     def of(self, part: str) -> int:
         """Questions about pictures in a part."""

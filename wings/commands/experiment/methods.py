@@ -19,10 +19,12 @@ ALIGNS: dict[str, dict[str, Any]] = {
 }
 LLM_RATES = (2e-5, 1e-4, 5e-4)
 LEARNER_RATES = (2e-4, 5e-4, 2e-3)
+LORA_RATES = (1e-4, 5e-4, 2e-3)
 PLAIN: dict[str, Any] = {"learners": []}
 BOTH: dict[str, Any] = {"learners": ["image", "text"]}
 FROZEN: dict[str, Any] = {**BOTH, "router": None, "text_guard": True}
-TEXT_TURNS = {"share": 0.25}
+TEXT_TURNS = {"text_turns": {"share": 0.25}}
+LORA: dict[str, Any] = {"lora": {"rank": 16, "alpha": 32.0}}
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,24 @@ METHODS = (
     trained("full", "full fine-tune", "projector", PLAIN),
     trained("full-replay", "full fine-tune, 10% text replayed", "projector", PLAIN, replay=0.1),
     Method("projector", "projector only", "projector", PLAIN, ("projector",), LEARNER_RATES),
-    Method(
-        "lora", "LoRA", "projector", PLAIN, ("lora",), (1e-4, 5e-4, 2e-3),
-        {"lora": {"rank": 16, "alpha": 32.0}},
-    ),
+    Method("lora", "LoRA", "projector", PLAIN, ("lora",), LORA_RATES, LORA),
     trained("wings", "Wings as published", "wings", {**BOTH, "router": "position"}),
-    frozen("wings-text-turns", "Wings frozen, text turns", FROZEN, text_turns=TEXT_TURNS),
+    frozen("wings-text-turns", "Wings frozen, text turns", FROZEN, **TEXT_TURNS),
     frozen(
         "wings-retention", "Wings frozen, text turns, retention", FROZEN,
-        text_turns=TEXT_TURNS, retention={"weight": 1.0},
+        retention={"weight": 1.0}, **TEXT_TURNS,
     ),
+    trained("full-text-turns", "full fine-tune, text turns", "projector", PLAIN, **TEXT_TURNS),
     frozen(
-        "wings-attended", "Wings frozen, attended gate", {**FROZEN, "router": "attended"},
+        "wings-attended", "Wings frozen, attended router", {**FROZEN, "router": "attended"},
+    ),
+    Method(
+        "projector-text-turns", "projector only, text turns", "projector", PLAIN,
+        ("projector",), LEARNER_RATES, TEXT_TURNS,
+    ),
+    Method(
+        "lora-text-turns", "LoRA, text turns", "projector", PLAIN,
+        ("lora",), LORA_RATES, {**LORA, **TEXT_TURNS},
     ),
     Method(
         "prefix", "prefix", "projector", {**PLAIN, "prefix": 16}, ("prefix",), (1e-3, 5e-3, 2e-2)

@@ -73,16 +73,16 @@ def frozen(key: str, name: str, wings: dict[str, Any], **keys: Any) -> Method:
 METHODS = (
     frozen("wings-frozen", "Wings, LLM frozen, text guard", FROZEN),
     trained("full", "full fine-tune", "projector", PLAIN),
-    trained("full-replay", "full fine-tune, 10% text replayed", "projector", PLAIN, replay=0.1),
-    Method("projector", "projector only", "projector", PLAIN, ("projector",), LEARNER_RATES),
-    Method("lora", "LoRA", "projector", PLAIN, ("lora",), LORA_RATES, LORA),
-    trained("wings", "Wings as published", "wings", {**BOTH, "router": "position"}),
     frozen("wings-text-turns", "Wings frozen, text turns", FROZEN, **TEXT_TURNS),
     frozen(
         "wings-retention", "Wings frozen, text turns, retention", FROZEN,
         retention={"weight": 1.0}, **TEXT_TURNS,
     ),
+    Method("projector", "projector only", "projector", PLAIN, ("projector",), LEARNER_RATES),
     trained("full-text-turns", "full fine-tune, text turns", "projector", PLAIN, **TEXT_TURNS),
+    Method("lora", "LoRA", "projector", PLAIN, ("lora",), LORA_RATES, LORA),
+    trained("full-replay", "full fine-tune, 10% text replayed", "projector", PLAIN, replay=0.1),
+    trained("wings", "Wings as published", "wings", {**BOTH, "router": "position"}),
     frozen(
         "wings-attended", "Wings frozen, attended router", {**FROZEN, "router": "attended"},
     ),

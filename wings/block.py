@@ -20,7 +20,7 @@ from .operations import learner_attention, routed_attention
 from .prefix import Prefix
 from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask
-from .router import ModalityRouter, PositionRouter
+from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .source import Kept
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
@@ -40,11 +40,13 @@ class BlockWings(nn.Module):
         self.layer, self.names = layer, config.learners
         for name in self.names:
             self.add_module(name, LoRRALearner(width, config.rank, heads, std))
-        self.router: PositionRouter | ModalityRouter | None = None
+        self.router: PositionRouter | ModalityRouter | AttendedRouter | None = None
         if config.is_routed and config.router == "position":
             self.router = PositionRouter(len(self.names), config.router_positions)
-        elif config.is_routed:
+        elif config.is_routed and config.router == "modality":
             self.router = ModalityRouter(len(self.names))
+        elif config.is_routed:
+            self.router = AttendedRouter(self.names)
         self.prefix = Prefix(config) if config.prefix else None
 
     def forward(self, x: Tensor, sums: Tensor | None, context: WingsContext) -> Tensor:
@@ -58,8 +60,10 @@ class BlockWings(nn.Module):
         Returns:
             sum over learners of gate * O, `[B, T, D]`, in x's dtype.
         """
-        logits = None if self.router is None else self.router(sums, context.queries)
-        weights = context.gates(logits)
+        if self.router is None:
+            weights = context.gates(None)
+        else:
+            weights = self.router(sums, context.queries, context.gates)
         if context.acts is not None:
             weights = weights * context.acts[..., None]
         # Only the first: what gradient checkpointing computes again would be kept alive by it, with
@@ -73,6 +77,8 @@ class BlockWings(nn.Module):
         if self.training and torch.is_grad_enabled():
             for n in set(range(len(self.names))) - set(present):
                 share = added(share, nothing_of(self.learner(n)).expand_as(x))
+            if not present and self.router is not None:
+                share = added(share, nothing_of(self.router).expand_as(x))
         return torch.zeros_like(x) if share is None else share
 
     def learner(self, number: int) -> LoRRALearner:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from .errors import WingsError, nearest
 
 LEARNERS = ("image", "text")
-ROUTERS = ("position", "modality", None)
+ROUTERS = ("position", "modality", "attended", None)
 PROJECTORS = ("mlp2x_gelu",)
 # Keys that transformers hands to any configuration, beside the fields of its base class.
 WRITTEN_BY_TRANSFORMERS = {
@@ -40,8 +40,9 @@ class WingsConfig(PreTrainedConfig):
         vision_config: open_clip's fields (`model_name` or `vision_cfg`) plus `select_layer`, `pool`
             and the preprocessing; see `wings.vision.VisionTower`.
         rank: r of every low-rank factor.
-        router: `"position"` (the paper's), `"modality"` (blind to length) or None (weight 1 each).
-            A single learner has nothing to be weighed against, so it never has a router.
+        router: `"position"` (the paper's), `"modality"` (blind to length), `"attended"` (learners
+            are as loud as the block looks at pictures) or None (weight 1 each). The first two weigh
+            learners against one another, so a single learner has neither.
         learners: which learners hang beside a block, of `("image", "text")`; `()` for a plain
             projector model.
         learner_layers: the blocks that carry learners and prefix; None for all.
@@ -104,8 +105,9 @@ class WingsConfig(PreTrainedConfig):
 
     @property
     def is_routed(self) -> bool:
-        """Whether blocks hold a router: more than one learner, and a router asked for."""
-        return self.router is not None and len(self.learners) > 1
+        """Whether blocks hold a router: one is asked for, and there are learners enough for it."""
+        fewest = 1 if self.router == "attended" else 2
+        return self.router is not None and len(self.learners) >= fewest
 
     @property
     def layers_with_learners(self) -> tuple[int, ...]:
@@ -139,7 +141,8 @@ class WingsConfig(PreTrainedConfig):
             )
         if self.router not in ROUTERS:
             raise WingsError(
-                f"router is {self.router!r}, but must be one of 'position', 'modality' or None."
+                f"router is {self.router!r}, but must be 'position', 'modality', 'attended' "
+                f"or None."
             )
         unknown = [name for name in self.learners if name not in LEARNERS]
         if unknown or len(set(self.learners)) != len(self.learners):

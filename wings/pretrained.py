@@ -12,8 +12,11 @@ from .config import WingsConfig
 from .errors import WingsError
 from .lorra import LoRRALearner
 from .prefix import Prefix
-from .router import ModalityRouter, PositionRouter
+from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .vision import VisionTower
+
+# Parts of a block's wings that draw their own weights.
+OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix)
 
 
 class WingsPreTrainedModel(PreTrainedModel):
@@ -38,7 +41,7 @@ class WingsPreTrainedModel(PreTrainedModel):
         own models it would pass over modules whose only tensors are buffers of their children.
         """
         for module in self.modules():
-            if isinstance(module, (LoRRALearner, PositionRouter, ModalityRouter, Prefix)):
+            if isinstance(module, OF_WINGS):
                 module.reset_parameters()
                 for part in module.modules():
                     part._is_hf_initialized = True

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from wings.train.recipe import Recipe, Source
 
 # The paper's rates (projector and language model); it gives none for the learners and the router,
-# which follow the projector here. Adapters take what is usual for LoRA.
+# which follow the projector here. Adapters take what is usual for LoRA. A prefix takes
+# a hundred times the projector's: it begins in this stage, behind gates at zero, and AdamW moves a
+# gate by about a rate a step, so that at 1e-5 a thousand steps would open it by no more than 0.01.
 RATES: dict[str, dict[str, float]] = {
     "align": {"projector": 1e-3, "image_learners": 1e-3},
     "instruct": {
@@ -22,6 +24,7 @@ RATES: dict[str, dict[str, float]] = {
         "image_learners": 1e-5,
         "text_learners": 1e-5,
         "router": 1e-5,
+        "prefix": 1e-3,
         "language_model": 2e-6,
         "lora": 1e-4,
     },
@@ -125,6 +128,8 @@ def _check_wings(stage: str, wings: dict[str, Any]) -> None:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
     if stage == "align" and wings.get("router") is not None:
         raise WingsError("wings.router: stage align has no router; name it in stage instruct.")
+    if stage == "align" and wings.get("prefix"):
+        raise WingsError("wings.prefix: stage align has no prefix; name it in stage instruct.")
     if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
         raise WingsError("wings.learners: stage align knows [image], or [] for a plain projector.")
 

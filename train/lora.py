@@ -10,7 +10,7 @@ from wings.model import WingsForCausalLM
 from wings.train.recipe import Lora
 
 ADAPTER = "default"
-# What an adapter may never hang beside: the learners and the router of a block are trained whole.
+# What an adapter may never hang beside: the wings of a block are trained whole.
 NOT_THE_LLM = r"(.*\.)?wings\..*"
 
 

@@ -138,7 +138,7 @@ class Recipe:
         data: the training files, mixed.
         model: names for a fresh start. Either this or `start`.
         start: a Wings checkpoint to go on from (stage 1's output for stage 2).
-        wings: options of `WingsConfig`: rank, router, learners, text_guard, ...
+        wings: options of `WingsConfig`: rank, router, learners, prefix, text_guard, ...
         freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
         lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
         rates: learning rate per parameter group; what is left out takes the paper's.

@@ -101,7 +101,7 @@ class WingsModel(WingsPreTrainedModel):
             input_ids, layout, pixel_values, memory, use_cache and not trained
         )
         riding = {}
-        if config.learners or packed or memory is not None:
+        if config.layers_with_wings or packed or memory is not None:
             later = None
             if left is not None and any(begun):
                 later = layout_of_later(left, layout, begun), left.rows
@@ -247,8 +247,8 @@ class WingsModel(WingsPreTrainedModel):
         """What the blocks wrote down, once it is sure that the pass came by all of them."""
         if context is None:
             return None
-        layers = self.config.layers_with_learners
-        refuse_unreached(self.language_model, set(layers), context.record.reached)
+        expected = set(self.config.layers_with_wings)
+        refuse_unreached(self.language_model, expected, context.record.reached)
         if not wanted or not context.active:
             return None
-        return tuple(context.record.gates[layer] for layer in layers)
+        return tuple(context.record.gates[layer] for layer in self.config.layers_with_learners)

@@ -45,6 +45,7 @@ def check(recipe: "Recipe") -> None:
     _check_numbers(recipe)
     _check_batching(recipe)
     _check_sources(recipe.data)
+    _check_text_turns(recipe)
     _check_wings(recipe.stage, recipe.wings)
     _check_lora(recipe)
     _check_rates(recipe)
@@ -114,6 +115,15 @@ def _check_sources(sources: list["Source"]) -> None:
         raise WingsError(
             f"data: the shares add up to {sum(shares):g}; nothing is left for the source"
             " without one."
+        )
+
+
+def _check_text_turns(recipe: "Recipe") -> None:
+    turns = recipe.text_turns
+    if turns is not None and not 0 < turns.share <= 1:
+        raise WingsError(
+            f"text_turns.share: {turns.share} is not a share above 0 and up to 1; 0.5 is half of"
+            " the conversations with pictures, and for none the key text_turns is left out."
         )
 
 

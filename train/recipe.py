@@ -59,6 +59,25 @@ class Source:
 
 
 @dataclass
+class TextTurns:
+    """Text behind pictures: one exchange from a file of text after the last turn of a conversation.
+
+    A learner's hardest place is text after a picture: it sees the picture and must leave the answer
+    to the LLM. Data in which all that follows a picture asks about it never shows such a place.
+
+    Attributes:
+        path: records of text conversations, as a source's `path`; of each the first question and
+            answer count.
+        share: of the conversations with pictures, how many get one: 0.5 for each with a chance of
+            one half. Which ones, and what they get, depends on `seed` and the record's number. One
+            that `max_length` would cost its oldest turns, and its picture with them, gets none.
+    """
+
+    path: str
+    share: float
+
+
+@dataclass
 class Names:
     """What a fresh start is made of: an open_clip vision tower and a Hugging Face decoder LLM."""
 
@@ -136,6 +155,7 @@ class Recipe:
             everything.
         output: folder of the result; relative paths are relative to the working directory.
         data: the training files, mixed.
+        text_turns: exchanges of text that are put behind conversations with pictures.
         model: names for a fresh start. Either this or `start`.
         start: a Wings checkpoint to go on from (stage 1's output for stage 2).
         wings: options of `WingsConfig`: rank, router, learners, text_guard, ...
@@ -166,6 +186,7 @@ class Recipe:
     stage: Literal["align", "instruct"]
     output: str
     data: list[Source]
+    text_turns: TextTurns | None = None
     model: Names | None = None
     start: str | None = None
     wings: dict[str, Any] = field(default_factory=dict)

@@ -116,7 +116,7 @@ def _train(
     # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
     refuse_other_checkpoints(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
-    data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
+    data = Conversations.of(recipe, processor)
     order: Order | Batching = data.order(recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
     collate = pad = Collator(processor.tokenizer.pad_token_id)

@@ -147,6 +147,23 @@ class Lora:
 
 
 @dataclass
+class Retention:
+    """Answers to text are held to what the frozen language model itself would say.
+
+    Adds `weight` times KL(LLM || model) to the loss: a mean over the retained tokens of the whole
+    global batch. Retained are the answers of conversations without any picture, and those that
+    `text_turns` adds behind pictures, for which the language model is asked without the pictures.
+    Other questions after a picture are not: the language model would answer them blindly. It costs
+    a forward of the language model on what is retained, and no second model in memory.
+
+    Attributes:
+        weight: of the KL in nats a token; the loss beside it is in nats a token too.
+    """
+
+    weight: float
+
+
+@dataclass
 class Recipe:
     """One run of one stage. `from_yaml` reads it; every value is checked where it is set.
 
@@ -161,6 +178,7 @@ class Recipe:
         wings: options of `WingsConfig`: rank, router, learners, text_guard, ...
         freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
         lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
+        retention: hold answers to text to those of the LLM, which must be frozen.
         rates: learning rate per parameter group; what is left out takes the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
@@ -192,6 +210,7 @@ class Recipe:
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
     lora: Lora | None = None
+    retention: Retention | None = None
     rates: dict[str, float] = field(default_factory=dict)
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"

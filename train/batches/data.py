@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.train.batches.order import Order
+from wings.train.batches.retained import with_retained
 from wings.train.batches.text_turns import TextExchanges
 from wings.train.recipe import Recipe, Source
 from wings.train.sources.formats import Message, to_messages
@@ -35,6 +36,9 @@ class Conversations(Dataset):
     the two together are longer than `max_length` it goes without: what would be dropped to make
     room is its oldest turn, and the picture in it.
 
+    With `retains`, a conversation without pictures and one with an exchange behind it also have
+    what `with_retained` adds: all answers of the former, and that of the exchange of the latter.
+
     A skipped record is replaced by the next good one of the same source (wrapping round; of a
     stream, within its window). So item `n` depends on `n` alone: not on the rank, the worker, the
     epoch or what was read before. Batches keep their size, ranks stay in step, and resume repeats
@@ -52,13 +56,14 @@ class Conversations(Dataset):
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
         exchanges: TextExchanges | None = None,
+        retains: bool = False,
     ) -> None:
         self.sources = list(sources)
         self.records = [open_records(source) for source in sources]
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
-        self.exchanges = exchanges
+        self.exchanges, self.retains = exchanges, retains
         self.folders = [
             records.folder if source.images is None else source.images
             for source, records in zip(self.sources, self.records, strict=True)
@@ -75,7 +80,10 @@ class Conversations(Dataset):
         """The training data of a recipe."""
         turns = recipe.text_turns
         exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
-        return cls(recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges)
+        return cls(
+            recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
+            retains=recipe.retention is not None,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -162,8 +170,13 @@ class Conversations(Dataset):
         if added:
             sample = self.processor.encode([*own, *added])
             if self.max_length is None or len(sample["input_ids"]) <= self.max_length:
-                return sample
-        return self.processor.encode(own, max_length=self.max_length)
+                # Without the pictures before it: this is what should not change.
+                alone = self.processor.encode(added) if self.retains else None
+                return with_retained(sample, alone) if alone else sample
+        sample = self.processor.encode(own, max_length=self.max_length)
+        # Where pictures were dropped to fit, what is left may be about them.
+        is_text = all(part["type"] == "text" for one in own for part in one["content"])
+        return with_retained(sample, sample) if self.retains and is_text else sample
 
     def _find(self, number: int) -> tuple[int, int]:
         if not 0 <= number < len(self):

@@ -48,6 +48,8 @@ class WingsModel(WingsPreTrainedModel):
         self.language_model = decoder
         # How the operations run: "auto", "triton" or "torch", see `wings.operations.choose`.
         self.kernels = "auto"
+        # Off inside `WingsForCausalLM.without_wings`.
+        self.learners_act = True
         # What transformers' flash attention can be told about masks is what the kernels know of.
         self._plain_masks = decoder._supports_flash_attn
         self.rotary = Rotary.of(config.hidden_size, config.text_config)
@@ -93,7 +95,8 @@ class WingsModel(WingsPreTrainedModel):
             config.image_seq_length, past, 0 if memory is None else memory.tokens,
         )  # fmt: skip
         sees_images = pixel_values is not None or (memory is not None and memory.has_images)
-        active = bool(config.learners) and (sees_images or not config.text_guard)
+        active = self.learners_act and bool(config.learners)
+        active = active and (sees_images or not config.text_guard)
         if active:
             self._refuse_positions(layout, memory, position_ids is not None)
         packed = self._is_packed(layout, past, position_ids, memory)

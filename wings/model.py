@@ -1,9 +1,10 @@
 """`WingsForCausalLM`: a decoder LLM with a vision tower, and learners beside its attention."""
 
+import contextlib
 import copy
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -260,6 +261,19 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
                 setattr(self.config, name, value)
             raise
         regrow_wings(self.model.language_model, self.config)
+
+    @contextlib.contextmanager
+    def without_wings(self) -> Iterator[None]:
+        """Passes inside have no learners and no router: on text, the LLM's own, to the last bit.
+
+        Pictures still come in through the projector. A cache belongs to one side: what it holds
+        was computed with learners or without.
+        """
+        before, self.model.learners_act = self.model.learners_act, False
+        try:
+            yield
+        finally:
+            self.model.learners_act = before
 
     def extract_language_model(self) -> PreTrainedModel:
         """The language model alone, as the causal LM it came from: a copy without wings."""

@@ -35,7 +35,7 @@ class Epoch:
     def of(cls, recipe: Recipe) -> "Epoch":
         """Look at the data, if it and the tokeniser are there."""
         try:
-            data = Conversations(recipe.data, None, recipe.max_length, recipe.on_bad_record)
+            data = Conversations.of(recipe, None)
             data.processor = load_processor(recipe)
         except WingsError as error:
             return cls(why=f"the data was not looked at: {error}")

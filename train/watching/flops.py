@@ -33,8 +33,9 @@ class Flops:
                   2 (2 D F + 3 D D) a feature
 
     A pair is a token and one that it sees: half of the square. What is left out: padding, the
-    router, norms and other elementwise work, and what gradient checkpointing does again. A sliding
-    window is counted as if it were as long as the text.
+    router, norms and other elementwise work, what gradient checkpointing does again and the pass
+    that retention asks of the language model. A sliding window is counted as if it were as long as
+    the text.
     """
 
     token: float

@@ -60,7 +60,8 @@ def scores_of(
         said = answer_items(model, processor, items, max_new_tokens=length)
         kinds = found.setdefault(test, {})
         for item, mark in zip(items, marks(items, said), strict=True):
-            kinds.setdefault(item.kind, []).append(mark)
+            # Whole marks as whole numbers: half the file.
+            kinds.setdefault(item.kind, []).append(int(mark) if mark in (0, 1) else mark)
     return found
 
 

@@ -1,5 +1,6 @@
 """The plots of kept text against learned pictures: what a user chooses from, and the sweeps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from wings.eval.plot import BEFORE, COLOURS, GROUND, SHAPES, STYLE
 
 TITLES = {"text": "Text alone", "mixed": "Text after a picture"}
 SMALL, LARGE = 35, 130  # marks, points squared
+COLUMNS = 3  # of the legend
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,17 @@ def plot(path: Path, series: Sequence[Series], below: str) -> None:
         below: what the axis of pictures says.
     """
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(11, 6.8), facecolor=GROUND)
+        legend = 0.25 * math.ceil(len(series) / COLUMNS) + 0.1  # inches
+        height = 5.2 + legend
+        canvas = Canvas(figsize=(11, height), facecolor=GROUND)
         panels = canvas.subplots(1, 2, sharex=True, sharey=True)
-        canvas.subplots_adjust(left=0.07, right=0.98, top=0.93, bottom=0.36, wspace=0.06)
+        canvas.subplots_adjust(
+            left=0.07,
+            right=0.98,
+            top=1 - 0.45 / height,
+            bottom=(legend + 0.7) / height,
+            wspace=0.06,
+        )
         for axes, test in zip(panels, TITLES, strict=True):
             axes.set_title(TITLES[test], loc="left", fontsize=12)
             axes.set_axisbelow(True)
@@ -53,10 +63,10 @@ def plot(path: Path, series: Sequence[Series], below: str) -> None:
             for one in series:
                 draw(axes, one, one.kept[test])
         panels[0].set_ylabel("percent of what the LLM answered")
-        canvas.supxlabel(below, x=0.525, y=0.275, fontsize=11)
+        canvas.supxlabel(below, x=0.525, y=(legend + 0.2) / height, fontsize=11)
         handles, labels = panels[0].get_legend_handles_labels()
         canvas.legend(
-            handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=10,
+            handles, labels, loc="lower center", ncols=COLUMNS, frameon=False, fontsize=10,
             bbox_to_anchor=(0.525, 0.005),
         )  # fmt: skip
         canvas.savefig(path, dpi=150)
@@ -75,10 +85,11 @@ def draw(axes: Axes, one: Series, kept: Sequence[Estimate]) -> None:
                 across.value, up.value, xerr=reach(across), yerr=reach(up), color=colour,
                 alpha=0.35, elinewidth=1.3, zorder=2,
             )  # fmt: skip
-    step = (LARGE - SMALL) / max(1, len(x) - 1)
+    large = LARGE * (1.8 if shape == "*" else 1.0)  # a star has little inside
+    step = (large - SMALL) / max(1, len(x) - 1)
     axes.scatter(
         x, y, marker=shape, color=colour, label=one.name, edgecolor=GROUND, linewidth=1, zorder=4,
-        s=[LARGE - step * k for k in reversed(range(len(x)))], clip_on=False,
+        s=[large - step * k for k in reversed(range(len(x)))], clip_on=False,
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from .config import WingsConfig
 from .errors import WingsError
+from .growing_layer import GrowingLayer
 from .memory import Memory
 
 # Numbers a token may cost for the keys of all learners; the design's cache at D 4096 has as many.
@@ -55,6 +57,9 @@ class WingsCache(RemembersSources, DynamicCache):
 
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)
+        self.layers = [
+            GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.layers
+        ]
         self.memory = Memory(config.learners, keeps_keys(config))
 
 

@@ -53,7 +53,11 @@ class RemembersSources:
 
 
 class WingsCache(RemembersSources, DynamicCache):
-    """A `DynamicCache` with the memory of the learners; it grows as the text does."""
+    """A `DynamicCache` with the memory of the learners; it grows as the text does, in place.
+
+    So it holds up to an eighth, or 64 tokens, more than the text. Layers with a window stay
+    transformers' own.
+    """
 
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)

@@ -2,9 +2,11 @@
 
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from .config import WingsConfig
 from .errors import WingsError
+from .growing_layer import GrowingLayer
 from .memory import Memory
 
 # Numbers a token may cost for the keys of all learners; the design's cache at D 4096 has as many.
@@ -51,10 +53,17 @@ class RemembersSources:
 
 
 class WingsCache(RemembersSources, DynamicCache):
-    """A `DynamicCache` with the memory of the learners; it grows as the text does."""
+    """A `DynamicCache` with the memory of the learners; it grows as the text does, in place.
+
+    So it holds up to an eighth, or 64 tokens, more than the text. Layers with a window stay
+    transformers' own.
+    """
 
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)
+        self.layers = [
+            GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.layers
+        ]
         self.memory = Memory(config.learners, keeps_keys(config))
 
 

@@ -17,6 +17,13 @@ class Rows:
         self.buffer: Tensor | None = None
         self.dim, self.length = dim, 0
 
+    @classmethod
+    def holding(cls, rows: Tensor, dim: int = 1) -> "Rows":
+        """Such as have no room yet, so that the next to come leave these where they are."""
+        held = cls(dim)
+        held.append(rows)
+        return held
+
     @property
     def all(self) -> Tensor | None:
         """The rows so far, a view, or None before the first."""

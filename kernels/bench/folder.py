@@ -16,12 +16,12 @@ itself and shows the noise. Forward passes and training steps are timed by the w
 is forward with labels and backward, everything trained but the vision tower. Training memory is
 the peak above what was allocated before the step: what the forward keeps, temporaries inside
 operators too, and all gradients. Decoding is one token behind a cache of so many. `textbook` is the
-same model with whole attention matrices. `products` is a forward with nothing of the learners but
-their matrix products and fused attention: of no use, but torch's own operators do not get below it.
-Operations are timed alone, in units of the causal SDPA that a block of the bare LLM runs at that
-length. `floor` is the ratio that arithmetic allows at best: of operations by the machine's own
-ceilings (a large copy, a large matrix product in the same run), of training steps by counting
-operations (`kernels/bench/floor.py`).
+same model with whole attention matrices. `products` is a forward, or a decoded token, with nothing
+of the learners but their matrix products and fused attention, and what a cache takes in: of no use,
+but torch's own operators do not get below it. Operations are timed alone, in units of the causal
+SDPA that a block of the bare LLM runs at that length. `floor` is the ratio that arithmetic allows
+at best: of operations by the machine's own ceilings (a large copy, a large matrix product in the
+same run), of training steps by counting operations (`kernels/bench/floor.py`).
 """
 
 

@@ -4,9 +4,11 @@ The result is of no use, as nothing is added, turned or routed. It is timed, and
 how much of what a model with wings costs lies in matrix products and fused attention alone.
 """
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from wings.lorra import LoRRALearner
 from wings.rotary import Rotation
 from wings.routed_attention import Rule
 from wings.source import Factors, Kept, Source
@@ -16,8 +18,9 @@ def routed_attention(
     q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule, way: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """The attention that a block of the bare language model has; no column is summed."""
+    causal = rule.mask is None and q.shape[2] > 1
     out = scaled_dot_product_attention(
-        q, k, v, attn_mask=rule.mask, is_causal=rule.mask is None, enable_gqa=True
+        q, k, v, attn_mask=rule.mask, is_causal=causal, enable_gqa=True
     )
     return out.transpose(1, 2), columns.new_zeros(len(q), q.shape[2], columns.shape[-1])
 
@@ -38,3 +41,26 @@ def learner_attention(
         part @ factor
     q, rows = (tensor.unflatten(-1, (-1, rotation.width)) for tensor in (x, source.rows))
     return source.visibility.attend(q, rows, rows, a_o)
+
+
+def share_of_one_token(
+    x: Tensor,
+    learners: list[LoRRALearner],
+    sources: list[Source],
+    kept: list[Kept],
+    weights: list[Tensor],
+    rotation: Rotation,
+) -> Tensor:
+    """For one token: a product with each factor, with each key and with each value, `[B, 1, D]`."""
+    row, share = x[:, 0], x
+    batch, width, dtype = len(row), rotation.width, x.dtype
+    for learner, source, of_rows in zip(learners, sources, kept, strict=True):
+        keys = source.turned if of_rows.keys is None else of_rows.keys
+        q = row @ learner.a_q(dtype) @ learner.b_q(dtype)
+        scores = torch.bmm(q.view(-1, 1, width), keys.flatten(0, 1))
+        out = torch.bmm(scores, source.heads)
+        torch.bmm(scores.view(batch, -1, scores.shape[-1]), of_rows.small[..., learner.rank :])
+        # As many numbers of B_v are read as when it is applied head by head.
+        row[:, : learner.rank] @ learner.b_v(dtype)
+        share = (out.view(batch, -1) @ learner.a_o(dtype) @ learner.b_o(dtype))[:, None]
+    return share

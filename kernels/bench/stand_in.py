@@ -106,7 +106,9 @@ def plain_learner_attention(
 
 PLAIN_OPERATIONS = Operations(plain_routed_attention, plain_learner_attention)
 TEXTBOOK_OPERATIONS = Operations(routed_attention, learner_attention, share_of_one_token)
-PRODUCTS_OPERATIONS = Operations(products.routed_attention, products.learner_attention)
+PRODUCTS_OPERATIONS = Operations(
+    products.routed_attention, products.learner_attention, products.share_of_one_token
+)
 
 
 @contextmanager

@@ -106,6 +106,7 @@ def measure_decoding(run: Run, shape: Shape) -> None:
 
         calls = {BARE: decoder(pair.bare, token, bare), AGAIN: decoder(pair.bare, token, again)}
         calls |= versions(run, with_own_cache)
+        calls[PRODUCTS] = patched(with_own_cache(), PRODUCTS_OPERATIONS)
         run.time(Place(DECODING, shape, 1, context), calls, rounds=steps)
 
 

@@ -22,6 +22,7 @@ from wings.kernels.bench.row import (
     FORWARD,
     IMAGES,
     MEMORY,
+    PRODUCTS,
     ROUTED,
     SDPA,
     STEP,
@@ -57,7 +58,7 @@ def test_quick_run_has_the_rows_it_promises(quick):
         for length in QUICK.lengths:
             for variant in (WINGS, TEXTBOOK):
                 assert (what, variant, length) in found
-    for variant in (WINGS, TEXTBOOK, AGAIN):
+    for variant in (WINGS, TEXTBOOK, PRODUCTS, AGAIN):
         assert (DECODING, variant, QUICK.contexts[0]) in found
     for row in found.values():
         numbers = [row[name] for name in ("ratio", "low", "high", "value", "base")]

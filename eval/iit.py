@@ -14,8 +14,7 @@ from torch import Tensor
 
 from wings.errors import WingsError
 
-from .attention.shift import has_picture
-from .items import Item
+from .items import Item, pictures_of
 
 # What each turn is: T text, V a question about a picture. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")
@@ -161,7 +160,7 @@ def refuse_wrong_items(text: Sequence[Item], pictures: Sequence[Item]) -> None:
     """Raises a `WingsError` for an item that cannot be a turn, naming it."""
     for name, items, wanted in (("text", text, False), ("pictures", pictures, True)):
         for number, item in enumerate(items):
-            if has_picture(item) != wanted:
+            if bool(pictures_of(item)) != wanted:
                 raise WingsError(
                     f"item {number} of {name} {'has no' if wanted else 'has a'} picture; put it "
                     f"into the other set"

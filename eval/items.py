@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,25 @@ class Item:
             if values := self.__dict__[name]:
                 record[name] = list(values)
         return record
+
+
+def text_of(content: str | Sequence[dict[str, Any]]) -> str:
+    """The text of a message's content, its pictures left out."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def pictures_of(item: Item) -> list[Any]:
+    """The pictures of a conversation, in reading order."""
+    contents = (m["content"] for m in item.messages if not isinstance(m["content"], str))
+    return [part["image"] for content in contents for part in content if part["type"] == "image"]
+
+
+def without_pictures(item: Item) -> Item:
+    """The item with every content one string."""
+    messages = (m | {"content": text_of(m["content"])} for m in item.messages)
+    return replace(item, messages=tuple(messages))
 
 
 def read_items(path: str | Path) -> list[Item]:
@@ -93,9 +112,7 @@ def _item(line: str, where: str, folder: Path) -> Item:
         raise WingsError(
             f"{where} has no answer to score; end its messages with an assistant's turn"
         )
-    answer = messages[-1]["content"]
-    if not isinstance(answer, str):
-        answer = "".join(part["text"] for part in answer if part["type"] == "text")
+    answer = text_of(messages[-1]["content"])
     asked = tuple(_located(message, folder) for message in messages[:-1])
     extras = _extras(record, answer, where)
     return Item(record.get("kind", "all"), asked, answer, **extras)

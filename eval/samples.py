@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .comparison import Comparison
+from .items import text_of
 from .mark import mark
-from .text import text_of
 
 SAMPLES = 10
 

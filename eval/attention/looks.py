@@ -9,12 +9,12 @@ import torch
 
 from wings.errors import WingsError
 
-from ..items import Item
+from ..items import Item, pictures_of
 from ..section import Section
 from ..subject import Subject
 from ..work import Work
 from .masses import Masses
-from .shift import Choices, Shift, has_picture, measure_shift
+from .shift import Choices, Shift, measure_shift
 from .shift_plot import curves_figure
 
 # One pass each, without an answer; enough for an interval.
@@ -56,7 +56,7 @@ def measure_looks(
     Raises:
         WingsError: a model whose attention cannot be measured.
     """
-    seen = [item for item in items if has_picture(item)]
+    seen = [item for item in items if pictures_of(item)]
     if len(seen) > MOST:
         seen = random.Random(work.seed).sample(seen, MOST)
     choices = choices or Choices()

@@ -151,7 +151,8 @@ def joined(
         messages += [*item.messages, {"role": "assistant", "content": item.answer}]
     name, number = turns[-1]
     last = sets[name][number]
-    asked = replace(last, kind=kind, messages=(*messages, *last.messages))
+    # Of a circle not all items need be here.
+    asked = replace(last, kind=kind, messages=(*messages, *last.messages), circle="")
     return Conversation(kind, tuple(turns), asked)
 
 

@@ -26,6 +26,8 @@ class Item:
         choices: texts to choose from.
         references: other right answers ("short"), or what each annotator said ("vqa").
         checks: what a program verifies ("checks"), see `checks.py`.
+        circle: the name of a question that several items ask, each with its choices moved on by
+            one (`comparison.py` says how they count); "" for a question that is asked once.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Item:
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     checks: tuple[dict, ...] = ()
+    circle: str = ""
 
     def record(self) -> dict:
         """The line of a file that `read_items` reads as this item."""
@@ -45,6 +48,8 @@ class Item:
         for name in ("choices", "references", "checks"):
             if values := self.__dict__[name]:
                 record[name] = list(values)
+        if self.circle:
+            record["circle"] = self.circle
         return record
 
 
@@ -71,8 +76,8 @@ def read_items(path: str | Path) -> list[Item]:
     """Items from JSON Lines of chat messages, the same file that training reads.
 
     The last message of a record must be the assistant's: it is the reference, and not shown to the
-    model. `kind` is optional ("all" without it), as are `scoring`, `choices`, `references` and
-    `checks`. Paths of pictures are relative to the file.
+    model. `kind` is optional ("all" without it), as are `scoring`, `choices`, `references`,
+    `checks` and `circle`. Paths of pictures are relative to the file.
 
     Raises:
         WingsError: no such file, a line that is not such a record (which), or no record at all.
@@ -150,7 +155,11 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
     checks = tuple(check_checks(record.get("checks", []), where))
     if scoring == "checks" and not checks:
         raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'")
-    return {"scoring": scoring, "choices": choices, "references": references, "checks": checks}
+    circle = record.get("circle", "")
+    if not isinstance(circle, str):
+        raise WingsError(f"{where}: circle is {circle!r}; give the name of its question as a text")
+    extras = {"scoring": scoring, "choices": choices, "references": references}
+    return extras | {"checks": checks, "circle": circle}
 
 
 def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:

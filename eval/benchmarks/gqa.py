@@ -1,4 +1,10 @@
-"""GQA: questions made from scene graphs, with one short answer each."""
+"""GQA: questions made from scene graphs, with one short answer each.
+
+Read are the question files of GQA's download page (version 1.2: one object from question id to
+record; `testdev_balanced_questions.json` is what most papers report), whose fields it lists, beside
+its folder of images. The test and challenge files have neither answers nor types. GQA's own figure
+compares answers letter by letter; here both are normalised first.
+"""
 
 from pathlib import Path
 

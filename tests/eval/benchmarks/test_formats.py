@@ -68,6 +68,9 @@ def test_vqav2(vqa):
     questions, annotations, folder = vqa
     files = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
     (item,) = read_vqav2(*files, folder)
+    (folder / "2017").mkdir()
+    (folder / "2017" / "000000000042.jpg").write_bytes(picture())
+    assert len(pictures(read_vqav2(*files, folder / "2017")[0])) == 1
     assert (item.kind, item.answer, len(item.references)) == ("number", "2", 10)
     assert text(item).startswith("How many cats?\n") and len(pictures(item)) == 1
     assert [mark(item, said) for said in ("Two.", "three", "4")] == pytest.approx([1, 0.9, 0])
@@ -237,6 +240,19 @@ def test_mmmu(tmp_path):
     ]  # fmt: skip
     assert choice.messages[0]["content"][2]["text"] == " beside "
     assert [mark(choice, "B"), mark(short, "Twelve."), mark(short, "13")] == [1, 1, 0]
+    # As in MMMU's validation split: numbers at two decimals, their sign, intervals in brackets.
+    for answer, right, wrong in (
+        ("0.963", ("0.963", "0.96", ".96"), ("0.97", "96.3")),
+        ("-120", ("-120", "-120.0"), ("120",)),
+        ("30.0", ("30", "30.00."), ("300",)),
+        ("7243000", ("7,243,000",), ("7,243",)),
+        ("['24/7', '3.429']", ("24/7", "3.43", "3.429"), ("24", "7")),
+        ("[0, 1)", ("[0, 1)",), ("0",)),
+        ("[0, 1]", ("[0, 1]",), ("0", "1")),
+    ):
+        (item,) = read_mmmu(table({**free, "answer": answer}))
+        assert all(mark(item, said) == 1 for said in right), answer
+        assert not any(mark(item, said) for said in wrong), answer
     for change, said in (
         ({"answer": "C"}, "answer is 'C', and there are 2 options"),
         ({"options": "two"}, "options is 'two'; it must be a list"),

@@ -1,9 +1,10 @@
 """GQA: questions made from scene graphs, with one short answer each.
 
-Read are the question files of GQA's download page (version 1.2: one object from question id to
-record; `testdev_balanced_questions.json` is what most papers report), whose fields it lists, beside
+Read are the question files of GQA's download page (one object from question id to record, with the
+fields that the page lists; `testdev_balanced_questions.json` is the one that lmms-eval asks) beside
 its folder of images. The test and challenge files have neither answers nor types. GQA's own figure
-compares answers letter by letter; here both are normalised first.
+asks for the very answer, lmms-eval for it but for case and punctuation; here both are normalised as
+for VQA.
 """
 
 from pathlib import Path

@@ -54,7 +54,7 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     """What this recipe changes of a model that goes on from the checkpoint `start`.
 
     Raises:
-        WingsError: it would drop learners that were trained.
+        WingsError: it would drop learners or a prefix that were trained.
     """
     options = dict(recipe.wings)
     if recipe.stage == "instruct":
@@ -68,6 +68,12 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
         raise WingsError(
             f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
             " keep them, or start from a checkpoint without."
+        )
+    prefix = options.get("prefix", config.prefix)
+    if config.prefix and prefix != config.prefix:
+        raise WingsError(
+            f"wings.prefix: {start} has trained a prefix of {config.prefix} keys, which the recipe"
+            f" would drop for one of {prefix!r}; keep it, or start from a checkpoint without."
         )
     return options
 

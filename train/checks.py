@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from wings.train.recipe import Recipe, Source
 
 # The paper's rates (projector and language model); it gives none for the learners and the router,
-# which follow the projector here. Adapters take what is usual for LoRA.
+# which follow the projector here. Adapters take what is usual for LoRA. A prefix takes
+# a hundred times the projector's: it begins in this stage, behind gates at zero, and AdamW moves a
+# gate by about a rate a step, so that at 1e-5 a thousand steps would open it by no more than 0.01.
 RATES: dict[str, dict[str, float]] = {
     "align": {"projector": 1e-3, "image_learners": 1e-3},
     "instruct": {
@@ -22,6 +25,7 @@ RATES: dict[str, dict[str, float]] = {
         "image_learners": 1e-5,
         "text_learners": 1e-5,
         "router": 1e-5,
+        "prefix": 1e-3,
         "language_model": 2e-6,
         "lora": 1e-4,
     },
@@ -45,8 +49,10 @@ def check(recipe: "Recipe") -> None:
     _check_numbers(recipe)
     _check_batching(recipe)
     _check_sources(recipe.data)
+    _check_text_turns(recipe)
     _check_wings(recipe.stage, recipe.wings)
     _check_lora(recipe)
+    _check_retention(recipe)
     _check_rates(recipe)
     _check_evaluate(recipe)
     check_names(recipe.trackers or ())
@@ -117,6 +123,15 @@ def _check_sources(sources: list["Source"]) -> None:
         )
 
 
+def _check_text_turns(recipe: "Recipe") -> None:
+    turns = recipe.text_turns
+    if turns is not None and not 0 < turns.share <= 1:
+        raise WingsError(
+            f"text_turns.share: {turns.share} is not a share above 0 and up to 1; 0.5 is half of"
+            " the conversations with pictures, and for none the key text_turns is left out."
+        )
+
+
 def _check_wings(stage: str, wings: dict[str, Any]) -> None:
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
     known = {field.name for field in dataclasses.fields(WingsConfig)} - inherited
@@ -125,6 +140,8 @@ def _check_wings(stage: str, wings: dict[str, Any]) -> None:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
     if stage == "align" and wings.get("router") is not None:
         raise WingsError("wings.router: stage align has no router; name it in stage instruct.")
+    if stage == "align" and wings.get("prefix"):
+        raise WingsError("wings.prefix: stage align has no prefix; name it in stage instruct.")
     if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
         raise WingsError("wings.learners: stage align knows [image], or [] for a plain projector.")
 
@@ -146,6 +163,43 @@ def _check_lora(recipe: "Recipe") -> None:
         raise WingsError(f"lora.dropout: {lora.dropout} is not a share, 0 to 1.")
     if lora.targets == []:
         raise WingsError("lora.targets: name at least one layer, or remove the key for all.")
+
+
+def _check_retention(recipe: "Recipe") -> None:
+    if recipe.retention is None:
+        return
+    if not recipe.freeze_llm:
+        raise WingsError(
+            "retention: holds the model to the untouched LLM, which is not there any more in a run"
+            " that trains it; add freeze_llm: true or lora, or remove the key."
+        )
+    if not recipe.retention.weight > 0:
+        raise WingsError(
+            f"retention.weight: {recipe.retention.weight} must be larger than 0; for no such term"
+            " remove the key retention."
+        )
+    learners = ("image",) if recipe.stage == "align" else ("image", "text")
+    refuse_idle_retention(
+        recipe, recipe.wings.get("learners", learners), recipe.wings.get("text_guard", False)
+    )
+
+
+def refuse_idle_retention(recipe: "Recipe", learners: Sequence[str], text_guard: bool) -> None:
+    """Raise a `WingsError` where `retention` would hold nothing that could move.
+
+    Args:
+        recipe: of the run.
+        learners: of the model.
+        text_guard: of the model.
+    """
+    if recipe.retention is None or recipe.text_turns is not None or recipe.lora is not None:
+        return
+    if text_guard or "text" not in learners:
+        why = "under text_guard" if text_guard else "without a text learner"
+        raise WingsError(
+            f"retention: {why} the model says of text what the LLM says, so nothing would be"
+            " retained; add text_turns, whose answers stand behind pictures, or remove the key."
+        )
 
 
 def _check_rates(recipe: "Recipe") -> None:

@@ -21,6 +21,7 @@ from wings.train.carried import Carried, Resume
 from wings.train.folder import RunFolder, sync
 from wings.train.halt import Agreed, Halt, begin_worker
 from wings.train.parallel import describe_shards, take_up
+from wings.train.retention import RetentionTerm
 from wings.train.stage import Plan
 from wings.train.watching.evaluate import Evaluation
 from wings.train.watching.figures import Figures
@@ -38,6 +39,7 @@ class WingsTrainer(Trainer):
         folder: where checkpoints go.
         keep: how many of them stay.
         evaluation: the held-out records, if any.
+        retention: the weight of the term that retains text, if any.
         **kwargs: `Trainer`'s own.
     """
 
@@ -48,6 +50,7 @@ class WingsTrainer(Trainer):
         folder: RunFolder,
         keep: int,
         evaluation: Evaluation | None = None,
+        retention: float | None = None,
         **kwargs: Any,
     ) -> None:
         # `Trainer` evaluates only with a set of its own in hand.
@@ -63,6 +66,10 @@ class WingsTrainer(Trainer):
         self.evaluation, self.figures = evaluation, Figures(self.model, self.accelerator)
         if not self.model_accepts_loss_kwargs:
             raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
+        has_adapters = any(row.group == "lora" for row in plan.rows)
+        self.retention = retention and RetentionTerm(
+            retention, has_adapters, self.is_fsdp_enabled, self.accelerator
+        )
         if self.is_fsdp_enabled:
             describe_shards(self.accelerator.state.fsdp_plugin, self.model, self.args.bf16)
 
@@ -87,11 +94,15 @@ class WingsTrainer(Trainer):
     ) -> Any:
         """As in `Trainer`, with logits only where some row is asked for the next token."""
         inputs = {**inputs, **asked(inputs["labels"])}
-        if not self.figures.with_gates:
+        if not self.figures.with_gates and not self.retention:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        inputs["output_router_weights"] = True
+        retained = self.retention and self.retention.take(model, inputs)
+        inputs["output_router_weights"] = self.figures.with_gates
         loss, out = super().compute_loss(model, inputs, True, **kwargs)
-        self.figures.take_gates(inputs, out.router_weights)
+        if self.figures.with_gates:
+            self.figures.take_gates(inputs, out.router_weights)
+        if self.retention:
+            loss = loss + self.retention.term(retained, out.logits)
         return loss
 
     def get_batch_samples(
@@ -109,6 +120,8 @@ class WingsTrainer(Trainer):
             raise self._lost(f"data cannot be read any more ({last_line(error)})") from error
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
+        if self.retention:
+            self.retention.expect(batches)
         self.figures.take(batches, with_gates=self._logs_after(self.state.global_step + 1))
         self.rates = {group["name"]: group["lr"] for group in self.create_optimizer().param_groups}
         # Where nothing at all is trained the loss is 0, and not 0 / 0.
@@ -124,6 +137,7 @@ class WingsTrainer(Trainer):
             logs.pop("learning_rate", None)
             logs |= {f"rate/{group}": rate for group, rate in self.rates.items()}
             logs["skipped"] = len(set(gather_object(list(self.skipped))))
+            logs |= self.retention.read() if self.retention else {}
             logs |= self.figures.read()
         super().log(logs, start_time)
 
@@ -191,6 +205,8 @@ class WingsTrainer(Trainer):
             self.skipped = carried.skipped
             self._tr_loss += carried.loss
             self._globalstep_last_logged = carried.logged
+            if self.retention:
+                self.retention.take_up(carried.retention)
 
     def begin_epoch(self) -> None:
         """Tell the order its epoch.
@@ -264,7 +280,8 @@ class WingsTrainer(Trainer):
     def _carried(self) -> Carried:
         skipped = dict(gather_object(list(self.skipped.items())))
         loss = self.accelerator.gather(self._tr_loss.detach()).mean().item()
-        return Carried(skipped, loss, self._globalstep_last_logged)
+        totals = self.retention.totals() if self.retention else []
+        return Carried(skipped, loss, self._globalstep_last_logged, totals)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.partial is None and self.args.should_save:

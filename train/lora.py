@@ -1,6 +1,8 @@
 """LoRA on the language model: adapters hung in by peft for the training, merged in at its end."""
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from wings.model import WingsForCausalLM
 from wings.train.recipe import Lora
 
 ADAPTER = "default"
-# What an adapter may never hang beside: the learners and the router of a block are trained whole.
+# What an adapter may never hang beside: the wings of a block are trained whole.
 NOT_THE_LLM = r"(.*\.)?wings\..*"
 
 
@@ -47,6 +49,22 @@ def adapters(model: nn.Module) -> list[nn.Parameter]:
     """The weights of all adapters, none of a model that has none."""
     marks = (".lora_A.", ".lora_B.")
     return [p for name, p in model.named_parameters() if any(mark in name for mark in marks)]
+
+
+@contextlib.contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Passes inside are those of the layers that adapters hang beside."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in adapted:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        # Their gradients too, which peft takes away with them.
+        for layer in adapted:
+            layer.enable_adapters(True)
 
 
 @torch.no_grad()

@@ -59,6 +59,25 @@ class Source:
 
 
 @dataclass
+class TextTurns:
+    """Text behind pictures: one exchange from a file of text after the last turn of a conversation.
+
+    A learner's hardest place is text after a picture: it sees the picture and must leave the answer
+    to the LLM. Data in which all that follows a picture asks about it never shows such a place.
+
+    Attributes:
+        path: records of text conversations, as a source's `path`; of each the first question and
+            answer count.
+        share: of the conversations with pictures, how many get one: 0.5 for each with a chance of
+            one half. Which ones, and what they get, depends on `seed` and the record's number. One
+            that `max_length` would cost its oldest turns, and its picture with them, gets none.
+    """
+
+    path: str
+    share: float
+
+
+@dataclass
 class Names:
     """What a fresh start is made of: an open_clip vision tower and a Hugging Face decoder LLM."""
 
@@ -128,6 +147,23 @@ class Lora:
 
 
 @dataclass
+class Retention:
+    """Answers to text are held to what the frozen language model itself would say.
+
+    Adds `weight` times KL(LLM || model) to the loss: a mean over the retained tokens of the whole
+    global batch. Retained are the answers of conversations without any picture, and those that
+    `text_turns` adds behind pictures, for which the language model is asked without the pictures.
+    Other questions after a picture are not: the language model would answer them blindly. It costs
+    a forward of the language model on what is retained, and no second model in memory.
+
+    Attributes:
+        weight: of the KL in nats a token; the loss beside it is in nats a token too.
+    """
+
+    weight: float
+
+
+@dataclass
 class Recipe:
     """One run of one stage. `from_yaml` reads it; every value is checked where it is set.
 
@@ -136,11 +172,13 @@ class Recipe:
             everything.
         output: folder of the result; relative paths are relative to the working directory.
         data: the training files, mixed.
+        text_turns: exchanges of text that are put behind conversations with pictures.
         model: names for a fresh start. Either this or `start`.
         start: a Wings checkpoint to go on from (stage 1's output for stage 2).
-        wings: options of `WingsConfig`: rank, router, learners, text_guard, ...
+        wings: options of `WingsConfig`: rank, router, learners, prefix, text_guard, ...
         freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
         lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
+        retention: hold answers to text to those of the LLM, which must be frozen.
         rates: learning rate per parameter group; what is left out takes the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
@@ -166,11 +204,13 @@ class Recipe:
     stage: Literal["align", "instruct"]
     output: str
     data: list[Source]
+    text_turns: TextTurns | None = None
     model: Names | None = None
     start: str | None = None
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
     lora: Lora | None = None
+    retention: Retention | None = None
     rates: dict[str, float] = field(default_factory=dict)
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"

@@ -22,6 +22,7 @@ from wings.train.batches.data import Conversations
 from wings.train.batches.lengths import Lengths
 from wings.train.batches.order import Order
 from wings.train.build import load_model, load_processor
+from wings.train.checks import refuse_idle_retention
 from wings.train.folder import RESULT, RunFolder, step_of
 from wings.train.halt import Stopped
 from wings.train.loop import WingsTrainer
@@ -44,7 +45,7 @@ class TrainResult:
         seconds: wall time of this process's part of it.
         history: figures of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
             `tokens_per_second`, `padding`, `image_tokens` and, where there are such, `mfu`,
-            `memory_gib` and `gate/LEARNER/BLOCK`.
+            `memory_gib`, `retention` and `gate/LEARNER/BLOCK`.
         evaluations: of every evaluation `step`, `eval/NAME/loss` and `eval/NAME/rise`.
         stopped: why the run ended before its last step, or None.
         skipped: a sentence for every record that was passed over.
@@ -116,7 +117,7 @@ def _train(
     # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
     refuse_other_checkpoints(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
-    data = Conversations(recipe.data, processor, recipe.max_length, recipe.on_bad_record)
+    data = Conversations.of(recipe, processor)
     order: Order | Batching = data.order(recipe.batch_size, recipe.seed)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
     collate = pad = Collator(processor.tokenizer.pad_token_id)
@@ -136,6 +137,7 @@ def _train(
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
+    refuse_idle_retention(recipe, model.config.learners, model.config.text_guard)
     plan = prepare(model, recipe)
     trainer = WingsTrainer(
         plan=plan,
@@ -143,6 +145,7 @@ def _train(
         folder=folder,
         keep=recipe.keep,
         evaluation=evaluation,
+        retention=recipe.retention and recipe.retention.weight,
         model=model,
         args=arguments,
         train_dataset=data,

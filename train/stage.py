@@ -105,7 +105,7 @@ def lay_out(model: WingsForCausalLM, recipe: Recipe) -> Plan:
     """
     groups = _groups(model, recipe)
     if recipe.stage == "align":
-        extra = sorted({"text_learners", "router"} & set(groups))
+        extra = sorted({"text_learners", "router", "prefix"} & set(groups))
         if extra:
             raise WingsError(
                 f"stage align trains projector and visual learners, but this model has {extra[0]};"

@@ -48,6 +48,8 @@ class WingsModel(WingsPreTrainedModel):
         self.language_model = decoder
         # How the operations run: "auto", "triton" or "torch", see `wings.operations.choose`.
         self.kernels = "auto"
+        # Off inside `WingsForCausalLM.without_wings`.
+        self.learners_act = True
         # What transformers' flash attention can be told about masks is what the kernels know of.
         self._plain_masks = decoder._supports_flash_attn
         self.rotary = Rotary.of(config.hidden_size, config.text_config)
@@ -93,7 +95,8 @@ class WingsModel(WingsPreTrainedModel):
             config.image_seq_length, past, 0 if memory is None else memory.tokens,
         )  # fmt: skip
         sees_images = pixel_values is not None or (memory is not None and memory.has_images)
-        active = bool(config.learners) and (sees_images or not config.text_guard)
+        active = self.learners_act and bool(config.learners)
+        active = active and (sees_images or not config.text_guard)
         if active:
             self._refuse_positions(layout, memory, position_ids is not None)
         packed = self._is_packed(layout, past, position_ids, memory)
@@ -101,7 +104,7 @@ class WingsModel(WingsPreTrainedModel):
             input_ids, layout, pixel_values, memory, use_cache and not trained
         )
         riding = {}
-        if config.learners or packed or memory is not None:
+        if config.layers_with_wings or packed or memory is not None:
             later = None
             if left is not None and any(begun):
                 later = layout_of_later(left, layout, begun), left.rows
@@ -247,8 +250,8 @@ class WingsModel(WingsPreTrainedModel):
         """What the blocks wrote down, once it is sure that the pass came by all of them."""
         if context is None:
             return None
-        layers = self.config.layers_with_learners
-        refuse_unreached(self.language_model, set(layers), context.record.reached)
+        expected = set(self.config.layers_with_wings)
+        refuse_unreached(self.language_model, expected, context.record.reached)
         if not wanted or not context.active:
             return None
-        return tuple(context.record.gates[layer] for layer in layers)
+        return tuple(context.record.gates[layer] for layer in self.config.layers_with_learners)

@@ -1,4 +1,4 @@
-"""Wings of one block: learners and router beside the main attention, added once to its output."""
+"""Wings of one block: learners, router and prefix beside the main attention, each added once."""
 
 import sys
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from .errors import WingsError
 from .lorra import LoRRALearner
 from .one_token import share_of_one_token
 from .operations import learner_attention, routed_attention
+from .prefix import Prefix
 from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask
-from .router import ModalityRouter, PositionRouter
+from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .source import Kept
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
@@ -29,7 +30,7 @@ OWN = {ours: own for own, ours in IMPLEMENTATIONS.items()}
 
 
 class BlockWings(nn.Module):
-    """The learners of one block and, with two of them, the router that weighs them per token."""
+    """The learners of one block, with two of them the router that weighs them, and the prefix."""
 
     def __init__(self, config: WingsConfig, layer: int) -> None:
         super().__init__()
@@ -39,11 +40,14 @@ class BlockWings(nn.Module):
         self.layer, self.names = layer, config.learners
         for name in self.names:
             self.add_module(name, LoRRALearner(width, config.rank, heads, std))
-        self.router: PositionRouter | ModalityRouter | None = None
+        self.router: PositionRouter | ModalityRouter | AttendedRouter | None = None
         if config.is_routed and config.router == "position":
             self.router = PositionRouter(len(self.names), config.router_positions)
-        elif config.is_routed:
+        elif config.is_routed and config.router == "modality":
             self.router = ModalityRouter(len(self.names))
+        elif config.is_routed:
+            self.router = AttendedRouter(self.names)
+        self.prefix = Prefix(config) if config.prefix else None
 
     def forward(self, x: Tensor, sums: Tensor | None, context: WingsContext) -> Tensor:
         """What the learners add to the main attention's output.
@@ -56,8 +60,10 @@ class BlockWings(nn.Module):
         Returns:
             sum over learners of gate * O, `[B, T, D]`, in x's dtype.
         """
-        logits = None if self.router is None else self.router(sums, context.queries)
-        weights = context.gates(logits)
+        if self.router is None:
+            weights = context.gates(None)
+        else:
+            weights = self.router(sums, context.queries, context.gates)
         if context.acts is not None:
             weights = weights * context.acts[..., None]
         # Only the first: what gradient checkpointing computes again would be kept alive by it, with
@@ -71,6 +77,8 @@ class BlockWings(nn.Module):
         if self.training and torch.is_grad_enabled():
             for n in set(range(len(self.names))) - set(present):
                 share = added(share, nothing_of(self.learner(n)).expand_as(x))
+            if not present and self.router is not None:
+                share = added(share, nothing_of(self.router).expand_as(x))
         return torch.zeros_like(x) if share is None else share
 
     def learner(self, number: int) -> LoRRALearner:
@@ -132,7 +140,8 @@ class WingsAttentionMixin:
         context = context.to(hidden_states.device)
         kwargs["wings"] = context
         main, evidence, *rest = super().forward(hidden_states, *args, **kwargs)
-        context.record.reached.add(self.wings.layer)
+        if self.wings.prefix is None:
+            context.record.reached.add(self.wings.layer)
         weights = None
         if isinstance(evidence, Evidence):
             weights, evidence = evidence.weights, evidence.sums
@@ -161,7 +170,7 @@ def wings_attention(
 ) -> tuple[Tensor, Evidence | None]:
     """The attention function of a decoder with wings, for one whose own choice is SDPA.
 
-    Without work for a router it *is* the decoder's own function, to the last bit.
+    Without work for a router or a prefix it *is* the decoder's own function, to the last bit.
     """
     return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, wings, kwargs)
 
@@ -191,6 +200,33 @@ def _attend(
     wings: WingsContext | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Any]:
+    """The main attention's output with what the prefix adds, and evidence or weights."""
+    output, found = _main_attention(own, module, query, key, value, mask, wings, kwargs)
+    if isinstance(module, WingsAttentionMixin) and module.wings.prefix is not None:
+        added_by_prefix = module.wings.prefix(query, scale_of(query, kwargs))
+        output = output + added_by_prefix.to(output.dtype)
+        # Here and not where learners are added: a decoder that does not ask this function would
+        # leave its prefix dead, and a fresh one changes no logit that would tell.
+        if wings is not None:
+            wings.record.reached.add(module.wings.layer)
+    return output, found
+
+
+def scale_of(query: Tensor, kwargs: dict[str, Any]) -> float:
+    """The factor of the main attention's scores, of which a decoder says nothing if it is usual."""
+    return query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
+
+
+def _main_attention(
+    own: Callable,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    wings: WingsContext | None,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Any]:
     has_wings = isinstance(module, WingsAttentionMixin)
     if wings is not None and wings.packed:
         mask = packed_mask(mask, query, key, wings)
@@ -205,7 +241,7 @@ def _attend(
         )
     rule = Rule(
         None if mask is None else (mask if mask.dtype == torch.bool else mask == 0),
-        query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"],
+        scale_of(query, kwargs),
         kwargs.get("softcap"),
         kwargs.get("s_aux"),
         kwargs.get("dropout", 0.0),

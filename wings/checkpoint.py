@@ -10,6 +10,8 @@ from transformers.utils import logging
 from .errors import WingsError
 
 NAMED = 5
+# What a checkpoint may lack and grow when it is loaded, fresh and without effect.
+GROWTH = ("learners", "router", "prefix")
 
 
 class CheckpointMixin:
@@ -21,14 +23,14 @@ class CheckpointMixin:
     ) -> Any:
         """Loads a Wings checkpoint: a folder or a Hub id; no network for a folder.
 
-        Beside transformers' own arguments, `learners` and `router` (as in `WingsConfig`) let the
-        model grow: parts that the checkpoint lacks start fresh, with no effect. So stage 2 begins
-        from stage 1's folder as it is.
+        Beside transformers' own arguments, `learners`, `router` and `prefix` (as in `WingsConfig`)
+        let the model grow: parts that the checkpoint lacks start fresh, with no effect. So stage 2
+        begins from stage 1's folder as it is.
 
         Raises:
             WingsError: no Wings checkpoint, or tensors that are missing or foreign (named).
         """
-        growth = {name: kwargs.pop(name) for name in ("learners", "router") if name in kwargs}
+        growth = {name: kwargs.pop(name) for name in GROWTH if name in kwargs}
         with_info = kwargs.pop("output_loading_info", False)
         refuse_other_models(pretrained_model_name_or_path, kwargs)
         verbosity = logging.get_verbosity()

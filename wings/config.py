@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from .errors import WingsError, nearest
 
 LEARNERS = ("image", "text")
-ROUTERS = ("position", "modality", None)
+ROUTERS = ("position", "modality", "attended", None)
 PROJECTORS = ("mlp2x_gelu",)
 # Keys that transformers hands to any configuration, beside the fields of its base class.
 WRITTEN_BY_TRANSFORMERS = {
@@ -40,15 +40,18 @@ class WingsConfig(PreTrainedConfig):
         vision_config: open_clip's fields (`model_name` or `vision_cfg`) plus `select_layer`, `pool`
             and the preprocessing; see `wings.vision.VisionTower`.
         rank: r of every low-rank factor.
-        router: `"position"` (the paper's), `"modality"` (blind to length) or None (weight 1 each).
-            A single learner has nothing to be weighed against, so it never has a router.
+        router: `"position"` (the paper's), `"modality"` (blind to length), `"attended"` (learners
+            are as loud as the block looks at pictures) or None (weight 1 each). The first two weigh
+            learners against one another, so a single learner has neither.
         learners: which learners hang beside a block, of `("image", "text")`; `()` for a plain
             projector model.
-        learner_layers: the blocks that carry learners; None for all.
+        learner_layers: the blocks that carry learners and prefix; None for all.
+        prefix: learned keys and values per block that every token looks at, a baseline to compare
+            learners with; 0 for none. See `wings.prefix.Prefix`.
         normalize_sources: RMS-normalise the learners' source rows before keys and values.
         init_std: std of the first factors (truncated normal), or `"scaled"` for D ** -0.5.
         projector: `"mlp2x_gelu"`, two linear layers with a GELU between.
-        text_guard: learners act only on tokens that can see an image.
+        text_guard: learners act only on tokens that can see an image; a prefix acts on all.
         image_token_id: the id that stands once per image feature; it may lie past the vocabulary.
         image_seq_length: features per image, after pooling.
         router_positions: positions that the position router knows.
@@ -66,6 +69,7 @@ class WingsConfig(PreTrainedConfig):
     router: str | None = "position"
     learners: tuple | list = LEARNERS
     learner_layers: tuple | list | None = None
+    prefix: int = 0
     normalize_sources: bool = False
     init_std: float | str = 0.02
     projector: str = "mlp2x_gelu"
@@ -101,13 +105,19 @@ class WingsConfig(PreTrainedConfig):
 
     @property
     def is_routed(self) -> bool:
-        """Whether blocks hold a router: more than one learner, and a router asked for."""
-        return self.router is not None and len(self.learners) > 1
+        """Whether blocks hold a router: one is asked for, and there are learners enough for it."""
+        fewest = 1 if self.router == "attended" else 2
+        return self.router is not None and len(self.learners) >= fewest
 
     @property
     def layers_with_learners(self) -> tuple[int, ...]:
         """Indices of the blocks that carry learners, in order."""
-        if not self.learners:
+        return self.layers_with_wings if self.learners else ()
+
+    @property
+    def layers_with_wings(self) -> tuple[int, ...]:
+        """Indices of the blocks that carry learners or a prefix, in order."""
+        if not self.learners and not self.prefix:
             return ()
         if self.learner_layers is None:
             return tuple(range(self.text_config.num_hidden_layers))
@@ -131,7 +141,8 @@ class WingsConfig(PreTrainedConfig):
             )
         if self.router not in ROUTERS:
             raise WingsError(
-                f"router is {self.router!r}, but must be one of 'position', 'modality' or None."
+                f"router is {self.router!r}, but must be 'position', 'modality', 'attended' "
+                f"or None."
             )
         unknown = [name for name in self.learners if name not in LEARNERS]
         if unknown or len(set(self.learners)) != len(self.learners):
@@ -141,6 +152,10 @@ class WingsConfig(PreTrainedConfig):
             raise WingsError(
                 f"learner_layers names block {outside[0]}, but the decoder has blocks 0 to "
                 f"{blocks - 1}."
+            )
+        if isinstance(self.prefix, bool) or not isinstance(self.prefix, int) or self.prefix < 0:
+            raise WingsError(
+                f"prefix is {self.prefix!r}, but must be a whole number of keys, 0 for none."
             )
         if isinstance(self.init_std, str) and self.init_std != "scaled":
             raise WingsError(f"init_std is {self.init_std!r}, but must be a number or 'scaled'.")

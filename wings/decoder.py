@@ -50,7 +50,7 @@ def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
 
 
 def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
-    """Hangs learners and router beside the attention of the chosen blocks, in place.
+    """Hangs learners, router and prefix beside the attention of the chosen blocks, in place.
 
     Each attention module changes its class to one made on the spot and gains a child `wings`; no
     other key changes, and nothing of the decoder's code is copied or hooked.
@@ -65,16 +65,16 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
             f"wings work beside {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
         )
     decoder.config._attn_implementation = IMPLEMENTATIONS[implementation]
-    if not config.learners:
+    if not config.learners and not config.prefix:
         return
     attentions = find_attentions(decoder)
     if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:
-        # A hybrid decoder: learners hang beside what attention it has.
+        # A hybrid decoder: wings hang beside what attention it has.
         config.learner_layers = tuple(sorted(attentions))
-    for layer in config.layers_with_learners:
+    for layer in config.layers_with_wings:
         if layer not in attentions:
             raise WingsError(
-                f"block {layer} of {type(decoder).__name__} has no attention to hang learners "
+                f"block {layer} of {type(decoder).__name__} has no attention to hang wings "
                 f"beside: name blocks that have one ({sorted(attentions)}) in learner_layers."
             )
         attention = attentions[layer]
@@ -104,7 +104,7 @@ def winged(attention: type[nn.Module]) -> type[nn.Module]:
     """The class of `attention` with wings, one for each attention class."""
     if attention not in _WINGED:
         body = {
-            "__doc__": f"`{attention.__name__}` with learners and router beside it.",
+            "__doc__": f"`{attention.__name__}` with learners, router and prefix beside it.",
             # A pickle finds classes by name: it gets the decoder's own, which has one.
             "__reduce__": lambda module: (unfilled, (attention,), module.__dict__),
         }
@@ -154,12 +154,12 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
 
 
 def refuse_unreached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:
-    """Raises a `WingsError` where a pass did not come by the learners of every block."""
+    """Raises a `WingsError` where a pass did not come by the wings of every block."""
     missing = sorted(expected - reached)
     if missing:
         raise WingsError(
             f"the blocks {missing} of {type(decoder).__name__} did not pass the keyword `wings` to "
-            f"their attention, or do not use transformers' attention interface, so their learners "
+            f"their attention, or do not use transformers' attention interface, so their wings "
             f"would be dead: leave them out of learner_layers or choose another decoder."
         )
 

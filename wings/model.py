@@ -1,9 +1,10 @@
 """`WingsForCausalLM`: a decoder LLM with a vision tower, and learners beside its attention."""
 
+import contextlib
 import copy
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .backbone import WingsModel
-from .checkpoint import CheckpointMixin
+from .checkpoint import GROWTH, CheckpointMixin
 from .config import WingsConfig
 from .decoder import build_causal_lm, regrow_wings, split, take_out
 from .errors import WingsError, nearest
@@ -216,11 +217,11 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters by part, in the order of the list; parts without any are absent.
 
-        vision_tower, projector, image_learners, text_learners, router, language_model.
+        vision_tower, projector, image_learners, text_learners, router, prefix, language_model.
         """
         order = (
             "vision_tower", "projector", "image_learners", "text_learners", "router",
-            "language_model",
+            "prefix", "language_model",
         )  # fmt: skip
         groups = defaultdict(list)
         for name, parameter in self.named_parameters():
@@ -228,17 +229,23 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         return {part: groups[part] for part in order if part in groups}
 
     def grow(self, **changes: Any) -> None:
-        """Gives the blocks other `learners` or another `router`, in place.
+        """Gives the blocks other `learners`, another `router` or a `prefix`, in place.
 
         Parts that are there keep their weights, new ones start fresh, parts no longer named go.
 
         Raises:
-            WingsError: another field, or a value that no model can have; nothing has changed then.
+            WingsError: another field, a value that no model can have, or a prefix of another length
+                than the model's; nothing has changed then.
         """
         for name in changes:
-            if name not in ("learners", "router"):
-                raise WingsError(f"a model cannot grow '{name}': give 'learners' or 'router'.")
+            if name not in GROWTH:
+                raise WingsError(f"a model cannot grow '{name}': give one of {', '.join(GROWTH)}.")
         before = {name: getattr(self.config, name) for name in changes}
+        if before.get("prefix") and changes["prefix"] not in (0, before["prefix"]):
+            raise WingsError(
+                f"the model has a prefix of {before['prefix']} keys, which cannot become one of "
+                f"{changes['prefix']!r}: keep its length, or drop it with prefix=0 first."
+            )
         if "learners" in changes:
             # A router's outputs stand in the learners' order: those that stay keep their place.
             had = before["learners"]
@@ -254,6 +261,19 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
                 setattr(self.config, name, value)
             raise
         regrow_wings(self.model.language_model, self.config)
+
+    @contextlib.contextmanager
+    def without_wings(self) -> Iterator[None]:
+        """Passes inside have no learners and no router: on text, the LLM's own, to the last bit.
+
+        Pictures still come in through the projector. A cache belongs to one side: what it holds
+        was computed with learners or without.
+        """
+        before, self.model.learners_act = self.model.learners_act, False
+        try:
+            yield
+        finally:
+            self.model.learners_act = before
 
     def extract_language_model(self) -> PreTrainedModel:
         """The language model alone, as the causal LM it came from: a copy without wings."""
@@ -336,7 +356,7 @@ def part_of(name: str) -> str:
     """The group of a parameter, by its name."""
     if ".wings." in name:
         part = name.split(".wings.")[1].split(".")[0]
-        return part if part == "router" else f"{part}_learners"
+        return part if part in ("router", "prefix") else f"{part}_learners"
     if name.startswith("model.") and not name.startswith("model.language_model."):
         return name.split(".")[1]
     return "language_model"

@@ -11,8 +11,12 @@ from transformers import PreTrainedModel
 from .config import WingsConfig
 from .errors import WingsError
 from .lorra import LoRRALearner
-from .router import ModalityRouter, PositionRouter
+from .prefix import Prefix
+from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .vision import VisionTower
+
+# Parts of a block's wings that draw their own weights.
+OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix)
 
 
 class WingsPreTrainedModel(PreTrainedModel):
@@ -30,14 +34,14 @@ class WingsPreTrainedModel(PreTrainedModel):
         """Nothing: parts draw their own weights when they are made."""
 
     def initialize_weights(self) -> None:
-        """Draws learners and routers where no checkpoint filled them; then the decoder's own way.
+        """Draws wings where no checkpoint filled them; then the rest, in the decoder's own way.
 
         The decoder's initialisation walks over all of its modules, learners too, so these go first
         and are marked as done. It is called on the decoder itself: from outside of transformers'
         own models it would pass over modules whose only tensors are buffers of their children.
         """
         for module in self.modules():
-            if isinstance(module, (LoRRALearner, PositionRouter, ModalityRouter)):
+            if isinstance(module, OF_WINGS):
                 module.reset_parameters()
                 for part in module.modules():
                     part._is_hf_initialized = True

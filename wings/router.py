@@ -1,5 +1,7 @@
 """Routers: from what the main attention looks at to one weight per learner and token."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -7,6 +9,9 @@ from transformers import initialization as init
 from .layout import IMAGE, TEXT, Layout
 
 HIDDEN = 16
+# The attended router's first gain: a token that spends a tenth of its attention on pictures gives
+# its learners a weight of tanh(0.8) = 0.66.
+GAIN = 8.0
 
 
 class PositionRouter(nn.Module):
@@ -29,9 +34,9 @@ class PositionRouter(nn.Module):
         """`[B, S, M]`: W's column at each key's position; padding, which has no weight, has any."""
         return self.by_position(keys.index).to(dtype)
 
-    def forward(self, sums: Tensor, queries: Layout) -> Tensor:
-        """Logits `[B, T, M]`."""
-        return sums
+    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+        """Weights `[B, T, M]`, float32."""
+        return gates(sums)
 
 
 class ModalityRouter(nn.Module):
@@ -69,10 +74,11 @@ class ModalityRouter(nn.Module):
         found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)
         return found.to(dtype)
 
-    def forward(self, sums: Tensor, queries: Layout) -> Tensor:
-        """Logits `[B, T, M]`."""
+    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+        """Weights `[B, T, M]`, float32."""
         masses = sums if len(queries) == 1 else self._masses(sums, queries)
-        return self.outer(nn.functional.gelu(self.inner(masses.to(self.inner.weight.dtype))))
+        inner = self.inner(masses.to(self.inner.weight.dtype))
+        return gates(self.outer(nn.functional.gelu(inner)))
 
     def _masses(self, sums: Tensor, queries: Layout) -> Tensor:
         image, text = sums[..., :1], sums[..., 1:]
@@ -81,6 +87,46 @@ class ModalityRouter(nn.Module):
         before = (text * (stretch < newest)).sum(-1, keepdim=True)
         after = (text * (stretch == newest)).sum(-1, keepdim=True)
         return torch.cat([image, before, after], dim=-1)
+
+
+class AttendedRouter(nn.Module):
+    r"""Learners are as loud as the main attention looks at pictures; where it does not, silent.
+
+    With mass_i the block's head-averaged attention of token i on image tokens (the paper's LAWS,
+    section 2) and one parameter p_m per learner::
+
+        g_im = tanh(softplus(p_m) mass_i)
+
+    So where a conversation has turned away from its picture the learners fall silent by themselves,
+    and before any picture they are exactly zero. It is an idea of ours. Learners are not weighed
+    against one another, so that it makes sense for a single one too.
+
+    tanh and not min(1, gain mass), which has no gradient where it is cut off, nor
+    1 - (1 - mass)^gain, which is NaN where rounding lifts a mass above 1. softplus keeps a gain
+    above zero, where its sign could otherwise turn a learner round.
+    """
+
+    def __init__(self, learners: tuple[str, ...]) -> None:
+        super().__init__()
+        self.names = learners
+        for name in learners:
+            # One by name, so that a learner that comes later leaves the others theirs.
+            self.register_parameter(name, nn.Parameter(torch.empty(1)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every gain is `GAIN`."""
+        for parameter in self.parameters(recurse=False):
+            init.constant_(parameter, math.log(math.expm1(GAIN)))
+
+    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+        """`[B, S, 1]`: is the key an image token."""
+        return (keys.kind == IMAGE)[..., None].to(dtype)
+
+    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+        """Weights `[B, T, M]`, float32."""
+        raw = torch.cat([self._parameters[name] for name in self.names])
+        return gates.closing(torch.tanh(nn.functional.softplus(raw.float()) * sums.float()))
 
 
 class Gates:
@@ -98,6 +144,10 @@ class Gates:
         if logits is None:
             return self.visible
         return logits.float().masked_fill(self.closed, -torch.inf).softmax(-1) * self.visible
+
+    def closing(self, weights: Tensor) -> Tensor:
+        """Weights `[B, T, M]`, zero for learners that see nothing."""
+        return weights * self.visible
 
     def to(self, device: torch.device) -> "Gates":
         """A copy on `device`."""

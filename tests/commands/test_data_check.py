@@ -184,3 +184,16 @@ def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(recipe, tmp_pa
     said = capsys.readouterr()
     assert "90, 20 of them read" in said.out
     assert "the stream has fewer records than 90; set limit" in said.err and "\n" in said.err
+
+
+def test_text_turns_are_counted(recipe, tmp_path, capsys):
+    pictures = [talk("<image>\nwhat?", ANSWER, image="red.jpg", id=str(n)) for n in range(9)]
+    lines = [talk("1+1?", "2"), talk("1+" * 30 + "?", "2")]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    turns = {"path": str(tmp_path / "texts.jsonl"), "share": 1.0}
+    path = recipe([*pictures, talk("hi", ANSWER)], max_length=64, text_turns=turns)
+    assert main(["data", "check", path]) == 0
+    found = rows(capsys.readouterr().out)
+    behind, without = re.findall(r"\d+", found["text turns"])[:2]
+    assert int(behind) + int(without) == 9 and int(behind) and int(without)
+    assert found["cut"].startswith("0 ")

@@ -126,6 +126,11 @@ def test_data_that_is_there_is_counted(tmp_path, monkeypatch, capsys):
     tokens = [len(processor.encode(talk(line))["input_ids"]) for line in lines]
     assert f"8 samples of {sum(tokens) / 8:,.0f} tokens on average" in out
     assert "2 epochs take" in out and "text_learners" in out
+    # A fifth of an epoch more, up to whole batches: 8 / (1 - 0.2) = 10 samples, so 12.
+    values["data"].append({"path": str(tmp_path / "d.jsonl"), "share": 0.2})
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    assert main(["plan", str(tmp_path / "r.yaml")]) == 0
+    assert "12 samples of" in capsys.readouterr().out
 
 
 def talk(line):

@@ -90,6 +90,8 @@ OPTIONS = [
     {"router": None},
     {"learners": ("image",), "router": None},
     {"learners": ("text",), "router": None},
+    {"router": "attended"},
+    {"learners": ("image",), "router": "attended"},
 ]
 
 

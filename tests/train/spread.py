@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from wings.train import run
+from wings.train.batches import data
 from wings.train.batches.order import Order
 from wings.train.loop import WingsTrainer
 from wings.train.recipe import Recipe
@@ -23,7 +24,10 @@ class Broken(Exception):
 class InOrder(Order):
     """No shuffle, so that a file says which rank gets what."""
 
+    used = False
+
     def __iter__(self):
+        InOrder.used = True
         yield from (number % sum(self.lengths) for number in range(len(self)))
 
 
@@ -55,12 +59,15 @@ def recorded(recipe, stop_after=None):
             extra = [*kwargs.pop("callbacks"), Recorder(stop_after)]
             super().__init__(callbacks=extra, **kwargs)
 
-    before = run.WingsTrainer, run.Order
-    run.WingsTrainer, run.Order = Recording, InOrder
+    before = run.WingsTrainer, data.Order
+    run.WingsTrainer, data.Order = Recording, InOrder
+    InOrder.used = False
     try:
         return run.train(recipe, watch=lambda *call: None)
     finally:
-        run.WingsTrainer, run.Order = before
+        run.WingsTrainer, data.Order = before
+        if not InOrder.used:
+            raise AssertionError("the run took its order from elsewhere: ranks got other records")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def test_unknown_options_are_refused():
         WingsForCausalLM.from_vision_text_pretrained(VISION, "anything", rankk=4)
 
 
-@pytest.mark.parametrize("router", ["position", "modality"])
+@pytest.mark.parametrize("router", ["position", "modality", "attended"])
 def test_learners_on_some_blocks_only(router, tmp_path):
     model = build("llama", learner_layers=(1,), router=router)
     names = [name for name in model.state_dict() if ".wings." in name]

@@ -28,7 +28,7 @@ def by_hand(model, ids, pictures):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", MAIN)
 def test_greedy_equals_whole_passes(family, router, side):
     model = build(family, router=router)
@@ -64,7 +64,7 @@ def test_sampling_is_reproducible_and_penalties_skip_image_tokens():
 
 
 @pytest.mark.parametrize("guard", [False, True])
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 def test_a_conversation_goes_on_with_a_new_picture(router, guard):
     model = build("llama", router=router, text_guard=guard)
     for first in (["text", "image", "text"], ["text"] * 4):

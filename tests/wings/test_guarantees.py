@@ -42,7 +42,7 @@ def own_logits(model, batch):
         ).logits
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", EVERY)
 def test_fresh_learners_leave_every_logit(family, router):
     model = build(family, awake=False, router=router)
@@ -61,7 +61,7 @@ def test_learners_that_act_change_logits(family):
     assert (logits(model, batch) - own_logits(model, batch)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", MAIN)
 @RANDOM
 @given(seed=SEEDS)
@@ -84,7 +84,7 @@ def test_nothing_sees_the_future(family, router, seed):
     assert not torch.allclose(after[:, start:], before[:, start:], **CLOSE)
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", [*MAIN, "gpt2", "olmo2"])
 @RANDOM
 @given(seed=SEEDS)
@@ -103,7 +103,7 @@ def test_rows_and_padding_do_not_matter(family, router, seed):
 
 
 @pytest.mark.parametrize("guard", [False, True])
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", MAIN)
 @RANDOM
 @given(seed=SEEDS, keeps_keys=st.booleans(), static=st.booleans())
@@ -142,7 +142,7 @@ def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed, keeps_k
 
 
 @pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", MAIN)
 @RANDOM
 @given(seed=SEEDS)

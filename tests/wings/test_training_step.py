@@ -43,7 +43,7 @@ def fresh(family="llama", seed=0, **options):
     return model.train()
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_learner_has_the_gradient_of_finite_differences(family, router):
     model = fresh(family, router=router).double()
@@ -68,7 +68,7 @@ def test_every_learner_has_the_gradient_of_finite_differences(family, router):
         ), name
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 def test_long_rows_train_as_short_ones(router):
     """The spans that long rows are cut into give the loss and gradients of the masked way."""
     model = fresh(router=router, router_positions=512)
@@ -105,7 +105,17 @@ def test_reentrant_checkpointing_is_refused():
         fresh()._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"text_guard": True}, {"learners": ("image",)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"text_guard": True},
+        {"learners": ("image",)},
+        {"router": "attended"},
+        {"learners": ("image",), "router": "attended"},
+        {"learners": ("image",), "router": "attended", "text_guard": True},
+    ],
+)
 def test_batches_without_pictures_define_every_gradient(options):
     """No process of a distributed run may lack a gradient that another one has."""
     model = fresh(**options)
@@ -120,7 +130,7 @@ def test_batches_without_pictures_define_every_gradient(options):
     assert not any(without[name].any() for name in without if "projector" in name)
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 def test_autocast_trains(router):
     model = fresh(router=router)
     batch, _ = batch_of(model, Layouts(4).rows(3))
@@ -176,7 +186,7 @@ def bytes_kept(model, length):
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 def test_no_matrix_of_weights_is_stored(router):
     """Training memory grows linearly: what autograd keeps at twice the length is at most twice."""
     model = fresh(router=router, router_positions=4096)

@@ -37,7 +37,7 @@ def labels_of(model, batch):
     return ids.masked_fill(hidden, -100)
 
 
-@pytest.mark.parametrize("router", ["position", "modality", None])
+@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 @pytest.mark.parametrize("family", KERNEL_FAMILIES)
 def test_kernels_change_neither_logits_nor_gradients(family, router):
     model = wide_model(family, router=router)

@@ -14,7 +14,9 @@ class Collator:
     Given samples of `input_ids` [T], `labels` [T] and, where there are images, `pixel_values` [k,
     3, H, W], it returns `input_ids`, `attention_mask`, `labels` [B, T] int64 and `pixel_values` [N,
     3, H, W], all images of the batch in reading order; the key is absent when no sample has an
-    image. `skipped` lists of samples are joined, and absent when empty.
+    image. `skipped` lists of samples are joined, and absent when empty. Where samples have what
+    `with_retained` adds, `retained` [B, T] and, collated, `alone` of those that have it: row by row
+    and token by token their retained tokens are in one order.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -37,6 +39,14 @@ class Collator:
         skipped = [entry for sample in samples for entry in sample.get("skipped", ())]
         if skipped:
             batch["skipped"] = skipped
+        if "position_ids" in samples[0]:
+            positions = [sample["position_ids"] for sample in samples]
+            batch["position_ids"] = pad_sequence(positions, batch_first=True)
+        alone = [sample["alone"] for sample in samples if "alone" in sample]
+        if alone:
+            retained = [retained_of(sample) for sample in samples]
+            batch["retained"] = pad_sequence(retained, batch_first=True)
+            batch["alone"] = Collator.__call__(self, alone)
         return batch
 
 
@@ -55,12 +65,7 @@ class Packer(Collator):
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows = fill_rows([len(sample["input_ids"]) for sample in samples], self.max_length)
-        batch = super().__call__([join([samples[n] for n in row]) for row in rows])
-        positions = [
-            torch.cat([torch.arange(len(samples[n]["input_ids"])) for n in row]) for row in rows
-        ]
-        batch["position_ids"] = pad_sequence(positions, batch_first=True)
-        return batch
+        return super().__call__([join([samples[n] for n in row]) for row in rows])
 
 
 def fill_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
@@ -85,14 +90,29 @@ def fill_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several samples end to end as one; labels of the first tokens are taken away."""
+    """Several samples end to end as one; labels of the first tokens are taken away.
+
+    `position_ids` begin at 0 with each. What is asked of the language model alone is laid end to
+    end too.
+    """
     labels = [sample["labels"].clone() for sample in samples]
     for row in labels:
         row[0] = -100
     joined: dict[str, Any] = {
         "input_ids": torch.cat([sample["input_ids"] for sample in samples]),
         "labels": torch.cat(labels),
+        "position_ids": torch.cat([torch.arange(len(sample["input_ids"])) for sample in samples]),
         "skipped": [entry for sample in samples for entry in sample.get("skipped", ())],
     }
+    alone = [sample["alone"] for sample in samples if "alone" in sample]
+    if alone:
+        joined["retained"] = torch.cat([retained_of(sample) for sample in samples])
+        joined["alone"] = join(alone)
     pixels = [sample["pixel_values"] for sample in samples if "pixel_values" in sample]
     return {**joined, "pixel_values": torch.cat(pixels)} if pixels else joined
+
+
+def retained_of(sample: dict[str, Any]) -> torch.Tensor:
+    """Which tokens are retained, `[T]` bool; none where the sample does not say so."""
+    nothing = torch.zeros_like(sample["input_ids"], dtype=torch.bool)
+    return sample.get("retained", nothing)

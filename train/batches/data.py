@@ -10,7 +10,9 @@ from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.train.batches.order import Order
-from wings.train.recipe import Source
+from wings.train.batches.retained import with_retained
+from wings.train.batches.text_turns import TextExchanges
+from wings.train.recipe import Recipe, Source
 from wings.train.sources.formats import Message, to_messages
 from wings.train.sources.open_records import open_records
 from wings.train.sources.records import SourceError
@@ -30,6 +32,13 @@ class Conversations(Dataset):
     W] where there are images) and, where records were skipped, `skipped`: a list of `(number,
     sentence)`.
 
+    A conversation with pictures may get an exchange of text behind it, see `TextExchanges`. Where
+    the two together are longer than `max_length` it goes without: what would be dropped to make
+    room is its oldest turn, and the picture in it.
+
+    With `retains`, a conversation without pictures and one with an exchange behind it also have
+    what `with_retained` adds: all answers of the former, and that of the exchange of the latter.
+
     A skipped record is replaced by the next good one of the same source (wrapping round; of a
     stream, within its window). So item `n` depends on `n` alone: not on the rank, the worker, the
     epoch or what was read before. Batches keep their size, ranks stay in step, and resume repeats
@@ -46,12 +55,15 @@ class Conversations(Dataset):
         processor: "WingsProcessor",
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
+        exchanges: TextExchanges | None = None,
+        retains: bool = False,
     ) -> None:
         self.sources = list(sources)
         self.records = [open_records(source) for source in sources]
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
+        self.exchanges, self.retains = exchanges, retains
         self.folders = [
             records.folder if source.images is None else source.images
             for source, records in zip(self.sources, self.records, strict=True)
@@ -62,6 +74,16 @@ class Conversations(Dataset):
             for source, records in zip(self.sources, self.records, strict=True)
         ]
         self.starts = [0, *itertools.accumulate(self.lengths)]
+
+    @classmethod
+    def of(cls, recipe: Recipe, processor: "WingsProcessor") -> "Conversations":
+        """The training data of a recipe."""
+        turns = recipe.text_turns
+        exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
+        return cls(
+            recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
+            retains=recipe.retention is not None,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -106,11 +128,15 @@ class Conversations(Dataset):
             windows=[records.window for records in self.records],
         )
 
-    def messages(self, number: int) -> list[Message]:
-        """Record `number` as chat messages; a `WingsError` names file and record."""
+    def messages(self, number: int) -> tuple[list[Message], list[Message]]:
+        """Record `number` as chat messages, and what text is put behind it: two messages or none.
+
+        A `WingsError` names file and record.
+        """
         source, inner = self._find(number)
         try:
-            return to_messages(self.records[source][inner], self.folders[source])
+            own = to_messages(self.records[source][inner], self.folders[source])
+            return own, [] if self.exchanges is None else self.exchanges.after(number, own)
         except SourceError as error:
             raise SourceError(f"{self.records[source].place(inner)}: {error}") from error
         except WingsError as error:
@@ -118,9 +144,9 @@ class Conversations(Dataset):
 
     def encode(self, number: int) -> dict[str, Any]:
         """Record `number` as tensors, without replacement; a `WingsError` names file and record."""
-        messages = self.messages(number)
+        own, added = self.messages(number)
         try:
-            sample = self.processor.encode(messages, max_length=self.max_length)
+            sample = self._encode(own, added)
             if not bool((sample["labels"][1:] != -100).any()):
                 raise WingsError("no token of it is trained")
             return sample
@@ -139,6 +165,18 @@ class Conversations(Dataset):
     def source_of(self, number: int) -> int:
         """Which of the sources record `number` belongs to."""
         return self._find(number)[0]
+
+    def _encode(self, own: list[Message], added: list[Message]) -> dict[str, Any]:
+        if added:
+            sample = self.processor.encode([*own, *added])
+            if self.max_length is None or len(sample["input_ids"]) <= self.max_length:
+                # Without the pictures before it: this is what should not change.
+                alone = self.processor.encode(added) if self.retains else None
+                return with_retained(sample, alone) if alone else sample
+        sample = self.processor.encode(own, max_length=self.max_length)
+        # Where pictures were dropped to fit, what is left may be about them.
+        is_text = all(part["type"] == "text" for one in own for part in one["content"])
+        return with_retained(sample, sample) if self.retains and is_text else sample
 
     def _find(self, number: int) -> tuple[int, int]:
         if not 0 <= number < len(self):

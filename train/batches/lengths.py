@@ -5,6 +5,7 @@ from typing import NamedTuple
 from wings.errors import WingsError
 from wings.processor import WingsProcessor
 from wings.train.batches.data import Conversations
+from wings.train.sources.formats import Message
 
 # Records whose text is tokenised to learn how long a token is.
 TRIALS = 64
@@ -38,27 +39,34 @@ class Lengths:
     def __call__(self, number: int) -> Length:
         """Of record `number`; a broken one is as short as can be, whatever stands in its place."""
         try:
-            texts, images = self._read(number)
+            own, added = self.data.messages(number)
         except WingsError:
             return Length(0, 0.0)
+        texts, images = read(own)
         tokens = images * self.image_tokens + letters(texts) * self.tokens_per_letter
+        more = letters(read(added)[0]) * self.tokens_per_letter
+        if tokens + more <= self.max_length:
+            tokens += more
         return Length(images, min(tokens, float(self.max_length)))
-
-    def _read(self, number: int) -> tuple[list[str], int]:
-        parts = [part for message in self.data.messages(number) for part in message["content"]]
-        texts = [part["text"] for part in parts if part["type"] == "text"]
-        return texts, len(parts) - len(texts)
 
     def _measure(self, processor: WingsProcessor) -> float:
         tokens = count = 0
         for number in range(0, len(self.data), max(1, len(self.data) // TRIALS)):
             try:
-                texts, _ = self._read(number)
+                own, added = self.data.messages(number)
             except WingsError:
                 continue
+            texts, _ = read([*own, *added])
             count += letters(texts)
             tokens += sum(len(processor.tokenizer(text)["input_ids"]) for text in texts)
         return tokens / count if count else 1.0
+
+
+def read(messages: list[Message]) -> tuple[list[str], int]:
+    """The texts of a conversation, and how many images it has."""
+    parts = [part for message in messages for part in message["content"]]
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    return texts, len(parts) - len(texts)
 
 
 def letters(texts: list[str]) -> int:

@@ -28,10 +28,7 @@ def prepare(folder: Path) -> dict[str, int]:
         WingsError: a package is missing (what to install).
     """
     weights = folder / "weights"
-    if not (weights / "tower" / "open_clip_model.safetensors").exists():
-        write_vision_tower(weights / "tower")
-    if not (weights / "llm" / "model.safetensors").exists():
-        write_language_model(weights / "llm")
+    write_weights(weights)
     done = folder / "data" / DONE
     if not done.exists():
         counts = write(
@@ -41,9 +38,23 @@ def prepare(folder: Path) -> dict[str, int]:
     return json.loads(done.read_text())
 
 
+def write_weights(folder: Path) -> None:
+    """Makes `tower/` and `llm/` in `folder` where they are not there yet.
+
+    Raises:
+        WingsError: a package is missing (what to install).
+    """
+    if not (folder / "tower" / "open_clip_model.safetensors").exists():
+        write_vision_tower(folder / "tower")
+    if not (folder / "llm" / "model.safetensors").exists():
+        write_language_model(folder / "llm")
+
+
 @torch.inference_mode()
-def own_answers(llm: Path, questions: list[str], batch_size: int = 32) -> list[str]:
-    """What the untouched LLM says to each question, greedily, in at most 24 tokens."""
+def own_answers(
+    llm: Path, questions: list[str], batch_size: int = 32, max_new_tokens: int = 24
+) -> list[str]:
+    """What the untouched LLM says to each question, greedily, cut after `max_new_tokens`."""
     model = AutoModelForCausalLM.from_pretrained(llm)
     tokenizer = AutoTokenizer.from_pretrained(llm, padding_side="left")
     answers = []
@@ -55,7 +66,7 @@ def own_answers(llm: Path, questions: list[str], batch_size: int = 32) -> list[s
             for question in questions[start : start + batch_size]
         ]
         batch = tokenizer(prompts, return_tensors="pt", padding=True)
-        written = model.generate(**batch, max_new_tokens=24, do_sample=False)
+        written = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         texts = written[:, batch["input_ids"].shape[1] :]
         answers += tokenizer.batch_decode(texts, skip_special_tokens=True)
     return answers

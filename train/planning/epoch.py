@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from wings.errors import WingsError
 from wings.train.batches.data import Conversations
-from wings.train.batches.order import Order
 from wings.train.build import load_processor
 from wings.train.recipe import Recipe
 
@@ -35,14 +34,13 @@ class Epoch:
     def of(cls, recipe: Recipe) -> "Epoch":
         """Look at the data, if it and the tokeniser are there."""
         try:
-            data = Conversations(recipe.data, None, recipe.max_length, recipe.on_bad_record)
+            data = Conversations.of(recipe, None)
             data.processor = load_processor(recipe)
         except WingsError as error:
             return cls(why=f"the data was not looked at: {error}")
         except (OSError, ValueError) as error:
             return cls(why=f"the tokeniser cannot be had: {str(error).splitlines()[0]}")
-        weights = [source.weight for source in recipe.data]
-        order = Order(data.lengths, weights, recipe.batch_size, recipe.seed)
+        order = data.order(recipe.batch_size, recipe.seed)
         chosen = list(order)[:LOOKED_AT]
         try:
             lengths = [len(data[number]["input_ids"]) for number in chosen]

@@ -42,6 +42,8 @@ class Finding:
         trained: tokens that are learned.
         is_cut: whether `max_length` costs it its oldest turns.
         is_blinded: whether pictures go with them.
+        has_text_turn: whether an exchange of text is put behind it.
+        is_without: whether it would have one, but `max_length` has no room for it.
         problem: one of `KINDS` and a sentence, or None for a good record.
     """
 
@@ -51,6 +53,8 @@ class Finding:
     trained: int = 0
     is_cut: bool = False
     is_blinded: bool = False
+    has_text_turn: bool = False
+    is_without: bool = False
     problem: tuple[str, str] | None = None
 
 
@@ -68,6 +72,8 @@ class SourceSurvey:
         trained: tokens that are learned, over all good records.
         cut: records that `max_length` costs their oldest turns.
         blinded: those of them that lose pictures with these turns.
+        text_turns: records that have an exchange of text behind them.
+        without: records that would have one, but `max_length` has no room for it.
         problems: records per kind.
         sentences: the first few per kind.
     """
@@ -81,6 +87,8 @@ class SourceSurvey:
     trained: int = 0
     cut: int = 0
     blinded: int = 0
+    text_turns: int = 0
+    without: int = 0
     problems: Counter[str] = field(default_factory=Counter)
     sentences: dict[str, list[str]] = field(default_factory=dict)
 
@@ -98,6 +106,8 @@ class SourceSurvey:
         self.trained += finding.trained
         self.cut += finding.is_cut
         self.blinded += finding.is_blinded
+        self.text_turns += finding.has_text_turn
+        self.without += finding.is_without
 
 
 class Examination(Dataset):
@@ -111,7 +121,7 @@ class Examination(Dataset):
         small = WingsProcessor(
             WingsImageProcessor(image_size=1), processor.tokenizer, processor.image_seq_length
         )
-        self.data = Conversations(recipe.data, small)
+        self.data = Conversations.of(recipe, small)
         self.max_length = recipe.max_length
         self.numbers: Sequence[int] = range(len(self.data))
 
@@ -121,38 +131,46 @@ class Examination(Dataset):
     def __getitem__(self, item: int) -> Finding:
         number = self.numbers[item]
         try:
-            messages = self.data.messages(number)
+            own, added = self.data.messages(number)
         except SourceError as error:
             raise WingsError(str(error)) from None
         except WingsError as error:
             kind = TURNS if isinstance(error.__cause__, TurnsError) else OTHER
             return Finding(number, problem=(kind, str(error)))
         try:
-            return self._examine(number, messages)
+            return self._examine(number, own, added)
         except WingsError as error:
             kind = error.kind if isinstance(error, _Problem) else OTHER
             return Finding(number, problem=(kind, f"{self.data.name(number)}: {error}"))
 
-    def _examine(self, number: int, messages: list[Message]) -> Finding:
-        images = [part for one in messages for part in one["content"] if part["type"] == "image"]
+    def _examine(self, number: int, own: list[Message], added: list[Message]) -> Finding:
+        images = [part for one in own for part in one["content"] if part["type"] == "image"]
         for part in images:
             part["image"] = _decode(part["image"])
         processor = self.data.processor
-        sample = processor.encode(messages)
+        sample = processor.encode([*own, *added])
+        is_without = bool(added) and len(sample["input_ids"]) > self.max_length
+        if is_without:
+            # As in training.
+            sample = processor.encode(own)
         tokens = len(sample["input_ids"])
         is_cut = tokens > self.max_length
         if is_cut:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    sample = processor.encode(messages, max_length=self.max_length)
+                    sample = processor.encode(own, max_length=self.max_length)
             except WingsError as error:
                 raise _Problem(LONG, str(error)) from None
         trained = int((sample["labels"][1:] != -100).sum())
         if not trained:
             raise WingsError("no token of it is trained")
         kept = len(sample["pixel_values"]) if "pixel_values" in sample else 0
-        return Finding(number, len(images), tokens, trained, is_cut, kept < len(images))
+        has_text_turn = bool(added) and not is_without
+        return Finding(
+            number, len(images), tokens, trained, is_cut, kept < len(images),
+            has_text_turn, is_without,
+        )  # fmt: skip
 
 
 class _Problem(WingsError):

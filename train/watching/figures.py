@@ -58,7 +58,8 @@ class Figures:
     def take_gates(self, batch: dict[str, Any], weights: tuple[Tensor, ...] | None) -> None:
         """Add up the gates of one micro-batch over the tokens that see an image.
 
-        Elsewhere only one learner has something to look at, and its gate is 1.
+        Elsewhere only one learner has something to look at, and its gate is 1, or 0 of a router
+        that asks whether pictures are attended.
 
         Args:
             batch: what the model was given.

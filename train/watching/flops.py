@@ -21,7 +21,8 @@ class Flops:
     width d, F the tower's width, r the rank, L blocks with attention and L' of them with learners::
 
         token     2 (2 + t) n    n: numbers of the decoder's matrices, of which t is 1 where one is
-                                 trained and 0 elsewhere; of experts, those that a token meets
+                                 trained and 0 elsewhere; of experts, those that a token meets;
+                                 and 3 * 4 H d P L' for a prefix of P keys
         trained   2 (2 + t) D V  the head, V entries: asked only where a token is trained
         pair      3 * 4 H d L    q k^T and the weighted values
         learner   for each of the two, with L' blocks:
@@ -32,8 +33,9 @@ class Flops:
                   2 (2 D F + 3 D D) a feature
 
     A pair is a token and one that it sees: half of the square. What is left out: padding, the
-    router, norms and other elementwise work, and what gradient checkpointing does again. A sliding
-    window is counted as if it were as long as the text.
+    router, norms and other elementwise work, what gradient checkpointing does again and the pass
+    that retention asks of the language model. A sliding window is counted as if it were as long as
+    the text.
     """
 
     token: float
@@ -55,8 +57,9 @@ class Flops:
         features = 2 * (2 * projector.first.weight.numel() + 3 * projector.second.weight.numel())
         blocks = len(config.layers_with_learners)
         factors = 3 * 8 * width * config.rank * blocks
+        prefixes = config.prefix * len(config.layers_with_wings)
         return cls(
-            token=decoder_flops(model),
+            token=decoder_flops(model) + 3 * 4 * heads * head_width * prefixes,
             trained=2 * passes(model.lm_head.weight) * model.lm_head.weight.numel(),
             pair=3 * 4 * heads * head_width * len(find_attentions(model.model.language_model)),
             act=factors,

@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data(commands)
     add_emoji(commands)
     add_eval(commands)
+    add_experiment(commands)
     add_iit(commands)
     add_plan(commands)
     add_shift(commands)
@@ -159,6 +160,35 @@ def run_emoji(arguments: argparse.Namespace) -> int:
     from wings.commands.emoji import emoji
 
     emoji(arguments.output)
+    return 0
+
+
+def add_experiment(commands: argparse._SubParsersAction) -> None:
+    """`wings experiment`."""
+    parser = commands.add_parser(
+        "experiment",
+        help="every method and its baselines on a real LLM: what each learns and keeps (hours)",
+        description="Trains SmolLM2-135M to see with every method of the package and its baselines"
+        " at several rates and seeds (pip install 'wings-lorra[real,harness,lora]'), and writes a"
+        " page. Runs that are in the results are not repeated: stop it and go on at any time.",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("wings-experiment"),
+        help="folder of weights, data and checkpoints (default: wings-experiment)",
+    )
+    parser.add_argument(
+        "--results", type=Path, help="folder of runs.jsonl and the page (default: OUTPUT/results)"
+    )
+    parser.set_defaults(run=run_experiment)
+
+
+def run_experiment(arguments: argparse.Namespace) -> int:
+    """Runs `wings experiment`."""
+    from wings.commands.experiment.run import experiment
+
+    experiment(arguments.output, arguments.results or arguments.output / "results")
     return 0
 
 

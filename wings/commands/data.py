@@ -74,6 +74,8 @@ def report(found: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console)
         listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
         more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
         _row(console, "images a record", f"{listed}{more}" if counts else "none has any")
+    if found.text_turns:
+        _row(console, "text turns", f"behind {found.text_turns:,}{_without(found, recipe)}")
     if found.tokens:
         values = zip(NAMES, quantiles(found.tokens, SHARES), strict=True)
         _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
@@ -93,7 +95,7 @@ def show(samples: Sequence[int], recipe: Recipe, processor: WingsProcessor, out:
     """Prints records as they are trained, with marks on the tokens that are learned."""
     if not samples:
         return
-    data = Conversations(recipe.data, processor, recipe.max_length)
+    data = Conversations.of(recipe, processor)
     marks = "green" if out.is_terminal else "between [[ and ]]"
     out.print(f"{len(samples)} samples; what is learned is {marks}")
     for number in samples:
@@ -134,6 +136,12 @@ def _shorten(text: str) -> str:
         return text
     half = STRETCH // 2
     return f"{text[:half]} ... {len(text) - 2 * half:,} letters ... {text[-half:]}"
+
+
+def _without(found: SourceSurvey, recipe: Recipe) -> str:
+    if not found.without:
+        return ""
+    return f"; {found.without:,} go without, which max_length {recipe.max_length:,} has no room for"
 
 
 def _row(console: Console, name: str, value: str, red: bool = False) -> None:

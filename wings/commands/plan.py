@@ -18,8 +18,9 @@ LEFT_OUT = (
     " plain torch: every sample as long as max_length, one image in each, all text trained, which"
     " is the most a batch can ask. Blocks that are alike are counted twice and drawn out. Not in"
     f" it: CUDA's context, NCCL's buffers, workspaces and gaps of the allocator ({KEPT_FREE:.0%} of"
-    " the card is kept free for them); what Triton kernels save; evaluation; time for data,"
-    " communication and checkpoints, which an MFU has to cover."
+    " the card is kept free for them); what Triton kernels save; evaluation; the LLM's own"
+    " pass that retention asks for; time for data, communication and checkpoints, which an MFU has"
+    " to cover."
 )
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from wings.errors import WingsError
 
 from .documents import Document, read_documents
-from .items import Item, read_items
-from .text import pictures_of
+from .items import Item, pictures_of, read_items
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .work import Tell, nothing
+
 
 @torch.no_grad()
 def embed_texts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    tell: Tell = nothing,
 ) -> Tensor:
     """Unit vectors `[N, D]` float64 on the CPU; zeros for a text that is empty or like all others.
 
@@ -26,12 +31,14 @@ def embed_texts(
         model: any model with token embeddings; only their table is used.
         tokenizer: the model's.
         texts: what to embed.
+        tell: is told how many texts are embedded.
     """
     table = model.get_input_embeddings().weight
     rows = []
-    for text in texts:
+    for number, text in enumerate(texts, 1):
         ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False), dtype=torch.long)
         # float64 of one order of additions: equal texts give equal vectors, and so equal ties.
         rows.append(table[ids.to(table.device)].double().sum(0).cpu() / max(1, len(ids)))
+        tell("embedding", number, len(texts))
     vectors = torch.stack(rows)
     return normalize(vectors - vectors.mean(0), dim=-1, eps=1e-9)

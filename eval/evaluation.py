@@ -1,22 +1,20 @@
 """One model against the LLM it grew from: every measurement that the data and the model allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wings.errors import WingsError
 
 from .attention.looks import measure_looks
-from .attention.shift import has_picture
 from .comparison import Comparison
-from .conversations import measure_conversations
 from .data import Data
 from .drift import measure_drift
-from .pictures import measure_pictures
+from .items import pictures_of
+from .questions import CONVERSATIONS, PICTURES, TEXT, measure_questions
 from .samples import Sample, samples_of
 from .section import Section
 from .subject import Subject
-from .text import measure_text
 from .vocabulary import tokenizers_differ
 from .work import Work
 
@@ -65,22 +63,16 @@ def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation
     """
     measurements: dict[str, Measurement] = {}
     notes = []
-    measure: Callable[..., Comparison]
-    if data.text:
-        measurements["text"] = measure_text(llm, model, data.text, work)
-    shown = {
-        "pictures": (data.pictures, measure_pictures),
-        "conversations": (data.conversations, measure_conversations),
-    }
-    for name, (items, measure) in shown.items():
-        if items and model.sees:
-            measurements[name] = measure(llm, model, items, work)
-        elif items:
+    asked = {TEXT: data.text, PICTURES: data.pictures, CONVERSATIONS: data.conversations}
+    for questions, items in asked.items():
+        if items and questions.shown and not model.sees:
             notes.append(
-                f"{name} are left out: {model.name} is a plain '{model.kind}' model, which does "
-                "not see"
+                f"{questions.name} are left out: {model.name} is a plain '{model.kind}' model, "
+                "which does not see"
             )
-    conversations = [item for item in data.conversations if has_picture(item)]
+        elif items:
+            measurements[questions.name] = measure_questions(questions, llm, model, items, work)
+    conversations = [item for item in data.conversations if pictures_of(item)]
     if conversations and model.sees:
         try:
             measurements["attention"] = measure_looks(llm, model, conversations, work)

@@ -1,5 +1,6 @@
 """The plot of a comparison: accuracy before and after, and the paired difference, line by line."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from .score import Score
 
 BEFORE, AFTER = INK, COLOURS[0]
 WIDTH = 4.3  # inches: letters stay readable where a phone makes the plot narrow
+LETTER = 0.0165  # of the width, of a letter of a kind's name
+LONG = 22  # letters of a name in one line
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,16 @@ def forest(lines: Sequence[Line]) -> Figure:
     """Left the two accuracies with Wilson's intervals, right their difference with its own."""
     with matplotlib.rc_context(STYLE):
         height = 1.15 + 0.42 * len(lines)
+        names = [folded(line.name) for line in lines]
+        longest = max(len(part) for name in names for part in name.split("\n"))
         figure = Figure(figsize=(WIDTH, height), facecolor=GROUND)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.35, 1))
         figure.subplots_adjust(
-            left=0.22, right=0.97, top=1 - 0.42 / height, bottom=0.5 / height, wspace=0.1
+            left=min(0.4, max(0.22, LETTER * longest)),
+            right=0.97,
+            top=1 - 0.42 / height,
+            bottom=0.5 / height,
+            wspace=0.1,
         )
         right.axvline(0, color=INK, linewidth=1, linestyle=(0, (5, 4)))
         for n, line in enumerate(lines):
@@ -56,14 +65,24 @@ def forest(lines: Sequence[Line]) -> Figure:
         # A difference of nothing still gets an axis with room.
         widest = max(5.0, *(abs(end) for line in lines for end in ends(line.change)))
         right.set_xlim(-1.1 * widest, 1.1 * widest)
-        left.set_yticks(range(len(lines)), [line.name for line in lines])
+        left.set_yticks(range(len(lines)), names)
         left.set_ylim(len(lines) - 0.5, -0.5)
-        handles, names = left.get_legend_handles_labels()
+        handles, said = left.get_legend_handles_labels()
         figure.legend(
-            handles, names, loc="upper right", ncols=2, frameon=False, fontsize=9,
+            handles, said, loc="upper right", ncols=2, frameon=False, fontsize=9,
             bbox_to_anchor=(0.995, 1.02), handletextpad=0.2, columnspacing=1,
         )  # fmt: skip
     return figure
+
+
+def folded(name: str) -> str:
+    """A name in lines of at most `LONG` letters, broken after spaces and underscores."""
+    lines = [""]
+    for piece in re.findall(r"[^ _]*[ _]?", name):
+        if len(lines[-1]) + len(piece.rstrip()) > LONG:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def ends(change: Estimate) -> list[float]:

@@ -7,15 +7,15 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from wings.errors import WingsError
 
-from .attention.shift import has_picture
-from .items import Item
+from .items import Item, pictures_of
+from .work import Tell, nothing
 
 # What each turn is: T text, V a question about a picture. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")
@@ -47,6 +47,7 @@ def build_iit(
     size: int | None = None,
     uses: int = 4,
     seed: int = 0,
+    tell: Tell = nothing,
 ) -> list[Conversation]:
     """The six kinds of conversations, `size` of each.
 
@@ -58,6 +59,7 @@ def build_iit(
         uses: how many scored text items a text item may be chosen for, and how many scored picture
             items; so in each kind it stands before others at most so often.
         seed: which items are scored, and in which order they choose.
+        tell: is told how many of the scored items have chosen.
 
     Raises:
         WingsError: an item of the wrong set, a system message, more conversations than items, or
@@ -79,12 +81,16 @@ def build_iit(
         "text": draw.sample(range(len(text)), size),
         "pictures": draw.sample(range(len(pictures)), size),
     }
-    before = {
-        name: choose(numbers, own, asked[start:], of_text, asked[: len(text)], uses)
-        for (name, numbers), own, start in zip(
-            scored.items(), (of_text, of_pictures), (0, len(text)), strict=True
-        )
-    }
+    before = {}
+    for (name, numbers), own, start in zip(
+        scored.items(), (of_text, of_pictures), (0, len(text)), strict=True
+    ):
+
+        def told(done: int, name: str = name) -> None:
+            tell(f"turns before {name}", done, size)
+
+        told(0)
+        before[name] = choose(numbers, own, asked[start:], of_text, asked[: len(text)], uses, told)
     sets = {"text": text, "pictures": pictures}
     built = []
     for kind in KINDS:
@@ -104,11 +110,13 @@ def choose(
     of_text: Tensor,
     text: Sequence[str],
     uses: int,
+    told: Callable[[int], None],
 ) -> list[list[int]]:
     """For each scored item in turn the `CONTEXTS` nearest text items, nearest first.
 
     One that asks the same words as the scored item, itself above all, is never chosen, nor two that
-    ask the same; a text item is chosen `uses` times at most. Ties go to the earlier item.
+    ask the same; a text item is chosen `uses` times at most. Ties go to the earlier item. `told` is
+    called with the number of items that have chosen.
     """
     left = [uses] * len(text)
     result = []
@@ -129,20 +137,23 @@ def choose(
                 f"uses, lower size or give more text items"
             )
         result.append(chosen)
+        told(len(result))
     return result
 
 
 def joined(
     kind: str, turns: Sequence[tuple[str, int]], sets: dict[str, Sequence[Item]]
 ) -> Conversation:
-    """Items one after another, each but the last with its reference answer."""
+    """Items one after another, each but the last with its reference answer; scored as the last."""
     messages: list[dict] = []
     for name, number in turns[:-1]:
         item = sets[name][number]
         messages += [*item.messages, {"role": "assistant", "content": item.answer}]
     name, number = turns[-1]
     last = sets[name][number]
-    return Conversation(kind, tuple(turns), Item(kind, (*messages, *last.messages), last.answer))
+    # Of a circle not all items need be here.
+    asked = replace(last, kind=kind, messages=(*messages, *last.messages), circle="")
+    return Conversation(kind, tuple(turns), asked)
 
 
 def question(item: Item) -> str:
@@ -161,7 +172,7 @@ def refuse_wrong_items(text: Sequence[Item], pictures: Sequence[Item]) -> None:
     """Raises a `WingsError` for an item that cannot be a turn, naming it."""
     for name, items, wanted in (("text", text, False), ("pictures", pictures, True)):
         for number, item in enumerate(items):
-            if has_picture(item) != wanted:
+            if bool(pictures_of(item)) != wanted:
                 raise WingsError(
                     f"item {number} of {name} {'has no' if wanted else 'has a'} picture; put it "
                     f"into the other set"
@@ -174,19 +185,21 @@ def refuse_wrong_items(text: Sequence[Item], pictures: Sequence[Item]) -> None:
 
 
 def write_iit(conversations: Sequence[Conversation], path: str | Path) -> None:
-    """JSON Lines that `items.read_items` and training read; paths of pictures become relative."""
+    """JSON Lines that `items.read_items` and training read; paths of pictures become relative.
+
+    The file is never half there.
+    """
     path = Path(path)
     lines = []
     for one in conversations:
-        messages = [relative(message, path.parent) for message in one.item.messages]
-        record = {
-            "kind": one.kind,
-            "turns": [list(turn) for turn in one.turns],
-            "messages": [*messages, {"role": "assistant", "content": one.item.answer}],
-        }
+        messages = tuple(relative(message, path.parent) for message in one.item.messages)
+        record = replace(one.item, messages=messages).record()
+        record["turns"] = [list(turn) for turn in one.turns]
         lines.append(json.dumps(record, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    writing = path.with_name(f"writing-{path.name}")
+    writing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    writing.replace(path)
 
 
 def relative(message: dict, folder: Path) -> dict:
@@ -201,6 +214,8 @@ def relative(message: dict, folder: Path) -> dict:
                     f"a picture is a {type(part['image']).__name__}, which no file of items can "
                     f"hold; give the path of an image file"
                 )
-            part = part | {"image": os.path.relpath(part["image"], folder)}
+            # A picture within the record lies in no folder.
+            if not str(part["image"]).startswith("data:"):
+                part = part | {"image": os.path.relpath(part["image"], folder)}
         parts.append(part)
     return message | {"content": parts}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Item:
         choices: texts to choose from.
         references: other right answers ("short"), or what each annotator said ("vqa").
         checks: what a program verifies ("checks"), see `checks.py`.
+        circle: the name of a question that several items ask, each with its choices moved on by
+            one (`comparison.py` says how they count); "" for a question that is asked once.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Item:
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     checks: tuple[dict, ...] = ()
+    circle: str = ""
 
     def record(self) -> dict:
         """The line of a file that `read_items` reads as this item."""
@@ -45,15 +48,36 @@ class Item:
         for name in ("choices", "references", "checks"):
             if values := self.__dict__[name]:
                 record[name] = list(values)
+        if self.circle:
+            record["circle"] = self.circle
         return record
+
+
+def text_of(content: str | Sequence[dict[str, Any]]) -> str:
+    """The text of a message's content, its pictures left out."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def pictures_of(item: Item) -> list[Any]:
+    """The pictures of a conversation, in reading order."""
+    contents = (m["content"] for m in item.messages if not isinstance(m["content"], str))
+    return [part["image"] for content in contents for part in content if part["type"] == "image"]
+
+
+def without_pictures(item: Item) -> Item:
+    """The item with every content one string."""
+    messages = (m | {"content": text_of(m["content"])} for m in item.messages)
+    return replace(item, messages=tuple(messages))
 
 
 def read_items(path: str | Path) -> list[Item]:
     """Items from JSON Lines of chat messages, the same file that training reads.
 
     The last message of a record must be the assistant's: it is the reference, and not shown to the
-    model. `kind` is optional ("all" without it), as are `scoring`, `choices`, `references` and
-    `checks`. Paths of pictures are relative to the file.
+    model. `kind` is optional ("all" without it), as are `scoring`, `choices`, `references`,
+    `checks` and `circle`. Paths of pictures are relative to the file.
 
     Raises:
         WingsError: no such file, a line that is not such a record (which), or no record at all.
@@ -93,9 +117,7 @@ def _item(line: str, where: str, folder: Path) -> Item:
         raise WingsError(
             f"{where} has no answer to score; end its messages with an assistant's turn"
         )
-    answer = messages[-1]["content"]
-    if not isinstance(answer, str):
-        answer = "".join(part["text"] for part in answer if part["type"] == "text")
+    answer = text_of(messages[-1]["content"])
     asked = tuple(_located(message, folder) for message in messages[:-1])
     extras = _extras(record, answer, where)
     return Item(record.get("kind", "all"), asked, answer, **extras)
@@ -133,7 +155,11 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
     checks = tuple(check_checks(record.get("checks", []), where))
     if scoring == "checks" and not checks:
         raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'")
-    return {"scoring": scoring, "choices": choices, "references": references, "checks": checks}
+    circle = record.get("circle", "")
+    if not isinstance(circle, str):
+        raise WingsError(f"{where}: circle is {circle!r}; give the name of its question as a text")
+    extras = {"scoring": scoring, "choices": choices, "references": references}
+    return extras | {"checks": checks, "circle": circle}
 
 
 def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .comparison import Comparison
+from .items import text_of
 from .mark import mark
-from .text import text_of
 
 SAMPLES = 10
 
@@ -38,8 +38,8 @@ def samples_of(comparison: Comparison, count: int = SAMPLES) -> list[Sample]:
 
     By lot: files often take their kinds in turn, and even steps would meet the same kind again.
     """
-    total = len(comparison.items)
-    chosen = sorted(random.Random(comparison.seed).sample(range(total), min(count, total)))
+    firsts = [numbers[0] for numbers in comparison.questions]
+    chosen = sorted(random.Random(comparison.seed).sample(firsts, min(count, len(firsts))))
     return [_sample(comparison, n) for n in chosen]
 
 

@@ -40,8 +40,25 @@ def normalise_short(text: str) -> str:
 
 
 def same(said: str, answers: Sequence[str]) -> bool:
-    """Whether an answer is one of several, once normalised."""
-    return normalise_short(said) in {normalise_short(answer) for answer in answers}
+    """Whether an answer is one of several: numbers by their value, all else once normalised."""
+    ours = number_of(said)
+    for answer in answers:
+        theirs = number_of(answer)
+        # Normalising takes a minus away, and knows no trailing zeros.
+        if ours is not None and theirs is not None:
+            if ours == theirs:
+                return True
+        elif normalise_short(said) == normalise_short(answer):
+            return True
+    return False
+
+
+def number_of(text: str) -> float | None:
+    """The value of a number in digits, `-1,250.50`; None for any other text."""
+    plain = text.strip().removesuffix(".")
+    if not re.fullmatch(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?", plain) or plain in ("", "-", "+"):
+        return None
+    return float(plain.replace(",", ""))
 
 
 def soft_accuracy(said: str, annotators: Sequence[str]) -> float:

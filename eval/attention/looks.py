@@ -2,23 +2,26 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wings.errors import WingsError
 
-from ..items import Item
+from ..fingerprint import fingerprint, item_fingerprint
+from ..items import Item, pictures_of
 from ..section import Section
 from ..subject import Subject
 from ..work import Work
 from .masses import Masses
-from .shift import Choices, Shift, has_picture, measure_shift
+from .shift import Choices, Shift, measure_shift
 from .shift_plot import curves_figure
 
 # One pass each, without an answer; enough for an interval.
 MOST = 128
+COLUMNS = ("main", "learners", "effect")  # of `Masses`
 
 SENTENCE = (
     "1 - Pearson of two curves over the blocks, the attention on text before and on text after a "
@@ -51,12 +54,12 @@ def measure_looks(
 ) -> Looks:
     """Both models' shift on the items with pictures, or on `MOST` of them drawn by lot.
 
-    Nothing of it is kept for a break: it takes one pass an item.
+    Kept for a break is every sample, under the model, the choices, the device and the item.
 
     Raises:
         WingsError: a model whose attention cannot be measured.
     """
-    seen = [item for item in items if has_picture(item)]
+    seen = [item for item in items if pictures_of(item)]
     if len(seen) > MOST:
         seen = random.Random(work.seed).sample(seen, MOST)
     choices = choices or Choices()
@@ -69,39 +72,39 @@ def measure_looks(
 def shared(
     subject: Subject, items: Sequence[Item], work: Work, choices: Choices, what: str
 ) -> Shift:
-    """`measure_shift`, with the items dealt to the ranks."""
-    mine = work.ranks.share(list(enumerate(items)))
-    done = 0
-    work.tell(what, done, len(mine))
-
-    def on_batch(count: int) -> None:
-        nonlocal done
-        done += count
-        work.tell(what, done, len(mine))
-
+    """`measure_shift`, with the items dealt to the ranks, each kept as soon as it is measured."""
+    settings = (subject.fingerprint, asdict(choices), work.ranks.device.type)
+    keys = [fingerprint("attention", *settings, item_fingerprint(item)) for item in items]
+    different = dict(zip(keys, items, strict=True))
+    mine = work.ranks.share(list(different))
+    work.tell(what, 0, len(mine))
     found: dict[str, Any] = {}
     try:
-        if mine:
-            part = measure_shift(
-                subject.model,
-                subject.processor,
-                [item for _, item in mine],
-                choices,
-                on_batch=on_batch,
-            )
-            for place, (number, _) in enumerate(mine):
-                rows = (part.masses.main, part.masses.learners, part.masses.effect)
-                found[str(number)] = [None if row is None else row[place].cpu() for row in rows]
-            found["layers"] = part.layers
+        for done, key in enumerate(mine, 1):
+            if key not in work.kept:
+                one = measure_shift(subject.model, subject.processor, [different[key]], choices)
+                work.kept.add({key: kept_form(one.masses)})
+            found[key] = work.kept[key]
+            work.tell(what, done, len(mine))
     except WingsError as error:
         # A rank without a share would wait for one that was refused.
         found["refused"] = str(error)
     everyone = work.ranks.together(found)
     if "refused" in everyone:
         raise WingsError(everyone["refused"])
-    columns = zip(*(everyone[str(number)] for number in range(len(items))), strict=True)
-    main, learners, effect = (
-        None if rows[0] is None else torch.stack(rows) for rows in map(list, columns)
-    )
-    layers = tuple(everyone["layers"])
-    return Shift(choices, layers, Masses(layers, main, learners, effect))
+    samples = [everyone[key] for key in keys]
+    layers = tuple(samples[0]["layers"])
+    columns = {name: joined([sample[name] for sample in samples]) for name in COLUMNS}
+    return Shift(choices, layers, Masses(layers, **columns))
+
+
+def kept_form(masses: Masses) -> dict[str, Any]:
+    """The masses of one sample as JSON holds them, to the last bit."""
+    columns = {name: vars(masses)[name] for name in COLUMNS}
+    rows = {name: None if one is None else one[0].tolist() for name, one in columns.items()}
+    return {"layers": list(masses.layers), **rows}
+
+
+def joined(rows: list[list | None]) -> Tensor | None:
+    """A column of all samples; None where the model has none."""
+    return None if rows[0] is None else torch.tensor(rows, dtype=torch.float64)

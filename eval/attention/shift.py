@@ -48,7 +48,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
 
-from ..items import Item
+from ..items import Item, pictures_of
 from .kinds import KINDS
 from .masses import Masses, attention_masses
 from .prompts import prompts
@@ -201,7 +201,7 @@ def measure_shift(
         WingsError: no item with a picture, or a model or processor that cannot be measured.
     """
     choices = choices or Choices()
-    seen = [item for item in items if has_picture(item)]
+    seen = [item for item in items if pictures_of(item)]
     if not seen:
         raise WingsError(
             f"none of the {len(items)} items has a picture to split its text; give items with one"
@@ -219,17 +219,6 @@ def measure_shift(
         if name != "layers"
     }
     return Shift(choices, parts[0].layers, Masses(parts[0].layers, **columns))
-
-
-def has_picture(item: Item) -> bool:
-    """Whether any message of the item holds a picture."""
-    contents = (message["content"] for message in item.messages)
-    return any(
-        part["type"] == "image"
-        for content in contents
-        if not isinstance(content, str)
-        for part in content
-    )
 
 
 def one_minus_pearson(before: Tensor, after: Tensor) -> float | None:

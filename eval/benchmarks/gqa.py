@@ -1,4 +1,11 @@
-"""GQA: questions made from scene graphs, with one short answer each."""
+"""GQA: questions made from scene graphs, with one short answer each.
+
+Read are the question files of GQA's download page (one object from question id to record, with the
+fields that the page lists; `testdev_balanced_questions.json` is the one that lmms-eval asks) beside
+its folder of images. The test and challenge files have neither answers nor types. GQA's own figure
+asks for the very answer, lmms-eval for it but for case and punctuation; here both are normalised as
+for VQA.
+"""
 
 from pathlib import Path
 

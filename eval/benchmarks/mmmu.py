@@ -1,4 +1,12 @@
-"""MMMU: college questions with up to seven pictures, by choice or with a short answer."""
+"""MMMU: college questions with up to seven pictures, by choice or with a short answer.
+
+Read is a parquet file of MMMU/MMMU on the Hub (a subject and a split each) or of its merged copy
+lmms-lab/MMMU, whose cards list the fields; how they are meant is in MMMU's own `mmmu/utils` and in
+lmms-eval's task: `question` and `options` are texts with `<image 1>` to `<image 7>` where a picture
+stands, `options` (two to nine) is a Python list written out, `answer` is a letter, or for an open
+question a text or a list written out. A picture that no text names is not shown. The answers of the
+test split are kept back ("?").
+"""
 
 import ast
 import re
@@ -11,6 +19,7 @@ import pyarrow.parquet
 from wings.errors import WingsError
 from wings.eval.items import Item
 from wings.eval.mark import LETTERS, with_choices
+from wings.eval.short_answers import number_of
 
 from .fields import SHORT, data_uri, field
 
@@ -20,13 +29,14 @@ PLACE = re.compile(r"<image (\d)>")
 def read_mmmu(table: str | Path) -> list[Item]:
     """Items scored by choice, or as short answers, counted by subfield.
 
-    Open answers are compared once normalised; MMMU's own scoring also looks for numbers within a
-    longer answer.
+    Open answers are compared once normalised, numbers by their value and also where they are
+    rounded to two decimals, as MMMU rounds; its own scoring also looks for numbers and words within
+    a longer answer.
 
     Args:
-        table: a parquet file: `question` and `options` with `<image 1>` where a picture stands,
-            `options` and several open answers as a Python list in a text, `answer` (a letter for
-            "multiple-choice"), `question_type`, `subfield`, `image_1` to `image_7` with `bytes`.
+        table: a parquet file: `question`, `options`, `answer`, `question_type`
+            ("multiple-choice" or another word for open), `subfield`, and `image_1` to `image_7`
+            with `bytes`.
 
     Raises:
         WingsError: a missing file or field, an answer that is none of the options, a picture that
@@ -52,9 +62,21 @@ def _item(row: dict, where: str) -> Item:
             raise WingsError(f"{where}: answer is {answer!r}, and there are {len(options)} options")
         messages = _turn(with_choices(question, options), row, where)
         return Item(kind, messages, options[place], "choice", tuple(options))
-    right = _list(answer, f"{where}: answer") if answer.startswith("[") else [answer]
+    right = _answers(answer)
+    rounded = {f"{value:.2f}" for value in map(number_of, right) if value is not None}
     messages = _turn(f"{question}\n{SHORT}", row, where)
-    return Item(kind, messages, right[0], "short", references=tuple(right[1:]))
+    references = (*right[1:], *sorted(rounded - set(right)))
+    return Item(kind, messages, right[0], "short", references=references)
+
+
+def _answers(text: str) -> list[str]:
+    """Several answers where a list is written out; an interval in brackets is one."""
+    try:
+        values: Any = ast.literal_eval(text) if text.startswith("[") else None
+    except (ValueError, SyntaxError):
+        values = None
+    are_texts = isinstance(values, list) and all(isinstance(value, str) for value in values)
+    return values if values and are_texts else [text]
 
 
 def _list(text: str, where: str) -> list[str]:

@@ -1,4 +1,9 @@
-"""ScienceQA: school questions with choices, about half of them with a picture."""
+"""ScienceQA: school questions with choices, about half of them with a picture.
+
+Read are `problems.json` and the folder of images of lupantech/ScienceQA, in the layout that its
+README describes: `answer` counts from 0, `hint` is empty where there is none, and the picture lies
+at `<split>/<id>/image.png`. A question has one picture at most.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,10 @@
-"""VQAv2: questions about COCO photographs, each answered by ten people."""
+"""VQAv2: questions about COCO photographs, each answered by ten people.
+
+Read are the files of visualqa.org's download page, in the layout that it spells out and that the
+makers' own evaluation (GT-Vision-Lab/VQA) reads. Answers of the test splits are kept back, so only
+train and val have annotations. Photographs may be named as in COCO 2014 or, without the split, as
+in COCO 2017.
+"""
 
 from pathlib import Path
 
@@ -16,7 +22,7 @@ def read_vqav2(questions: str | Path, annotations: str | Path, images: str | Pat
             `image_id` and `question`.
         annotations: `v2_mscoco_*_annotations.json`: a list `annotations` of `question_id`,
             `answer_type`, `multiple_choice_answer` and ten `answers` with an `answer` each.
-        images: folder of `COCO_*_<image_id, 12 digits>.jpg`.
+        images: folder of `COCO_*_<image_id, 12 digits>.jpg`, or of the digits alone.
 
     Raises:
         WingsError: a missing file or field, a question without annotation, no such picture.

@@ -38,3 +38,13 @@ def checkpoint(data, tmp_path_factory):
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llm(checkpoint, tmp_path_factory):
+    """A folder of a language model with the checkpoint's tokenizer."""
+    folder = tmp_path_factory.mktemp("llm")
+    tokenizer = WingsProcessor.from_pretrained(checkpoint).tokenizer
+    tokenizer.save_pretrained(folder)
+    make_model(tokenizer, 1).save_pretrained(folder)
+    return folder

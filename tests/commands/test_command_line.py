@@ -15,7 +15,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    assert all(command in said for command in ("quickstart", "chat", "emoji", "eval"))
+    assert all(command in said for command in ("quickstart", "chat", "emoji", "eval", "iit"))
 
 
 def test_an_unknown_command_is_refused(capsys):

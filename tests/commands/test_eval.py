@@ -21,16 +21,6 @@ from wings.processor import WingsProcessor
 KINDS = ("text", "pictures", "conversations", "attention", "drift")
 
 
-@pytest.fixture(scope="session")
-def llm(checkpoint, tmp_path_factory):
-    """A folder of a language model with the checkpoint's tokenizer."""
-    folder = tmp_path_factory.mktemp("llm")
-    tokenizer = WingsProcessor.from_pretrained(checkpoint).tokenizer
-    tokenizer.save_pretrained(folder)
-    make_model(tokenizer, 1).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def quick(checkpoint, data, tmp_path):
     """The checkpoint where a quickstart would have left it, beside its own items."""

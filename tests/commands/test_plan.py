@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from tiny import records, tiny_model
 from transformers import AutoConfig
 
 from wings.commands import main
@@ -105,15 +106,10 @@ def test_what_cannot_be_planned_is_a_sentence(write, capsys, changes, options, s
 def test_data_that_is_there_is_counted(tmp_path, monkeypatch, capsys):
     """A start that is a whole checkpoint, with a tokeniser: tokens of an epoch, and its time."""
     monkeypatch.setenv("COLUMNS", "120")
-    from importlib import util
-
-    spec = util.spec_from_file_location("tiny", "tests/train/conftest.py")
-    tiny = util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    model, processor = tiny.tiny_model(learners=("image",), router=None)
+    model, processor = tiny_model(learners=("image",), router=None)
     model.save_pretrained(tmp_path / "one")
     processor.save_pretrained(tmp_path / "one")
-    lines = [json.dumps(record) for record in tiny.records(tmp_path, 8, pictures=False)]
+    lines = [json.dumps(record) for record in records(tmp_path, 8, pictures=False)]
     (tmp_path / "d.jsonl").write_text("\n".join(lines))
     values = {
         "stage": "instruct",

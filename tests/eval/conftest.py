@@ -1,6 +1,8 @@
 """Tiny models of which everything is known: Markov chains written into a Llama's weights."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,9 @@ from wings.eval.kept import Kept
 from wings.eval.ranks import Ranks
 from wings.eval.subject import Subject
 from wings.eval.work import Work
+
+# What tests of attention share stands here, and the families with wings beside the model's tests.
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "wings")]
 
 WORDS = ["<pad>", "<end>", "<user>", "<bot>", *"abcdefghijkl"]
 END, BOT = WORDS.index("<end>"), WORDS.index("<bot>")

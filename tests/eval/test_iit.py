@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from wings.errors import WingsError
 from wings.eval.embeddings import embed_texts
 from wings.eval.iit import KINDS, build_iit, question, write_iit
-from wings.eval.items import Item, read_items
+from wings.eval.items import Item, pictures_of, read_items
+from wings.eval.mark import mark
 
 LETTERS = "abcdef"
 
@@ -131,6 +133,33 @@ def test_the_file_is_read_as_items_with_its_pictures(tmp_path):
             assert (tmp_path / "deep" / found).resolve().parent == tmp_path / "img"
             # Nothing of this machine is in the file, so that the folder can be moved.
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_the_last_turn_is_scored_as_its_item_is(tmp_path):
+    """Choices stay choices, and a picture within its record stays there."""
+    drawn = "data:image/png;base64,AAAA"
+    pictures = [
+        replace(picture_item(word, drawn), scoring="choice", choices=("red", "blue"))
+        for word in "abc"
+    ]
+    checks = ({"rule": "words", "at_most": 2},)
+    text = [replace(text_item(w), scoring="checks", checks=checks) for w in ("ab", "bc", "ca", "d")]
+    write_iit(build_iit(text, pictures, counts, uses=3), tmp_path / "iit.jsonl")
+    for item in read_items(tmp_path / "iit.jsonl"):
+        if item.kind.endswith("V"):
+            assert (item.scoring, item.choices) == ("choice", ("red", "blue"))
+            assert pictures_of(item) == [drawn] and mark(item, "A") == 1
+        else:
+            assert mark(item, "two words") == 1 and mark(item, "more than two") == 0
+
+
+def test_it_is_told_how_far_it_is():
+    text, pictures = random_sets(3)
+    told = []
+    build_iit(text, pictures, counts, size=3, uses=5, tell=lambda *what: told.append(what))
+    assert told == [
+        (f"turns before {name}", done, 3) for name in ("text", "pictures") for done in range(4)
+    ]
 
 
 def test_embeddings_of_a_model():

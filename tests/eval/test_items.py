@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wings.errors import WingsError
-from wings.eval.items import read_items
+from wings.eval.items import Item, read_items, write_items
 
 
 def write(path, *records):
@@ -71,3 +71,12 @@ def test_a_missing_and_an_empty_file_are_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(WingsError, match="no record"):
         read_items(tmp_path / "empty.jsonl")
+
+
+def test_a_circle_is_written_and_read(tmp_path):
+    item = Item("k", ({"role": "user", "content": "?"},), "a", "choice", ("a", "b"), circle="t 1")
+    write_items(tmp_path / "a.jsonl", [item])
+    assert read_items(tmp_path / "a.jsonl") == [item]
+    path = write(tmp_path / "a.jsonl", {"messages": exchange(), "circle": 1})
+    with pytest.raises(WingsError, match=r"a\.jsonl:1: circle is 1; give the name"):
+        read_items(path)

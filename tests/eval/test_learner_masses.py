@@ -1,18 +1,13 @@
 """Where the learners of a Wings model look, against their definition spelled out."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from families import Layouts, batch_of, build
 
 from wings.block import BlockWings
 from wings.eval.attention.kinds import KINDS, kinds_of_keys
 from wings.eval.attention.masses import attention_masses
 from wings.rotary import Rotary
-
-sys.path.append(str(Path(__file__).parents[1] / "wings"))
-from families import Layouts, batch_of, build
 
 
 def images_of(model, batch):

@@ -1,9 +1,12 @@
 """The attention shift within a report: that of both models, or a sentence why there is none."""
 
+import pytest
+from PIL import Image
+
 from wings.errors import WingsError
 from wings.eval.attention import looks
 from wings.eval.attention.looks import measure_looks
-from wings.eval.attention.shift import measure_shift
+from wings.eval.attention.shift import Choices, measure_shift
 from wings.eval.data import Data
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
@@ -22,6 +25,69 @@ def test_it_is_the_shift_of_each_model(chain, winged, make_work, picture):
         alone = measure_shift(subject.model, subject.processor, items)
         assert shift.to_dict() == alone.to_dict()
     assert len(found.section().rows) == 1 + 1 + 2
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The models and words of the samples that were measured, not found."""
+    seen, original = [], looks.measure_shift
+
+    def measure(model, processor, items, choices):
+        seen.extend(
+            (type(model).__name__, item.messages[0]["content"][0]["text"]) for item in items
+        )
+        return original(model, processor, items, choices)
+
+    monkeypatch.setattr(looks, "measure_shift", measure)
+    return seen
+
+
+def test_a_break_costs_the_sample_it_fell_into(
+    chain, winged, make_work, picture, measured, monkeypatch
+):
+    (llm, *_), (model, *_) = chain(1, "a"), winged(2, "b")
+    items = [conversation(picture, letter) for letter in "abc"]
+    measuring = looks.measure_shift
+
+    def broken(*arguments):
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        return measuring(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(looks, "measure_shift", broken)
+        with pytest.raises(KeyboardInterrupt):
+            measure_looks(llm, model, items, make_work())
+    done = [("LlamaForCausalLM", letter) for letter in "abc"] + [("WingsForCausalLM", "a")]
+    assert measured == done
+    measured.clear()
+    told = []
+    found = measure_looks(llm, model, items, make_work(tell=lambda *what: told.append(what)))
+    assert measured == [("WingsForCausalLM", letter) for letter in "bc"]
+    assert told == [(f"attention: the {name}", n, 3) for name in ("LLM", "model") for n in range(4)]
+    for subject, shift in ((llm, found.llm), (model, found.model)):
+        alone = measure_shift(subject.model, subject.processor, items)
+        assert shift.to_dict() == alone.to_dict() and shift.layers == alone.layers
+        for name in looks.COLUMNS:
+            ours, theirs = (vars(one.masses)[name] for one in (shift, alone))
+            assert (ours is None) == (theirs is None) and (ours is None or ours.equal(theirs))
+
+
+def test_what_has_changed_is_measured_anew(chain, winged, make_work, picture, measured):
+    (llm, *_), (model, *_) = chain(1, "a"), winged(2, "b")
+    items = [conversation(picture, letter) for letter in "ab"]
+    measure_looks(llm, model, items, make_work())
+    measured.clear()
+    measure_looks(llm, model, [*items, conversation(picture, "c"), items[0]], make_work())
+    assert [letter for _, letter in measured] == ["c", "c"]
+    measured.clear()
+    measure_looks(llm, model, items, make_work(), Choices(sink="before"))
+    assert len(measured) == 4
+    measure_looks(llm, winged(3, "b")[0], items, make_work())
+    assert len(measured) == 6
+    Image.new("RGB", (28, 28), "blue").save(picture)
+    measure_looks(llm, model, items, make_work())
+    assert len(measured) == 10
 
 
 def test_many_are_drawn_by_lot(chain, winged, make_work, picture, monkeypatch):

@@ -1,29 +1,15 @@
 """Measuring stores no matrix of weights: every tensor that it makes is counted."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from decoders import small_lm
+from families import batch_of, build
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from wings.eval.attention.masses import attention_masses
 
-sys.path.append(str(Path(__file__).parents[1] / "wings"))
-from families import batch_of, build
-
-TEXT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "vocab_size": 96,
-    "max_position_embeddings": 4096,
-}
 # One that torch's fused attention computes, one with scores that are written out in blocks.
-FAMILIES = {"llama": {}, "gemma2": {"head_dim": 16, "attn_logit_softcapping": 5.0}}
+MEASURED = ("llama", "gemma2")
 
 
 class Largest(TorchDispatchMode):
@@ -44,13 +30,11 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MEASURED)
 @pytest.mark.parametrize("padded", [False, True])
 def test_no_matrix_is_stored(family, padded):
     length = 1536 if family == "llama" else 3072
-    config = AutoConfig.for_model(family, **TEXT, **FAMILIES[family])
-    config._attn_implementation = None
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = small_lm(family)
     ids = torch.randint(3, 80, (1, length))
     mask = torch.ones_like(ids)
     mask[0, : 3 * padded] = 0

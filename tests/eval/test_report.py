@@ -6,6 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from wings.eval.bootstrap import Estimate
+from wings.eval.forest import Line, forest
 from wings.eval.outcome import Outcome
 from wings.eval.plot import draw_panel, plot
 from wings.eval.score import Score
@@ -56,3 +58,15 @@ def test_the_plot_is_a_picture(tmp_path):
     plot(tmp_path / "plot.png", BEFORE, outcomes(), "A title")
     with Image.open(io.BytesIO((tmp_path / "plot.png").read_bytes())) as image:
         assert image.width > 1500 and len(set(image.convert("L").tobytes())) > 20
+
+
+def test_names_of_kinds_are_not_cut_off():
+    names = ["all", "spatial_relationship, circular", "structuralized_imagetext_understanding"]
+    score = Score(6, 10)
+    figure = forest([Line(name, score, score, Estimate(0.0, -9.0, 9.0)) for name in names])
+    figure.canvas.draw()
+    left, right = figure.axes
+    for label in left.get_yticklabels():
+        box = label.get_window_extent()
+        assert box.x0 >= 0 and box.x1 < left.get_window_extent().x0, label.get_text()
+    assert right.get_window_extent().width > 50

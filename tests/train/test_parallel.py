@@ -57,7 +57,7 @@ def mixed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def starts(tmp_path_factory, make_tiny):
+def starts(tmp_path_factory, make_model):
     """Two checkpoints with tied embeddings and learners that already do something.
 
     `stage1` has a visual learner, `stage2` both and a router. The language model and the tower are
@@ -66,7 +66,7 @@ def starts(tmp_path_factory, make_tiny):
     folders = {}
     options = {"learners": ("image", "text"), "router": "modality"}
     for name, parts in (("stage1", {"learners": ("image",), "router": None}), ("stage2", options)):
-        model, processor = make_tiny(text={"tie_word_embeddings": True}, **parts)
+        model, processor = make_model(text={"tie_word_embeddings": True}, **parts)
         for parameter_name, parameter in model.named_parameters():
             if ".wings." in parameter_name and not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.1)

@@ -25,10 +25,10 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def aligned(make_tiny, tmp_path_factory):
+def aligned(make_model, tmp_path_factory):
     """What stage align leaves of a plain projector model."""
     folder = tmp_path_factory.mktemp("aligned")
-    for part in make_tiny(learners=(), router=None):
+    for part in make_model(learners=(), router=None):
         part.save_pretrained(folder)
     return str(folder)
 

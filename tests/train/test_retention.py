@@ -38,10 +38,10 @@ def recorded():
 
 
 @pytest.fixture(scope="module")
-def awake(tmp_path_factory, make_tiny):
+def awake(tmp_path_factory, make_model):
     """A checkpoint whose learners do something."""
     torch.manual_seed(1)
-    model, processor = make_tiny(**BOTH)
+    model, processor = make_model(**BOTH)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".wings." in name:
@@ -390,7 +390,7 @@ def test_what_it_can_mean_is_not(changes):
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
-def test_a_start_under_its_guard_is_refused_before_it_is_trained(make, make_tiny, tmp_path):
-    model, processor = make_tiny(**BOTH, text_guard=True)
+def test_a_start_under_its_guard_is_refused_before_it_is_trained(make, make_model, tmp_path):
+    model, processor = make_model(**BOTH, text_guard=True)
     with pytest.raises(WingsError, match="retention: under text_guard"):
         train(make("guarded", start=None, text_turns=None), model, processor)

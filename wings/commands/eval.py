@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from transformers.utils import logging
 
+from wings.commands.bars import Bars
 from wings.commands.eval_data import SEED, find_files
 from wings.commands.quickstart.report import machine, versions
 from wings.errors import WingsError
@@ -220,34 +220,3 @@ def table_of(section: Section) -> Table:
     for row in section.rows[1:]:
         table.add_row(*row)
     return table
-
-
-class Bars:
-    """A bar a measurement in a terminal, one line a finished measurement elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.tasks: dict[str, TaskID] = {}
-        self.progress = Progress(
-            TextColumn("  {task.description:<34}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal or console.quiet,
-        )
-
-    def __enter__(self) -> "Bars":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """Moves a bar; one that is not there yet begins."""
-        if what not in self.tasks:
-            self.tasks[what] = self.progress.add_task(what, total=total)
-        self.progress.update(self.tasks[what], completed=done)
-        if done == total and not self.console.is_terminal:
-            self.console.print(f"  {what:<34} {total:,}", markup=False)

@@ -22,9 +22,9 @@ from transformers.utils import logging
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.eval.attention.shift import Choices, Shift, has_picture, measure_shift
+from wings.eval.attention.shift import Choices, Shift, measure_shift
 from wings.eval.attention.shift_plot import curves_figure
-from wings.eval.items import read_items
+from wings.eval.items import pictures_of, read_items
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 
@@ -44,7 +44,7 @@ def shift(checkpoint: str, items: Path, output: Path, choices: Choices) -> Shift
     console = Console(highlight=False)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    chosen = [item for item in read_items(items) if has_picture(item)]
+    chosen = [item for item in read_items(items) if pictures_of(item)]
     if not chosen:
         raise WingsError(f"no item of {items} has a picture to split its text; give items with one")
     with console.status(f"loading {checkpoint}"):

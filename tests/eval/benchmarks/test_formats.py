@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pyarrow
 import pyarrow.parquet
@@ -17,8 +18,11 @@ from wings.eval.benchmarks.mmbench import read_mmbench
 from wings.eval.benchmarks.mmmu import read_mmmu
 from wings.eval.benchmarks.scienceqa import read_scienceqa
 from wings.eval.benchmarks.vqav2 import read_vqav2
-from wings.eval.items import read_items
+from wings.eval.comparison import ALL, Comparison
+from wings.eval.items import Item, read_items
 from wings.eval.mark import mark
+from wings.eval.samples import samples_of
+from wings.eval.score import Score
 from wings.images import load_image
 
 
@@ -64,6 +68,9 @@ def test_vqav2(vqa):
     questions, annotations, folder = vqa
     files = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
     (item,) = read_vqav2(*files, folder)
+    (folder / "2017").mkdir()
+    (folder / "2017" / "000000000042.jpg").write_bytes(picture())
+    assert len(pictures(read_vqav2(*files, folder / "2017")[0])) == 1
     assert (item.kind, item.answer, len(item.references)) == ("number", "2", 10)
     assert text(item).startswith("How many cats?\n") and len(pictures(item)) == 1
     assert [mark(item, said) for said in ("Two.", "three", "4")] == pytest.approx([1, 0.9, 0])
@@ -131,27 +138,87 @@ def bench(path, *rows):
     return path
 
 
-def test_mmbench(tmp_path):
+@pytest.fixture
+def rows():
+    """Two questions as MMBench's table has them: the later passes are rows of their own."""
     held = base64.b64encode(picture() + b"\0" * 200_000).decode()  # longer than csv's own limit
-    row = {
-        "index": "1", "question": "What\nis it?", "hint": "nan", "A": "a cat", "B": "a dog",
-        "answer": "B", "category": "finegrained", "image": held,
+    two = {
+        "index": "7", "question": "What\nis it?", "hint": "nan", "A": "a cat", "B": "a dog",
+        "answer": "B", "category": "finegrained", "image": "12",
     }  # fmt: skip
+    three = {**two, "index": "12", "C": "a cow", "D": "nan", "hint": "Look.", "image": held}
+    moved = {**two, "index": "1000007", "A": "a dog", "B": "a cat", "answer": "A"}
+    again = {**three, "index": "2000012", "A": "a cow", "B": "a cat", "C": "a dog", "answer": "C"}
+    return [two, three, moved, {**again, "image": "12"}]
+
+
+def test_mmbench(tmp_path, rows):
     path = tmp_path / "bench.tsv"
-    first, second = read_mmbench(bench(path, row, {**row, "index": "1000001", "image": "1"}))
-    assert first.choices == ("a cat", "a dog") and mark(first, "B") == 1
-    assert pictures(first)[0].tobytes() == pictures(second)[0].tobytes()
+    items = read_mmbench(bench(path, *rows))
+    assert [item.circle for item in items] == ["bench 7"] * 2 + ["bench 12"] * 3
+    assert [item.choices for item in items] == [
+        ("a cat", "a dog"), ("a dog", "a cat"),
+        ("a cat", "a dog", "a cow"), ("a dog", "a cow", "a cat"), ("a cow", "a cat", "a dog"),
+    ]  # fmt: skip
+    # The letter of the right choice moves, what it says does not.
+    right = [[letter for letter in "ABC" if mark(item, letter)] for item in items]
+    assert right == [["B"], ["A"], ["B"], ["A"], ["C"]]
+    assert all(mark(item, "A dog.") == 1 for item in items)
+    assert text(items[0]).startswith("What\nis it?\nA. a cat\nB. a dog\nAnswer")
+    assert text(items[4]).startswith("Look.\nWhat\nis it?\nA. a cow\nB. a cat\nC. a dog\nAnswer")
+    assert len({pictures(item)[0].tobytes() for item in items}) == 1
     assert csv.field_size_limit() < 2**20
+    # The passes that a table has are those that are made for one without them.
+    assert read_mmbench(bench(path, *rows[:2])) == items
+    plain = read_mmbench(bench(path, *rows), "plain")
+    assert [replace(item, circle="") for item in (items[0], items[2])] == plain
+
+
+def test_mmbench_with_something_wrong(tmp_path, rows):
+    path, row = tmp_path / "bench.tsv", rows[1]
     for change, said in (
-        ({"answer": "C"}, "row 1: answer is 'C'"),
-        ({"image": "7777"}, "base64 or an earlier index"),
-        ({"image": "?"}, "no base64"),
+        ({"answer": "D"}, "row 1: answer is 'D'"),
+        ({"image": "7777"}, "base64, or the index of a row"),
+        ({"image": "?" * 80}, "no base64"),
+        ({"index": "1000012"}, "pass of question 12, which has no row"),
+        ({"index": "x"}, "index is 'x'; it must be a whole number"),
     ):
         with pytest.raises(WingsError, match=said):
             read_mmbench(bench(path, {**row, **change}))
+    with pytest.raises(WingsError, match="row 2 has the index of another row, 12"):
+        read_mmbench(bench(path, row, row))
+    with pytest.raises(WingsError, match=r"passes is 'circle' \(did you mean 'circular'"):
+        read_mmbench(bench(path, row), "circle")
     path.write_text("index\tquestion\n1\tq\n")
     with pytest.raises(WingsError, match="no field 'image'"):
         read_mmbench(path)
+
+
+def test_a_circle_counts_once_as_it_comes_and_once_if_all_of_it_is_right(tmp_path, rows):
+    """One knows the dog, one says A whatever is asked; the figures of both, from the file on."""
+    main(["mmbench", str(bench(tmp_path / "t.tsv", *rows)), str(tmp_path / "i.jsonl")])
+    items = [*read_items(tmp_path / "i.jsonl"), Item("finegrained", (), "yes")]
+    always, knows = ["A"] * 6, ["B", "A", "a dog", "A. It barks", "C", "no"]
+    found = Comparison("Pictures", "Asked.", items, always, knows)
+    # Three questions: plain counts their first item alone. A is right in no first item.
+    assert found.scores(ALL) == (Score(0, 3), Score(2, 3))
+    assert found.scores(ALL, circular=True) == (Score(0, 3), Score(2, 3))
+    knows[4] = "A"
+    assert found.scores(ALL) == (Score(0, 3), Score(2, 3))
+    assert found.scores(ALL, circular=True) == (Score(0, 3), Score(1, 3))
+    assert found.changes("finegrained") == (0, 2) and found.changes(ALL, circular=True) == (0, 1)
+    figures = found.to_dict()
+    assert figures["kinds"]["finegrained"]["after"]["percent"] == pytest.approx(200 / 3)
+    assert figures["circular"]["finegrained"]["after"]["percent"] == pytest.approx(100 / 3)
+    assert len(figures["answers"]) == 6 and figures["answers"][4]["circle"] == "t 12"
+    names = [row[:2] for row in found.section().rows[1:]]
+    assert names == [("finegrained", "3"), ("finegrained, circular", "3")]
+    assert "right each time" in found.section().sentence
+    assert len(samples_of(found)) == 3
+    # Without a circle nothing is said of any.
+    alone = Comparison("Pictures", "Asked.", items[5:], always[5:], knows[5:])
+    assert "circular" not in alone.to_dict() and len(alone.section().rows) == 2
+    assert alone.section().sentence == "Asked."
 
 
 def test_mmmu(tmp_path):
@@ -173,6 +240,19 @@ def test_mmmu(tmp_path):
     ]  # fmt: skip
     assert choice.messages[0]["content"][2]["text"] == " beside "
     assert [mark(choice, "B"), mark(short, "Twelve."), mark(short, "13")] == [1, 1, 0]
+    # As in MMMU's validation split: numbers at two decimals, their sign, intervals in brackets.
+    for answer, right, wrong in (
+        ("0.963", ("0.963", "0.96", ".96"), ("0.97", "96.3")),
+        ("-120", ("-120", "-120.0"), ("120",)),
+        ("30.0", ("30", "30.00."), ("300",)),
+        ("7243000", ("7,243,000",), ("7,243",)),
+        ("['24/7', '3.429']", ("24/7", "3.43", "3.429"), ("24", "7")),
+        ("[0, 1)", ("[0, 1)",), ("0",)),
+        ("[0, 1]", ("[0, 1]",), ("0", "1")),
+    ):
+        (item,) = read_mmmu(table({**free, "answer": answer}))
+        assert all(mark(item, said) == 1 for said in right), answer
+        assert not any(mark(item, said) for said in wrong), answer
     for change, said in (
         ({"answer": "C"}, "answer is 'C', and there are 2 options"),
         ({"options": "two"}, "options is 'two'; it must be a list"),
@@ -208,5 +288,5 @@ def test_pictures_in_a_record_stay_there(tmp_path):
         "image": base64.b64encode(picture()).decode(),
     }  # fmt: skip
     main(["mmbench", str(bench(tmp_path / "t.tsv", row)), str(tmp_path / "i.jsonl")])
-    (item,) = read_items(tmp_path / "i.jsonl")
-    assert pictures(item)[0].size == (5, 4)
+    items = read_items(tmp_path / "i.jsonl")
+    assert [pictures(item)[0].size for item in items] == [(5, 4)] * 2

@@ -1,45 +1,16 @@
 """A tiny LLM, and Wings checkpoints grown from it, as folders that the harness loads."""
 
 import os
-import string
 
 # Asked for before its library is imported: nothing here is on the Hub, and asking takes long.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny import TEXT, VISION, tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from wings import WingsForCausalLM, WingsProcessor
-
-TEMPLATE = """{%- for message in messages -%}
-<|{{ message['role'] }}|>
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}{%- for part in message['content'] -%}
-{{ '<image>' if part['type'] == 'image' else part['text'] }}
-{%- endfor -%}{%- endif -%}<|end|>
-{%- endfor -%}
-{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"""
-VISION = {
-    "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
-}
-
-
-def tiny_tokenizer():
-    """One token per character, five special ones."""
-    special = ["<pad>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-    letters = {letter: n for n, letter in enumerate([*special, *string.printable])}
-    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<|end|>",
-        additional_special_tokens=special[2:],
-        chat_template=TEMPLATE,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +19,9 @@ def llm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llm")
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **TEXT,
         max_position_embeddings=4096,
         initializer_range=0.3,
-        pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
     )

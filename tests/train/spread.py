@@ -47,6 +47,8 @@ class Recorder(TrainerCallback):
             torch.save(gradients, f"{args.output_dir}/gradients.pt")
 
     def on_step_end(self, args, state, control, **kwargs):
+        if not InOrder.used:
+            raise AssertionError("the run takes its order from elsewhere: ranks get other records")
         if state.global_step == self.stop_after:
             raise Broken
 
@@ -66,8 +68,6 @@ def recorded(recipe, stop_after=None):
         return run.train(recipe, watch=lambda *call: None)
     finally:
         run.WingsTrainer, data.Order = before
-        if not InOrder.used:
-            raise AssertionError("the run took its order from elsewhere: ranks got other records")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wings.commands.experiment.measure import of_kinds
 from wings.commands.experiment.runs import Result, Results
 from wings.eval.bootstrap import Estimate, bootstrap
 
@@ -76,8 +77,3 @@ def figure(results: Results, runs: Sequence[Result], test: str, part: str = "tes
 def marks(run: Result, test: str, part: str) -> list[float]:
     """What every answer of a test is worth."""
     return of_kinds(run.found["scores"][part][test])
-
-
-def of_kinds(kinds: dict[str, list[float]]) -> list[float]:
-    """The marks of all kinds, one after the other."""
-    return [mark for of in kinds.values() for mark in of]

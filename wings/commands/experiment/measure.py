@@ -1,7 +1,6 @@
 """The scores of one model: text alone, pictures, text after a picture, and drift of both texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from wings import WingsForCausalLM, WingsProcessor
 from wings.commands.experiment.dataset import PARTS, read_pairs
 from wings.eval.answers import answer_items
-from wings.eval.items import Item, read_items
+from wings.eval.items import read_items, without_pictures
 from wings.eval.mark import marks
 from wings.tokens import IGNORED
 
@@ -65,21 +64,6 @@ def scores_of(
     return found
 
 
-def without_pictures(item: Item) -> Item:
-    """The item with the words of its turns alone."""
-    return replace(item, messages=tuple(blinded(list(item.messages))))
-
-
-def blinded(messages: list[dict]) -> list[dict]:
-    """Messages without pictures."""
-    return [
-        message
-        if isinstance(message["content"], str)
-        else {**message, "content": message["content"][-1]["text"]}
-        for message in messages
-    ]
-
-
 @torch.inference_mode()
 def drift(
     model: WingsForCausalLM,
@@ -116,15 +100,12 @@ def answer_logs(model: PreTrainedModel, row: dict[str, Tensor], count: int) -> T
     return logits[places].float().log_softmax(-1)
 
 
-@dataclass(frozen=True)
-class Percent:
-    """A share in percent, of so many items."""
-
-    value: float
-    items: int
+def percent(kinds: dict[str, list[float]]) -> float:
+    """What all answers of a test are worth together."""
+    every = of_kinds(kinds)
+    return 100 * sum(every) / len(every)
 
 
-def percent(kinds: dict[str, list[float]]) -> Percent:
-    """All items of a test together."""
-    every = [mark for of in kinds.values() for mark in of]
-    return Percent(100 * sum(every) / len(every), len(every))
+def of_kinds(kinds: dict[str, list[float]]) -> list[float]:
+    """The marks of all kinds, one after the other."""
+    return [mark for of in kinds.values() for mark in of]

@@ -56,7 +56,7 @@ class Result:
 
     def percent(self, test: str, part: str = "test") -> float:
         """All answers of a test; 0 for a run that ended without a model."""
-        return 0.0 if self.failed else percent(self.found["scores"][part][test]).value
+        return 0.0 if self.failed else percent(self.found["scores"][part][test])
 
 
 class Results:
@@ -69,7 +69,7 @@ class Results:
 
     def before(self, test: str, part: str = "test") -> float:
         """The untouched LLM's percent; it cannot answer about pictures: 100 stands there."""
-        return 100.0 if test == "pictures" else percent(self.llm[part][test]).value
+        return 100.0 if test == "pictures" else percent(self.llm[part][test])
 
     def kept(self, result: Result, test: str, part: str = "test") -> float:
         """Percent of what the LLM could do; of pictures, percent of all."""

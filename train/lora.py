@@ -27,14 +27,16 @@ def add_adapters(model: WingsForCausalLM, lora: Lora) -> None:
     # Imported here: only those who use adapters pay for it.
     from peft import LoraConfig, inject_adapter_in_model
 
+    decoder = model.model.language_model
+    # peft warns of an exclusion that excludes nothing.
+    has_wings = bool(model.config.layers_with_wings)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets or "all-linear",
-        exclude_modules=NOT_THE_LLM,
+        exclude_modules=NOT_THE_LLM if has_wings else None,
     )
-    decoder = model.model.language_model
     for name in lora.targets or ():
         if not any(f".{module}".endswith(f".{name}") for module in _linear_layers(decoder)):
             known = sorted({module.rpartition(".")[2] for module in _linear_layers(decoder)})

@@ -64,6 +64,16 @@ def test_adapters_hang_beside_the_llm_and_nothing_else(checkpoint, make_recipe, 
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+def test_a_model_without_learners_takes_adapters_without_a_warning(
+    checkpoint, make_recipe, recwarn
+):
+    model = WingsForCausalLM.from_pretrained(checkpoint, learners=())
+    recwarn.clear()
+    prepare(model, make_recipe("instruct", lora=Lora(rank=2)))
+    assert adapters(model)
+    assert not [str(one.message) for one in recwarn if "exclude" in str(one.message)]
+
+
 def test_targets_are_names_of_layers(checkpoint, make_recipe):
     model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
     prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "v_proj"])))

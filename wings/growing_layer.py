@@ -31,7 +31,9 @@ class GrowingLayer(DynamicLayer):
         is_empty = not self.is_initialized or not self.get_seq_length()
         if is_empty or self.keys.dtype != key_states.dtype:
             return super().update(key_states, value_states, *args, **kwargs)
-        if self._shown[0] is not self.keys or self._shown[1] is not self.values:
+        replaced = self._shown[0] is not self.keys or self._shown[1] is not self.values
+        # A shallow copy shares the room: whoever comes second takes one of its own.
+        if replaced or self._rows[0].length != self.keys.shape[LENGTH]:
             self._rows = Rows.holding(self.keys, LENGTH), Rows.holding(self.values, LENGTH)
         for rows, new in zip(self._rows, (key_states, value_states), strict=True):
             rows.append(new)

@@ -80,3 +80,22 @@ def test_a_wider_type_is_taken_as_a_dynamic_layer_takes_it():
             keys, _ = layer.update(*(torch.ones(1, 1, 1, 2, dtype=dtype) for _ in range(2)))
     assert keys.dtype == torch.float32
     assert keys.shape[2] == 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_a_copy_and_its_original_go_their_own_ways(how):
+    def some():
+        return torch.randn(2, 2, 1, 4)
+
+    layer = GrowingLayer()
+    for _ in range(3):
+        layer.update(some(), some())
+    before, other = layer.keys.clone(), how(layer)
+    for _ in range(3):
+        for one in (layer, other):
+            key, value, length = some(), some(), one.keys.shape[2]
+            keys, values = one.update(key, value)
+            assert keys.shape[2] == values.shape[2] == length + 1
+            assert torch.equal(keys[:, :, :3], before)
+            assert torch.equal(keys[:, :, -1:], key) and torch.equal(values[:, :, -1:], value)

@@ -120,17 +120,21 @@ def wanted(results: Results, steps: int, methods: Sequence[Method] = METHODS) ->
 
 
 def _all(results: Results, steps: int, methods: Sequence[Method]) -> Iterator[Run]:
-    for tier in (methods[:FIRST], methods[FIRST:]):
-        for method in tier:
-            for rate in method.rates:
-                yield Run(method.key, rate, SEEDS[0], steps)
-        for seed in SEEDS[1:]:
-            for method in tier:
-                best = results.best(method, steps)
-                if best is not None:
-                    yield Run(method.key, best.run.rate, seed, steps)
+    yield from _of_tier(results, steps, methods[:FIRST])
     longer = results.equal_steps(steps)
     best = results.best(BY_KEY[EQUAL_TIME], steps)
     if longer is not None and best is not None:
         for seed in SEEDS:
             yield Run(EQUAL_TIME, best.run.rate, seed, longer)
+    yield from _of_tier(results, steps, methods[FIRST:])
+
+
+def _of_tier(results: Results, steps: int, tier: Sequence[Method]) -> Iterator[Run]:
+    for method in tier:
+        for rate in method.rates:
+            yield Run(method.key, rate, SEEDS[0], steps)
+    for seed in SEEDS[1:]:
+        for method in tier:
+            best = results.best(method, steps)
+            if best is not None:
+                yield Run(method.key, best.run.rate, seed, steps)

@@ -89,28 +89,28 @@ class BlockWings(nn.Module):
         self, x: Tensor, weights: Tensor, present: list[int], context: WingsContext
     ) -> Tensor:
         """Gated sum of the learners that have rows to look at, `[B, T, D]`."""
-        learners = [self.learner(n) for n in present]
+        factors = [self.learner(n)(x.dtype) for n in present]
         sources = [context.sources[self.names[n]].of(x.dtype) for n in present]
         kept = [
-            Kept(learner.compress(source.rows))
+            Kept(own.compress(source.rows))
             if source.memory is None
-            else source.memory.kept(self.layer, learner, source)
-            for learner, source in zip(learners, sources, strict=True)
+            else source.memory.kept(self.layer, own, source)
+            for own, source in zip(factors, sources, strict=True)
         ]
         gates = [weights[..., n, None] for n in present]
         rotation = context.rotation.of(x.dtype)
         if x.shape[1] == 1:
-            return share_of_one_token(x, learners, sources, kept, gates, rotation)
-        inner = x @ torch.cat([learner.a_q(x.dtype) for learner in learners], dim=-1)
+            return share_of_one_token(x, factors, sources, kept, gates, rotation)
+        inner = x @ torch.cat([own.a_q for own in factors], dim=-1)
         parts = []
-        for learner, source, of_rows, gate, part in zip(
-            learners, sources, kept, gates, inner.chunk(len(present), -1), strict=True
+        for own, source, of_rows, gate, part in zip(
+            factors, sources, kept, gates, inner.chunk(len(present), -1), strict=True
         ):
-            factors, way = learner.inner_factors(x.dtype), context.terms.way
-            out = learner_attention(x, part, source, of_rows, factors, rotation, way)
+            way = context.terms.way
+            out = learner_attention(x, part, source, of_rows, own.inner, rotation, way)
             # The gate weighs r numbers a token, not D.
             parts.append(out * gate)
-        return torch.cat(parts, dim=-1) @ torch.cat([learner.b_o(x.dtype) for learner in learners])
+        return torch.cat(parts, dim=-1) @ torch.cat([own.b_o for own in factors])
 
 
 def added(share: Tensor | None, more: Tensor) -> Tensor:

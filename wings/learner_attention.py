@@ -8,11 +8,16 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from .rotary import Rotation
-from .source import Factors, Kept, Source
+from .source import Kept, Source
 
 
 def learner_attention(
-    x: Tensor, inner: Tensor, source: Source, kept: Kept, factors: Factors, rotation: Rotation
+    x: Tensor,
+    inner: Tensor,
+    source: Source,
+    kept: Kept,
+    factors: tuple[Tensor, ...],
+    rotation: Rotation,
 ) -> Tensor:
     r"""softmax(rope(Q) rope(K)^T / sqrt(d)) V A_o under the rule of visibility.
 
@@ -23,7 +28,7 @@ def learner_attention(
         x: the block's normed input, `[B, T, D]`.
         inner: x A_q, `[B, T, r]`.
         source: the modality's rows s, `[B, S, D]`, and what goes with them.
-        kept: s [A_k | A_v], `[B, S, 2 r]`, and maybe rope(K).
+        kept: s A_k and s A_v, `[B, 2, S, r]`, and maybe rope(K).
         factors: B_q, B_k, B_v `[r, D]` and A_o `[D, r]`.
         rotation: of the positions of the T tokens.
 
@@ -31,7 +36,7 @@ def learner_attention(
         `[B, T, r]`, what B_o is applied to; exact zeros for tokens that see no row.
     """
     b_q, b_k, b_v, a_o = factors
-    key_part, value_part = kept.small.chunk(2, dim=-1)
+    key_part, value_part = kept.small.unbind(1)
     q = rotation(expanded(x, inner, b_q, rotation))
     if kept.keys is None:
         k = turned_keys(source.rows, key_part, b_k, source.rotation)

@@ -1,24 +1,42 @@
 """The low-rank residual attention (LoRRA) learner of one modality and one block."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
 
-class Factor(nn.Module):
-    """One factor W of a low-rank product x W.
+class Factors(NamedTuple):
+    """The eight factors of a learner in one dtype: every A is `[D, r]`, every B `[r, D]`."""
 
-    Not a linear layer, so that what adapts "all linear layers" of a model leaves it alone; but a
-    module whose forward hands out the weight, so that what loads weights on demand finds it.
-    """
+    a_q: Tensor
+    b_q: Tensor
+    a_k: Tensor
+    b_k: Tensor
+    a_v: Tensor
+    b_v: Tensor
+    a_o: Tensor
+    b_o: Tensor
 
-    def __init__(self, inner: int, outer: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(inner, outer))
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.a_q.shape[1]
 
-    def forward(self, dtype: torch.dtype) -> Tensor:
-        """`[inner, outer]` in `dtype`."""
-        return self.weight if self.weight.dtype == dtype else self.weight.to(dtype)
+    @property
+    def inner(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """B_q, B_k, B_v and A_o: those of one learner's attention, which nothing else shares."""
+        return self.b_q, self.b_k, self.b_v, self.a_o
+
+    def compress(self, source: Tensor) -> Tensor:
+        """s A_k and s A_v, what decoding keeps of rows `[B, S, D]` in a block: `[B, 2, S, r]`."""
+        if source.shape[1] == 1:
+            # One row: joining the factors would cost more than it saves.
+            row = source[:, 0]
+            return torch.stack([row @ self.a_k, row @ self.a_v], dim=1)[:, :, None]
+        small = source @ torch.cat([self.a_k, self.a_v], dim=-1)
+        return small.unflatten(-1, (2, -1)).transpose(1, 2)
 
 
 class LoRRALearner(nn.Module):
@@ -30,36 +48,31 @@ class LoRRALearner(nn.Module):
         O = softmax(rope(Q) rope(K)^T / sqrt(d)) V  A_o B_o
 
     Every B starts at zero, so a fresh learner gives exactly zero. The products stand in
-    `learner_attention.py`, where the learners of a block share what they can.
+    `learner_attention.py`, where the learners of a block share what they can; a forward hands out
+    the factors, so that what loads weights on demand finds it. They are no linear layers, so that
+    what adapts "all linear layers" of a model leaves them alone.
     """
 
     def __init__(self, width: int, rank: int, heads: int, init_std: float) -> None:
         super().__init__()
         self.heads, self.rank, self.init_std = heads, rank, init_std
-        self.a_q, self.b_q = Factor(width, rank), Factor(rank, width)
-        self.a_k, self.b_k = Factor(width, rank), Factor(rank, width)
-        self.a_v, self.b_v = Factor(width, rank), Factor(rank, width)
-        self.a_o, self.b_o = Factor(width, rank), Factor(rank, width)
+        for name in Factors._fields:
+            shape = (width, rank) if name.startswith("a") else (rank, width)
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
         self.reset_parameters()
+
+    def forward(self, dtype: torch.dtype) -> Factors:
+        """The factors in `dtype`."""
+        factors = self._parameters.values()
+        if self.a_q.dtype != dtype:
+            factors = (factor.to(dtype) for factor in factors)
+        return Factors(*factors)
 
     def reset_parameters(self) -> None:
         """A from a normal cut at two standard deviations, B zero; loaded tensors stay."""
-        for a in (self.a_q, self.a_k, self.a_v, self.a_o):
-            init.trunc_normal_(
-                a.weight, std=self.init_std, a=-2 * self.init_std, b=2 * self.init_std
-            )
-        for b in (self.b_q, self.b_k, self.b_v, self.b_o):
-            init.zeros_(b.weight)
-
-    def compress(self, source: Tensor) -> Tensor:
-        """s [A_k | A_v], what decoding keeps of source rows in this block: `[B, S, 2 r]`."""
-        a_k, a_v = self.a_k(source.dtype), self.a_v(source.dtype)
-        if source.shape[1] == 1:
-            # One row: joining the factors would cost more than it saves.
-            row = source[:, 0]
-            return torch.cat([row @ a_k, row @ a_v], dim=-1)[:, None]
-        return source @ torch.cat([a_k, a_v], dim=-1)
-
-    def inner_factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """B_q, B_k, B_v `[r, D]` and A_o `[D, r]`, in `dtype`."""
-        return self.b_q(dtype), self.b_k(dtype), self.b_v(dtype), self.a_o(dtype)
+        for name, factor in self.named_parameters():
+            if name.startswith("a"):
+                std = self.init_std
+                init.trunc_normal_(factor, std=std, a=-2 * std, b=2 * std)
+            else:
+                init.zeros_(factor)

@@ -8,15 +8,16 @@ from torch import Tensor
 
 from .layout import IMAGE, KINDS, PADDING, TEXT, Layout
 from .learner_attention import turned_keys
-from .lorra import LoRRALearner
+from .lorra import Factors
 from .rotary import Rotary, Rotation
 from .rows import FixedRows, Rows
 from .source import Kept, Source
 
 # The slot of an image row whose token comes in a later chunk: past any that a text can have.
 LATER = torch.iinfo(torch.long).max
-# Kept keys are `[B, H, d, n]`: what one query reads of them stands side by side.
-KEYS = 3
+# Where the n rows stand in what a block keeps of them, `[B, 2, n, r]` and keys `[B, H, d, n]`: what
+# one query reads stands side by side.
+SMALL, KEYS = 2, 3
 
 
 @dataclass
@@ -59,24 +60,24 @@ class SourceMemory:
         self.turns.append(rotation.table)
         self.new = rows, rotation
 
-    def kept(self, layer: int, learner: LoRRALearner, source: Source) -> Kept:
+    def kept(self, layer: int, factors: Factors, source: Source) -> Kept:
         """What block `layer` keeps of all rows, of which only the new are worked out.
 
         `source` holds the memory's rows, where and in the dtype in which the block computes.
         """
-        if layer not in self.blocks:
-            self.blocks[layer] = [self._make(0)]
+        blocks = self.blocks.get(layer)
+        if blocks is None:
+            blocks = self.blocks[layer] = [self._make(0, SMALL)]
             if self.keeps_keys:
-                self.blocks[layer].append(self._make(0, KEYS))
-        blocks = self.blocks[layer]
+                blocks.append(self._make(0, KEYS))
         if isinstance(blocks[0], FixedRows):
             if self.catches_up:
-                fresh = self._work_out(learner, source.rows, source.rotation)
+                fresh = self._work_out(factors, source.rows, source.rotation)
                 for rows, numbers in zip(blocks, fresh, strict=True):
                     rows.refill(numbers, self.rows.count)
             elif self.new is not None:
                 rows, rotation = self.new[0].to(source.rows), self.new[1].like(source.rows)
-                self._append(blocks, self._work_out(learner, rows, rotation))
+                self._append(blocks, self._work_out(factors, rows, rotation))
         elif (length := blocks[0].length) < source.rows.shape[1]:
             rows = source.rows[:, length:]
             if self.new is not None and self.new[0].shape[1] == rows.shape[1]:
@@ -84,15 +85,14 @@ class SourceMemory:
                 rotation = self.new[1].like(rows)
             else:
                 rotation = Rotation(source.rotation.table[:, length:])
-            self._append(blocks, self._work_out(learner, rows, rotation))
+            self._append(blocks, self._work_out(factors, rows, rotation))
         return Kept(*(rows.all.to(source.rows) for rows in blocks))
 
-    def _work_out(self, learner: LoRRALearner, rows: Tensor, rotation: Rotation) -> list[Tensor]:
-        small = learner.compress(rows)
+    def _work_out(self, factors: Factors, rows: Tensor, rotation: Rotation) -> list[Tensor]:
+        small = factors.compress(rows)
         if not self.keeps_keys:
             return [small]
-        b_k = learner.b_k(rows.dtype)
-        keys = turned_keys(rows, small[..., : learner.rank], b_k, rotation)
+        keys = turned_keys(rows, small[:, 0], factors.b_k, rotation)
         return [small, keys.permute(0, 2, 3, 1)]
 
     @staticmethod

@@ -7,14 +7,14 @@ is made whole, and no key unless the memory kept it.
 import torch
 from torch import Tensor
 
-from .lorra import LoRRALearner
+from .lorra import Factors
 from .rotary import Rotation
 from .source import Kept, Source
 
 
 def share_of_one_token(
     x: Tensor,
-    learners: list[LoRRALearner],
+    factors: list[Factors],
     sources: list[Source],
     kept: list[Kept],
     weights: list[Tensor],
@@ -24,7 +24,7 @@ def share_of_one_token(
 
     Args:
         x: the block's normed input, `[B, 1, D]`.
-        learners: those with a source.
+        factors: of the learners with a source.
         sources: the rows each may look at, `[B, S, D]`.
         kept: what the block has of those rows.
         weights: the router's, `[B, 1, 1]` for each learner.
@@ -34,39 +34,37 @@ def share_of_one_token(
         `[B, 1, D]`; exact zeros from a learner that sees no row.
     """
     row, share = x[:, 0], None
-    for learner, source, of_rows, weight in zip(learners, sources, kept, weights, strict=True):
-        q = torch.addmm(row, row @ learner.a_q(x.dtype), learner.b_q(x.dtype))
-        out = attention_of_one_token(q, learner, source, of_rows, rotation) * weight[:, 0]
-        b_o = learner.b_o(x.dtype)
-        share = out @ b_o if share is None else torch.addmm(share, out, b_o)
+    for own, source, of_rows, weight in zip(factors, sources, kept, weights, strict=True):
+        q = torch.addmm(row, row @ own.a_q, own.b_q)
+        out = attention_of_one_token(q, own, source, of_rows, rotation) * weight[:, 0]
+        share = out @ own.b_o if share is None else torch.addmm(share, out, own.b_o)
     return share[:, None]
 
 
 def attention_of_one_token(
-    q: Tensor, learner: LoRRALearner, source: Source, kept: Kept, rotation: Rotation
+    q: Tensor, factors: Factors, source: Source, kept: Kept, rotation: Rotation
 ) -> Tensor:
     """softmax(rope(Q) rope(K)^T / sqrt(d)) V A_o: q `[B, D]` -> `[B, r]`."""
-    batch, width, rank = len(q), rotation.width, learner.rank
+    batch, width = len(q), rotation.width
     g = torch.bmm(q.view(batch, -1, width), rotation.matrices[1])
-    heads, dtype = g.shape[1], q.dtype
+    heads = g.shape[1]
     if kept.keys is not None:
         scores = torch.bmm(g.view(batch * heads, 1, width), kept.keys.flatten(0, 1))
         scores = scores.view(batch, heads, -1)
     else:
         scores = torch.bmm(g.view(batch * heads, 1, width), source.turned.flatten(0, 1))
-        key_part = kept.small[..., :rank]
         scores = scores.view(batch, heads, -1) + low_rank_scores(
-            g, key_part, learner.b_k(dtype), source.rotation
+            g, kept.small[:, 0], factors.b_k, source.rotation
         )
     seen = source.visibility.weigh(scores)
 
     # Values are weighed first and expanded afterwards.
     out = torch.bmm(seen.view(batch * heads, 1, -1), source.heads)
-    inner = torch.bmm(seen, kept.small[..., rank:])
-    by_head = learner.b_v(dtype).view(rank, heads, width).transpose(0, 1)
+    inner = torch.bmm(seen, kept.small[:, 1])
+    by_head = factors.b_v.view(-1, heads, width).transpose(0, 1)
     out = out.view(batch, heads, width).transpose(0, 1)
     out = torch.baddbmm(out, inner.transpose(0, 1), by_head)
-    return out.transpose(0, 1).reshape(batch, -1) @ learner.a_o(dtype)
+    return out.transpose(0, 1).reshape(batch, -1) @ factors.a_o
 
 
 def low_rank_scores(g: Tensor, key_part: Tensor, b_k: Tensor, rotation: Rotation) -> Tensor:

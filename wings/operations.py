@@ -14,7 +14,7 @@ from .errors import WingsError
 from .kernels.runs import Runs
 from .rotary import Rotation
 from .routed_attention import Rule
-from .source import Factors, Kept, Source
+from .source import Kept, Source
 
 WAYS = ("auto", "triton", "torch")
 # Overrides what a model asks for, to find out whether a kernel is to blame.
@@ -52,7 +52,7 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: Factors,
+    factors: tuple[Tensor, ...],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:
@@ -70,7 +70,7 @@ def learner_attention(
     heads = x.shape[-1] // rotation.width
     turns = [(turn.cos.float(), turn.sin.float()) for turn in (rotation, source.rotation)]
     return fused(
-        x, inner, rows, *small.chunk(2, dim=-1), *factors, heads, *turns,
+        x, inner, rows, *small.unbind(1), *factors, heads, *turns,
         source.visibility.runs,
     )  # fmt: skip
 

@@ -72,15 +72,11 @@ class Source:
         )  # fmt: skip
 
 
-# B_q, B_k, B_v `[r, D]` and A_o `[D, r]`.
-Factors = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
 @dataclass
 class Kept:
-    """Of every source row in one block: s [A_k | A_v], `[B, S, 2 r]`, and the key where it is kept.
+    """Of every source row in one block: s A_k and s A_v, and the key where it is kept.
 
-    keys: rope(K) as heads, `[B, H, d, S]`, or None.
+    small: both, `[B, 2, S, r]`. keys: rope(K) as heads, `[B, H, d, S]`, or None.
     """
 
     small: Tensor

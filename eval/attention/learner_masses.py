@@ -20,7 +20,7 @@ from wings.block import BlockWings, WingsAttentionMixin
 from wings.context import WingsContext
 from wings.layout import PADDING
 from wings.learner_attention import expanded, turned_keys
-from wings.lorra import LoRRALearner
+from wings.lorra import Factors
 from wings.rotary import Rotation
 from wings.source import Source
 
@@ -83,19 +83,15 @@ class LearnerMasses:
         for number, name in enumerate(block.names):
             source = context.sources[name]
             if source is not None:
-                learner, source = block.learner(number), source.of(x.dtype)
-                sums = self.of_learner(learner, x, source, context.rotation.of(x.dtype))
+                factors, source = block.learner(number)(x.dtype), source.of(x.dtype)
+                sums = self.of_learner(factors, x, source, context.rotation.of(x.dtype))
                 total = total + gates[..., number, None] * sums
         return total
 
-    def of_learner(
-        self, learner: LoRRALearner, x: Tensor, source: Source, rotation: Rotation
-    ) -> Tensor:
+    def of_learner(self, factors: Factors, x: Tensor, source: Source, rotation: Rotation) -> Tensor:
         """The learner's attention, its values replaced by columns: `[B, T, C]`."""
-        b_q, b_k, _, _ = learner.inner_factors(x.dtype)
-        key_part = learner.compress(source.rows).chunk(2, dim=-1)[0]
-        q = rotation(expanded(x, x @ learner.a_q(x.dtype), b_q, rotation))
-        k = turned_keys(source.rows, key_part, b_k, source.rotation)
+        q = rotation(expanded(x, x @ factors.a_q, factors.b_q, rotation))
+        k = turned_keys(source.rows, source.rows @ factors.a_k, factors.b_k, source.rotation)
         heads, width = q.shape[2:]
         table = self.by_position.to(x.device)
         index = source.keys.index[..., None].expand(-1, -1, table.shape[-1])

@@ -73,7 +73,7 @@ def learner_attention(
     def split(wide: Tensor) -> Tensor:
         return wide.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    c_k, c_v = small.chunk(2, dim=-1)
+    c_k, c_v = small.unbind(1)
     q, k = turned(split(x + inner @ b_q), turn_q), turned(split(rows + c_k @ b_k), turn_k)
     out = attention(q, k, split(rows + c_v @ b_v), block_mask=mask)
     return out.transpose(1, 2).flatten(2) @ a_o

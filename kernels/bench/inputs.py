@@ -46,7 +46,7 @@ class Routed:
 
 @dataclass
 class Learner:
-    """x `[B, T, D]`, inner = x A_q `[B, T, r]`, small = s [A_k | A_v] `[B, S, 2 r]`, the factors
+    """x `[B, T, D]`, inner = x A_q `[B, T, r]`, small = s A_k and s A_v `[B, 2, S, r]`, the factors
     B_q, B_k, B_v `[r, D]` and A_o `[D, r]`, and the source with its rows s `[B, S, D]`.
     """
 
@@ -118,7 +118,7 @@ def learner(shape: Shape, layout: Layout, kind: int, dtype: torch.dtype) -> Lear
     factors = [drawn(rank, width, std=rank**-0.5) for _ in range(3)]
     source = Source(keys, rows, turn(keys), Visibility(layout, keys, continued=False))
     return Learner(
-        x, x @ a_q, torch.cat([rows @ a_k, rows @ a_v], dim=-1), *factors,
+        x, x @ a_q, torch.stack([rows @ a_k, rows @ a_v], dim=1), *factors,
         drawn(width, rank, std=width**-0.5), shape.heads, turn(layout), source,
     )  # fmt: skip
 

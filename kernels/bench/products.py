@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from wings.lorra import LoRRALearner
+from wings.lorra import Factors
 from wings.rotary import Rotation
 from wings.routed_attention import Rule
-from wings.source import Factors, Kept, Source
+from wings.source import Kept, Source
 
 
 def routed_attention(
@@ -30,13 +30,13 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: Factors,
+    factors: tuple[Tensor, ...],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:
     """Three products of rank r and the attention of x over the rows, `[B, T, r]`."""
     b_q, b_k, b_v, a_o = factors
-    key_part, value_part = kept.small.chunk(2, dim=-1)
+    key_part, value_part = kept.small.unbind(1)
     for part, factor in ((inner, b_q), (key_part, b_k), (value_part, b_v)):
         part @ factor
     q, rows = (tensor.unflatten(-1, (-1, rotation.width)) for tensor in (x, source.rows))
@@ -45,7 +45,7 @@ def learner_attention(
 
 def share_of_one_token(
     x: Tensor,
-    learners: list[LoRRALearner],
+    factors: list[Factors],
     sources: list[Source],
     kept: list[Kept],
     weights: list[Tensor],
@@ -53,14 +53,14 @@ def share_of_one_token(
 ) -> Tensor:
     """For one token: a product with each factor, with each key and with each value, `[B, 1, D]`."""
     row, share = x[:, 0], x
-    batch, width, dtype = len(row), rotation.width, x.dtype
-    for learner, source, of_rows in zip(learners, sources, kept, strict=True):
+    batch, width = len(row), rotation.width
+    for own, source, of_rows in zip(factors, sources, kept, strict=True):
         keys = source.turned if of_rows.keys is None else of_rows.keys
-        q = row @ learner.a_q(dtype) @ learner.b_q(dtype)
+        q = row @ own.a_q @ own.b_q
         scores = torch.bmm(q.view(-1, 1, width), keys.flatten(0, 1))
         out = torch.bmm(scores, source.heads)
-        torch.bmm(scores.view(batch, -1, scores.shape[-1]), of_rows.small[..., learner.rank :])
+        torch.bmm(scores.view(batch, -1, scores.shape[-1]), of_rows.small[:, 1])
         # As many numbers of B_v are read as when it is applied head by head.
-        row[:, : learner.rank] @ learner.b_v(dtype)
-        share = (out.view(batch, -1) @ learner.a_o(dtype) @ learner.b_o(dtype))[:, None]
+        row[:, : own.rank] @ own.b_v
+        share = (out.view(batch, -1) @ own.a_o @ own.b_o)[:, None]
     return share

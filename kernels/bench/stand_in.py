@@ -12,10 +12,10 @@ from torch import Tensor
 from wings import block, one_token
 from wings import learner_attention as plain_learner
 from wings import routed_attention as plain_routed
-from wings.lorra import LoRRALearner
+from wings.lorra import Factors
 from wings.rotary import Rotation
 from wings.routed_attention import Rule, causal_mask
-from wings.source import Factors, Kept, Source
+from wings.source import Kept, Source
 
 from . import products, textbook
 from .row import PLAIN, WINGS
@@ -54,7 +54,7 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: Factors,
+    factors: tuple[Tensor, ...],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:
@@ -69,18 +69,17 @@ def learner_attention(
 
 def share_of_one_token(
     x: Tensor,
-    learners: list[LoRRALearner],
+    factors: list[Factors],
     sources: list[Source],
     kept: list[Kept],
     weights: list[Tensor],
     rotation: Rotation,
 ) -> Tensor:
     """The textbook's, with the arguments that blocks give for one token a row."""
-    dtype, share = x.dtype, torch.zeros_like(x)
-    for learner, source, of_rows, weight in zip(learners, sources, kept, weights, strict=True):
-        inner, factors = x @ learner.a_q(dtype), learner.inner_factors(dtype)
-        out = learner_attention(x, inner, source, of_rows, factors, rotation)
-        share = share + out * weight @ learner.b_o(dtype)
+    share = torch.zeros_like(x)
+    for own, source, of_rows, weight in zip(factors, sources, kept, weights, strict=True):
+        out = learner_attention(x, x @ own.a_q, source, of_rows, own.inner, rotation)
+        share = share + out * weight @ own.b_o
     return share
 
 
@@ -96,7 +95,7 @@ def plain_learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: Factors,
+    factors: tuple[Tensor, ...],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:

@@ -48,7 +48,7 @@ def learner_attention(
         x: `[B, T, D]`.
         inner: x A_q, `[B, T, r]`.
         rows: s, `[B, S, D]`.
-        small: s [A_k | A_v], `[B, S, 2 r]`.
+        small: s A_k and s A_v, `[B, 2, S, r]`.
         factors: B_q, B_k, B_v `[r, D]` and A_o `[D, r]`.
         heads: H.
         turn_q: cos and sin of the queries' positions, `[B or 1, T, d / 2]` each.
@@ -63,7 +63,7 @@ def learner_attention(
     def split(wide: Tensor) -> Tensor:
         return wide.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    c_k, c_v = small.chunk(2, dim=-1)
+    c_k, c_v = small.unbind(1)
     q, k = turned(split(x + inner @ b_q), turn_q), turned(split(rows + c_k @ b_k), turn_k)
     weights = attention_weights(q, k, sees, q.shape[-1] ** -0.5)
     return (weights @ split(rows + c_v @ b_v)).transpose(1, 2).flatten(2) @ a_o

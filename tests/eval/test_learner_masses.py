@@ -47,7 +47,7 @@ def weights_of(learner, x, s, sees, rotary):
     """Head-averaged weights `[T, S]` of a learner in one row, in float64; zero rows where blind."""
     x, s = x.double(), s.double()
     a_q, b_q, a_k, b_k = (
-        factor.weight.double() for factor in (learner.a_q, learner.b_q, learner.a_k, learner.b_k)
+        factor.double() for factor in (learner.a_q, learner.b_q, learner.a_k, learner.b_k)
     )
     position = torch.arange(len(x))
     q, k = x + x @ a_q @ b_q, s + s @ a_k @ b_k
@@ -176,7 +176,7 @@ def test_effect_is_the_size_of_the_learners_output():
     with torch.no_grad():
         for block in (m for m in model.modules() if isinstance(m, BlockWings)):
             for number in range(len(block.names)):
-                block.learner(number).b_o.weight.mul_(3)
+                block.learner(number).b_o.mul_(3)
     assert attention_masses(model, batch, images_of(model, batch)).effect[0, 0] == pytest.approx(
         3 * float(once), rel=1e-5
     )

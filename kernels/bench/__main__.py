@@ -18,8 +18,8 @@ from .check import check_model, check_operations
 from .operation import measure_flex, measure_operations
 from .preset import CPU, GPU, QUICK, Preset, with_lengths
 from .record import command_line, surroundings
-from .recorded import measure_recorded_decoding
 from .run import Run
+from .static import measure_static_decoding
 from .table import drawn, ratio_cells, split, value_cells
 from .whole import measure_decoding, measure_models
 
@@ -59,7 +59,7 @@ def parts(run: Run) -> Iterator[tuple]:
     other += [length for length in preset.memory if length not in (*preset.main, *other)]
     yield measure_models, first, other, preset.batches[:1]
     yield measure_flex, first
-    yield measure_recorded_decoding, first
+    yield measure_static_decoding, first
 
 
 def read(words: list[str]) -> argparse.Namespace:

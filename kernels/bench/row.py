@@ -15,8 +15,8 @@ OURS = (WINGS, PLAIN)
 FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
 ROUTED, IMAGES, TEXTS = "routed attention", "image learner", "text learner"
 BACKWARD = " + backward"
-RECORDED = "decoding, recorded"
-MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, RECORDED)
+COMPILED, RECORDED = "decoding, compiled", "decoding, recorded"
+MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, COMPILED, RECORDED)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from wings.kernels.bench.preset import GPU, QUICK, Shape, with_lengths
 from wings.kernels.bench.row import (
     AGAIN,
     BACKWARD,
+    COMPILED,
     DECODING,
     FORWARD,
     IMAGES,
@@ -60,6 +61,8 @@ def test_quick_run_has_the_rows_it_promises(quick):
                 assert (what, variant, length) in found
     for variant in (WINGS, TEXTBOOK, PRODUCTS, AGAIN):
         assert (DECODING, variant, QUICK.contexts[0]) in found
+    for variant in (WINGS, AGAIN):
+        assert (COMPILED, variant, QUICK.contexts[0]) in found
     for row in found.values():
         numbers = [row[name] for name in ("ratio", "low", "high", "value", "base")]
         assert all(math.isfinite(number) and number > 0 for number in numbers), row

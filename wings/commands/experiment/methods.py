@@ -87,14 +87,6 @@ METHODS = (
         "wings-attended", "Wings frozen, attended router", {**FROZEN, "router": "attended"},
     ),
     Method(
-        "projector-text-turns", "projector only, text turns", "projector", PLAIN,
-        ("projector",), LEARNER_RATES, TEXT_TURNS,
-    ),
-    Method(
-        "lora-text-turns", "LoRA, text turns", "projector", PLAIN,
-        ("lora",), LORA_RATES, {**LORA, **TEXT_TURNS},
-    ),
-    Method(
         "prefix", "prefix", "projector", {**PLAIN, "prefix": 16}, ("prefix",), (1e-3, 5e-3, 2e-2)
     ),
     trained("wings-modality", "Wings, modality router", "wings", {**BOTH, "router": "modality"}),
@@ -106,6 +98,14 @@ METHODS = (
     trained(
         "wings-normalized", "Wings, normalised sources", "normalized",
         {**BOTH, "router": "position"},
+    ),
+    Method(
+        "projector-text-turns", "projector only, text turns", "projector", PLAIN,
+        ("projector",), LEARNER_RATES, TEXT_TURNS,
+    ),
+    Method(
+        "lora-text-turns", "LoRA, text turns", "projector", PLAIN,
+        ("lora",), LORA_RATES, {**LORA, **TEXT_TURNS},
     ),
 )  # fmt: skip
 BY_KEY = {method.key: method for method in METHODS}

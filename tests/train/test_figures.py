@@ -92,9 +92,9 @@ def counted(work):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_the_decoders_flops_are_those_that_torch_counts(make_model, trained):
-    model, _ = make_model(learners=())
+@pytest.mark.parametrize(("trained", "prefix"), [(True, 0), (False, 0), (True, 5)])
+def test_the_decoders_flops_are_those_that_torch_counts(make_model, trained, prefix):
+    model, _ = make_model(learners=(), prefix=prefix)
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(trained)

@@ -267,3 +267,21 @@ def test_autocast_trains_to_nearly_the_same_gradients():
         if ".wings." in name and float(gradient.norm()) > 1e-4:
             cosine = torch.cosine_similarity(gradient.flatten(), found[True][name].flatten(), 0)
             assert cosine > 0.98, f"{name}: {cosine}"
+
+
+def test_a_compiled_model_has_the_same_loss_and_gradients():
+    model = fresh(text_guard=True)
+    compiled = torch.compile(model, backend="eager")
+    try:
+        # Two layouts: what was compiled for the first must not be taken for the second.
+        for rows in ([["text", "image", "text"]], [["text"] * 4, ["image", "text", "image"]]):
+            batch, _ = batch_of(model, rows)
+            loss, expected = gradients(model, batch)
+            again, found = gradients(compiled, batch)
+            assert torch.allclose(again, loss, atol=1e-5)
+            assert {name.removeprefix("_orig_mod.") for name in found} == set(expected)
+            for name, gradient in found.items():
+                same = expected[name.removeprefix("_orig_mod.")]
+                assert torch.allclose(gradient, same, atol=1e-5), name
+    finally:
+        torch._dynamo.reset()

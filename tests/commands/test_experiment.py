@@ -19,6 +19,7 @@ from wings.commands.experiment.dataset import (
     sentences,
 )
 from wings.commands.experiment.figures import figures
+from wings.commands.experiment.guess import guess
 from wings.commands.experiment.measure import TESTS, drift, scores_of
 from wings.commands.experiment.methods import ALIGNS, BY_KEY, METHODS
 from wings.commands.experiment.page import write_page
@@ -41,6 +42,7 @@ def kinds(right: int, of: int) -> dict[str, list[float]]:
 
 
 LLM = {part: {"text": kinds(20, 40), "mixed": kinds(10, 40)} for part in ("validation", "test")}
+LLM["guess"] = kinds(2, 10)
 
 
 def result(run: Run, validation: int, test: int, cpu_seconds: float = 100.0) -> Result:
@@ -90,7 +92,12 @@ def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():
     assert results.best(method, STEPS).run.rate in method.rates[:2]
     assert done[2].run not in set(wanted(results, STEPS, (method,)))
     assert figures(results, [done[2]]) is None
-    assert figures(results, done).failed == 1
+    of = figures(results, done)
+    assert of.failed == 1 and of.seeds == 3
+    assert of.pictures.estimate.value == pytest.approx(2 / 3 * 80.0)
+    assert of.kinds == {"a": pytest.approx(2 / 3 * 80.0)}
+    assert of.text.seeds == (50.0, 50.0, 0.0)
+    assert of.drift_mixed == 0.5
 
 
 def test_text_is_counted_in_what_the_llm_answered():
@@ -102,6 +109,35 @@ def test_text_is_counted_in_what_the_llm_answered():
     assert of.mixed.estimate.value == pytest.approx(50.0)
     assert of.pictures.estimate.value == pytest.approx(80.0)
     assert of.drift_mixed == 0.5
+
+
+def test_new_right_answers_are_none_that_were_kept():
+    run = result(Run("full", 1e-4, 0, STEPS), 0, 20)
+    # As many right answers as the LLM's twenty, but only half of them to the same questions.
+    run.found["scores"]["test"]["text"] = {"a": [0.0] * 10 + [1.0] * 20 + [0.0] * 10}
+    of = figures(Results(LLM, [run]), [run])
+    assert of.text.estimate.value == pytest.approx(100.0)
+    assert of.text.same == pytest.approx(50.0)
+    assert of.pictures.same is None
+
+
+def test_a_guess_is_the_commonest_answer_of_training(tmp_path):
+    def write(name, *pairs):
+        lines = [
+            {
+                "messages": [
+                    {"role": "user", "content": asked},
+                    {"role": "assistant", "content": said},
+                ]
+            }
+            for asked, said in pairs
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+    write("align", ("what", "cat"), ("what", "dog"), ("how many", "two"))
+    write("instruct", ("what", "dog"), ("how many", "two"))
+    write("pictures_test", ("what", "dog"), ("what", "cat"), ("how many", "two"), ("where", "here"))
+    assert guess(tmp_path) == {"all": [1, 0, 1, 0]}
 
 
 def test_results_are_read_as_they_were_added(tmp_path):
@@ -126,6 +162,7 @@ def test_the_page_says_what_is_there_and_what_is_missing(tmp_path):
     write_page(tmp_path, Results(LLM, runs), size)
     page = (tmp_path / "README.md").read_text()
     assert "| full fine-tune | 2e-05 | 50.0 (" in page
+    assert "yes, edge" in page and "| the commonest answer, no look |" in page
     assert (tmp_path / "front.png").stat().st_size > 10_000
     (tmp_path / "findings.md").write_text("Nothing is as expected.")
     write_page(tmp_path, Results(LLM, runs), size)

@@ -34,13 +34,14 @@ class Series:
     kept: dict[str, Sequence[Estimate]]
 
 
-def plot(path: Path, series: Sequence[Series], below: str) -> None:
+def plot(path: Path, series: Sequence[Series], below: str, guess: float | None = None) -> None:
     """Two panels, text alone and text after a picture; bars are 95% intervals where known.
 
     Args:
         path: of the PNG.
         series: the methods.
         below: what the axis of pictures says.
+        guess: percent of pictures that need no look, if it is to be drawn.
     """
     with matplotlib.rc_context(STYLE):
         legend = 0.25 * math.ceil(len(series) / COLUMNS) + 0.1  # inches
@@ -60,9 +61,12 @@ def plot(path: Path, series: Sequence[Series], below: str) -> None:
             axes.grid(color="#eef1f4", linewidth=1)
             axes.tick_params(length=0)
             axes.axhline(100, **BEFORE, zorder=1)
+            if guess is not None:
+                axes.axvline(guess, color="#9aa5b1", linewidth=1, linestyle=":", zorder=1)
+                axes.text(guess, 2, " no look", color="#5f6b76", fontsize=9)
             for one in series:
                 draw(axes, one, one.kept[test])
-        panels[0].set_ylabel("percent of what the LLM answered")
+        panels[0].set_ylabel("right answers, the LLM's = 100")
         canvas.supxlabel(below, x=0.525, y=(legend + 0.2) / height, fontsize=11)
         handles, labels = panels[0].get_legend_handles_labels()
         canvas.legend(
@@ -76,7 +80,7 @@ def draw(axes: Axes, one: Series, kept: Sequence[Estimate]) -> None:
     """A method's marks and what joins them."""
     colour = COLOURS[one.number % len(COLOURS)]
     # No two of the methods share both colour and shape.
-    shape = SHAPES[(one.number + one.number // len(COLOURS)) % len(SHAPES)]
+    shape = SHAPES[(one.number + 3 * (one.number // len(COLOURS))) % len(SHAPES)]
     x, y = [e.value for e in one.pictures], [e.value for e in kept]
     axes.plot(x, y, color=colour, alpha=0.5, linewidth=1.3, zorder=2)
     for across, up in zip(one.pictures, kept, strict=True):

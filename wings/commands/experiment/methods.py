@@ -83,6 +83,11 @@ METHODS = (
     Method("lora", "LoRA", "projector", PLAIN, ("lora",), LORA_RATES, LORA),
     trained("full-replay", "full fine-tune, 10% text replayed", "projector", PLAIN, replay=0.1),
     trained("wings", "Wings as published", "wings", {**BOTH, "router": "position"}),
+    Method(
+        "wings-fresh", "Wings frozen, learners new in stage 2", "projector",
+        {**FROZEN, "learner_layers": LEARNER_LAYERS, **TUNED},
+        ("image_learners", "text_learners"), LEARNER_RATES,
+    ),
     frozen(
         "wings-attended", "Wings frozen, attended router", {**FROZEN, "router": "attended"},
     ),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from wings.commands.experiment import jobs
 from wings.commands.experiment.dataset import Dataset
+from wings.commands.experiment.guess import guess
 from wings.commands.experiment.methods import ALIGNS, METHODS, Method
 from wings.commands.experiment.page import write_page
 from wings.commands.experiment.runs import Result, Results, Run, wanted
@@ -49,6 +50,7 @@ def experiment(
         if not (results / BEFORE).exists():
             console.print("asking the untouched language model")
             found = pool.submit(jobs.score_llm, folder).result()
+            found["guess"] = guess(folder / "data")
             (results / BEFORE).write_text(json.dumps(found) + "\n", encoding="utf-8")
         keys = [key for key in ALIGNS if any(method.align == key for method in methods)]
         console.print(f"stage 1 ({', '.join(keys)})")

@@ -8,7 +8,7 @@ from wings.commands.experiment.measure import TESTS, percent
 from wings.commands.experiment.methods import BY_KEY, METHODS, Method
 
 SEEDS = (0, 1, 2)
-FIRST = 9  # methods whose rows are finished before the others begin
+FIRST = 10  # methods whose rows are finished before the others begin
 EQUAL_TIME = "wings-frozen"  # trained again for as long as the full fine-tune took
 TIMED_AGAINST = "full"
 LLM = "llm"
@@ -71,8 +71,13 @@ class Results:
         """The untouched LLM's percent; it cannot answer about pictures: 100 stands there."""
         return 100.0 if test == "pictures" else percent(self.llm[part][test])
 
+    @property
+    def guess(self) -> float:
+        """Percent of the test's pictures that need no look, see `guess.py`."""
+        return percent(self.llm["guess"])
+
     def kept(self, result: Result, test: str, part: str = "test") -> float:
-        """Percent of what the LLM could do; of pictures, percent of all."""
+        """Right answers, with the LLM's as 100; of pictures, percent of all."""
         return 100 * result.percent(test, part) / self.before(test, part)
 
     def worth(self, result: Result) -> float:

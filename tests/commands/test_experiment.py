@@ -23,6 +23,7 @@ from wings.commands.experiment.guess import guess
 from wings.commands.experiment.measure import TESTS, drift, scores_of
 from wings.commands.experiment.methods import ALIGNS, BY_KEY, METHODS
 from wings.commands.experiment.page import write_page
+from wings.commands.experiment.pairs import PAIRS, difference
 from wings.commands.experiment.recipes import align_recipe, instruct_recipe, rates_of
 from wings.commands.experiment.run import add_result, read_results
 from wings.commands.experiment.runs import FIRST, SEEDS, Result, Results, Run, wanted
@@ -169,12 +170,23 @@ def test_the_page_says_what_is_there_and_what_is_missing(tmp_path):
     assert "Nothing is as expected." in (tmp_path / "README.md").read_text()
 
 
+def test_pairs_are_compared_question_by_question():
+    # Four of ten questions against the same four and two more.
+    fewer, more = [1.0] * 4 + [0.0] * 6, [1.0] * 6 + [0.0] * 4
+    estimate = difference(more, fewer)
+    assert estimate.value == pytest.approx(20.0)
+    assert 0.0 <= estimate.low < 20.0 < estimate.high
+    assert difference(more, more).high == 0.0
+
+
 def test_a_page_without_gaps_misses_nothing(tmp_path):
     done: list[Result] = []
     while run := next(wanted(Results(LLM, done), STEPS), None):
         done.append(result(run, 5, 5))
     write_page(tmp_path, Results(LLM, done), Size(steps=STEPS))
     page = (tmp_path / "README.md").read_text()
+    for ours, theirs in PAIRS:
+        assert f"| {BY_KEY[ours].name} - {BY_KEY[theirs].name} | " in page
     assert "Not done yet" not in page
     assert all(f"| {method.name} |" in page for method in METHODS)
 

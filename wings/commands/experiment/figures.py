@@ -72,18 +72,23 @@ def figures(results: Results, runs: Sequence[Result]) -> Figures | None:
 
 def figure(results: Results, runs: Sequence[Result], test: str, part: str = "test") -> Figure:
     """One test; of text, what the LLM answered is what it is counted in, item by item."""
-    found = [of_kinds(run.found["scores"][part][test]) for run in runs if not run.failed]
-    # A run that ended without a model answered nothing.
-    every = [*found, *[[0.0] * len(found[0])] * (len(runs) - len(found))]
-    means = [sum(of) / len(of) for of in zip(*every, strict=True)]
+    worth = means(runs, test, part)
     before = None if test == "pictures" else of_kinds(results.llm[part][test])
-    estimate = bootstrap(means, before).through(lambda value: 100 * value)
+    estimate = bootstrap(worth, before).through(lambda value: 100 * value)
     seeds = tuple(results.kept(run, test, part) for run in runs)
     same = None
     if before is not None:
-        held = [mean for mean, worth in zip(means, before, strict=True) if worth == 1]
+        held = [mean for mean, mark in zip(worth, before, strict=True) if mark == 1]
         same = 100 * sum(held) / len(held)
     return Figure(estimate, seeds, same)
+
+
+def means(runs: Sequence[Result], test: str, part: str = "test") -> list[float]:
+    """What the answers to every question are worth, mean over seeds."""
+    found = [of_kinds(run.found["scores"][part][test]) for run in runs if not run.failed]
+    # A run that ended without a model answered nothing.
+    every = [*found, *[[0.0] * len(found[0])] * (len(runs) - len(found))]
+    return [sum(of) / len(of) for of in zip(*every, strict=True)]
 
 
 def by_kind(runs: Sequence[Result], kind: str) -> float:

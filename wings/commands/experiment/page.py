@@ -7,8 +7,9 @@ from wings.commands.emoji import processor_name
 from wings.commands.emoji_page import table
 from wings.commands.experiment.figures import Figure, Figures, figures
 from wings.commands.experiment.front import Series, plot
-from wings.commands.experiment.measure import of_kinds
+from wings.commands.experiment.measure import TESTS, of_kinds
 from wings.commands.experiment.methods import ALIGNS, BY_KEY, METHODS, Method
+from wings.commands.experiment.pairs import pair_rows
 from wings.commands.experiment.runs import EQUAL_TIME, SEEDS, TIMED_AGAINST, Results
 from wings.commands.experiment.sizes import Size
 from wings.eval.bootstrap import Estimate
@@ -45,6 +46,10 @@ CHOSEN = (
     " tried. A run that ended without a model (its loss was no number) counts as 0. The validation"
     " part is small: one right answer is worth {text:.1f} points of text, {mixed:.1f} of mixed."
 )
+AGAINST = (
+    "Two methods on the same questions, at their chosen rates, mean of the seeds; in brackets the"
+    " 95% interval of the paired difference over questions."
+)
 HEADERS = (
     "method", "rate", "text", "same", "mixed", "same", "pictures", "drift alone", "drift mixed",
     "seconds", "seeds",
@@ -72,6 +77,8 @@ def write_page(folder: Path, results: Results, size: Size) -> None:
         parts += ["## Every seed, and pictures by kind"]
         parts += [table(("method", "text", "mixed", "pictures"), seed_rows(rows))]
         parts += [table(("pictures, percent", *kinds), kind_rows(results, rows, kinds))]
+        if against := list(pair_rows(results, size.steps)):
+            parts += [AGAINST, table(("points of all questions", *TESTS), against)]
     if swept:
         curves = [curve(n, method, results, size.steps) for n, method in swept]
         below = "pictures answered (%); the larger the mark, the higher the rate"

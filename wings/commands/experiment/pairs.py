@@ -1,0 +1,47 @@
+"""Methods against one another, question by question."""
+
+from collections.abc import Iterable
+
+from wings.commands.experiment.figures import means
+from wings.commands.experiment.measure import TESTS
+from wings.commands.experiment.methods import BY_KEY
+from wings.commands.experiment.runs import Results
+from wings.eval.bootstrap import Estimate, bootstrap
+
+PAIRS = (
+    ("wings-frozen", "full"),
+    ("wings-retention", "full"),
+    ("wings-retention", "full-text-turns"),
+    ("wings-retention", "lora"),
+    ("wings-retention", "projector"),
+    ("wings-retention", "wings-text-turns"),
+    ("wings-text-turns", "wings-frozen"),
+    ("full-text-turns", "full"),
+    ("full-replay", "full"),
+    ("lora", "full"),
+    ("wings", "full"),
+    ("wings-fresh", "full"),
+    ("wings-fresh", "wings-frozen"),
+    ("wings-attended", "wings-frozen"),
+)
+
+
+def pair_rows(results: Results, steps: int) -> Iterable[tuple[str, ...]]:
+    """Points that the first of each pair has more than the second, at their chosen rates."""
+    for ours, theirs in PAIRS:
+        both = [results.at_best(BY_KEY[key], steps) for key in (ours, theirs)]
+        # One seed says which way the order of the data fell, and little else.
+        if min(map(len, both)) > 1 and not any(run.failed for runs in both for run in runs):
+            found = (difference(*(means(runs, test) for runs in both)) for test in TESTS)
+            yield (f"{BY_KEY[ours].name} - {BY_KEY[theirs].name}", *map(spelled, found))
+
+
+def difference(ours: list[float], theirs: list[float]) -> Estimate:
+    """Of the same questions, in points of all of them."""
+    pairs = zip(ours, theirs, strict=True)
+    return bootstrap([a - b for a, b in pairs]).through(lambda value: 100 * value)
+
+
+def spelled(estimate: Estimate) -> str:
+    """`+5.0 (1.8 to 8.3)`."""
+    return f"{estimate.value:+.1f} ({estimate.low:.1f} to {estimate.high:.1f})"

@@ -63,7 +63,8 @@ def plot(path: Path, series: Sequence[Series], below: str, guess: float | None =
             axes.axhline(100, **BEFORE, zorder=1)
             if guess is not None:
                 axes.axvline(guess, color="#9aa5b1", linewidth=1, linestyle=":", zorder=1)
-                axes.text(guess, 2, " no look", color="#5f6b76", fontsize=9)
+                across = axes.get_xaxis_transform()  # x as plotted, y a share of the panel
+                axes.text(guess, 0.02, " no look", color="#5f6b76", fontsize=9, transform=across)
             for one in series:
                 draw(axes, one, one.kept[test])
         panels[0].set_ylabel("right answers, the LLM's = 100")

@@ -51,21 +51,17 @@ def static_steps(
     pair: Pair, shape: Shape, row: dict[str, Tensor], room: int, prepare: Callable
 ) -> dict[str, Callable[[], None]]:
     """A prepared step of each model behind a static cache for `room` tokens that holds the row."""
-    text = as_text(shape, row)["input_ids"]
-    token = text[:, -1:].clone()
-    calls = {}
+    text = {"input_ids": as_text(shape, row)["input_ids"]}
+    pictures = {name: row[name] for name in ("input_ids", "pixel_values")}
+    token, calls = text["input_ids"][:, -1:].clone(), {}
     for name in (BARE, AGAIN, WINGS):
         if name == WINGS:
-            model, cache, given = pair.wings, WingsStaticCache(pair.wings.config, room), row
+            model, given, cache = pair.wings, pictures, WingsStaticCache(pair.wings.config, room)
         else:
             cache = StaticCache(config=pair.bare.config, max_cache_len=room)
-            model, given = pair.bare, {"input_ids": text}
-        pictures = {"pixel_values": given["pixel_values"]} if "pixel_values" in given else {}
+            model, given = pair.bare, text
         with torch.no_grad():
-            model(
-                given["input_ids"], **pictures, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
+            model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         calls[name] = prepare(model, token, cache)
     return calls
 

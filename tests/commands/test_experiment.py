@@ -114,11 +114,11 @@ def test_text_is_counted_in_what_the_llm_answered():
 
 def test_new_right_answers_are_none_that_were_kept():
     run = result(Run("full", 1e-4, 0, STEPS), 0, 20)
-    # As many right answers as the LLM's twenty, but only half of them to the same questions.
-    run.found["scores"]["test"]["text"] = {"a": [0.0] * 10 + [1.0] * 20 + [0.0] * 10}
+    # As many right answers as the LLM's twenty, but only five of them to the same questions.
+    run.found["scores"]["test"]["text"] = {"a": [0.0] * 15 + [1.0] * 20 + [0.0] * 5}
     of = figures(Results(LLM, [run]), [run])
     assert of.text.estimate.value == pytest.approx(100.0)
-    assert of.text.same == pytest.approx(50.0)
+    assert of.text.same == pytest.approx(25.0)
     assert of.pictures.same is None
 
 

@@ -26,7 +26,7 @@ from wings.commands.experiment.page import write_page
 from wings.commands.experiment.pairs import PAIRS, difference
 from wings.commands.experiment.recipes import align_recipe, instruct_recipe, rates_of
 from wings.commands.experiment.run import add_result, read_results
-from wings.commands.experiment.runs import FIRST, SEEDS, Result, Results, Run, wanted
+from wings.commands.experiment.runs import FIRST, SECOND, SEEDS, Result, Results, Run, wanted
 from wings.commands.experiment.sizes import Amounts, Size
 from wings.commands.quickstart.plan import ASSETS
 from wings.eval.items import read_items
@@ -81,6 +81,7 @@ def test_sweeps_come_first_then_seeds_at_the_best_rate_then_the_row_at_equal_tim
 def test_later_methods_wait_until_the_first_are_through():
     names = [run.method for run in wanted(Results(LLM, []), STEPS)]
     assert set(names[: 3 * FIRST]) == {method.key for method in METHODS[:FIRST]}
+    assert set(names[3 * FIRST : 3 * SECOND]) == {method.key for method in METHODS[FIRST:SECOND]}
     assert set(names) == set(BY_KEY)
 
 

@@ -1,7 +1,11 @@
 """`Runs`: which keys each query attends to, and which blocks of both a kernel has to visit."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
+
+from .stretches import Stretch, cut
 
 
 class Runs:
@@ -38,6 +42,11 @@ class Runs:
         """`[B or 1, T, S]` bool, for references and small shapes."""
         slot = torch.arange(self.keys, device=self.first.device)
         return (slot >= self.first[..., None]) & (slot < self.end[..., None])
+
+    @cached_property
+    def stretches(self) -> list[list[Stretch]]:
+        """The same for a dense attention of queries that are the keys (T = S), row by row."""
+        return [list(cut(*row)) for row in zip(self.first, self.end, strict=True)]
 
     def blocks(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:
         """Which blocks meet, for blocks of `queries` queries and `keys` keys.

@@ -229,7 +229,7 @@ def _main_attention(
 ) -> tuple[Tensor, Any]:
     has_wings = isinstance(module, WingsAttentionMixin)
     if wings is not None and wings.packed:
-        mask = packed_mask(mask, query, key, wings)
+        mask = wings.masks.cut(mask, wings.queries, wings.main_keys(key.shape[2]))
     routed = wings is not None and wings.active and has_wings and module.wings.router is not None
     if not routed and not (wings is not None and wings.terms.with_attentions):
         output, _ = own(module, query, key, value, mask, **kwargs)
@@ -240,14 +240,12 @@ def _main_attention(
             f"does not compute: use router=None with this decoder."
         )
     rule = Rule(
-        None if mask is None else (mask if mask.dtype == torch.bool else mask == 0),
+        wings.masks.seen(mask, key.shape[2]),
         scale_of(query, kwargs),
         kwargs.get("softcap"),
         kwargs.get("s_aux"),
         kwargs.get("dropout", 0.0),
     )
-    if rule.mask is not None:
-        rule.mask = rule.mask[..., : key.shape[2]]
     length = query.shape[2]
     if 1 < length < key.shape[2] and wings.is_first:
         # A static cache hands over all its room, of which only the first keys are there.
@@ -270,17 +268,6 @@ def _main_attention(
             rule.mask = causal_mask(query, key)
         weights = attention_weights(query, key.repeat_interleave(group, 1), rule).to(query.dtype)
     return output, Evidence(sums if routed else None, weights) if has_wings else weights
-
-
-def packed_mask(mask: Tensor | None, query: Tensor, key: Tensor, wings: WingsContext) -> Tensor:
-    """The decoder's mask, cut at the borders of packed sequences; bool or additive as it came."""
-    own, keys = wings.queries.segment, wings.main_keys(key.shape[2]).segment
-    same = (own[:, :, None] == keys[:, None, :])[:, None]
-    if mask is None:
-        return same & causal_mask(query, key)
-    if mask.dtype == torch.bool:
-        return mask & same
-    return mask.masked_fill(~same, torch.finfo(mask.dtype).min)
 
 
 AttentionInterface.register(IMPLEMENTATIONS["sdpa"], wings_attention)

@@ -11,6 +11,7 @@ from torch import Tensor
 from .config import WingsConfig
 from .kernels.runs import Runs
 from .layout import PADDING, Layout
+from .masks import Masks
 from .memory import Memory
 from .rotary import Rotary, Rotation
 from .router import Gates
@@ -72,7 +73,7 @@ class WingsContext:
         self.memory, self.terms = memory, terms
         self.sources: dict[str, Source | None] = {}
         self.acts: Tensor | None = None
-        self.record = Record()
+        self.record, self.masks = Record(), Masks()
         self._keys: dict[int, Layout] = {}
         self._runs: dict[tuple[int, int | None], Runs | None] = {}
 

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .kernels.runs import Runs
 
-# Queries per block where scores are written out (soft caps, sinks): bounds their memory.
+# Queries per block where scores are written out (soft caps, sinks), which bounds their memory, and
+# the most under one mask, of which autograd keeps a copy in every layer.
 BLOCK = 256
 
 
@@ -25,7 +26,8 @@ class Rule:
     `mask`: bool `[B or 1, 1, T, S]`, True where a query sees a key, or None for causal (the last
     query sees every key). `scale`: factor of q k^T. `softcap`: scores become cap * tanh(score /
     cap). `sinks`: `[H]` scores that take weight and give no value. `dropout`: of the weights.
-    `runs`: gives the same as the mask in the form that kernels take, or None if it has none.
+    `runs`: gives the same as the mask in the form that kernels and long rows take, or None if it
+    has none.
     """
 
     mask: Tensor | None
@@ -73,7 +75,16 @@ def padded_attention(q: Tensor, k: Tensor, values: list[Tensor], rule: Rule) -> 
     width = -(-max(q.shape[-1], sum(v.shape[-1] for v in values)) // 8) * 8
     q, k, v = (widened(parts, width) for parts in ([q], [k], values))
     square = q.shape[2] == k.shape[2]
+    if rule.mask is not None and square and q.shape[2] > BLOCK and rule.runs is not None:
+        runs = None if torch.compiler.is_compiling() else rule.runs()
+        if runs is not None:
+            return stretched_attention(q, k, v, runs, rule)
     mask = rule.mask if rule.mask is not None or square else causal_mask(q, k)
+    return fused_attention(q, k, v, mask, rule)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+    """torch's own, of one width; causal without a mask."""
     # With a mask, groups of heads keep torch's fused kernels from running on a GPU.
     grouped = q.device.type == "cpu" or mask is None
     if not grouped:
@@ -86,6 +97,28 @@ def padded_attention(q: Tensor, k: Tensor, values: list[Tensor], rule: Rule) -> 
         scale=rule.scale,
         enable_gqa=grouped,
     )  # fmt: skip
+
+
+def stretched_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs, rule: Rule) -> Tensor:
+    """Long rows with padding, several sequences or a window, without a T x S mask.
+
+    q `[B, H, T, d]`, k and v `[B, G, T, d]` -> `[B, H, T, d]`; zeros for queries without a key.
+    """
+    rows = []
+    stretches = runs.stretches * (len(q) // len(runs.stretches))
+    for own, *row in zip(stretches, q.split(1), k.split(1), v.split(1), strict=True):
+        # Not slices: the backward of each would write a whole row.
+        sizes = [stretch.stop - stretch.start for stretch in own]
+        pieces = []
+        for stretch, *part in zip(own, *(x.split(sizes, dim=2) for x in row), strict=True):
+            if stretch.is_blind:
+                pieces.append(torch.zeros_like(part[0]))
+                continue
+            if stretch.mask is not None:
+                part[1:] = (x[:, :, stretch.first : stretch.end] for x in row[1:])
+            pieces.append(fused_attention(*part, stretch.additive(part[0].dtype), rule))
+        rows.append(torch.cat(pieces, dim=2))
+    return torch.cat(rows)
 
 
 def widened(parts: list[Tensor], width: int) -> Tensor:

@@ -69,7 +69,7 @@ def read(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--preset", choices=PRESETS, help="default: by the device")
     parser.add_argument("--quick", action="store_true", help="a few seconds that show it runs")
-    parser.add_argument("--lengths", type=int, nargs="+", metavar="T", help="in tokens")
+    parser.add_argument("--lengths", type=int, nargs="+", metavar="T", help="timed, in tokens")
     parser.add_argument(
         "--minutes", type=float, help="begin nothing new after so long; what is left out says so"
     )

@@ -114,6 +114,6 @@ QUICK = Preset(
 
 
 def with_lengths(preset: Preset, lengths: list[int]) -> Preset:
-    """The same for other lengths, all of which every shape and every number of rows runs."""
+    """The same timed at other lengths, all of which every shape and every number of rows runs."""
     chosen = tuple(sorted(lengths))
-    return replace(preset, lengths=chosen, memory=chosen, main=chosen)
+    return replace(preset, lengths=chosen, main=chosen)

@@ -105,7 +105,7 @@ def test_errors_of_nothing_are_no_pass():
 
 def test_lengths_replace_those_of_a_preset():
     preset = with_lengths(GPU, [4096, 512])
-    assert preset.lengths == preset.memory == preset.main == (512, 4096)
+    assert preset.lengths == preset.main == (512, 4096) and preset.memory == GPU.memory
 
 
 def test_what_was_skipped_shows_as_a_dash_and_no_number():

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
+from wings.routed_attention import stretched_attention
 
 FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3"]
 
@@ -68,17 +69,40 @@ def test_every_learner_has_the_gradient_of_finite_differences(family, router):
         ), name
 
 
+def packed(model, rows):
+    """All rows as one, without padding."""
+    _, alone = batch_of(model, rows)
+    ids = torch.cat([ids for ids, _ in alone], dim=1)
+    return {
+        "input_ids": ids,
+        "position_ids": torch.cat([torch.arange(ids.shape[1]) for ids, _ in alone])[None],
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.cat([pictures for _, pictures in alone if pictures is not None]),
+    }
+
+
+@pytest.mark.parametrize("layout", ["right", "left", "packed"])
 @pytest.mark.parametrize("router", ["position", "modality", "attended", None])
-def test_long_rows_train_as_short_ones(router):
-    """The spans that long rows are cut into give the loss and gradients of the masked way."""
-    model = fresh(router=router, router_positions=512)
-    batch, _ = batch_of(
-        model, [["text"] * 20 + ["image"] + ["text"] * 30, ["text"] * 9 + ["image"]]
-    )
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_long_rows_train_as_short_ones(family, router, layout):
+    """The parts that long rows are cut into give the loss and gradients of the masked way."""
+    model = fresh(family, router=router, router_positions=512)
+    rows = [["text"] * 20 + ["image"] + ["text"] * 30, ["text"] * 9 + ["image"]]
+    batch = packed(model, rows) if layout == "packed" else batch_of(model, rows, side=layout)[0]
     loss, exact = gradients(model, batch)
+    calls = []
+
+    def seen(*args):
+        calls.append(args)
+        return stretched_attention(*args)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wings.visible_attention.BLOCK", 8)
+        patch.setattr("wings.routed_attention.BLOCK", 8)
+        patch.setattr("wings.kernels.stretches.LONGEST", 8)
+        patch.setattr("wings.routed_attention.stretched_attention", seen)
         long_loss, found = gradients(model, batch)
+    assert len(calls) == (2 if router else 0)
     torch.testing.assert_close(long_loss, loss)
     for name in exact:
         torch.testing.assert_close(
@@ -155,7 +179,7 @@ def test_other_types_run(family, dtype):
 
 
 class LargestTensor(TorchDispatchMode):
-    """The most elements that any tensor of the run has."""
+    """The most elements that any tensor of the run has; a mask of one byte is none."""
 
     def __init__(self):
         super().__init__()
@@ -164,14 +188,21 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bool:
                 self.size = max(self.size, tensor.numel())
         return out
 
 
-def bytes_kept(model, length):
-    """What autograd keeps of a pass; no tensor of the pass may reach length x length."""
-    batch, _ = batch_of(model, [["text"] * (length - 4 * 8 - 9) + ["image"] * 8 + ["text"] * 9])
+def bytes_kept(model, length, layout):
+    """What autograd keeps of a pass; no tensor of numbers may reach length x length."""
+    row = ["text"] * (length - 4 * 8 - 9) + ["image"] * 8 + ["text"] * 9
+    if layout == "packed":
+        batch = packed(model, [row[: length // 3], row[length // 3 :]])
+    else:
+        rows = [row, row[length // 4 :]] if layout == "left" else [row]
+        batch, _ = batch_of(model, rows, side="left")
+    if layout in ("plain", "window"):
+        del batch["attention_mask"]
     storages, largest = {}, LargestTensor()
 
     def pack(tensor):
@@ -179,18 +210,31 @@ def bytes_kept(model, length):
         storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids, pictures = batch["input_ids"], batch["pixel_values"]
+    labels = batch["input_ids"] % 90
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), largest:
-        model(input_ids=ids, pixel_values=pictures, labels=ids % 90)
+        model(**batch, labels=labels)
     assert largest.size < length * length
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("router", ["position", "modality", "attended", None])
-def test_no_matrix_of_weights_is_stored(router):
+@pytest.mark.parametrize(
+    ("layout", "router"),
+    [
+        ("plain", "position"),
+        ("plain", "modality"),
+        ("plain", "attended"),
+        ("plain", None),
+        ("left", "position"),
+        ("packed", "modality"),
+        ("window", "attended"),
+    ],
+)
+def test_no_matrix_of_weights_is_stored(layout, router):
     """Training memory grows linearly: what autograd keeps at twice the length is at most twice."""
-    model = fresh(router=router, router_positions=4096)
-    kept = [bytes_kept(model, length) for length in (1024, 2048)]
+    model = fresh(
+        "mistral" if layout == "window" else "llama", router=router, router_positions=4096
+    )
+    kept = [bytes_kept(model, length, layout) for length in (1024, 2048)]
     assert kept[1] < 2.2 * kept[0]
 
 

@@ -1,0 +1,63 @@
+"""Stretches: what dense calls see together is what each query sees."""
+
+import random
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wings.kernels import stretches
+from wings.kernels.runs import Runs
+
+
+def runs_of_a_model(seed):
+    """Rows as decoders have them: padding on either side, several sequences, maybe a window."""
+    draw = random.Random(seed)
+    length, window = draw.randint(1, 40), draw.choice([None, None, 1, 3, 9])
+    first, end = [], []
+    for _ in range(draw.randint(1, 3)):
+        before, after = draw.choice([0, draw.randint(0, length)]), 0
+        if draw.random() < 0.5:
+            before, after = 0, before
+        starts, row = [], []
+        for slot in range(length):
+            if slot < before or slot >= length - after:
+                row.append((0, 0))
+                continue
+            if not starts or draw.random() < 0.1:
+                starts.append(slot)
+            low = starts[-1] if window is None else max(starts[-1], slot + 1 - window)
+            row.append((low, slot + 1))
+        first.append([low for low, _ in row])
+        end.append([high for _, high in row])
+    return Runs(torch.tensor(first), torch.tensor(end), length), window
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 1_000_000), longest=st.sampled_from([1, 2, 5, 256]))
+def test_stretches_see_what_runs_see(seed, longest):
+    runs, window = runs_of_a_model(seed)
+    previous, stretches.LONGEST = stretches.LONGEST, longest
+    try:
+        rows = runs.stretches
+    finally:
+        stretches.LONGEST = previous
+    sees = torch.zeros_like(runs.sees())
+    for row, own in enumerate(rows):
+        # One after another, so that results can be joined.
+        assert [one.start for one in own] == [0, *(one.stop for one in own[:-1])]
+        assert own[-1].stop == runs.queries
+        for one in own:
+            part = sees[row, one.start : one.stop, one.first : one.end]
+            if one.is_blind:
+                assert one.additive(torch.float32) is None and not part.numel()
+            elif one.mask is None:
+                assert (one.first, one.end) == (one.start, one.stop)
+                part.copy_(torch.ones_like(part).tril())
+            else:
+                assert window is not None and one.stop - one.start <= longest
+                assert one.mask.any(-1).all()
+                part.copy_(one.mask)
+                added = one.additive(torch.float64)
+                assert torch.equal(added == 0, one.mask) and added is one.additive(torch.float64)
+    assert torch.equal(sees, runs.sees())

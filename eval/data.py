@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wings.errors import WingsError
 
 from .documents import Document, read_documents
 from .items import Item, pictures_of, read_items
+
+if TYPE_CHECKING:
+    from .harness.chosen import ChosenTasks
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,16 @@ class Files:
         pictures: items that ask about pictures.
         conversations: items with pictures whose last question is about text.
         held_out: texts, or JSON Lines of texts or conversations.
+        tasks: names of tasks of lm-evaluation-harness.
+        include_path: folders of task files that go before the harness's own.
     """
 
     text: Sequence[Path] = ()
     pictures: Sequence[Path] = ()
     conversations: Sequence[Path] = ()
     held_out: Sequence[Path] = ()
+    tasks: Sequence[str] = ()
+    include_path: Sequence[Path] = ()
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -43,6 +50,7 @@ class Data:
     pictures: Sequence[Item] = ()
     conversations: Sequence[Item] = ()
     held_out: Sequence[Document] = field(default_factory=tuple)
+    tasks: "ChosenTasks | None" = None
 
 
 def read_data(files: Files) -> Data:
@@ -57,7 +65,19 @@ def read_data(files: Files) -> Data:
         pictures=_items(files.pictures, pictures=True, option="--pictures"),
         conversations=_items(files.conversations, pictures=True, option="--conversations"),
         held_out=read_documents(files.held_out) if files.held_out else (),
+        tasks=_tasks(files),
     )
+
+
+def _tasks(files: Files) -> "ChosenTasks | None":
+    if not files.tasks:
+        if files.include_path:
+            raise WingsError("--include-path is of use with --tasks alone; name tasks to ask")
+        return None
+    # The harness is a large package, and not everybody's.
+    from .harness.chosen import choose_tasks
+
+    return choose_tasks(files.tasks, files.include_path)
 
 
 def _items(paths: Sequence[Path], pictures: bool, option: str) -> list[Item]:

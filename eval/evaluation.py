@@ -10,6 +10,7 @@ from .attention.looks import measure_looks
 from .comparison import Comparison
 from .data import Data
 from .drift import measure_drift
+from .harness.comparison import TaskComparison
 from .items import pictures_of
 from .questions import CONVERSATIONS, PICTURES, TEXT, measure_questions
 from .samples import Sample, samples_of
@@ -44,11 +45,13 @@ class Evaluation:
     @property
     def samples(self) -> dict[str, list[Sample]]:
         """Answers side by side, of each kind of items."""
-        return {
-            measurement.title: samples_of(measurement)
-            for measurement in self.measurements.values()
-            if isinstance(measurement, Comparison)
-        }
+        found = {}
+        for measurement in self.measurements.values():
+            if isinstance(measurement, Comparison):
+                found[measurement.title] = samples_of(measurement)
+            elif isinstance(measurement, TaskComparison):
+                found[measurement.title] = measurement.samples
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """All figures."""
@@ -56,7 +59,7 @@ class Evaluation:
 
 
 def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation:
-    """Measures text, pictures, conversations, attention and drift; every rank must come here.
+    """Measures text, pictures, conversations, tasks, attention and drift; every rank comes here.
 
     A model that does not see is not shown pictures, and tokenizers that differ leave the drift out:
     the notes say so.
@@ -72,7 +75,15 @@ def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation
             )
         elif items:
             measurements[questions.name] = measure_questions(questions, llm, model, items, work)
-    conversations = [item for item in data.conversations if pictures_of(item)]
+    if data.tasks is not None:
+        # The harness is a large package, and not everybody's.
+        from .harness.measure import measure_tasks
+
+        measurements["tasks"] = found = measure_tasks(llm, model, data.tasks, work)
+        notes += found.notes
+    # Any conversation with a picture has text before and after it.
+    shown = data.conversations or data.pictures
+    conversations = [item for item in shown if pictures_of(item)]
     if conversations and model.sees:
         try:
             measurements["attention"] = measure_looks(llm, model, conversations, work)

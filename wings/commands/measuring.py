@@ -32,6 +32,21 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
             f"--{name}", type=Path, nargs="+", default=[], metavar="FILE", help=what
         )
     parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tasks or groups of lm-evaluation-harness, and those that ship (wings_local, ...)",
+    )
+    parser.add_argument(
+        "--include-path",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="task files that go before the harness's own, as wings.eval.harness.offline writes",
+    )
+    parser.add_argument(
         "--output", type=Path, help="folder of the report (default: wings-eval-NAME)"
     )
     parser.add_argument(
@@ -51,7 +66,14 @@ def run_eval(arguments: argparse.Namespace) -> int:
     run(
         arguments.checkpoint,
         arguments.against,
-        Files(arguments.text, arguments.pictures, arguments.conversations, arguments.held_out),
+        Files(
+            arguments.text,
+            arguments.pictures,
+            arguments.conversations,
+            arguments.held_out,
+            arguments.tasks,
+            arguments.include_path,
+        ),
         arguments.output,
         arguments.batch_size,
         arguments.max_new_tokens,

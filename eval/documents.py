@@ -72,7 +72,8 @@ def _of_file(path: Path) -> list[Document]:
     except UnicodeDecodeError as error:
         raise WingsError(f"{path} is not text in UTF-8 (byte {error.start}); convert it") from error
     if path.suffix == ".jsonl":
-        lines = enumerate(text.splitlines(), 1)
+        # Not splitlines, which also cuts at separators that stand within a text.
+        lines = enumerate(text.split("\n"), 1)
         return [_of_line(line, f"{path}:{n}") for n, line in lines if line.strip()]
     if not text.strip():
         raise WingsError(f"{path} is empty; give some text")

@@ -1,5 +1,6 @@
 """What is asked: one conversation whose last turn is to be answered, and the right answer."""
 
+import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from wings.errors import WingsError, nearest
 
 from .checks import check_checks
 
+FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", "circle")
 # How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.
 SCORINGS = ("exact", "mention", "short", "vqa", "choice", "checks")
 
@@ -85,8 +87,10 @@ def read_items(path: str | Path) -> list[Item]:
     path = Path(path)
     if not path.is_file():
         raise WingsError(f"there is no file {path}; give JSON Lines of chat messages")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    items = [_item(line, f"{path}:{n}", path.parent) for n, line in enumerate(lines, 1) if line]
+    # Not splitlines, which also cuts at separators that stand within a text.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    items = [_item(line, f"{path}:{n}", path.parent) for n, line in numbered]
     if not items:
         raise WingsError(f"{path} holds no record; give at least one conversation to answer")
     return items
@@ -104,6 +108,8 @@ def _item(line: str, where: str, folder: Path) -> Item:
     except json.JSONDecodeError as error:
         raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
     messages = record.get("messages") if isinstance(record, dict) else None
+    if isinstance(record, dict):
+        _refuse_misspelt(record, where)
     if not isinstance(messages, list) or not messages:
         named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
         raise WingsError(f"{where} has no list of 'messages', but {named or 'nothing'}; rename it")
@@ -120,7 +126,18 @@ def _item(line: str, where: str, folder: Path) -> Item:
     answer = text_of(messages[-1]["content"])
     asked = tuple(_located(message, folder) for message in messages[:-1])
     extras = _extras(record, answer, where)
-    return Item(record.get("kind", "all"), asked, answer, **extras)
+    kind = record.get("kind", "all")
+    if not isinstance(kind, str):
+        raise WingsError(f"{where}: kind is {kind!r}; give the name of its group as a text")
+    return Item(kind, asked, answer, **extras)
+
+
+def _refuse_misspelt(record: dict, where: str) -> None:
+    """A name that is nearly one of ours would be passed over, and the answer marked otherwise."""
+    for name in record:
+        close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.8)
+        if close and name not in FIELDS:
+            raise WingsError(f"{where} has a field {name!r}; rename it to {close[0]!r}")
 
 
 def _is_message(message: Any) -> bool:

@@ -119,11 +119,15 @@ class Curves:
         return means[DRAWS // 40], means[-1 - DRAWS // 40]
 
     def to_dict(self) -> dict:
-        """Score, interval, scores of samples, and masses averaged over samples, `[L][5]`."""
+        """Score, interval, scores and curves `[N][L]` of samples, and masses averaged over samples,
+        `[L][5]`.
+        """
         return {
             "score": self.score,
             "interval": self.interval,
             "samples": self.scores,
+            "before": self.before.tolist(),
+            "after": self.after.tolist(),
             "without a score": sum(score is None for score in self.scores),
             "masses": {kind: self.masses.mean(0)[:, n].tolist() for n, kind in enumerate(KINDS)},
         }

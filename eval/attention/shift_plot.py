@@ -1,6 +1,7 @@
 """The plots of the attention shift: two curves over the blocks; the score against text kept."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -77,44 +78,45 @@ def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
                 axes.fill_between(layers, low, high, color=colour, alpha=0.14, linewidth=0)
 
 
-def score_figure(
-    points: Sequence[tuple[str, Curves, Score]], title: str = "Attention shift and text"
-) -> Figure:
-    """The score of several checkpoints against their text score, one mark each.
+@dataclass(frozen=True)
+class Mark:
+    """One checkpoint of `score_figure`: its shift with the 95% interval, and its text score."""
 
-    Args:
-        points: name, curves and text score of each; those without a shift are left out.
-        title: one line above.
-    """
+    name: str
+    shift: float
+    interval: tuple[float, float]
+    text: Score
+
+
+def score_figure(marks: Sequence[Mark], title: str = "Attention shift and text") -> Figure:
+    """The score of several checkpoints against their text score (Wings, figure 2), a mark each."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 4.8), facecolor=GROUND)
         axes = figure.subplots()
         axes.set_axisbelow(True)
         axes.grid(color="#eef1f4", linewidth=1)
         axes.tick_params(length=0)
-        for n, (name, curves, text) in enumerate(points):
-            if curves.score is None:
-                continue
-            (low, high), (worst, best) = curves.interval, text.interval
+        for n, mark in enumerate(marks):
+            (low, high), (worst, best) = mark.interval, mark.text.interval
             colour = COLOURS[n % len(COLOURS)]
             axes.errorbar(
-                curves.score,
-                text.percent,
-                xerr=[[max(0.0, curves.score - low)], [max(0.0, high - curves.score)]],
-                yerr=[[text.percent - worst], [best - text.percent]],
+                mark.shift,
+                mark.text.percent,
+                xerr=[[max(0.0, mark.shift - low)], [max(0.0, high - mark.shift)]],
+                yerr=[[mark.text.percent - worst], [best - mark.text.percent]],
                 color=colour,
                 elinewidth=1.4,
                 alpha=0.45,
             )
             axes.scatter(
-                [curves.score],
-                [text.percent],
+                [mark.shift],
+                [mark.text.percent],
                 s=230 if SHAPES[n % len(SHAPES)] == "*" else 95,
                 marker=SHAPES[n % len(SHAPES)],
                 color=colour,
                 edgecolor=GROUND,
                 zorder=3,
-                label=name,
+                label=mark.name,
             )
         axes.set_xlabel("attention shift (0: text before and after a picture is looked at alike)")
         axes.set_ylabel("text answered (%)")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from wings.errors import WingsError
+from wings.eval.documents import read_documents
 from wings.eval.items import Item, read_items, write_items
 
 
@@ -79,4 +80,33 @@ def test_a_circle_is_written_and_read(tmp_path):
     assert read_items(tmp_path / "a.jsonl") == [item]
     path = write(tmp_path / "a.jsonl", {"messages": exchange(), "circle": 1})
     with pytest.raises(WingsError, match=r"a\.jsonl:1: circle is 1; give the name"):
+        read_items(path)
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\u0085b", "a\x0bb"])
+def test_separators_within_a_text_end_no_record(tmp_path, text):
+    item = Item("k", ({"role": "user", "content": text},), text)
+    write_items(tmp_path / "a.jsonl", [item, item])
+    assert read_items(tmp_path / "a.jsonl") == [item, item]
+    (tmp_path / "h.jsonl").write_text(
+        json.dumps({"text": text}, ensure_ascii=False) + "\n", "utf-8"
+    )
+    (document,) = read_documents([tmp_path / "h.jsonl"])
+    assert document.text == text
+
+
+@pytest.mark.parametrize("name", ["scorings", "scorin", "choises", "choice", "reference", "check"])
+def test_a_misspelt_field_is_not_passed_over(tmp_path, name):
+    path = write(tmp_path / "a.jsonl", {"messages": exchange(), name: "mention"})
+    with pytest.raises(WingsError, match=rf"a\.jsonl:1 has a field '{name}'; rename it to"):
+        read_items(path)
+    # What else a record says of itself is its own.
+    write(path, {"messages": exchange(), "id": 7, "source": "me", "language": "en", "image": "x"})
+    assert read_items(path)[0].answer == "two"
+
+
+@pytest.mark.parametrize("kind", [5, None, ["a"], {"a": 1}])
+def test_a_kind_is_a_text(tmp_path, kind):
+    path = write(tmp_path / "a.jsonl", {"messages": exchange(), "kind": kind})
+    with pytest.raises(WingsError, match=r"a\.jsonl:1: kind is"):
         read_items(path)

@@ -22,7 +22,7 @@ from wings.errors import WingsError
 from wings.eval.attention.masses import Masses
 from wings.eval.attention.prompts import introduced, prompts
 from wings.eval.attention.shift import Choices, Curves, Shift, measure_shift, one_minus_pearson
-from wings.eval.attention.shift_plot import curves_figure, score_figure
+from wings.eval.attention.shift_plot import Mark, curves_figure, score_figure
 from wings.eval.items import Item
 from wings.eval.score import Score
 from wings.model import WingsForCausalLM
@@ -271,9 +271,7 @@ def test_the_curves_stand_where_the_masses_are():
 
 def test_checkpoints_stand_at_their_scores(tmp_path):
     shift = two_branches()
-    flat = Curves(torch.full((2, 4, 5), 0.2).double(), "apart")
-    points = [("one", shift.main, Score(90, 120)), ("flat", flat, Score(1, 2))]
-    figure = score_figure(points)
+    figure = score_figure([Mark("one", shift.main.score, shift.main.interval, Score(90, 120))])
     (axes,) = figure.axes
     (mark,) = [one for one in axes.collections if isinstance(one, PathCollection)]
     assert mark.get_offsets().tolist() == [[shift.main.score, 75.0]]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wings.commands.measuring import add_eval, add_iit, add_shift
+from wings.commands.measuring import add_compare, add_eval, add_iit, add_shift
 from wings.errors import WingsError
 
 
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_quickstart(commands)
     add_chat(commands)
+    add_compare(commands)
     add_data(commands)
     add_emoji(commands)
     add_eval(commands)

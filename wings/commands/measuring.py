@@ -1,4 +1,4 @@
-"""What the commands that measure take: `wings eval`, `wings iit`, `wings shift`."""
+"""What the commands that measure take: `wings eval`, `compare`, `iit` and `shift`."""
 
 import argparse
 from pathlib import Path
@@ -164,4 +164,31 @@ def run_shift(arguments: argparse.Namespace) -> int:
     from wings.eval.attention.shift import Choices
 
     shift(arguments.checkpoint, arguments.items, arguments.output, Choices(sink=arguments.sink))
+    return 0
+
+
+def add_compare(commands: argparse._SubParsersAction) -> None:
+    """`wings compare`."""
+    parser = commands.add_parser(
+        "compare",
+        help="reports of wings eval side by side, and the attention shift against the text score",
+        description="Prints the scores of several reports that wings eval wrote, all against one"
+        " LLM and with the same files, and draws the paper's plot over checkpoints: the attention"
+        " shift (LAWS) against the text score.",
+    )
+    parser.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="their folders")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("wings-compare.png"),
+        help="the plot (default: wings-compare.png)",
+    )
+    parser.set_defaults(run=run_compare)
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    """Runs `wings compare`."""
+    from wings.commands.compare import compare
+
+    compare(arguments.reports, arguments.output)
     return 0

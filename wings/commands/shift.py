@@ -1,4 +1,4 @@
-"""`wings shift`: the attention shift of a checkpoint, as a table, two plots and JSON."""
+"""`wings shift`: the attention shift of a checkpoint, as a table, its curves and JSON."""
 
 import json
 from pathlib import Path

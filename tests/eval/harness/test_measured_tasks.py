@@ -50,8 +50,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     for number, (name, task) in enumerate(TASKS.items()):
         docs = [
-            {"question": f"What is {chr(100 + n)} and " + "ef gh"[n % 5 :], "gold": (n + number) % 3,
-             "choices": ["a", "b", "c"]}
+            {"question": f"What is {chr(100 + n)} and " + "ef gh"[n % 5 :],
+             "gold": (n + number) % 3, "choices": ["a", "b", "c"]}
             for n in range(9 + 4 * number)
         ]  # fmt: skip
         data = folder / f"{name}.jsonl"

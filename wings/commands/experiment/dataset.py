@@ -5,7 +5,6 @@ pictures have other grounds, places and turns, the things whose group is asked f
 and text is asked about other matters than the text that training replays.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from wings.commands.experiment.pictures import (
     some_of_a_kind,
 )
 from wings.commands.experiment.sizes import Amounts
-from wings.commands.quickstart.dataset import write_lines
+from wings.commands.quickstart.dataset import read_lines, write_lines
 from wings.eval.items import Item, write_items
 from wings.eval.local.tasks import TASKS
 from wings.train.emoji.catalogue import Drawing, catalogue
@@ -245,7 +244,7 @@ def sentences(answer: str) -> str:
 
 def read_pairs(path: Path) -> list[dict]:
     """The conversations of `drift.jsonl`; pictures by their whole paths."""
-    pairs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    pairs = read_lines(path)
     for pair in pairs:
         for message in pair["before"]:
             for part in message["content"] if isinstance(message["content"], list) else ():

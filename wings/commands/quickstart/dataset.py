@@ -139,4 +139,5 @@ def write_lines(path: Path, records: Iterable[dict]) -> None:
 
 def read_lines(path: Path) -> list[dict]:
     """What `write_lines` wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]

@@ -1,0 +1,73 @@
+"""`wings compare`: several reports side by side, from what an evaluation writes."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from wings.commands import main
+from wings.commands.compare import compare
+from wings.errors import WingsError
+from wings.eval.data import Data
+from wings.eval.evaluation import evaluate
+from wings.eval.items import Item
+
+
+def question(text, answer, picture=None):
+    parts = [{"type": "image", "image": picture}] if picture else []
+    content = [*parts, {"type": "text", "text": text}] if parts else text
+    return Item("k", ({"role": "user", "content": content},), answer)
+
+
+@pytest.fixture
+def report(chain, winged, make_work, picture, tmp_path):
+    """A function (name, what the model says, ...) -> the folder of its report."""
+
+    def write(name, says, against="llm", data=None):
+        if data is None:
+            text = [question(letter, "a") for letter in "abcd"] + [question("e", "b")]
+            seen = question("f", "b", picture).messages[0]
+            turns = ({"role": "user", "content": "c d e f"}, {"role": "assistant", "content": "b"})
+            more = ({"role": "assistant", "content": "b"}, {"role": "user", "content": "g h"})
+            data = Data(text, (), [Item("mixed", (*turns, seen, *more), "a")])
+        found = evaluate(chain(1, "a")[0], winged(2, says)[0], data, make_work())
+        folder = tmp_path / name
+        folder.mkdir()
+        asked = {"checkpoint": name, "against": against, "files": {"text": ["t.jsonl"]}}
+        document = {"asked": asked, "measurements": found.to_dict()}
+        (folder / "report.json").write_text(json.dumps(document), encoding="utf-8")
+        return folder
+
+    return write
+
+
+def test_rows_are_what_the_reports_say(report, tmp_path):
+    folders = [report("one", "a"), report("two", "b")]
+    rows = compare(folders, tmp_path / "plot.png")
+    assert [row.name for row in rows] == ["LLM", "one", "two"]
+    assert [row.scores["text"].percent for row in rows] == [80.0, 80.0, 20.0]
+    assert [row.scores["conversations"].total for row in rows] == [1, 1, 1]
+    said = json.loads((folders[1] / "report.json").read_text(encoding="utf-8"))
+    main_branch = said["measurements"]["attention"]["model"]["branches"]["main"]
+    assert len(main_branch["before"]) == 1 and len(main_branch["before"][0]) == 2
+    assert rows[2].shift == (main_branch["score"], tuple(main_branch["interval"]))
+    with Image.open(tmp_path / "plot.png") as image:
+        assert len(set(image.convert("L").tobytes())) > 20
+
+
+def test_without_attention_there_is_a_table_and_no_plot(report, tmp_path, capsys):
+    folder = report("one", "b", data=Data([question("a", "a")]))
+    assert main(["compare", str(folder), "--output", str(tmp_path / "plot.png")]) == 0
+    assert "nothing to draw" in capsys.readouterr().out
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_what_cannot_be_compared_is_a_sentence(report, tmp_path):
+    one, other = report("one", "a"), report("other", "b", against="another")
+    with pytest.raises(WingsError, match="differ in what they asked"):
+        compare([one, other], tmp_path / "plot.png")
+    with pytest.raises(WingsError, match=r"holds no report\.json"):
+        compare([one, tmp_path], tmp_path / "plot.png")
+    (one / "report.json").write_text('{"asked": {}}', encoding="utf-8")
+    with pytest.raises(WingsError, match="is no report of wings eval"):
+        compare([one], tmp_path / "plot.png")

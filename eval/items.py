@@ -13,7 +13,7 @@ from .checks import check_checks
 
 FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", "circle")
 # How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.
-SCORINGS = ("exact", "mention", "short", "vqa", "choice", "checks")
+SCORINGS = ("exact", "mention", "short", "vqa", "choice", "likelihood", "checks")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Item:
     Attributes:
         kind: the group it is counted in.
         messages: chat messages up to and including the user's last turn.
-        answer: the reference; for "choice" one of the choices.
+        answer: the reference; for "choice" and "likelihood" one of the choices.
         scoring: how an answer is marked, one of `SCORINGS`.
         choices: texts to choose from.
         references: other right answers ("short"), or what each annotator said ("vqa").
@@ -163,8 +163,10 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
             f"{', '.join(SCORINGS)}"
         )
     choices, references = (_texts(record, name, where) for name in ("choices", "references"))
-    if scoring == "choice" and not choices:
-        raise WingsError(f"{where} is scored by choice and has no choices; list them in 'choices'")
+    if scoring in ("choice", "likelihood") and not choices:
+        raise WingsError(
+            f"{where} is scored by {scoring} and has no choices; list them in 'choices'"
+        )
     if choices and answer not in choices:
         raise WingsError(f"{where}: the answer {answer!r} is none of its choices; add it to them")
     if scoring == "vqa" and not references:

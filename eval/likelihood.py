@@ -91,6 +91,27 @@ def choice_likelihoods(
     return found
 
 
+def likeliest(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    *,
+    batch_size: int = 32,
+) -> list[str]:
+    """The likeliest choice of every item by nats a token; "" where two are, so that neither counts.
+
+    Raises:
+        WingsError: as `choice_likelihoods`.
+    """
+    said = []
+    found = choice_likelihoods(model, processor, items, batch_size=batch_size)
+    for item, of in zip(items, found, strict=True):
+        best = max(one.mean for one in of)
+        named = [c for c, one in zip(item.choices, of, strict=True) if one.mean == best]
+        said.append(named[0] if len(named) == 1 else "")
+    return said
+
+
 def rank(item: Item, likelihoods: Sequence[Likelihood]) -> int:
     """The place of the right choice, 1 for the best, by nats a token; ties count against it."""
     if item.answer not in item.choices:

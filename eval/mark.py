@@ -16,8 +16,8 @@ def mark(item: Item, said: str) -> float:
     """The worth of one answer.
 
     "exact" is word for word; "mention" if the reference is named in it; "short" and "vqa" as in
-    `short_answers.py`; "choice" if the choice that was made is the answer; "checks" if all are
-    passed.
+    `short_answers.py`; "choice" if the choice that was made is the answer; "likelihood" if the
+    likeliest choice, which counts as said, is; "checks" if all are passed.
 
     Raises:
         WingsError: a choice among no choices.
@@ -31,6 +31,8 @@ def mark(item: Item, said: str) -> float:
             return soft_accuracy(said, item.references)
         case "choice":
             return float(chosen(said, item.choices) == item.answer)
+        case "likelihood":
+            return float(said == item.answer)
         case "checks":
             return float(all(passes(check, said) for check in item.checks))
         case _:

@@ -110,13 +110,23 @@ def _try(name: str, folder: Path, ours: TaskManager) -> None:
         task.doc_to_text(doc), task.doc_to_target(doc)
         if task.OUTPUT_TYPE == "multiple_choice":
             task.doc_to_choice(doc)
+    except (OSError, ImportError) as error:
+        raise WingsError(
+            f"{folder} is there, but {name} needs more than records ({type(error).__name__}: "
+            f"{first_line(error)}); leave it out where that cannot be had"
+        ) from error
     # A task's own functions may fail in any way on records that are not theirs.
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or "no records"
+        reason = first_line(error) or "no records"
         raise WingsError(
             f"{folder} cannot be read as {name} ({type(error).__name__}: {reason}); give records "
             "with the fields of the task's own data"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _lacking(config: dict[str, Any], file: Path, reader: str) -> list[str]:

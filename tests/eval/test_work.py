@@ -11,8 +11,10 @@ from wings.errors import WingsError
 from wings.eval import work as work_module
 from wings.eval.items import Item
 from wings.eval.kept import Kept
+from wings.eval.mark import mark
 
 LETTERS = "abcdefgh"
+WORDS = ["<pad>", "<end>", "<user>", "<bot>", *"abcdefghijkl"]  # of the chains
 
 
 def asked(text, picture=None):
@@ -135,3 +137,21 @@ def test_a_template_that_refuses_a_conversation_is_a_sentence(chain, make_work):
     llm.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(WingsError, match="roles must alternate"):
         make_work().answers(llm, [asked("a")], "")
+
+
+def test_likeliest_choices_are_found_among_spoken_answers(chain, winged, make_work, picture):
+    work = make_work(batch_size=4)
+    ranked = replace(asked("a"), scoring="likelihood", choices=("b", "a"))
+    others = replace(ranked, choices=("d", "c"), answer="c")
+    tied = replace(ranked, choices=("b", "b"), answer="b")
+    llm, table = chain(1, "a")
+    likelihoods = table[WORDS.index("<bot>")].log_softmax(-1)
+    best = max("cd", key=lambda letter: likelihoods[WORDS.index(letter)])
+    found = work.answers(llm, [asked("b"), ranked, asked("c"), others], "")
+    assert found == ["a", "a", "a", best]
+    assert [mark(item, said) for item, said in ((ranked, "a"), (ranked, "b"))] == [1.0, 0.0]
+    assert work.answers(llm, [tied], "") == [""] and mark(tied, "") == 0.0
+    pictured = replace(asked("a", picture), scoring="likelihood", choices=("b", "c"), answer="c")
+    assert work.answers(winged(2, "c")[0], [pictured], "") == ["c"]
+    # Kept under its choices: others are another question.
+    assert make_work(batch_size=4).answers(llm, [ranked, others], "") == ["a", best]

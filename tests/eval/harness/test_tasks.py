@@ -99,6 +99,12 @@ def test_stock_tasks_run_on_local_files(stock, guarded, tmp_path):
         assert 0 <= found["results"][name][f"{metric},none"] <= 1
 
 
+MBPP = {
+    "task_id": 1, "text": "Write f.", "code": "def f(): pass", "test_list": ["assert not f()"] * 3,
+    "test_setup_code": "", "challenge_test_list": [],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -110,6 +116,11 @@ def test_stock_tasks_run_on_local_files(stock, guarded, tmp_path):
         ({"piqa/validation": {"goal": "g", "sol1": "a", "label": 0}}, "sol2"),
         ({"arc_easy/test": {"query": "q"}}, "have no answerKey, choices, question; arc_easy"),
         ({"race/test": {"article": "a"}}, "cannot be read as race .*problems"),
+        # It scores programs by a metric from the Hub.
+        (
+            dict.fromkeys(["mbpp/test", "mbpp/prompt", "mbpp/train"], MBPP),
+            "needs more than records",
+        ),
     ],
 )
 def test_wrong_files_are_a_sentence(stock, tmp_path, files, said):

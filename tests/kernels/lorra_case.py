@@ -14,6 +14,7 @@ from wings.kernels.tuning import Blocks
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("x", "t", "source", "c_k", "c_v", "b_q", "b_k", "b_v", "a_o")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+LAYOUTS = ["causal", "window", "packed", "left", "right", "picture", "any", "blind"]
 
 
 def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, runs):
@@ -70,7 +71,11 @@ class Case:
         return {name: result.double() for name, result in results.items()}
 
     def check(self):
-        """The budget: twice what the definition loses in the same dtype, and a few units of it."""
+        """The budget: twice what the definition loses in the same dtype, and half a unit of it.
+
+        float32's own sums are hardly worse than one rounding, so that there it is a few units.
+        """
+        units = 3 if self.dtype == torch.float32 else 0.5
         exact, plain = self.run(definition, torch.float64), self.run(definition)
         got = self.run(lorra_attention)
         for name, result in got.items():
@@ -79,7 +84,7 @@ class Case:
             # Where the exact gradient is 0 (one key takes all the weight whatever its score) the
             # sums in fp32 leave some digits of terms whose size is about 1.
             left = 2e-6 * result.numel() ** 0.5
-            budget = 2 * lost + 3 * torch.finfo(self.dtype).eps * exact[name].norm() + left
+            budget = 2 * lost + units * torch.finfo(self.dtype).eps * exact[name].norm() + left
             assert error <= budget, f"{name}: {error:.2e} against {budget:.2e}"
         return got
 
@@ -94,10 +99,9 @@ def on_device(runs):
     return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), runs.keys)
 
 
-def random_runs(seed, rows, queries, keys):
-    """Causal, windowed, packed, padded, picture-like or any runs; the last row sees everything."""
+def random_runs(kind, seed, rows, queries, keys):
+    """Runs of one of `LAYOUTS`; the last row sees everything."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    kind = draw.choice(["causal", "window", "packed", "left", "right", "picture", "any", "blind"])
     place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
     first, end = torch.zeros_like(place), place + 1
     border = torch.randint(0, queries + 1, (rows, 1), generator=generator)

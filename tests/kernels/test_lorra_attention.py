@@ -6,7 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lorra_case import DEVICE, DTYPES, Case, definition, on_device, random_runs, use_blocks
+from lorra_case import (
+    DEVICE,
+    DTYPES,
+    LAYOUTS,
+    Case,
+    definition,
+    on_device,
+    random_runs,
+    use_blocks,
+)  # fmt: skip
 
 from wings.kernels import lorra_attention as forward_file
 from wings.kernels.lorra_attention import lorra_attention
@@ -25,15 +34,16 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(torch, "empty", with_nan)
 
 
-@settings(max_examples=14, deadline=None, derandomize=True)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 1_000_000))
-def test_any_layout_and_shape(seed):
+def test_any_layout_and_shape(layout, seed):
     draw = random.Random(seed)
     rows, queries, keys = draw.randint(1, 3), draw.randint(1, 40), draw.randint(1, 40)
     with pytest.MonkeyPatch.context() as patch:
         use_blocks(patch, draw.choice([16, 32]), draw.choice([16, 32]))
         patch.setattr(forward_file, "PROGRAMS", draw.choice([1, 8, 1000]))
-        runs = random_runs(seed, rows, queries, keys)
+        runs = random_runs(layout, seed, rows, queries, keys)
         Case(
             draw.choice(DTYPES), runs, rows, heads=draw.randint(1, 3),
             width=draw.choice([16, 20, 24]), rank=draw.choice([1, 3, 16, 20]), seed=seed,
@@ -150,7 +160,7 @@ def test_all_eight_factors(monkeypatch):
         * (1.0 if len(shape) == 3 else shape[0] ** -0.5)
         for name, shape in shapes.items()
     }
-    runs = random_runs(3, B, T, S)
+    runs = random_runs("left", 3, B, T, S)
     case = Case(torch.float32, runs, B, heads, D // heads, r)
     d_out = torch.randn(B, T, D, generator=generator, dtype=torch.float64).to(DEVICE)
 
@@ -172,7 +182,7 @@ def test_all_eight_factors(monkeypatch):
 
 def test_same_bits_every_time_and_for_any_share_of_heads(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
-    case = Case(torch.float32, random_runs(8, 2, 30, 30), heads=3)
+    case = Case(torch.float32, random_runs("left", 8, 2, 30, 30), heads=3)
     monkeypatch.setattr(forward_file, "PROGRAMS", 1000)
     apart, again = case.run(lorra_attention), case.run(lorra_attention)
     monkeypatch.setattr(forward_file, "PROGRAMS", 8)
@@ -205,4 +215,6 @@ def test_autocast_changes_nothing():
 @pytest.mark.parametrize("queries, keys", [(1000, 729), (777, 777), (64, 1500)])
 def test_real_shapes(dtype, heads, width, queries, keys):
     seed = heads * queries
-    Case(dtype, random_runs(seed, 2, queries, keys), 2, heads, width, rank=64, seed=seed).check()
+    for layout in LAYOUTS:
+        runs = random_runs(layout, seed, 2, queries, keys)
+        Case(dtype, runs, 2, heads, width, rank=64, seed=seed).check()

@@ -17,6 +17,7 @@ from wings.kernels.tuning import Blocks
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("out", "sums", "dq", "dk", "dv", "dcolumns")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+LAYOUTS = ["causal", "window", "packed", "left", "right", "any", "sorted", "blind"]
 
 
 def definition(q, k, v, columns, sees, scale):
@@ -67,7 +68,10 @@ def cancelled(q, k, v, columns, sees, scale):
 
 
 def compare(inputs, runs, scale, seed=1):
-    """The budget: twice what the definition loses in the same dtype, and a few units of it."""
+    """The budget: twice what the definition loses in the same dtype, and half a unit of it.
+
+    float32's own sums are hardly worse than one rounding, so that there it is a few units.
+    """
     dtype, device = inputs[0].dtype, inputs[0].device
     generator = torch.Generator().manual_seed(seed)
     B, H, T, _ = inputs[0].shape
@@ -88,25 +92,33 @@ def compare(inputs, runs, scale, seed=1):
         assert a.shape == c.shape, name
         assert a.isfinite().all(), name
         size = c.norm() + (rounding if name in ("dq", "dk") else 0)
-        budget = float(2 * (b - c).norm() + 4 * size * torch.finfo(dtype).eps)
+        units = 4 if dtype == torch.float32 else 0.5
+        budget = float(2 * (b - c).norm() + units * size * torch.finfo(dtype).eps)
         error = float((a - c).norm())
         assert error <= budget, f"{name}: {error:.2e} against {budget:.2e}"
     return dict(zip(NAMES, got, strict=True))
 
 
 @contextmanager
-def setting(queries=16, keys=16, parts=1):
-    """Small blocks, so that small shapes have many; and new memory holds NaN, not zeros."""
+def poisoned_memory():
+    """New memory holds NaN, not zeros."""
     empty = torch.empty
 
     def poisoned(*sizes, **options):
         return empty(*sizes, **options).fill_(float("nan"))
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty", poisoned)
+        yield
+
+
+@contextmanager
+def setting(queries=16, keys=16, parts=1):
+    """Small blocks, so that small shapes have many; and new memory holds NaN, not zeros."""
+    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         for file in (forward_file, backward_file):
             patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
         patch.setattr(backward_file, "parts_of_group", lambda *_: parts)
-        patch.setattr(torch, "empty", poisoned)
         yield
 
 
@@ -124,10 +136,9 @@ def compare_to_wide(inputs, runs, scale):
     return [out, sums, *grads]
 
 
-def random_runs(seed, rows, queries, keys):
-    """Causal, windowed, packed, padded or any runs."""
+def random_runs(kind, seed, rows, queries, keys):
+    """Runs of one of `LAYOUTS`."""
     draw = random.Random(seed)
-    kind = draw.choice(["causal", "window", "packed", "left", "right", "any", "sorted", "blind"])
     if kind in ("causal", "window"):
         runs = Runs.causal(queries, keys, draw.randint(1, 45) if kind == "window" else None)
         return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), keys)
@@ -152,9 +163,10 @@ def random_runs(seed, rows, queries, keys):
     return Runs(first.to(DEVICE), torch.maximum(first, end).to(DEVICE), keys)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 1_000_000))
-def test_any_layout_and_shape(seed):
+def test_any_layout_and_shape(layout, seed):
     draw = random.Random(seed)
     rows, group, key_heads = draw.randint(1, 2), draw.choice([1, 2, 3]), draw.randint(1, 2)
     queries, keys = draw.randint(1, 50), draw.randint(1, 50)
@@ -164,18 +176,28 @@ def test_any_layout_and_shape(seed):
         seed,
         width=draw.choice([4, 16, 24]),
         value_width=draw.choice([8, 16, 20]),
-        columns=draw.choice([1, 2, 3, 17]),
+        columns=draw.choice([1, 2, 3, 4, 17]),
     )
-    runs, scale = random_runs(seed, rows, queries, keys), draw.choice([0.1, 0.25, 1.0])
+    runs, scale = random_runs(layout, seed, rows, queries, keys), draw.choice([0.1, 0.25, 1.0])
     parts = draw.choice([n for n in (1, 2, 3) if group % n == 0])
     with setting(draw.choice([16, 32]), draw.choice([16, 32]), parts):
         compare(inputs, runs, scale)
 
 
-@pytest.mark.parametrize("width", [16, 72, 80, 192, 256])
-def test_head_widths_with_the_blocks_of_the_table(width):
-    inputs = arguments((1, 2, 1, 37, 45), torch.bfloat16, width, width)
-    compare(inputs, Runs.causal(37, 45, device=DEVICE), width**-0.5)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [16, 64, 72, 80, 128, 192, 256])
+def test_head_widths_with_the_blocks_of_the_table(width, dtype):
+    inputs = arguments((1, 2, 1, 37, 45), dtype, width, width, columns=1 + width % 4)
+    with poisoned_memory():
+        compare(inputs, Runs.causal(37, 45, device=DEVICE), width**-0.5)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_gradients_of_any_number_of_columns(columns):
+    inputs = arguments((2, 4, 2, 33, 40), torch.bfloat16, columns, 32, columns=columns)
+    with setting():
+        got = compare(inputs, Runs.causal(33, 40, window=21, device=DEVICE), 0.2)
+    assert got["dcolumns"].shape[-1] == columns
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -301,8 +323,8 @@ def test_only_what_asks_for_a_gradient_gets_one():
 )
 def test_real_shapes_with_the_blocks_of_the_table(shape, width, columns, dtype):
     inputs = arguments(shape, dtype, width, width, columns=columns)
-    for seed in range(6):
-        compare(inputs, random_runs(seed, shape[0], *shape[3:]), width**-0.5)
+    for layout in LAYOUTS:
+        compare(inputs, random_runs(layout, width, shape[0], *shape[3:]), width**-0.5)
 
 
 @pytest.mark.gpu

@@ -4,10 +4,10 @@ from itertools import chain
 
 import pytest
 import torch
-from families import MAIN, Layouts, batch_of, build
+from families import MAIN, VISION, Layouts, batch_of, build, text_config
 from transformers import DynamicCache
 
-from wings import WingsCache, WingsError
+from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM
 
 STEPS = 6
 
@@ -192,4 +192,24 @@ def test_empty_and_tiny_inputs():
     assert model(**picture).logits.isfinite().all()
     padding = {"input_ids": torch.zeros(2, 3, dtype=torch.long)}
     padding["attention_mask"] = torch.tensor([[0, 0, 0], [1, 1, 0]])
-    assert model(**padding).logits[1].isfinite().all()
+    assert model(**padding).logits.isfinite().all()
+
+
+def test_pictures_of_one_token():
+    vision = {"vision_cfg": {**VISION["vision_cfg"], "image_size": 8}}
+    torch.manual_seed(0)
+    model = WingsForCausalLM(
+        WingsConfig(text_config=text_config("llama"), vision_config=vision, rank=4)
+    )
+    assert model.config.image_seq_length == 1
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            parameter.data.normal_(std=0.2)
+    image = model.config.image_token_id
+    ids, pictures = torch.tensor([[5, image, 6, image]]), torch.randn(2, 3, 8, 8)
+    whole = model(input_ids=ids, pixel_values=pictures).logits
+    assert not torch.equal(whole, model(input_ids=ids, pixel_values=pictures + 1).logits)
+    whole.logsumexp(-1).sum().backward()
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            assert parameter.grad.isfinite().all() and parameter.grad.any(), name

@@ -44,6 +44,7 @@ def kinds(right: int, of: int) -> dict[str, list[float]]:
 
 LLM = {part: {"text": kinds(20, 40), "mixed": kinds(10, 40)} for part in ("validation", "test")}
 LLM["guess"] = kinds(2, 10)
+STAGE_1 = dict.fromkeys(ALIGNS, 7.0)
 
 
 def result(run: Run, validation: int, test: int, cpu_seconds: float = 100.0) -> Result:
@@ -61,7 +62,7 @@ def test_sweeps_come_first_then_seeds_at_the_best_rate_then_the_row_at_equal_tim
     two = (BY_KEY["wings-frozen"], BY_KEY["full"])
     done: list[Result] = []
     order = []
-    while run := next(wanted(Results(LLM, done), STEPS, two), None):
+    while run := next(wanted(Results(LLM, done, STAGE_1), STEPS, two), None):
         order.append(run)
         middle = run.rate == BY_KEY[run.method].rates[1]
         seconds = 200.0 if run.method == "full" else 100.0
@@ -79,7 +80,7 @@ def test_sweeps_come_first_then_seeds_at_the_best_rate_then_the_row_at_equal_tim
 
 
 def test_later_methods_wait_until_the_first_are_through():
-    names = [run.method for run in wanted(Results(LLM, []), STEPS)]
+    names = [run.method for run in wanted(Results(LLM, [], STAGE_1), STEPS)]
     assert set(names[: 3 * FIRST]) == {method.key for method in METHODS[:FIRST]}
     assert set(names[3 * FIRST : 3 * SECOND]) == {method.key for method in METHODS[FIRST:SECOND]}
     assert set(names) == set(BY_KEY)
@@ -89,7 +90,7 @@ def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():
     method = BY_KEY["full"]
     done = [result(Run("full", rate, 0, STEPS), 10, 10) for rate in method.rates[:2]]
     done.append(Result(Run("full", method.rates[2], 0, STEPS), {"failed": "the loss is nan"}))
-    results = Results(LLM, done)
+    results = Results(LLM, done, STAGE_1)
     assert results.worth(done[2]) == 0.0
     assert results.best(method, STEPS).run.rate in method.rates[:2]
     assert done[2].run not in set(wanted(results, STEPS, (method,)))
@@ -104,7 +105,7 @@ def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():
 
 def test_text_is_counted_in_what_the_llm_answered():
     runs = [result(Run("full", 1e-4, seed, STEPS), 0, right) for seed, right in enumerate((20, 10))]
-    of = figures(Results(LLM, runs), runs)
+    of = figures(Results(LLM, runs, STAGE_1), runs)
     assert of.text.estimate.value == pytest.approx(75.0)
     assert of.text.seeds == (100.0, 50.0)
     assert of.text.estimate.low < 75.0 < of.text.estimate.high
@@ -117,7 +118,7 @@ def test_new_right_answers_are_none_that_were_kept():
     run = result(Run("full", 1e-4, 0, STEPS), 0, 20)
     # As many right answers as the LLM's twenty, but only five of them to the same questions.
     run.found["scores"]["test"]["text"] = {"a": [0.0] * 15 + [1.0] * 20 + [0.0] * 5}
-    of = figures(Results(LLM, [run]), [run])
+    of = figures(Results(LLM, [run], STAGE_1), [run])
     assert of.text.estimate.value == pytest.approx(100.0)
     assert of.text.same == pytest.approx(25.0)
     assert of.pictures.same is None
@@ -144,6 +145,7 @@ def test_a_guess_is_the_commonest_answer_of_training(tmp_path):
 
 def test_results_are_read_as_they_were_added(tmp_path):
     (tmp_path / "llm.json").write_text(json.dumps(LLM))
+    (tmp_path / "stage1.json").write_text(json.dumps(STAGE_1))
     runs = [result(Run("full", 1e-4, seed, STEPS), 3, 4) for seed in SEEDS]
     for one in runs:
         add_result(tmp_path, one)
@@ -156,18 +158,18 @@ def test_the_page_says_what_is_there_and_what_is_missing(tmp_path):
     size = Size(steps=STEPS)
     method = BY_KEY["full"]
     runs = [result(Run("full", rate, 0, STEPS), 5, 10) for rate in method.rates]
-    write_page(tmp_path, Results(LLM, runs[:2]), size)
+    write_page(tmp_path, Results(LLM, runs[:2], STAGE_1), size)
     page = (tmp_path / "README.md").read_text()
     assert "front.png" not in page
     assert "sweeps.png" in page
     assert "Not done yet" in page
-    write_page(tmp_path, Results(LLM, runs), size)
+    write_page(tmp_path, Results(LLM, runs, STAGE_1), size)
     page = (tmp_path / "README.md").read_text()
-    assert "| full fine-tune | 2e-05 | 50.0 (" in page
+    assert "| full fine-tune | 2e-05 | 50.0 (" in page and "| 7 | 100 | 1 |" in page
     assert "yes, edge" in page and "| the commonest answer, no look |" in page
     assert (tmp_path / "front.png").stat().st_size > 10_000
     (tmp_path / "findings.md").write_text("Nothing is as expected.")
-    write_page(tmp_path, Results(LLM, runs), size)
+    write_page(tmp_path, Results(LLM, runs, STAGE_1), size)
     assert "Nothing is as expected." in (tmp_path / "README.md").read_text()
 
 
@@ -182,9 +184,9 @@ def test_pairs_are_compared_question_by_question():
 
 def test_a_page_without_gaps_misses_nothing(tmp_path):
     done: list[Result] = []
-    while run := next(wanted(Results(LLM, done), STEPS), None):
+    while run := next(wanted(Results(LLM, done, STAGE_1), STEPS), None):
         done.append(result(run, 5, 5))
-    write_page(tmp_path, Results(LLM, done), Size(steps=STEPS))
+    write_page(tmp_path, Results(LLM, done, STAGE_1), Size(steps=STEPS))
     page = (tmp_path / "README.md").read_text()
     for ours, theirs in PAIRS:
         assert f"| {BY_KEY[ours].name} - {BY_KEY[theirs].name} | " in page
@@ -308,7 +310,9 @@ def test_a_method_goes_from_stage_1_to_its_scores(folder, monkeypatch):
     monkeypatch.setattr(recipes, "ALIGNS", small)
     monkeypatch.setattr(jobs, "begin", lambda: None)
     size = Size(align_steps=2, steps=2, batch_size=2)
-    jobs.align("tuned", folder, size)
+    seconds = jobs.align("tuned", folder, size)
+    # Finished, it is kept, and so is the time it took.
+    assert seconds > 0 and jobs.align("tuned", folder, size) == seconds
     run = Run("wings-frozen", 1e-3, 0, 2)
     found = jobs.run_method(run, folder, size)
     assert found["cpu_seconds"] > 0

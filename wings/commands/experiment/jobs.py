@@ -26,10 +26,10 @@ def begin() -> None:
     logging.disable_progress_bar()
 
 
-def align(key: str, folder: Path, size: Size) -> None:
-    """Stage 1 for all methods that begin with it; one that is finished is kept."""
+def align(key: str, folder: Path, size: Size) -> float:
+    """Stage 1 for all methods that begin with it, and its seconds; one that is finished is kept."""
     begin()
-    fit(align_recipe(key, folder, size))
+    return round(fit(align_recipe(key, folder, size)).seconds, 1)
 
 
 def score_llm(folder: Path) -> dict[str, Any]:

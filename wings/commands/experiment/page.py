@@ -37,8 +37,9 @@ HOW = (
     " one run. What they leave open is not in the brackets: see every seed below. *Drift* is"
     " KL(LLM || model) in nats a token on the LLM's own answers, cut after whole sentences, to"
     " questions that were not trained on, alone and behind a picture; text in the data, and most of"
-    " all retention, trains on such answers. *Seconds* are those of one core in stage 2, without"
-    " the stage 1 that methods share."
+    " all retention, trains on such answers. *Seconds* are those of one core: of stage 2 as the"
+    " process counts them, mean of the seeds; of stage 1, one run that methods share, by the clock."
+    " The wall time of each run is in `runs.jsonl`, where other work on the machine is in it."
 )
 CHOSEN = (
     "A method's rate is the one whose mean of text, mixed and pictures is highest on the validation"
@@ -52,7 +53,7 @@ AGAINST = (
 )
 HEADERS = (
     "method", "rate", "text", "same", "mixed", "same", "pictures", "drift alone", "drift mixed",
-    "seconds", "seeds",
+    "stage 1 s", "stage 2 s", "seeds",
 )  # fmt: skip
 
 
@@ -108,12 +109,12 @@ def main_rows(
 ) -> Iterable[tuple[str, ...]]:
     """The LLM, every method at its best rate, and the row at equal time."""
     before = [f"100 = {results.before(test):.1f}%" for test in ("text", "mixed")]
-    none = ("", "", "", "")
+    none = ("", "", "", "", "")
     yield ("the LLM, no pictures", "", before[0], "100", before[1], "100", "", "0", *none[1:])
-    yield ("the commonest answer, no look", "", *none, f"{results.guess:.1f}", *none)
+    yield ("the commonest answer, no look", "", *none[1:], f"{results.guess:.1f}", *none)
     for _, method, of in rows:
         best = results.best(method, size.steps)
-        yield cells(method.name, best.run.rate, of)
+        yield cells(method.name, best.run.rate, of, results.stage_1[method.align])
     longer = results.equal_steps(size.steps)
     if longer is not None:
         method = BY_KEY[EQUAL_TIME]
@@ -122,16 +123,17 @@ def main_rows(
         if of is not None:
             theirs = BY_KEY[TIMED_AGAINST].name
             name = f"{method.name}, {longer} steps: stage 2 as long as that of the {theirs}"
-            yield cells(name, rate, of)
+            yield cells(name, rate, of, results.stage_1[method.align])
 
 
-def cells(name: str, rate: float, of: Figures) -> tuple[str, ...]:
+def cells(name: str, rate: float, of: Figures, stage_1: float) -> tuple[str, ...]:
     """One row under `HEADERS`."""
     seeds = str(of.seeds) + (f", {of.failed} failed" if of.failed else "")
     return (
         name, f"{rate:g}", str(of.text), f"{of.text.same:.0f}", str(of.mixed),
         f"{of.mixed.same:.0f}", str(of.pictures),
-        f"{of.drift_alone:.3f}", f"{of.drift_mixed:.3f}", f"{of.cpu_seconds:.0f}", seeds,
+        f"{of.drift_alone:.3f}", f"{of.drift_mixed:.3f}", f"{stage_1:.0f}",
+        f"{of.cpu_seconds:.0f}", seeds,
     )  # fmt: skip
 
 

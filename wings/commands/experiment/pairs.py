@@ -16,6 +16,7 @@ PAIRS = (
     ("wings-retention", "projector"),
     ("wings-retention", "wings-text-turns"),
     ("wings-text-turns", "wings-frozen"),
+    ("wings-text-turns", "full-text-turns"),
     ("full-text-turns", "full"),
     ("full-replay", "full"),
     ("lora", "full"),
@@ -23,6 +24,15 @@ PAIRS = (
     ("wings-fresh", "full"),
     ("wings-fresh", "wings-frozen"),
     ("wings-attended", "wings-frozen"),
+    ("wings-attended", "wings-text-turns"),
+    ("wings-attended", "full"),
+    ("wings-attended", "projector"),
+    ("prefix", "projector"),
+    ("wings-modality", "wings"),
+    ("wings-no-router", "wings"),
+    ("wings-visual", "wings"),
+    ("wings-textual", "wings"),
+    ("wings-normalized", "wings"),
 )
 
 

@@ -20,7 +20,7 @@ from wings.train.emoji.stages import own_answers, write_weights
 
 WORKERS = 2  # of one thread each: together a tenth faster than one run on both cores
 ANSWERS = 48  # tokens of the LLM's own answers
-RUNS, BEFORE = "runs.jsonl", "llm.json"
+RUNS, BEFORE, STAGE_1 = "runs.jsonl", "llm.json", "stage1.json"
 
 
 def experiment(
@@ -33,7 +33,7 @@ def experiment(
 
     Args:
         folder: weights, data and stage 1, made where they are not there.
-        results: gets `runs.jsonl`, `llm.json`, `README.md` and the plots.
+        results: gets `runs.jsonl`, `llm.json`, `stage1.json`, `README.md` and the plots.
         methods: fewer for a trial.
         size: smaller for a trial.
 
@@ -54,8 +54,9 @@ def experiment(
             (results / BEFORE).write_text(json.dumps(found) + "\n", encoding="utf-8")
         keys = [key for key in ALIGNS if any(method.align == key for method in methods)]
         console.print(f"stage 1 ({', '.join(keys)})")
-        for future in [pool.submit(jobs.align, key, folder, size) for key in keys]:
-            future.result()
+        aligned = {key: pool.submit(jobs.align, key, folder, size) for key in keys}
+        seconds = {key: future.result() for key, future in aligned.items()}
+        (results / STAGE_1).write_text(json.dumps(seconds) + "\n", encoding="utf-8")
         done = read_results(results)
         running: dict[Future, Run] = {}
         while True:
@@ -106,8 +107,10 @@ def read_results(folder: Path) -> Results:
     for record in map(json.loads, lines):
         run = Run(*(record.pop(name) for name in ("method", "rate", "seed", "steps")))
         found.append(Result(run, record))
-    llm = json.loads((folder / BEFORE).read_text(encoding="utf-8"))
-    return Results(llm, found)
+    llm, seconds = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in (BEFORE, STAGE_1)
+    )
+    return Results(llm, found, seconds)
 
 
 def line_of(results: Results, run: Run) -> str:

@@ -61,10 +61,12 @@ class Result:
 
 
 class Results:
-    """All finished runs and the untouched LLM's scores."""
+    """All finished runs, the untouched LLM's scores, and seconds of each stage 1 by its name."""
 
-    def __init__(self, llm: dict[str, Any], results: Sequence[Result]) -> None:
-        self.llm = llm
+    def __init__(
+        self, llm: dict[str, Any], results: Sequence[Result], stage_1: dict[str, float]
+    ) -> None:
+        self.llm, self.stage_1 = llm, stage_1
         self.results = list(results)
         self.runs = {result.run for result in results}
 

@@ -46,10 +46,13 @@ def test_what_is_built_is_what_eval_takes(build, checkpoint, llm, tmp_path, caps
     few = ["--output", str(tmp_path / "report"), "--max-new-tokens", "2"]
     assert words[:1] == ["eval"] and main([*words, *few]) == 0
     found = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    measured = found["measurements"]
+    # Where a model looks is measured on pictures too: (T,V) has text before and after.
+    assert list(measured) == ["text", "pictures", "attention"]
     counts = {
         kind: of["after"]["total"]
-        for one in found["measurements"].values()
-        for kind, of in one["kinds"].items()
+        for name in ("text", "pictures")
+        for kind, of in measured[name]["kinds"].items()
     }
     assert counts == {"all": 9, **dict.fromkeys(KINDS, 3)}
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
+from tiny_tasks import CHOICES, ROLLING, SAID, on_file
 
 from wings.commands import main
 from wings.errors import WingsError
@@ -21,26 +22,6 @@ from wings.eval.ranks import Ranks
 from wings.eval.subject import load_subject
 from wings.eval.work import Work
 
-CHOICES = {
-    "output_type": "multiple_choice",
-    "doc_to_text": "Q: {{question}}\nA:",
-    "doc_to_choice": "{{choices}}",
-    "doc_to_target": "{{gold}}",
-    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-}
-ROLLING = {
-    "output_type": "loglikelihood_rolling",
-    "doc_to_text": "",
-    "doc_to_target": "{{question}}",
-    "metric_list": [{"metric": "word_perplexity"}],
-}
-SAID = {
-    "output_type": "generate_until",
-    "doc_to_text": "Q: {{question}}\nA:",
-    "doc_to_target": "{{choices[gold]}}",
-    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4, "do_sample": False},
-    "metric_list": [{"metric": "exact_match"}],
-}
 TASKS = {"tiny_red": CHOICES, "tiny_blue": CHOICES, "tiny_said": SAID, "tiny_text": ROLLING}
 
 
@@ -54,10 +35,7 @@ def folder(tmp_path_factory):
              "gold": (n + number) % 3, "choices": ["a", "b", "c"]}
             for n in range(9 + 4 * number)
         ]  # fmt: skip
-        data = folder / f"{name}.jsonl"
-        data.write_text("\n".join(json.dumps(doc) for doc in docs))
-        where = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}}
-        config = {"task": name, **task, **where, "test_split": "test"}
+        config = on_file(task, name, folder / f"{name}.jsonl", docs)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     group = {"group": "tiny_colours", "task": ["tiny_red", "tiny_blue"]}
     (folder / "tiny_colours.yaml").write_text(yaml.safe_dump(group))

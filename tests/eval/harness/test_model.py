@@ -14,6 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tiny_tasks import CHOICES, ROLLING, SAID, on_file
 
 from wings.errors import WingsError
 from wings.eval.harness.__main__ import main
@@ -27,47 +28,18 @@ PAIRS = [
     ("The sea is", " blue"),
     ("A longer text, that needs more room than the others. The sea is", " wet"),
 ]
-# Likelihood of choices, of a whole text, and generation up to a stop and up to a length.
-CHOICES = {
-    "task": "tiny_choices",
-    "output_type": "multiple_choice",
-    "doc_to_text": "Q: {{question}}\nA:",
-    "doc_to_choice": "{{choices}}",
-    "doc_to_target": "{{gold}}",
-    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-}
-ROLLING = {
-    "task": "tiny_text",
-    "output_type": "loglikelihood_rolling",
-    "doc_to_text": "",
-    "doc_to_target": "{{question}}",
-    "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
-}
-SAID = {
-    "task": "tiny_said",
-    "output_type": "generate_until",
-    "doc_to_text": "Q: {{question}}\nA:",
-    "doc_to_target": "{{choices[gold]}}",
-    "generation_kwargs": {"until": ["e", "\n"], "max_gen_toks": 12, "do_sample": False},
-    "metric_list": [{"metric": "exact_match"}],
-}
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tasks") / "questions.jsonl"
+    folder = tmp_path_factory.mktemp("tasks")
     docs = [
         {"question": f"What is {n}" + " and a bit more" * (n % 3), "gold": n % 3,
          "choices": ["red", "green and blue", f"number {n}"]}
         for n in range(11)
     ]  # fmt: skip
-    path.write_text("\n".join(json.dumps(doc) for doc in docs))
-    where = {
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(path)}},
-        "test_split": "test",
-    }
-    return [{**task, **where} for task in (CHOICES, ROLLING, SAID)]
+    tasks = {"tiny_choices": CHOICES, "tiny_text": ROLLING, "tiny_said": SAID}
+    return [on_file(task, name, folder / f"{name}.jsonl", docs) for name, task in tasks.items()]
 
 
 def measured(model, tasks):

@@ -40,7 +40,7 @@ def forest(lines: Sequence[Line]) -> Figure:
             right=0.97,
             top=1 - 0.42 / height,
             bottom=0.5 / height,
-            wspace=0.1,
+            wspace=0.18,
         )
         right.axvline(0, color=INK, linewidth=1, linestyle=(0, (5, 4)))
         for n, line in enumerate(lines):
@@ -54,7 +54,7 @@ def forest(lines: Sequence[Line]) -> Figure:
             right.plot([value if low is None else low, value if high is None else high], [n, n],
                        color=AFTER, linewidth=1.8)  # fmt: skip
             right.plot([value], [n], "D", color=AFTER, markersize=5)
-        for axes, title in ((left, "right, %"), (right, "difference, points")):
+        for axes, title in ((left, "right, %"), (right, "difference")):
             axes.grid(axis="x", color="#eef1f4", linewidth=1)
             axes.set_axisbelow(True)
             axes.tick_params(length=0, labelsize=9)

@@ -104,6 +104,10 @@ METHODS = (
         "wings-normalized", "Wings, normalised sources", "normalized",
         {**BOTH, "router": "position"},
     ),
+    frozen(
+        "wings-attended-text-turns", "Wings frozen, attended router, text turns",
+        {**FROZEN, "router": "attended"}, **TEXT_TURNS,
+    ),
     Method(
         "projector-text-turns", "projector only, text turns", "projector", PLAIN,
         ("projector",), LEARNER_RATES, TEXT_TURNS,

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .bootstrap import Estimate, bootstrap
-from .forest import Line, forest
+from .forest import forest
 from .items import Item
 from .mark import mark
-from .score import Score
+from .paired import HEADERS, Paired
 from .section import Section
-from .table import spelled
 
 ALL = "all"
 CIRCULAR = "circular"
@@ -81,37 +79,14 @@ class Comparison:
             if kind in (ALL, self.items[numbers[0]].kind)
         ]
 
-    def scores(self, kind: str, circular: bool = False) -> tuple[Score, Score]:
-        """Before and after, of a kind."""
-        before, after = (self.right(said, kind, circular) for said in (self.before, self.after))
-        return Score(sum(before), len(before)), Score(sum(after), len(after))
-
-    def difference(self, kind: str, circular: bool = False) -> Estimate:
-        """After minus before, in points, with its interval over the questions as pairs."""
-        before, after = (self.right(said, kind, circular) for said in (self.before, self.after))
-        change = [100.0 * (b - a) for a, b in zip(before, after, strict=True)]
-        return bootstrap(change, seed=self.seed)
-
-    def changes(self, kind: str, circular: bool = False) -> tuple[int, int]:
-        """How many questions were lost (worth less after than before) and how many were won."""
-        before, after = (self.right(said, kind, circular) for said in (self.before, self.after))
-        pairs = list(zip(before, after, strict=True))
-        return sum(a < b for b, a in pairs), sum(a > b for b, a in pairs)
+    def paired(self, kind: str, circular: bool = False) -> Paired:
+        """What the questions of a kind are worth, before and after."""
+        marks = (self.right(said, kind, circular) for said in (self.before, self.after))
+        return Paired(*marks, self.seed)
 
     def figures(self, circular: bool) -> dict[str, Any]:
         """Of every kind both scores, the difference, and what was lost and won."""
-        found = {}
-        for kind in self.kinds:
-            before, after = self.scores(kind, circular)
-            lost, won = self.changes(kind, circular)
-            found[kind] = {
-                "before": plain(before),
-                "after": plain(after),
-                "difference": self.difference(kind, circular).to_dict(),
-                "lost": lost,
-                "won": won,
-            }
-        return found
+        return {kind: self.paired(kind, circular).to_dict() for kind in self.kinds}
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, those of circles apart, and every item with both answers."""
@@ -134,33 +109,12 @@ class Comparison:
 
     def section(self) -> Section:
         """As a part of a report."""
-        rows = [("", "n", "LLM", "model", "difference", "-/+")]
-        lines = []
+        rows, lines = [HEADERS], []
         ways = (False, True) if self.is_circular else (False,)
         for kind, circular in ((kind, circular) for kind in self.kinds for circular in ways):
             name = f"{kind}, {CIRCULAR}" if circular else kind
-            before, after = self.scores(kind, circular)
-            change = self.difference(kind, circular)
-            turned = "{}/{}".format(*self.changes(kind, circular))
-            scores = (str(after.total), spelled(before), spelled(after))
-            rows.append((name, *scores, points(change), turned))
-            lines.append(Line(name, before, after, change))
+            paired = self.paired(kind, circular)
+            rows.append(paired.row(name))
+            lines.append(paired.line(name))
         sentence = self.sentence + (CIRCLES if self.is_circular else "")
         return Section(self.title, sentence, rows, forest(lines))
-
-
-def plain(score: Score) -> dict[str, Any]:
-    """A score with its percent and Wilson's interval."""
-    return {
-        "right": score.right,
-        "total": score.total,
-        "percent": score.percent,
-        "interval": list(score.interval),
-    }
-
-
-def points(change: Estimate) -> str:
-    """`-18.8 (-23.8, -13.8)`."""
-    if change.low is None or change.high is None:
-        return f"{change.value:+.1f}"
-    return f"{change.value:+.1f} ({change.low:.1f}, {change.high:.1f})"

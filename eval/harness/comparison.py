@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wings.eval.bootstrap import Estimate, bootstrap
-from wings.eval.comparison import plain, points
-from wings.eval.forest import Line, forest
+from wings.eval.forest import forest
+from wings.eval.paired import HEADERS, Paired
 from wings.eval.samples import SAMPLES, Sample
-from wings.eval.score import Score
 from wings.eval.section import Section
-from wings.eval.table import spelled
 
 SENTENCE = (
     "Tasks of lm-evaluation-harness as its own command line asks them (no chat template), the same "
@@ -69,29 +66,13 @@ class TaskComparison:
                     found.append((f"{part}, {metric}", own, metric))
         return found
 
-    def worth(self, leaves: Sequence[str], metric: str) -> tuple[list[float], list[float]]:
+    def paired(self, leaves: Sequence[str], metric: str) -> Paired:
         """What every document of some tasks is worth, before and after."""
-        before, after = (
+        marks = (
             [x for leaf in leaves for x in of[leaf].metrics[metric]]
             for of in (self.before, self.after)
         )
-        return before, after
-
-    def line(self, name: str, leaves: Sequence[str], metric: str) -> Line:
-        """Both scores and their paired difference."""
-        before, after = self.worth(leaves, metric)
-        scores = (Score(sum(before), len(before)), Score(sum(after), len(after)))
-        return Line(name, *scores, self.difference(before, after))
-
-    def difference(self, before: Sequence[float], after: Sequence[float]) -> Estimate:
-        """After minus before, in points."""
-        change = [100.0 * (b - a) for a, b in zip(before, after, strict=True)]
-        return bootstrap(change, seed=self.seed)
-
-    def changes(self, leaves: Sequence[str], metric: str) -> tuple[int, int]:
-        """How many documents were lost and how many won."""
-        pairs = list(zip(*self.worth(leaves, metric), strict=True))
-        return sum(a < b for b, a in pairs), sum(a > b for b, a in pairs)
+        return Paired(*marks, self.seed)
 
     @property
     def notes(self) -> list[str]:
@@ -126,34 +107,23 @@ class TaskComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures: of what was asked for, and of every task of a group."""
-        leaves = [(f"{x}, {m}", (x,), m) for x in self.before for m in self.before[x].metrics]
-        names = ("before", "after")
-        documents = {name: dict(zip(names, self.worth(*of), strict=True)) for name, *of in leaves}
-        return {
-            "rows": {row[0]: self.figures(*row) for row in self.rows},
-            "tasks": {row[0]: self.figures(*row) for row in leaves},
-            "documents": documents,
+        tasks = {
+            f"{leaf}, {metric}": self.paired((leaf,), metric)
+            for leaf, result in self.before.items()
+            for metric in result.metrics
         }
-
-    def figures(self, name: str, leaves: Sequence[str], metric: str) -> dict[str, Any]:
-        """Both scores, the difference, and what was lost and won."""
-        line = self.line(name, leaves, metric)
-        lost, won = self.changes(leaves, metric)
         return {
-            "before": plain(line.before),
-            "after": plain(line.after),
-            "difference": line.change.to_dict(),
-            "lost": lost,
-            "won": won,
+            "rows": {name: self.paired(*of).to_dict() for name, *of in self.rows},
+            "tasks": {name: paired.to_dict() for name, paired in tasks.items()},
+            "documents": {
+                name: {"before": paired.before, "after": paired.after}
+                for name, paired in tasks.items()
+            },
         }
 
     def section(self) -> Section:
         """As a part of a report."""
-        rows, lines = [("", "n", "LLM", "model", "difference", "-/+")], []
-        for name, leaves, metric in self.rows:
-            line = self.line(name, leaves, metric)
-            turned = "{}/{}".format(*self.changes(leaves, metric))
-            scores = (str(line.before.total), spelled(line.before), spelled(line.after))
-            rows.append((name, *scores, points(line.change), turned))
-            lines.append(line)
-        return Section(self.title, SENTENCE, rows, forest(lines) if lines else None)
+        rows = {name: self.paired(*of) for name, *of in self.rows}
+        table = [HEADERS, *(paired.row(name) for name, paired in rows.items())]
+        lines = [paired.line(name) for name, paired in rows.items()]
+        return Section(self.title, SENTENCE, table, forest(lines) if lines else None)

@@ -201,12 +201,13 @@ def test_a_circle_counts_once_as_it_comes_and_once_if_all_of_it_is_right(tmp_pat
     always, knows = ["A"] * 6, ["B", "A", "a dog", "A. It barks", "C", "no"]
     found = Comparison("Pictures", "Asked.", items, always, knows)
     # Three questions: plain counts their first item alone. A is right in no first item.
-    assert found.scores(ALL) == (Score(0, 3), Score(2, 3))
-    assert found.scores(ALL, circular=True) == (Score(0, 3), Score(2, 3))
+    assert found.paired(ALL).scores == (Score(0, 3), Score(2, 3))
+    assert found.paired(ALL, circular=True).scores == (Score(0, 3), Score(2, 3))
     knows[4] = "A"
-    assert found.scores(ALL) == (Score(0, 3), Score(2, 3))
-    assert found.scores(ALL, circular=True) == (Score(0, 3), Score(1, 3))
-    assert found.changes("finegrained") == (0, 2) and found.changes(ALL, circular=True) == (0, 1)
+    assert found.paired(ALL).scores == (Score(0, 3), Score(2, 3))
+    assert found.paired(ALL, circular=True).scores == (Score(0, 3), Score(1, 3))
+    assert found.paired("finegrained").changes == (0, 2)
+    assert found.paired(ALL, circular=True).changes == (0, 1)
     figures = found.to_dict()
     assert figures["kinds"]["finegrained"]["after"]["percent"] == pytest.approx(200 / 3)
     assert figures["circular"]["finegrained"]["after"]["percent"] == pytest.approx(100 / 3)

@@ -74,6 +74,11 @@ class Visibility:
         rows = zip(self.queries.segment, first, end, strict=True)
         return [cut_spans(*row) for row in rows]
 
+    @cached_property
+    def orders(self) -> list[Tensor]:
+        """Of each row: where each query stands in what its spans give one after another."""
+        return [torch.cat([span.queries for span in spans]).argsort() for spans in self.spans]
+
     def weigh(self, scores: Tensor) -> Tensor:
         """Softmax of one query's `scores [B, H, S]` over what it sees; zeros if nothing."""
         if self.sees_all:
@@ -89,8 +94,8 @@ class Visibility:
         if self.mask is not None:
             return masked_attention(q, k, v, last, self.mask)
         if not self.continued:
-            rows = zip(q.split(1), k.split(1), v.split(1), self.spans, strict=True)
-            return torch.cat([span_attention(*row[:3], last, row[3]) for row in rows])
+            rows = zip(q.split(1), k.split(1), v.split(1), self.spans, self.orders, strict=True)
+            return torch.cat([span_attention(*row[:3], last, *row[3:]) for row in rows])
         blocks = zip(q.split(BLOCK, 1), self._blocks(), strict=True)
         return torch.cat(
             [masked_attention(part, k, v, last, block.sees(self.keys)) for part, block in blocks],
@@ -115,7 +120,9 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, mask: Tensor
     return (out.transpose(1, 2).flatten(2) @ last).masked_fill(blind, 0.0)
 
 
-def span_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, spans: list[Span]) -> Tensor:
+def span_attention(
+    q: Tensor, k: Tensor, v: Tensor, last: Tensor, spans: list[Span], order: Tensor
+) -> Tensor:
     """`Visibility.attend` of one row, span by span, without a mask."""
     pieces = []
     for span in spans:
@@ -128,9 +135,8 @@ def span_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, spans: list[Sp
         pieces.append(out.transpose(1, 2).flatten(2) @ last)
     if len(pieces) == 1:
         return pieces[0]
-    order = torch.cat([span.queries for span in spans])
     # Put back in order after the last product: r numbers a token move, not the heads.
-    return torch.cat(pieces, dim=1).index_select(1, order.argsort())
+    return torch.cat(pieces, dim=1).index_select(1, order)
 
 
 def cut_spans(segment: Tensor, first: Tensor, end: Tensor) -> list[Span]:

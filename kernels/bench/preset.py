@@ -27,8 +27,8 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """`D 4096`."""
-        return f"D {self.width}"
+        """`D 4096`, or `D 576, ungrouped` where every head has keys of its own."""
+        return f"D {self.width}" + ", ungrouped" * (self.heads == self.key_heads)
 
     @property
     def head_width(self) -> int:
@@ -71,10 +71,16 @@ class Preset:
 CPU = Preset(
     name="cpu",
     dtype=torch.float32,
-    shapes=(Shape(576, 9, 3, 1536, layers=12, decoding_layers=12),),
+    # What wings cost is nearly the same beside both blocks: beside SmolLM2's, small for its width,
+    # that is the largest ratio; beside the form of the first Llama it is an ordinary one.
+    shapes=(
+        Shape(576, 9, 3, 1536, layers=12, decoding_layers=12),
+        Shape(576, 9, 9, 2304, layers=12, decoding_layers=12),
+    ),
     lengths=(512, 1024, 2048),
     memory=(512, 1024, 2048, 4096),
     contexts=(500, 1000, 2000),
+    main=(1024, 2048),
     flex=(1024, 2048),
 )
 

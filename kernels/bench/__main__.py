@@ -15,6 +15,7 @@ from rich.console import Console
 
 from . import folder
 from .check import check_model, check_operations
+from .heap import keep_heap
 from .operation import measure_flex, measure_operations
 from .preset import CPU, GPU, QUICK, Preset, with_lengths
 from .record import command_line, surroundings
@@ -31,6 +32,7 @@ def main() -> int:
     arguments = read(command_line())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     preset = chosen(arguments, device)
+    keep_heap()
     console = Console(stderr=True)
     torch.manual_seed(0)
     where = surroundings(device, command_line())

@@ -12,7 +12,8 @@ from .table import markdown, ratio_cells, split, value_cells
 HOW = """\
 Ratios are medians over interleaved rounds of one run: each round takes every version once, in a new
 order, and each time is divided by the baseline's of its round. `again` is the baseline against
-itself and shows the noise. Forward passes and training steps are timed by the wall; a training step
+itself and shows the noise. Freed memory stays with the process, so that no call pays for pages that
+another gave back. Forward passes and training steps are timed by the wall; a training step
 is forward with labels and backward, everything trained but the vision tower. Training memory is
 the peak above what was allocated before the step: what the forward keeps, temporaries inside
 operators too, and all gradients. Decoding is one token behind a cache of so many; compiled or

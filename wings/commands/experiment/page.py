@@ -10,7 +10,7 @@ from wings.commands.experiment.front import Series, plot
 from wings.commands.experiment.measure import TESTS, of_kinds
 from wings.commands.experiment.methods import ALIGNS, BY_KEY, METHODS, Method
 from wings.commands.experiment.pairs import pair_rows
-from wings.commands.experiment.runs import EQUAL_TIME, SEEDS, TIMED_AGAINST, Results
+from wings.commands.experiment.runs import BELOW, EQUAL_TIME, SEEDS, TIMED_AGAINST, Results
 from wings.commands.experiment.sizes import Size
 from wings.eval.bootstrap import Estimate
 
@@ -44,7 +44,8 @@ HOW = (
 CHOSEN = (
     "A method's rate is the one whose mean of text, mixed and pictures is highest on the validation"
     " part; the tables above are of the test part. *Edge*: it is the lowest or the highest that was"
-    " tried. A run that ended without a model (its loss was no number) counts as 0. The validation"
+    " tried; *below its sweep* are lower rates, added later and not chosen from."
+    " A run that ended without a model (its loss was no number) counts as 0. The validation"
     " part is small: one right answer is worth {text:.1f} points of text, {mixed:.1f} of mixed."
 )
 AGAINST = (
@@ -107,7 +108,7 @@ def made(size: Size) -> str:
 def main_rows(
     results: Results, rows: Sequence[tuple[int, Method, Figures]], size: Size
 ) -> Iterable[tuple[str, ...]]:
-    """The LLM, every method at its best rate, and the row at equal time."""
+    """The LLM, every method at its best rate, the row at equal time, and those below a sweep."""
     before = [f"100 = {results.before(test):.1f}%" for test in ("text", "mixed")]
     none = ("", "", "", "", "")
     yield ("the LLM, no pictures", "", before[0], "100", before[1], "100", "", "0", *none[1:])
@@ -123,6 +124,12 @@ def main_rows(
         if of is not None:
             theirs = BY_KEY[TIMED_AGAINST].name
             name = f"{method.name}, {longer} steps: stage 2 as long as that of the {theirs}"
+            yield cells(name, rate, of, results.stage_1[method.align])
+    for key, rate in BELOW.items():
+        method = BY_KEY[key]
+        of = figures(results, results.of(method, rate, size.steps))
+        if of is not None:
+            name = f"{method.name}, below its sweep"
             yield cells(name, rate, of, results.stage_1[method.align])
 
 

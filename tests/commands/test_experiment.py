@@ -24,7 +24,7 @@ from wings.commands.experiment.guess import guess
 from wings.commands.experiment.measure import TESTS, drift, scores_of
 from wings.commands.experiment.methods import ALIGNS, BY_KEY, METHODS
 from wings.commands.experiment.page import write_page
-from wings.commands.experiment.pairs import PAIRS, difference
+from wings.commands.experiment.pairs import PAIRS, difference, pair_rows
 from wings.commands.experiment.recipes import align_recipe, instruct_recipe, rates_of
 from wings.commands.experiment.run import add_result, read_results
 from wings.commands.experiment.runs import BELOW, FIRST, SECOND, SEEDS, Result, Results, Run, wanted
@@ -100,6 +100,19 @@ def test_rates_below_a_sweep_are_run_with_every_seed_and_never_chosen():
     assert [one.run.seed for one in results.of(method, BELOW["full"], STEPS)] == list(SEEDS)
     assert [one.run.rate for one in results.sweep(method, STEPS)] == list(method.rates)
     assert results.best(method, STEPS).run.rate == method.rates[0]
+
+
+def test_rates_below_a_sweep_are_set_against_what_keeps_most():
+    ours, theirs = BY_KEY["wings-attended"], BY_KEY["full"]
+    done: list[Result] = []
+    while run := next(wanted(Results(LLM, done, STAGE_1), STEPS, (ours, theirs)), None):
+        done.append(result(run, 10, 20 if run.method == ours.key else 10))
+    rows = {name: figures for name, *figures in pair_rows(Results(LLM, done, STAGE_1), STEPS)}
+    found = rows[f"{ours.name} - {theirs.name}, below its sweep"]
+    assert found[0].startswith("+25.0 (") and found[2] == "+0.0 (0.0 to 0.0)"
+    # Of one seed nothing is said.
+    first = [one for one in done if one.run.seed == SEEDS[0] or one.run.rate != BELOW["full"]]
+    assert not any("below" in name for name, *_ in pair_rows(Results(LLM, first, STAGE_1), STEPS))
 
 
 def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from wings.commands.experiment.figures import means
 from wings.commands.experiment.measure import TESTS
 from wings.commands.experiment.methods import BY_KEY
-from wings.commands.experiment.runs import Results
+from wings.commands.experiment.runs import BELOW, Result, Results
 from wings.eval.bootstrap import Estimate, bootstrap
 
 PAIRS = (
@@ -39,14 +39,33 @@ PAIRS = (
 )
 
 
+# What stands against the rates below a sweep, too.
+AGAINST_BELOW = ("wings-attended", "wings-attended-text-turns")
+
+
 def pair_rows(results: Results, steps: int) -> Iterable[tuple[str, ...]]:
     """Points that the first of each pair has more than the second, at their chosen rates."""
-    for ours, theirs in PAIRS:
-        both = [results.at_best(BY_KEY[key], steps) for key in (ours, theirs)]
+    for pair in sides(results, steps):
+        runs = [found for _, found in pair]
         # One seed says which way the order of the data fell, and little else.
-        if min(map(len, both)) > 1 and not any(run.failed for runs in both for run in runs):
-            found = (difference(*(means(runs, test) for runs in both)) for test in TESTS)
-            yield (f"{BY_KEY[ours].name} - {BY_KEY[theirs].name}", *map(spelled, found))
+        if min(map(len, runs)) > 1 and not any(run.failed for found in runs for run in found):
+            found = (difference(*(means(one, test) for one in runs)) for test in TESTS)
+            yield (" - ".join(name for name, _ in pair), *map(spelled, found))
+
+
+def sides(results: Results, steps: int) -> Iterable[tuple[tuple[str, list[Result]], ...]]:
+    """The two of every pair, each with its name and the runs of its seeds."""
+
+    def chosen(key: str) -> tuple[str, list[Result]]:
+        return BY_KEY[key].name, results.at_best(BY_KEY[key], steps)
+
+    for ours, theirs in PAIRS:
+        yield chosen(ours), chosen(theirs)
+    for key, rate in BELOW.items():
+        method = BY_KEY[key]
+        for ours in AGAINST_BELOW:
+            below = f"{method.name}, below its sweep", results.of(method, rate, steps)
+            yield chosen(ours), below
 
 
 def difference(ours: list[float], theirs: list[float]) -> Estimate:

@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from wings.errors import WingsError
 from wings.model import part_of
+from wings.train.batches.workers import LostWorker, asking_workers, last_line
 from wings.train.carried import Carried, Resume
 from wings.train.folder import RunFolder, sync
 from wings.train.halt import Agreed, Halt, begin_worker
@@ -26,8 +27,6 @@ from wings.train.stage import Plan
 from wings.train.watching.evaluate import Evaluation
 from wings.train.watching.figures import Figures
 from wings.train.watching.loss import asked
-
-_WORKER_ERROR = f"{WingsError.__module__}.{WingsError.__name__}: "
 
 
 class WingsTrainer(Trainer):
@@ -110,13 +109,13 @@ class WingsTrainer(Trainer):
     ) -> tuple[list, torch.Tensor | int | None]:
         """The micro-batches of one step; takes note of skipped records and of this step's rates."""
         try:
-            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            with asking_workers():
+                batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except LostWorker:
+            raise
         except WingsError as error:
-            raise self._lost(in_a_sentence(error)) from None
-        except OSError as error:
-            # Of a worker that is gone torch tells in many ways; `train` has one for them all.
-            if isinstance(error, ConnectionError):
-                raise RuntimeError(f"DataLoader worker is gone ({error})") from error
+            raise self._lost(str(error)) from None
+        except (OSError, EOFError) as error:
             raise self._lost(f"data cannot be read any more ({last_line(error)})") from error
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
@@ -151,10 +150,8 @@ class WingsTrainer(Trainer):
         with self.figures.aside():
             size = self.args.per_device_train_batch_size
             history = self.state.log_history
-            try:
+            with asking_workers():
                 found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
-            except WingsError as error:
-                raise WingsError(in_a_sentence(error)) from None
         # Logging an evaluation would count as logging the step.
         should_log = self.control.should_log
         self.log(dict(found))
@@ -316,13 +313,3 @@ class WingsTrainer(Trainer):
 def state_of(checkpoint: Path) -> TrainerState:
     """What `Trainer` wrote down about the run when it took a checkpoint."""
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-
-
-def in_a_sentence(error: WingsError) -> str:
-    """What a data worker said, which torch wraps in the worker's whole traceback."""
-    return str(error).splitlines()[-1].removeprefix(_WORKER_ERROR)
-
-
-def last_line(error: Exception) -> str:
-    """What an error says, without the traceback that torch puts before a data worker's."""
-    return str(error).strip().splitlines()[-1]

@@ -21,6 +21,7 @@ from wings.train.batches.collate import Collator, Packer
 from wings.train.batches.data import Conversations
 from wings.train.batches.lengths import Lengths
 from wings.train.batches.order import Order
+from wings.train.batches.workers import LostWorker, watching_workers
 from wings.train.build import load_model, load_processor
 from wings.train.checks import refuse_idle_retention
 from wings.train.folder import RESULT, RunFolder, step_of
@@ -94,16 +95,10 @@ def train(
             )
         return _read(folder)
     try:
-        with _quiet():
+        with _quiet(), watching_workers():
             return _train(recipe, folder, model, processor, watch)
-    except RuntimeError as error:
-        # torch raises this wherever the process is when the news of its worker's end arrives.
-        if "DataLoader worker" not in str(error):
-            raise
-        raise WingsError(
-            f"data: a data worker ended ({str(error).strip()}); if memory ran out, lower workers;"
-            f" {folder.saved}."
-        ) from error
+    except LostWorker as error:
+        raise WingsError(f"{error}; {folder.saved}.") from error
 
 
 def _train(

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from wings.errors import WingsError
 from wings.images import WingsImageProcessor, load_image
 from wings.processor import WingsProcessor
 from wings.train.batches.data import Conversations
+from wings.train.batches.workers import asking_workers, watching_workers
 from wings.train.recipe import Recipe
 from wings.train.sources.formats import Message, TurnsError
 from wings.train.sources.records import SourceError
@@ -211,7 +212,7 @@ def survey(
         source and in having images.
 
     Raises:
-        WingsError: a source that cannot be opened or a stream that breaks off.
+        WingsError: a source that cannot be opened, a stream that breaks off, or a lost worker.
     """
     examination = Examination(recipe, processor)
     data = examination.data
@@ -233,26 +234,18 @@ def survey(
     )
     good: dict[tuple[int, bool], list[int]] = {}
     done = 0
-    for findings in _sentence_of_workers(loader):
-        for finding in findings:
-            source = data.source_of(finding.number)
-            found[source].add(finding)
-            group = good.setdefault((source, finding.images > 0), [])
-            if finding.problem is None and len(group) < SAMPLES:
-                group.append(finding.number)
-        done += len(findings)
-        if watch is not None:
-            watch(done, total)
+    with watching_workers(), asking_workers():
+        for findings in loader:
+            for finding in findings:
+                source = data.source_of(finding.number)
+                found[source].add(finding)
+                group = good.setdefault((source, finding.images > 0), [])
+                if finding.problem is None and len(group) < SAMPLES:
+                    group.append(finding.number)
+            done += len(findings)
+            if watch is not None:
+                watch(done, total)
     return found, _some(list(good.values()))
-
-
-def _sentence_of_workers(loader: DataLoader) -> Iterator[list[Finding]]:
-    """The loader's batches; a worker's error is its sentence without the traceback around it."""
-    try:
-        yield from loader
-    except WingsError as error:
-        prefix = f"{WingsError.__module__}.{WingsError.__name__}: "
-        raise WingsError(str(error).splitlines()[-1].removeprefix(prefix)) from None
 
 
 def _drawn(data: Conversations, quick: int) -> list[int]:

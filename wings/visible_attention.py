@@ -75,9 +75,10 @@ class Visibility:
         return [cut_spans(*row) for row in rows]
 
     @cached_property
-    def orders(self) -> list[Tensor]:
-        """Of each row: where each query stands in what its spans give one after another."""
-        return [torch.cat([span.queries for span in spans]).argsort() for spans in self.spans]
+    def orders(self) -> list[Tensor | None]:
+        """Of each row: where a query stands in what its spans give in turn; None if in order."""
+        given = [torch.cat([span.queries for span in spans]) for spans in self.spans]
+        return [None if bool((row.diff() > 0).all()) else row.argsort() for row in given]
 
     def weigh(self, scores: Tensor) -> Tensor:
         """Softmax of one query's `scores [B, H, S]` over what it sees; zeros if nothing."""
@@ -121,7 +122,7 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, mask: Tensor
 
 
 def span_attention(
-    q: Tensor, k: Tensor, v: Tensor, last: Tensor, spans: list[Span], order: Tensor
+    q: Tensor, k: Tensor, v: Tensor, last: Tensor, spans: list[Span], order: Tensor | None
 ) -> Tensor:
     """`Visibility.attend` of one row, span by span, without a mask."""
     pieces = []
@@ -133,10 +134,9 @@ def span_attention(
         heads = (rows.transpose(1, 2) for rows in (span.of(q), k[:, run], v[:, run]))
         out = scaled_dot_product_attention(*heads, is_causal=span.causal)
         pieces.append(out.transpose(1, 2).flatten(2) @ last)
-    if len(pieces) == 1:
-        return pieces[0]
+    out = torch.cat(pieces, dim=1)
     # Put back in order after the last product: r numbers a token move, not the heads.
-    return torch.cat(pieces, dim=1).index_select(1, order)
+    return out if order is None else out.index_select(1, order)
 
 
 def cut_spans(segment: Tensor, first: Tensor, end: Tensor) -> list[Span]:
@@ -157,9 +157,10 @@ def cut_spans(segment: Tensor, first: Tensor, end: Tensor) -> list[Span]:
             spans.append(Span(where, start, start + len(where), causal=True))
             rest &= ~square
     where = rest.nonzero()[:, 0]
-    runs, index = torch.stack([first, end], dim=1)[where].unique(dim=0, return_inverse=True)
-    for number, (start, stop) in enumerate(runs.tolist()):
-        spans.append(Span(where[index == number], start, stop, causal=False))
+    stride = int(end.max()) + 1
+    runs, index = (first * stride + end)[where].unique(return_inverse=True)
+    for number, run in enumerate(runs.tolist()):
+        spans.append(Span(where[index == number], *divmod(run, stride), causal=False))
     return [replace(span, start=start_of(span.queries)) for span in spans]
 
 

@@ -11,8 +11,9 @@ from .table import markdown, ratio_cells, split, value_cells
 
 HOW = """\
 Ratios are medians over interleaved rounds of one run: each round takes every version once, in a new
-order, and each time is divided by the baseline's of its round. `again` is the baseline against
-itself and shows the noise. Freed memory stays with the process, so that no call pays for pages that
+order, and each time is divided by the baseline's of its round; the textbook has rounds of its own
+with the baseline, as it would leave few to the others. `again` is the baseline against itself and
+shows the noise. Freed memory stays with the process, so that no call pays for pages that
 another gave back. Forward passes and training steps are timed by the wall; a training step
 is forward with labels and backward, everything trained but the vision tower. Training memory is
 the peak above what was allocated before the step: what the forward keeps, temporaries inside

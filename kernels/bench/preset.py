@@ -82,6 +82,8 @@ CPU = Preset(
     contexts=(500, 1000, 2000),
     main=(1024, 2048),
     flex=(1024, 2048),
+    rounds=15,
+    seconds=30.0,
 )
 
 GPU = Preset(

@@ -23,9 +23,10 @@ MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, COMPILED, RECOR
 class Row:
     """`variant` in units of `baseline`, both measured in the same rounds.
 
-    `low`, `high`: quartiles of the rounds' ratios. `value`, `base`: medians of the two, in `unit`.
-    `floor`: the ratio that arithmetic allows at best: of operations, the time that the machine's
-    own ceilings leave over the baseline's; of training steps, the operations over the baseline's.
+    `low`, `high`: quartiles of the ratios of so many `rounds`. `value`, `base`: medians of the two,
+    in `unit`. `floor`: the ratio that arithmetic allows at best: of operations, the time that the
+    machine's own ceilings leave over the baseline's; of training steps, the operations over the
+    baseline's.
     """
 
     what: str
@@ -38,6 +39,7 @@ class Row:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    rounds: int | None = None
     value: float | None = None
     base: float | None = None
     unit: str = "s"

@@ -13,7 +13,7 @@ from .clock import Calls, Clock
 from .floor import Work
 from .memory import peak_bytes
 from .preset import Preset, Shape
-from .row import AGAIN, BACKWARD, FLEX, MODEL, MODELS, OURS, Row
+from .row import AGAIN, BACKWARD, FLEX, MODEL, MODELS, OURS, TEXTBOOK, Row
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,18 @@ class Run:
                 usable[name] = call
             else:
                 reasons[name] = reason
-        if baseline in usable and len(usable) > 1:
-            measure = self.clock.whole if whole else self.clock.device_only
-            timings = measure(usable, before, rounds)
-            base = timings[baseline]
-            if work is not None:
-                floor = work.floor(self.ceilings) / base.median
-            for name, timing in list(timings.items())[1:]:
+        measure = self.clock.whole if whole else self.clock.device_only
+        for group in groups(list(usable)) if baseline in usable else ():
+            timings = measure({name: usable[name] for name in (baseline, *group)}, before, rounds)
+            base = timings.pop(baseline)
+            for name, timing in timings.items():
                 ratio, low, high = timing.over(base)
                 self._add(
                     place, name, baseline, ratio=ratio, low=low, high=high,
-                    value=timing.median, base=base.median, floor=floor,
+                    rounds=len(timing.seconds), value=timing.median, base=base.median,
+                    floor=floor if work is None else work.floor(self.ceilings) / base.median,
                 )  # fmt: skip
-        elif baseline not in usable:
+        if baseline not in usable:
             reasons |= {name: f"no {baseline}: {reasons[baseline]}" for name in usable}
         for name, reason in reasons.items():
             if name not in (baseline, AGAIN):
@@ -221,6 +220,16 @@ class Run:
             self.console.print(f"[dim]{where} {row.ratio:.2f}[/]")
         else:
             self.console.print(f"[dim]{where} skipped, {row.skipped}[/]", markup=True)
+
+
+def groups(usable: list[str]) -> list[list[str]]:
+    """Versions to be timed together, beside the first of all.
+
+    The textbook stands alone: it takes so long that there would be few rounds with it.
+    """
+    others = [name for name in usable[1:] if name != TEXTBOOK]
+    alone = [TEXTBOOK] if TEXTBOOK in usable[1:] else []
+    return [group for group in (others, alone) if group]
 
 
 def first_line(error: Exception) -> str:

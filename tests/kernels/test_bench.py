@@ -142,6 +142,23 @@ def test_no_number_without_a_green_check(run):
     assert not run.is_green
 
 
+def test_the_textbook_has_rounds_of_its_own(run):
+    """It takes many times as long, and would leave few rounds to what is compared closely."""
+    run.checked("whole model", WINGS, SHAPE, "logits", 0.0, 1.0)
+    called = []
+    names = ("bare LLM", AGAIN, TEXTBOOK, WINGS)
+    calls = {name: lambda name=name: called.append(name) for name in names}
+    run.time(Place(FORWARD, SHAPE, 1, 24), calls)
+    # Each was tried once beforehand.
+    timed = called[len(names) :]
+    first = timed.index(TEXTBOOK)
+    assert WINGS in timed[:first] and "bare LLM" in timed[first - 1 :]
+    assert not {WINGS, AGAIN} & set(timed[first:])
+    assert {(row.variant, row.rounds) for row in run.rows} == {
+        (name, QUICK.rounds) for name in names[1:]
+    }
+
+
 def test_what_breaks_is_written_down_and_the_run_goes_on(run):
     run.attempt("first", lambda: 1 / 0)
     run.attempt("second", lambda: run.checked(ROUTED, WINGS, SHAPE, "output", 0.0, 1.0))

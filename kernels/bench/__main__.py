@@ -15,6 +15,7 @@ from rich.console import Console
 
 from . import folder
 from .check import check_model, check_operations
+from .choices import measure_choices
 from .heap import keep_heap
 from .operation import measure_flex, measure_operations
 from .preset import CPU, GPU, QUICK, Preset, with_lengths
@@ -56,6 +57,7 @@ def parts(run: Run) -> Iterator[tuple]:
         yield measure_operations, shape, preset.main, preset.batches
         yield measure_models, shape, preset.main, preset.batches
         yield measure_decoding, shape
+    yield measure_choices, first, preset.main or preset.lengths
     other = [length for length in preset.lengths if length not in preset.main]
     yield measure_operations, first, other, preset.batches[:1]
     other += [length for length in preset.memory if length not in (*preset.main, *other)]

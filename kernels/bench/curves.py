@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .row import AGAIN, BACKWARD, FLEX, MODELS, PLAIN, PRODUCTS, TEXTBOOK, WINGS, Row, in_order
+from .row import BACKWARD, FLEX, MODELS, PLAIN, PRODUCTS, TEXTBOOK, WINGS, Row, in_order
 
 INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
 # Distinct for colour-blind readers too (Okabe and Ito), and each has its own mark and dashes.
@@ -38,7 +38,7 @@ TICKS = [n * 10**power for power in (-2, -1, 0, 1, 2, 3) for n in (1, 1.5, 2, 3,
 
 def draw(path: Path, rows: list[Row], title: str) -> None:
     """Writes a PNG of the rows of one shape; `title`: where and on what they were measured."""
-    rows = [row for row in rows if row.variant != AGAIN and row.ratio is not None]
+    rows = [row for row in rows if row.variant in LOOKS and row.ratio is not None]
     batch = min(row.batch for row in rows)
     rows = [row for row in rows if row.batch == batch]
     what = in_order(rows)

@@ -25,7 +25,8 @@ what a cache takes in: of no use, but torch's own operators do not get below it.
 timed alone, in units of the causal SDPA that a block of the bare LLM runs at that length. `floor`
 is the ratio that arithmetic allows at best: of operations by the machine's own ceilings (a large
 copy, a large matrix product in the same run), of training steps by counting operations
-(`kernels/bench/floor.py`).
+(`kernels/bench/floor.py`). A choice is a piece of a block, alone, beside the other way to compute
+the same, in units of the way that was chosen: above 1 the other way is slower, or larger.
 """
 
 

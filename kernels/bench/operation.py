@@ -27,8 +27,6 @@ from .whole import free_bytes
 
 # Bytes of the textbook's matrices per head and pair, those that autograd keeps and those in use.
 MATRIX_BYTES = 24
-# How far two versions of one dtype may lie apart and still be the same function.
-SAME, SAME_IN_LOW_PRECISION = {torch.float32: 1e-4}, 3e-2
 
 
 def measure_operations(
@@ -97,8 +95,13 @@ def check_flex(
     except Exception:
         return
     expected = as_tuple(forwards(ours, given)())[0]
-    allowed = SAME.get(found.dtype, SAME_IN_LOW_PRECISION)
-    run.checked(what, FLEX, shape, "output", relative_error(found, expected.double()), allowed)
+    error = relative_error(found, expected.double())
+    run.checked(what, FLEX, shape, "output", error, allowed(found.dtype))
+
+
+def allowed(dtype: torch.dtype) -> float:
+    """How far two versions in one dtype may lie apart and still be the same function."""
+    return 1e-4 if dtype == torch.float32 else 3e-2
 
 
 def forwards(function: Function, given: Routed | Learner) -> Callable[[], object]:

@@ -16,6 +16,20 @@ FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory",
 ROUTED, IMAGES, TEXTS = "routed attention", "image learner", "text learner"
 BACKWARD = " + backward"
 COMPILED, RECORDED = "decoding, compiled", "decoding, recorded"
+# What is chosen between, and the two ways.
+CHOSEN, OTHER = "the way chosen", "the other way"
+FIRST_FACTORS = "x A of both learners in one product, not two"
+LAST_FACTORS = "B_o of both learners in one product, not two"
+SMALL_GATES = "gates on r numbers, not on D"
+ROPE = "rope in place by halves, not joined anew"
+SPANS = "spans without a mask, not one masked call"
+MADE_AGAIN = "keys and values made again in backward, not kept"
+MADE_AGAIN_MEMORY = f"{MADE_AGAIN}: memory of eight forwards"
+FURTHER_VALUES = "columns as further values, not a second attention"
+CHOICES = (
+    FIRST_FACTORS, LAST_FACTORS, SMALL_GATES, ROPE, SPANS, FURTHER_VALUES, MADE_AGAIN,
+    MADE_AGAIN_MEMORY,
+)  # fmt: skip
 MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, COMPILED, RECORDED)
 
 
@@ -57,10 +71,11 @@ class Row:
 
 
 def in_order(rows: list[Row]) -> list[str]:
-    """What is measured in these rows, as a reader wants it: whole models, then operations."""
+    """What is measured in these rows, as a reader wants it: whole models, operations, choices."""
     ways = (
         *MODELS,
         *(f"{what}{way}" for way in ("", BACKWARD) for what in (ROUTED, IMAGES, TEXTS)),
+        *(f"{what}{way}" for what in CHOICES for way in ("", BACKWARD)),
     )
     found = {row.what for row in rows}
     return [what for what in ways if what in found]

@@ -3,19 +3,34 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .row import AGAIN, BARE, FLEX, MODELS, PLAIN, PRODUCTS, SDPA, TEXTBOOK, WINGS, Row, in_order
+from .row import (
+    AGAIN,
+    BARE,
+    CHOSEN,
+    FLEX,
+    OTHER,
+    PLAIN,
+    PRODUCTS,
+    SDPA,
+    TEXTBOOK,
+    WINGS,
+    Row,
+    in_order,
+)
 
-VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, PRODUCTS, AGAIN)
+VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, PRODUCTS, OTHER, AGAIN)
 PLACE = ("", "model", "rows x tokens")
 
 
 def split(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows by title: whole models and operations have baselines of their own."""
+    """Rows by title: whole models, operations and choices have baselines of their own."""
     titles = {
-        f"Whole models, in units of the {BARE}": [row for row in rows if row.what in MODELS],
-        f"Operations, in units of causal {SDPA}": [row for row in rows if row.what not in MODELS],
+        BARE: f"Whole models, in units of the {BARE}",
+        SDPA: f"Operations, in units of causal {SDPA}",
+        CHOSEN: f"Choices, in units of {CHOSEN}",
     }
-    return {title: some for title, some in titles.items() if some}
+    found = {title: [row for row in rows if row.baseline == of] for of, title in titles.items()}
+    return {title: some for title, some in found.items() if some}
 
 
 def lines(rows: list[Row]) -> list[dict[str, Row]]:

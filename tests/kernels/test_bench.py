@@ -11,18 +11,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from wings.kernels.bench import table
+from wings.kernels.bench import choices, table
+from wings.kernels.bench.choices import measure_choices
 from wings.kernels.bench.clock import Timing
 from wings.kernels.bench.error import budget, relative_error
 from wings.kernels.bench.preset import GPU, QUICK, Shape, with_lengths
 from wings.kernels.bench.row import (
     AGAIN,
     BACKWARD,
+    CHOICES,
     COMPILED,
     DECODING,
     FORWARD,
     IMAGES,
+    MADE_AGAIN,
+    MADE_AGAIN_MEMORY,
     MEMORY,
+    OTHER,
     PRODUCTS,
     ROUTED,
     SDPA,
@@ -156,6 +161,25 @@ def test_the_textbook_has_rounds_of_its_own(run):
     assert not {WINGS, AGAIN} & set(timed[first:])
     assert {(row.variant, row.rounds) for row in run.rows} == {
         (name, QUICK.rounds) for name in names[1:]
+    }
+
+
+def test_each_choice_stands_beside_another_way_to_the_same(run):
+    measure_choices(run, SHAPE, [300])
+    assert run.is_green and {check["what"] for check in run.checks} < set(CHOICES)
+    rows = {row.what: row for row in run.rows if row.variant == OTHER}
+    timed = [name for name in CHOICES if name != MADE_AGAIN_MEMORY]
+    assert {*rows} == {*timed, *(name + BACKWARD for name in timed), MADE_AGAIN_MEMORY}
+    assert rows[MADE_AGAIN_MEMORY].unit == "bytes" and rows[MADE_AGAIN_MEMORY].ratio > 1
+
+
+def test_another_way_to_something_else_is_not_timed(run, monkeypatch):
+    monkeypatch.setattr(choices, "keep", lambda at: 1.01 * choices.make_again(at))
+    measure_choices(run, SHAPE, [300])
+    assert [check["what"] for check in run.checks if not check["green"]] == [MADE_AGAIN]
+    assert {row.what for row in run.rows if row.ratio is None} == {
+        MADE_AGAIN,
+        MADE_AGAIN + BACKWARD,
     }
 
 

@@ -61,6 +61,7 @@ class Rotation:
     def __init__(self, table: Tensor) -> None:
         self.table = table
         self._matrices: tuple[Tensor, Tensor] | None = None
+        self._wide: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -90,12 +91,22 @@ class Rotation:
         """`[B, S, d / 2]`."""
         return self.table.chunk(2, dim=-1)[1]
 
+    @property
+    def wide(self) -> Tensor:
+        """`[B, S, d]`: cos for both halves; made once for all blocks."""
+        if self._wide is None:
+            self._wide = torch.cat([self.cos, self.cos], dim=-1)
+        return self._wide
+
     def __call__(self, heads: Tensor) -> Tensor:
-        """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama)."""
+        """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama).
+
+        The result lies head by head in memory, as attention reads it.
+        """
         if heads.shape[1] == 1:
             return torch.bmm(heads[:, 0], self.matrices[0])[:, None]
-        cos, sin = self.table[:, :, None].chunk(2, dim=-1)
-        return Turn.apply(heads, cos, sin) if heads.requires_grad else turn(heads, cos, sin)
+        tables = self.wide[:, :, None], self.sin[:, :, None]
+        return Turn.apply(heads, *tables) if heads.requires_grad else turn(heads, *tables)
 
     def of(self, dtype: torch.dtype) -> "Rotation":
         """The same in the dtype in which a block computes."""
@@ -116,7 +127,7 @@ class Turn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """heads `[B, S, H, d]`, cos and sin `[B, S, 1, d / 2]`."""
+        """heads `[B, S, H, d]`, cos `[B, S, 1, d]`, sin `[B, S, 1, d / 2]`."""
         ctx.save_for_backward(cos, sin)
         return turn(heads, cos, sin)
 
@@ -124,13 +135,20 @@ class Turn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return turn(gradient, cos, -sin), None, None
+        # Token by token, as the products before it want their gradient.
+        return turn_into(gradient.new_empty(gradient.shape), gradient, cos, -sin), None, None
 
 
 def turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """What `Turn` computes, in three passes over the numbers."""
-    halves = heads.unflatten(-1, (2, -1))
-    turned = halves * cos[..., None, :]
-    turned[..., 0, :].addcmul_(halves[..., 1, :], sin, value=-1)
-    turned[..., 1, :].addcmul_(halves[..., 0, :], sin)
-    return turned.flatten(-2)
+    """What `Turn` computes; in memory `[B, H, S, d]`."""
+    heads, cos, sin = (tensor.transpose(1, 2) for tensor in (heads, cos, sin))
+    return turn_into(heads.new_empty(heads.shape), heads, cos, sin).transpose(1, 2)
+
+
+def turn_into(turned: Tensor, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same, written into `turned` in three passes over the numbers."""
+    torch.mul(heads, cos, out=turned)
+    (a, b), (first, second) = heads.chunk(2, dim=-1), turned.chunk(2, dim=-1)
+    first.addcmul_(b, sin, value=-1)
+    second.addcmul_(a, sin)
+    return turned

@@ -73,7 +73,9 @@ class Case:
     def check(self):
         """The budget: twice what the definition loses in the same dtype, and a unit of it.
 
-        float32's own sums are hardly worse than one rounding, so that there it is a few units.
+        The unit is for results of few numbers, where the definition may lose next to nothing by
+        luck: half of it by rounding the result, half by rounding the weights inside. float32's own
+        sums are hardly worse than one rounding, so that there it is a few units.
         """
         units = 3 if self.dtype == torch.float32 else 1
         exact, plain = self.run(definition, torch.float64), self.run(definition)

@@ -70,7 +70,9 @@ def cancelled(q, k, v, columns, sees, scale):
 def compare(inputs, runs, scale, seed=1):
     """The budget: twice what the definition loses in the same dtype, and a unit of it.
 
-    float32's own sums are hardly worse than one rounding, so that there it is a few units.
+    The unit is for results of few numbers, where the definition may lose next to nothing by luck:
+    half of it by rounding the result, half by rounding the weights inside. float32's own sums are
+    hardly worse than one rounding, so that there it is a few units.
     """
     dtype, device = inputs[0].dtype, inputs[0].device
     generator = torch.Generator().manual_seed(seed)

@@ -99,10 +99,7 @@ class Rotation:
         return self._wide
 
     def __call__(self, heads: Tensor) -> Tensor:
-        """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama).
-
-        The result lies head by head in memory, as attention reads it.
-        """
+        """Turns `[B, S, H, d]` by its positions (halves paired, as in Llama)."""
         if heads.shape[1] == 1:
             return torch.bmm(heads[:, 0], self.matrices[0])[:, None]
         tables = self.wide[:, :, None], self.sin[:, :, None]
@@ -135,19 +132,16 @@ class Turn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        # Token by token, as the products before it want their gradient.
-        return turn_into(gradient.new_empty(gradient.shape), gradient, cos, -sin), None, None
+        return turn(gradient, cos, -sin), None, None
 
 
 def turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """What `Turn` computes; in memory `[B, H, S, d]`."""
-    heads, cos, sin = (tensor.transpose(1, 2) for tensor in (heads, cos, sin))
-    return turn_into(heads.new_empty(heads.shape), heads, cos, sin).transpose(1, 2)
+    """What `Turn` computes, in three passes over the numbers.
 
-
-def turn_into(turned: Tensor, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The same, written into `turned` in three passes over the numbers."""
-    torch.mul(heads, cos, out=turned)
+    Head by head in memory torch's attention would read it faster, but then write in that order too,
+    and the copy that the product after it takes is kept for the backward.
+    """
+    turned = heads * cos
     (a, b), (first, second) = heads.chunk(2, dim=-1), turned.chunk(2, dim=-1)
     first.addcmul_(b, sin, value=-1)
     second.addcmul_(a, sin)

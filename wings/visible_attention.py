@@ -25,11 +25,11 @@ class Span:
     # Whether the queries stand one after another, so that a view can replace a copy.
     start: int | None = None
 
-    def of(self, heads: Tensor) -> Tensor:
-        """The span's queries of `[1, H, T, d]`."""
+    def of(self, rows: Tensor) -> Tensor:
+        """The span's rows of `[1, T, ...]`."""
         if self.start is not None:
-            return heads[:, :, self.start : self.start + len(self.queries)]
-        return heads.index_select(2, self.queries)
+            return rows[:, self.start : self.start + len(self.queries)]
+        return rows.index_select(1, self.queries)
 
 
 class Visibility:
@@ -126,12 +126,12 @@ def span_attention(
 ) -> Tensor:
     """`Visibility.attend` of one row, span by span, without a mask."""
     pieces = []
-    q, k, v = (rows.transpose(1, 2) for rows in (q, k, v))
     for span in spans:
         if span.end == span.first:
             pieces.append(q.new_zeros(1, len(span.queries), last.shape[1]))
             continue
-        heads = span.of(q), k[:, :, span.first : span.end], v[:, :, span.first : span.end]
+        run = slice(span.first, span.end)
+        heads = (rows.transpose(1, 2) for rows in (span.of(q), k[:, run], v[:, run]))
         out = scaled_dot_product_attention(*heads, is_causal=span.causal)
         pieces.append(out.transpose(1, 2).flatten(2) @ last)
     out = torch.cat(pieces, dim=1)

@@ -1,9 +1,15 @@
-"""The bench's memory meter on allocations that are known."""
+"""The bench's memory meter on allocations that are known, and what a learner keeps by it."""
 
+import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from wings.kernels.bench import inputs
+from wings.kernels.bench.batch import layout
+from wings.kernels.bench.choices import FORWARDS, make_again, several
 from wings.kernels.bench.memory import peak_on_a_cpu
+from wings.kernels.bench.preset import QUICK
+from wings.layout import IMAGE, TEXT
 
 MEGA = 2**20
 
@@ -44,3 +50,13 @@ def test_memory_of_a_training_step_is_the_same_twice():
     peaks = {peak_on_a_cpu(one) for _ in range(3)}
     # Products, their activation and its gradient at once, and no more than one further copy.
     assert len(peaks) == 1 and 2 * 256_000 <= peaks.pop() <= 4 * 256_000
+
+
+@pytest.mark.parametrize(("kind", "tensors"), [(IMAGE, 2.5), (TEXT, 4)])
+def test_a_learner_keeps_little_but_queries_and_their_output(kind, tensors):
+    """In units of x; text queries are kept once more, as those between them are a picture's."""
+    (shape,), length = QUICK.shapes, 300
+    where = layout(shape, 1, length, torch.device("cpu"))
+    given = inputs.learner(shape, where, kind, torch.float32)
+    kept = peak_on_a_cpu(several(make_again, given)) / FORWARDS
+    assert kept < tensors * given.x.nbytes

@@ -109,7 +109,7 @@ class WingsTrainer(Trainer):
     ) -> tuple[list, torch.Tensor | int | None]:
         """The micro-batches of one step; takes note of skipped records and of this step's rates."""
         try:
-            with asking_workers():
+            with asking_workers(self.args.dataloader_num_workers):
                 batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except LostWorker:
             raise
@@ -150,7 +150,7 @@ class WingsTrainer(Trainer):
         with self.figures.aside():
             size = self.args.per_device_train_batch_size
             history = self.state.log_history
-            with asking_workers():
+            with asking_workers(self.evaluation.workers):
                 found = self.evaluation.figures(self.model_wrapped, self.accelerator, size, history)
         # Logging an evaluation would count as logging the step.
         should_log = self.control.should_log

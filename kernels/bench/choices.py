@@ -80,7 +80,7 @@ def measure_choices(run: Run, shape: Shape, lengths: list[int]) -> None:
             for suffix, make in (("", forwards), (BACKWARD, backwards)):
                 calls = {name: make(way, choice.given) for name, way in ways.items()}
                 run.time(Place(choice.name + suffix, shape, 1, length), calls, whole=False)
-            if choice.name == MADE_AGAIN:
+            if choice.name == MADE_AGAIN and run.is_checked(MADE_AGAIN, OTHER, shape):
                 del ways[AGAIN]
                 calls = {name: several(way, choice.given) for name, way in ways.items()}
                 place = Place(MADE_AGAIN_MEMORY, shape, 1, length)
@@ -99,19 +99,16 @@ def choices(run: Run, shape: Shape, length: int) -> Iterator[Choice]:
     learner = inputs.learner(shape, layout(shape, 1, length, device), KINDS[TEXTS], dtype)
     x, part, a, b = learner.x, learner.inner, learner.a_o, learner.b_q
     gate = torch.rand(1, length, 1, dtype=dtype, device=device)
-    both = {"a1": a, "a2": torch.randn_like(a), "b1": b, "b2": torch.randn_like(b)}
-    parts = {"p1": part, "p2": torch.randn_like(part)}
-    firsts = Pieces({"x": x, "a1": both["a1"], "a2": both["a2"]})
-    lasts = Pieces({**parts, "b1": both["b1"], "b2": both["b2"]})
+    a2, b2, p2 = (torch.randn_like(tensor) for tensor in (a, b, part))
     yield Choice(
         FIRST_FACTORS,
-        firsts,
+        Pieces({"x": x, "a1": a, "a2": a2}),
         lambda at: at.x @ torch.cat([at.a1, at.a2], dim=-1),
         lambda at: torch.cat([at.x @ at.a1, at.x @ at.a2], dim=-1),
     )
     yield Choice(
         LAST_FACTORS,
-        lasts,
+        Pieces({"p1": part, "p2": p2, "b1": b, "b2": b2}),
         lambda at: torch.cat([at.p1, at.p2], dim=-1) @ torch.cat([at.b1, at.b2]),
         lambda at: at.p1 @ at.b1 + at.p2 @ at.b2,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from .curves import draw
 from .record import as_json
-from .row import AGAIN
+from .row import AGAIN, OTHER
 from .run import Run
 from .table import markdown, ratio_cells, split, value_cells
 
@@ -42,7 +42,7 @@ def draw_all(folder: Path, run: Run, where: dict[str, Any]) -> list[Path]:
     paths = []
     for shape in run.preset.shapes:
         rows = [row for row in run.rows if row.shape == shape.name]
-        if any(row.ratio is not None and row.variant != AGAIN for row in rows):
+        if any(row.ratio is not None and row.variant not in (AGAIN, OTHER) for row in rows):
             paths.append(folder / curve_name(run, shape.name))
             dtype = str(run.preset.dtype).removeprefix("torch.")
             draw(paths[-1], rows, f"{shape.name}, {dtype}, on {where['device']}")

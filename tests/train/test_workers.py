@@ -43,9 +43,22 @@ class Deed(Dataset):
         return self.deed(*self.arguments)
 
 
-def first_batch(*deed):
-    loader = DataLoader(Deed(*deed), num_workers=1, collate_fn=lambda records: records[0])
-    with watching_workers(), asking_workers():
+def first_of(records):
+    return records[0]
+
+
+def kill_oneself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hand_over_and_die():
+    return HalfHandedOver(fail_before_the_end_of, os.getpid())
+
+
+def first_batch(*deed, workers=1):
+    # With names and not lambdas, which a worker that is not forked would not know.
+    loader = DataLoader(Deed(*deed), num_workers=workers, collate_fn=first_of)
+    with watching_workers(), asking_workers(workers):
         return next(iter(loader))
 
 
@@ -61,12 +74,12 @@ def test_a_worker_that_ends_over_a_batch_is_lost(error):
 
 def test_the_news_of_its_end_does_not_come_later():
     with pytest.raises(LostWorker, match=r"ended \(DataLoader worker \(pid .* killed by signal"):
-        first_batch(lambda: HalfHandedOver(fail_before_the_end_of, os.getpid()))
+        first_batch(hand_over_and_die)
 
 
 def test_a_worker_that_is_killed_is_lost():
     with pytest.raises(LostWorker, match=r"data worker ended \(DataLoader worker .*lower workers$"):
-        first_batch(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        first_batch(kill_oneself)
 
 
 def test_a_worker_says_its_sentence_alone():
@@ -79,3 +92,9 @@ def test_a_worker_says_its_sentence_alone():
 def test_what_a_worker_raises_is_no_end_of_it(error):
     with pytest.raises(error, match=r"(?s)^Caught .*worker process 0.*a broken archive"):
         first_batch(fail, error("a broken archive"))
+
+
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError])
+def test_without_workers_none_is_lost(error):
+    with pytest.raises(error, match=r"^a broken archive$"):
+        first_batch(fail, error("a broken archive"), workers=0)

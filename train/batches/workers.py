@@ -34,8 +34,8 @@ def watching_workers() -> Iterator[None]:
 
 
 @contextmanager
-def asking_workers() -> Iterator[None]:
-    """Around what asks a loader for batches.
+def asking_workers(workers: int) -> Iterator[None]:
+    """Around what asks a loader with so many workers for batches.
 
     Raises:
         WingsError: a worker raised it; the sentence alone.
@@ -47,7 +47,7 @@ def asking_workers() -> Iterator[None]:
     except WingsError as error:
         raise WingsError(last_line(error).removeprefix(_PREFIX)) from None
     except (ConnectionError, EOFError) as error:
-        if _RAISED in str(error):
+        if not workers or _RAISED in str(error):
             raise
         # torch's own news comes once the worker has ended: in this sleep, and not later, where
         # nobody waits for it.

@@ -234,7 +234,7 @@ def survey(
     )
     good: dict[tuple[int, bool], list[int]] = {}
     done = 0
-    with watching_workers(), asking_workers():
+    with watching_workers(), asking_workers(loader.num_workers):
         for findings in loader:
             for finding in findings:
                 source = data.source_of(finding.number)

@@ -3,8 +3,9 @@
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -13,7 +14,7 @@ Calls = dict[str, Callable[[], object]]
 # needs to queue the next.
 FLUSHED = 2**30
 # Whoever times a call has tried it once before.
-WARM_UPS, FEWEST = 1, 3
+WARM_UPS, FEWEST = 1, 4
 
 
 @dataclass
@@ -44,6 +45,20 @@ def quartiles(numbers: list[float]) -> tuple[float, float]:
     return first, third
 
 
+def orders(names: list[str]) -> Iterator[list[str]]:
+    """Random orders without end, each followed by itself backwards.
+
+    What ran just before leaves its traces in caches, so each stands behind each; and in two rounds
+    together each comes as early as late, so that a machine that slows down favours none.
+    """
+    shuffle = random.Random(0).shuffle
+    while True:
+        order = list(names)
+        shuffle(order)
+        yield order
+        yield order[::-1]
+
+
 class Clock:
     """Times calls on `device` in rounds of one call each: `rounds`, or fewer for some `seconds`.
 
@@ -71,26 +86,20 @@ class Clock:
     def _rounds(
         self, calls: Calls, measure: Callable, before: Callable[[], object], rounds: int
     ) -> dict[str, Timing]:
-        timings = {name: Timing([]) for name in calls}
-        shuffle = random.Random(0).shuffle
-
-        def one_round(kept: bool) -> float:
-            start = time.perf_counter()
-            names = list(calls)
-            # What ran just before leaves its traces in caches, so each stands behind each.
-            shuffle(names)
-            for name in names:
+        def one_round(order: list[str]) -> dict[str, float]:
+            seconds = {}
+            for name in order:
                 before()
-                seconds = measure(calls[name])
-                if kept:
-                    timings[name].seconds.append(seconds)
-            return time.perf_counter() - start
+                seconds[name] = measure(calls[name])
+            return seconds
 
-        spent = [one_round(kept=False) for _ in range(WARM_UPS)]
-        affordable = int(self.seconds / spent[-1])
-        for _ in range(min(rounds, max(FEWEST, affordable))):
-            one_round(kept=True)
-        return timings
+        for _ in range(WARM_UPS):
+            start = time.perf_counter()
+            one_round([*calls])
+            spent = time.perf_counter() - start
+        affordable = max(FEWEST, int(self.seconds / spent))
+        found = [one_round(order) for order in islice(orders([*calls]), min(rounds, affordable))]
+        return {name: Timing([seconds[name] for seconds in found]) for name in calls}
 
     def _by_the_wall(self, call: Callable[[], object]) -> float:
         self.wait()

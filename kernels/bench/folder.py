@@ -10,23 +10,24 @@ from .run import Run
 from .table import markdown, ratio_cells, split, value_cells
 
 HOW = """\
-Ratios are medians over interleaved rounds of one run: each round takes every version once, in a new
-order, and each time is divided by the baseline's of its round; the textbook has rounds of its own
-with the baseline, as it would leave few to the others. `again` is the baseline against itself and
-shows the noise. Freed memory stays with the process, so that no call pays for pages that
-another gave back. Forward passes and training steps are timed by the wall; a training step
-is forward with labels and backward, everything trained but the vision tower. Training memory is
-the peak above what was allocated before the step: what the forward keeps, temporaries inside
-operators too, and all gradients. Decoding is one token behind a cache of so many; compiled or
-recorded, both models have a static cache and run a step as one graph (torch.compile, or on a card a
-recording). `textbook` is the same model with whole attention matrices. `products` is a forward, or
-a decoded token, with nothing of the learners but their matrix products and fused attention, and
-what a cache takes in: of no use, but torch's own operators do not get below it. Operations are
-timed alone, in units of the causal SDPA that a block of the bare LLM runs at that length. `floor`
-is the ratio that arithmetic allows at best: of operations by the machine's own ceilings (a large
-copy, a large matrix product in the same run), of training steps by counting operations
-(`kernels/bench/floor.py`). A choice is a piece of a block, alone, beside the other way to compute
-the same, in units of the way that was chosen: above 1 the other way is slower, or larger.
+Ratios are medians over interleaved rounds of one run: each round takes every version once, in a
+random order that the next takes backwards, and each time is divided by the baseline's of its round;
+the textbook has rounds of its own with the baseline, as it would leave few to the others. `again`
+is the baseline against itself and shows the noise. Freed memory stays with the process, so that no
+call pays for pages that another gave back. Forward passes and training steps are timed by the wall;
+a training step is forward with labels and backward, everything trained but the vision tower.
+Training memory is the peak above what was allocated before the step: what the forward keeps,
+temporaries inside operators too, and all gradients. Decoding is one token behind a cache of so
+many; compiled or recorded, both models have a static cache and run a step as one graph
+(torch.compile, or on a card a recording). `textbook` is the same model with whole attention
+matrices. `products` is a forward, or a decoded token, with nothing of the learners but their matrix
+products and fused attention, and what a cache takes in: of no use, but torch's own operators do not
+get below it. Operations are timed alone, in units of the causal SDPA that a block of the bare LLM
+runs at that length. `floor` is the ratio that arithmetic allows at best: of operations by the
+machine's own ceilings (a large copy, a large matrix product in the same run), of training steps by
+counting operations (`kernels/bench/floor.py`). A choice is a piece of a block, alone, beside the
+other way to compute the same, in units of the way that was chosen: above 1 the other way is slower,
+or larger.
 """
 
 

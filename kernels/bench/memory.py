@@ -9,12 +9,17 @@ keep scratch space of their own, as oneDNN may, are not seen). On a card it is t
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+# Above all that the profiler's library writes to the standard error by itself, such as when it
+# starts and that there is no card.
+SILENT = "6"
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
@@ -34,6 +39,7 @@ def peak_on_a_card(call: Callable[[], object], device: torch.device) -> int:
 
 def peak_on_a_cpu(call: Callable[[], object]) -> int:
     """By adding up every allocation and release in the order they happened."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", SILENT)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         call()
     with tempfile.TemporaryDirectory() as folder:

@@ -82,8 +82,8 @@ CPU = Preset(
     contexts=(500, 1000, 2000),
     main=(1024, 2048),
     flex=(1024, 2048),
-    rounds=15,
-    seconds=30.0,
+    rounds=16,
+    seconds=60.0,
 )
 
 GPU = Preset(

@@ -1,0 +1,112 @@
+"""`Contract`: one thing this package relies on and the library behind it does not promise."""
+
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..errors import WingsError
+
+
+class BrokenContract(WingsError):
+    """A library no longer does what this package relies on; the message says what that is."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a library, written as `package.module:Class.name(argument, ...)`.
+
+    The arguments are those that must be accepted by name; without brackets none is looked at.
+    """
+
+    text: str
+
+    @cached_property
+    def path(self) -> str:
+        """Where the member is, without its arguments."""
+        return self.text.partition("(")[0]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Names the member must accept."""
+        inner = self.text.partition("(")[2].rstrip(")")
+        return tuple(name.strip() for name in inner.split(",") if name.strip())
+
+    def owner(self) -> tuple[Any, str]:
+        """The module or class that holds the member, and its name there."""
+        module, _, dotted = self.path.partition(":")
+        *parents, name = dotted.split(".")
+        held: Any = importlib.import_module(module)
+        for parent in parents:
+            held = getattr(held, parent)
+        return held, name
+
+    def fault(self) -> str | None:
+        """What is missing of the member, or None."""
+        try:
+            held, name = self.owner()
+            found = getattr(held, name)
+        except (ImportError, AttributeError):
+            return f"{self.path} is gone"
+        if not self.arguments:
+            return None
+        parameters = inspect.signature(found).parameters
+        for argument in self.arguments:
+            if argument not in parameters:
+                return f"{self.path} takes no argument '{argument}'"
+        return None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One reliance.
+
+    Attributes:
+        library: the distribution that may change it.
+        since: the first version of the library for which it is known to hold.
+        sentence: what is relied on, as one sentence.
+        members: what must exist, see `Member`.
+        check: proves a behaviour that names do not show; raises AssertionError where it is lost.
+    """
+
+    library: str
+    since: str
+    sentence: str
+    members: tuple[str, ...] = ()
+    check: Callable[[], None] | None = None
+
+    def verify(self) -> None:
+        """Look at the installed library.
+
+        Raises:
+            BrokenContract: with the sentence, and what is missing.
+        """
+        for member in self.members:
+            if fault := Member(member).fault():
+                raise self._broken(fault)
+        if self.check is not None:
+            try:
+                self.check()
+            except Exception as error:
+                raise self._broken(f"{type(error).__name__}: {error}".strip(": ")) from error
+
+    def _broken(self, fault: str) -> BrokenContract:
+        version = importlib.metadata.version(self.library)
+        return BrokenContract(
+            f"{self.library} {version} no longer does what wings relies on ({self.sentence}): "
+            f"{fault}. Install a version within the bounds of setup.py."
+        )
+
+
+def contracts() -> Iterator[tuple[str, Contract]]:
+    """All contracts of the room, as (name of the module, contract), modules in order."""
+    package = importlib.import_module(__package__)
+    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+        for contract in getattr(
+            importlib.import_module(f"{__package__}.{module}"), "CONTRACTS", ()
+        ):
+            yield module, contract

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from wings.errors import WingsError
+from wings.upstream.cache_name import cache_name, cache_of
 
 from .bootstrap import Estimate, bootstrap
 from .documents import Document
@@ -258,6 +259,7 @@ def batch_sums(
     common = min(m.get_output_embeddings().weight.shape[0] for m in (llm, model))
     step = max(1, numbers // (rows * common))
     caches: list[Any] = [None, None]
+    names = [cache_name(one) for one in (llm, model)]
     sums = torch.zeros(rows, 4, dtype=torch.float64)
     for start in range(0, length - 1, step):
         end = min(start + step, length - 1)
@@ -266,10 +268,10 @@ def batch_sums(
             out = one(
                 input_ids=ids[:, start:end],
                 attention_mask=mask[:, :end],
-                past_key_values=caches[n],
                 use_cache=end < length - 1 or start > 0,
+                **{names[n]: caches[n]},
             )
-            caches[n] = out.past_key_values
+            caches[n] = cache_of(out)
             logs.append(out.logits[..., :common].float().log_softmax(-1))
             del out
         p, q = logs

@@ -20,11 +20,12 @@ from .memory import Memory, Pending
 from .pretrained import WingsPreTrainedModel
 from .projector import Projector
 from .rotary import Rotary
+from .upstream.cache_name import NAME, BothCacheNames, cache_name, one_cache
 from .vision import VisionTower
 
 
 @dataclass
-class WingsOutput(BaseModelOutputWithPast):
+class WingsOutput(BothCacheNames, BaseModelOutputWithPast):
     """`router_weights`: one `[B, T, M]` per block with learners, on request."""
 
     router_weights: tuple[Tensor, ...] | None = None
@@ -46,6 +47,7 @@ class WingsModel(WingsPreTrainedModel):
         self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
         grow_wings(decoder, config)
         self.language_model = decoder
+        self._cache_name = cache_name(decoder)
         # How the operations run: "auto", "triton" or "torch", see `wings.operations.choose`.
         self.kernels = "auto"
         # Off inside `WingsForCausalLM.without_wings`.
@@ -74,10 +76,11 @@ class WingsModel(WingsPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         output_attentions: bool = False,
         output_router_weights: bool = False,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> WingsOutput:
         """Hidden states `[B, T, D]`; the arguments are those of `WingsForCausalLM.forward`."""
@@ -85,10 +88,11 @@ class WingsModel(WingsPreTrainedModel):
         if pixel_values is not None and not len(pixel_values):
             pixel_values = None
         trained = self.training and torch.is_grad_enabled()
+        given = one_cache(cache, past_key_values)
         if use_cache is None:
-            use_cache = past_key_values is not None or not trained
-        cache = self._cache(past_key_values, use_cache)
-        memory = None if cache is None else cache.memory
+            use_cache = given is not None or not trained
+        own = self._cache(given, use_cache)
+        memory = None if own is None else own.memory
         past = None if memory is None else memory.layout
         layout = Layout.read(
             input_ids == config.image_token_id, attention_mask, position_ids,
@@ -122,18 +126,18 @@ class WingsModel(WingsPreTrainedModel):
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             position_ids=layout.position.clamp(min=0),
-            past_key_values=cache,
             use_cache=use_cache,
             output_attentions=output_attentions,
+            **{self._cache_name: own},
             **riding,
             **kwargs,
         )
         return WingsOutput(
             last_hidden_state=out.last_hidden_state,
-            past_key_values=cache,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
             router_weights=self._gates(riding.get("wings"), output_router_weights),
+            **{NAME: own},
         )
 
     def _settle_images(self) -> None:
@@ -152,7 +156,7 @@ class WingsModel(WingsPreTrainedModel):
             return WingsCache(self.config) if use_cache else None
         if not isinstance(given, (WingsCache, WingsStaticCache)):
             raise WingsError(
-                f"past_key_values is a {type(given).__name__}, which cannot hold what the learners "
+                f"The cache is a {type(given).__name__}, which cannot hold what the learners "
                 f"need of past tokens: leave it out, or pass wings.WingsCache(model.config) or "
                 f"wings.WingsStaticCache(model.config, max_cache_len=...)."
             )

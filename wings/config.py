@@ -61,7 +61,7 @@ class WingsConfig(PreTrainedConfig):
     # There is no decoder that another one should be compared with when only differences are saved.
     has_no_defaults_at_init = True
     sub_configs: ClassVar = {"text_config": AutoConfig}
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache"]
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | None = None

@@ -8,6 +8,7 @@ from transformers import GenerationMixin, LogitsProcessorList
 
 from .cache import WingsCache, WingsStaticCache
 from .errors import WingsError
+from .upstream.cache_name import NAME, take_cache
 
 
 class ImageBlindProcessors(LogitsProcessorList):
@@ -43,12 +44,14 @@ class WingsGenerationMixin(GenerationMixin):
         New tokens must follow the last real one, so rows come back with their padding on the left
         of all tokens that no cache holds yet.
         """
+        cache = take_cache(kwargs)
+        if cache is not None:
+            kwargs[NAME] = cache
         name = "input_ids" if inputs is None else None
         ids = kwargs.get("input_ids") if inputs is None else inputs
         mask = kwargs.get("attention_mask")
         if ids is not None and mask is not None and mask.shape == ids.shape:
-            past = kwargs.get("past_key_values")
-            held = 0 if past is None else past.get_seq_length()
+            held = 0 if cache is None else cache.get_seq_length()
             ids, kwargs["attention_mask"] = pad_left(ids, mask, held)
             if name is None:
                 inputs = ids
@@ -59,13 +62,12 @@ class WingsGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(
         self,
         input_ids: Tensor,
-        past_key_values: WingsCache | None = None,
         pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The inputs of one step: of all pictures, those that begin in the step's tokens."""
         inputs = super().prepare_inputs_for_generation(
-            input_ids, past_key_values=past_key_values, pixel_values=pixel_values, **kwargs
+            input_ids, pixel_values=pixel_values, **kwargs
         )
         step = inputs["input_ids"].shape[1]
         if inputs.get("pixel_values") is not None and step < input_ids.shape[1]:
@@ -124,7 +126,7 @@ class WingsGenerationMixin(GenerationMixin):
         batch_size: int,
         max_cache_length: int,
     ) -> None:
-        given = model_kwargs.get("past_key_values")
+        given = model_kwargs.get(NAME)
         if given is None and generation_config.use_cache is not False:
             kind = generation_config.cache_implementation
             if kind not in (None, "dynamic", "static"):
@@ -135,17 +137,17 @@ class WingsGenerationMixin(GenerationMixin):
             if kind == "static":
                 # Room of an earlier call is asked for again, so that nothing is compiled anew.
                 room = max(max_cache_length, self._static_room)
-                model_kwargs["past_key_values"] = WingsStaticCache(self.config, room)
+                model_kwargs[NAME] = WingsStaticCache(self.config, room)
                 self._static_room = room
             else:
-                model_kwargs["past_key_values"] = WingsCache(self.config)
+                model_kwargs[NAME] = WingsCache(self.config)
         elif given is not None:
             super()._prepare_cache_for_generation(
                 generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
             )
 
     def create_masks_for_generate(
-        self, attention_mask: Tensor | None, past_key_values: Any, **kwargs: Any
+        self, attention_mask: Tensor | None, **kwargs: Any
     ) -> Tensor | None:
         """The plain mask `[B, S]` for all the room of a static cache, always of one shape.
 
@@ -153,7 +155,7 @@ class WingsGenerationMixin(GenerationMixin):
         """
         if attention_mask is None:
             return None
-        room = past_key_values.memory.capacity
+        room = kwargs[NAME].memory.capacity
         return torch.nn.functional.pad(attention_mask, (0, room - attention_mask.shape[1]))
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:

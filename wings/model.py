@@ -21,6 +21,7 @@ from .generation import WingsGenerationMixin
 from .head import LogitScaling, prefix_of
 from .operations import known_way
 from .pretrained import WingsPreTrainedModel
+from .upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from .vision import VisionTower
 
 IMAGE_TOKEN = "<image>"
@@ -32,7 +33,7 @@ OF_THE_LOSS = ("num_items_in_batch", "shift_labels")
 
 
 @dataclasses.dataclass
-class WingsCausalLMOutput(CausalLMOutputWithPast):
+class WingsCausalLMOutput(BothCacheNames, CausalLMOutputWithPast):
     """`router_weights`: one `[B, T, M]` per block with learners, on request."""
 
     router_weights: tuple[Tensor, ...] | None = None
@@ -138,13 +139,14 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_weights: bool = False,
         return_dict: bool = True,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> WingsCausalLMOutput | tuple:
         """Logits, and the loss where there are labels.
@@ -155,7 +157,7 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             position_ids: `[B, T]`; restarting at 0 marks a packed sequence.
             pixel_values: `[N, 3, H, W]`, all pictures that begin in `input_ids`, in reading order.
             labels: `[B, T]`, -100 where nothing is asked; a sequence's first token is never asked.
-            past_key_values: the `WingsCache` of the tokens before.
+            cache: the `WingsCache` of the tokens before.
             use_cache: default: where nothing is trained.
             logits_to_keep: the last so many tokens get logits; 0 for all.
             output_attentions: also the main attention's weights, `[B, H, T, S]` a block: this
@@ -163,13 +165,15 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             output_hidden_states: also the input of each block.
             output_router_weights: also each learner's weight per token.
             return_dict: False for a tuple.
+            past_key_values: the same as `cache`, under its name before transformers 5.24.
 
         Raises:
             WingsError: pictures and image tokens that do not match (both counts, the row), or
                 shapes that do not fit.
         """
         out = self.model(
-            input_ids, attention_mask, position_ids, pixel_values, past_key_values, use_cache,
+            input_ids, attention_mask, position_ids, pixel_values,
+            one_cache(cache, past_key_values), use_cache,
             output_attentions=output_attentions, output_hidden_states=output_hidden_states,
             output_router_weights=output_router_weights,
             **{name: value for name, value in kwargs.items() if name not in OF_THE_LOSS},
@@ -187,10 +191,10 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         result = WingsCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=out.past_key_values,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
             router_weights=out.router_weights,
+            **{NAME: cache_of(out)},
         )
         return result if return_dict else result.to_tuple()
 

@@ -27,7 +27,7 @@ class WingsPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("past_key_values", "cache")
     checkpoints_blocks = False
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
 from wings import WingsStaticCache
+from wings.upstream.cache_name import cache_name
 
 from .batch import as_text, fits, tokens
 from .model import Pair, build
@@ -61,7 +62,7 @@ def static_steps(
             cache = StaticCache(config=pair.bare.config, max_cache_len=room)
             model, given = pair.bare, text
         with torch.no_grad():
-            model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model(**given, **{cache_name(model): cache}, use_cache=True, logits_to_keep=1)
         calls[name] = prepare(model, token, cache)
     return calls
 

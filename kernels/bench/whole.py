@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from wings.upstream.cache_name import cache_name, cache_of
+
 from .batch import as_text, fits, tokens
 from .floor import step_ratio
 from .model import Pair, build, step
@@ -94,15 +96,15 @@ def measure_decoding(run: Run, shape: Shape) -> None:
         row = tokens(shape, 1, context, run.device)
         text = as_text(shape, row)["input_ids"]
         with torch.no_grad():
-            bare, again = (pair.bare(text, logits_to_keep=1).past_key_values for _ in range(2))
+            bare, again = (cache_of(pair.bare(text, logits_to_keep=1)) for _ in range(2))
         token = text[:, -1:]
 
         def with_own_cache(token: Tensor = token, row: dict[str, Tensor] = row) -> Callable:
             with torch.no_grad():
-                cache = pair.wings(
+                out = pair.wings(
                     row["input_ids"], pixel_values=row["pixel_values"], logits_to_keep=1
-                ).past_key_values
-            return decoder(pair.wings, token, cache)
+                )
+            return decoder(pair.wings, token, cache_of(out))
 
         calls = {BARE: decoder(pair.bare, token, bare), AGAIN: decoder(pair.bare, token, again)}
         calls |= versions(run, with_own_cache)
@@ -113,9 +115,11 @@ def measure_decoding(run: Run, shape: Shape) -> None:
 def decoder(model: PreTrainedModel, token: Tensor, cache: Cache) -> Callable[[], None]:
     """One pass over `token [1, 1]`, which the cache takes in."""
 
+    held = {cache_name(model): cache}
+
     def one() -> None:
         with torch.no_grad():
-            model(token, past_key_values=cache, use_cache=True)
+            model(token, use_cache=True, **held)
 
     return one
 

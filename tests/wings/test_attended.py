@@ -152,7 +152,7 @@ def test_a_single_learner_keeps_the_guarantees(family, learners, seed, static):
         here = (owners >= start) & (owners < stop)
         piece = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop]}
         piece |= {"pixel_values": pictures[here]} if here.any() else {}
-        pieces.append(passed(model, piece, past_key_values=cache, use_cache=True).logits)
+        pieces.append(passed(model, piece, cache=cache, use_cache=True).logits)
         start = stop
     torch.testing.assert_close(torch.cat(pieces, 1)[real], whole[real], **CLOSE)
 

@@ -8,6 +8,7 @@ import torch
 from families import batch_of, build
 
 from wings import WingsError
+from wings.upstream.cache_name import cache_of
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 GREEDY = {"do_sample": False, "max_new_tokens": 4, "pad_token_id": 0, "eos_token_id": None}
@@ -36,8 +37,8 @@ def test_decoding_goes_on_in_the_last_packed_sequence_only(family, learners, has
     packed = packed_of(alone)
     given = {name: packed[name][:, :-1] for name in ("input_ids", "position_ids")}
     with torch.no_grad():
-        cache = model(**given, pixel_values=packed["pixel_values"], use_cache=True).past_key_values
-        last = {"input_ids": packed["input_ids"][:, -1:], "past_key_values": cache}
+        cache = model(**given, pixel_values=packed["pixel_values"], use_cache=True).cache
+        last = {"input_ids": packed["input_ids"][:, -1:], "cache": cache}
         if has_positions:
             last["position_ids"] = packed["position_ids"][:, -1:]
         found = model(**last).logits[:, -1]
@@ -51,8 +52,8 @@ def test_a_packed_sequence_may_begin_in_a_later_chunk():
     _, alone = batch_of(model, [["text", "image", "text"], ["text"] * 4])
     first, second = packed_of(alone[:1]), packed_of(alone[1:])
     with torch.no_grad():
-        cache = model(**first, use_cache=True).past_key_values
-        found = model(**second, past_key_values=cache).logits
+        cache = model(**first, use_cache=True).cache
+        found = model(**second, cache=cache).logits
     torch.testing.assert_close(found, logits(model, {"input_ids": alone[1][0]}), **CLOSE)
 
 
@@ -84,7 +85,7 @@ def test_padding_behind_a_later_turn_leaves_cached_tokens_in_place():
         input_ids=torch.cat([out.sequences, turn["input_ids"]], 1),
         attention_mask=torch.cat(masks, 1),
         pixel_values=turn["pixel_values"],
-        past_key_values=out.past_key_values,
+        cache=cache_of(out),
         **ask,
     )
     for row in range(2):
@@ -132,11 +133,11 @@ def test_guarded_text_may_be_longer_than_the_router_knows():
     bare = model.extract_language_model()
     with torch.no_grad():
         assert torch.equal(model(ids).logits, bare(ids).logits)
-        cache = model(ids, use_cache=True).past_key_values
+        cache = model(ids, use_cache=True).cache
         picture, _ = batch_of(model, [["image", "text"]])
         del picture["attention_mask"]
         with pytest.raises(WingsError, match="beyond the 8"):
-            model(**picture, past_key_values=cache)
+            model(**picture, cache=cache)
 
 
 def test_a_picture_that_goes_on_later_follows_its_row():
@@ -153,9 +154,9 @@ def test_a_picture_that_goes_on_later_follows_its_row():
     for name, (argument, rows) in turns.items():
         with torch.no_grad():
             start = model(input_ids=ids[:, :3], pixel_values=pictures, use_cache=True)
-            cache = start.past_key_values
+            cache = start.cache
             getattr(cache, name)(argument)
-            found = model(input_ids=ids[rows, 3:], past_key_values=cache).logits
+            found = model(input_ids=ids[rows, 3:], cache=cache).logits
         torch.testing.assert_close(found, expected[rows, 3:], **CLOSE)
 
 
@@ -164,7 +165,7 @@ def test_cropping_forgets_a_picture_that_waits():
     batch, _ = batch_of(model, [["text", "image", "text"]])
     ids, pictures = batch["input_ids"], batch["pixel_values"]
     with torch.no_grad():
-        cache = model(input_ids=ids[:, :3], pixel_values=pictures, use_cache=True).past_key_values
+        cache = model(input_ids=ids[:, :3], pixel_values=pictures, use_cache=True).cache
         cache.crop(-2)
-        found = model(input_ids=ids[:, 1:], pixel_values=pictures, past_key_values=cache).logits
+        found = model(input_ids=ids[:, 1:], pixel_values=pictures, cache=cache).logits
     torch.testing.assert_close(found, logits(model, batch)[:, 1:], **CLOSE)

@@ -8,6 +8,7 @@ from families import MAIN, VISION, Layouts, batch_of, build, text_config
 from transformers import DynamicCache
 
 from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM
+from wings.upstream.cache_name import cache_of
 
 STEPS = 6
 
@@ -80,9 +81,9 @@ def test_a_conversation_goes_on_with_a_new_picture(router, guard):
         }
         expected = by_hand(model, ids, whole["pixel_values"])
         for given in (whole["pixel_values"], turn["pixel_values"]):
-            cache = out.past_key_values
+            cache = cache_of(out)
             size = cache.get_seq_length()
-            found = generate(model, whole | {"pixel_values": given}, past_key_values=cache)
+            found = generate(model, whole | {"pixel_values": given}, cache=cache)
             assert torch.equal(found[:, -STEPS:], expected)
             cache.crop(size - cache.get_seq_length())
             assert cache.memory.layout.table.shape[1] == size == cache.get_seq_length()
@@ -92,13 +93,13 @@ def test_assisted_cropping_keeps_both_halves():
     model = build("llama")
     batch, _ = batch_of(model, [["text", "image", "text", "text", "text"]])
     with torch.no_grad():
-        cache = model(**batch, use_cache=True).past_key_values
+        cache = model(**batch, use_cache=True).cache
         expected = model(**batch, use_cache=False).logits[:, -2:]
         cache.crop(-2)
         found = model(
             input_ids=batch["input_ids"][:, -2:],
             attention_mask=batch["attention_mask"],
-            past_key_values=cache,
+            cache=cache,
         ).logits
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
@@ -119,7 +120,7 @@ def test_foreign_caches_are_refused():
     model = build("llama")
     batch, _ = batch_of(model, [["text", "image", "text"]])
     with pytest.raises(WingsError, match="DynamicCache"):
-        model(**batch, past_key_values=DynamicCache())
+        model(**batch, cache=DynamicCache())
     with pytest.raises(WingsError, match="quantized"):
         generate(model, batch, cache_implementation="quantized")
 
@@ -131,7 +132,7 @@ def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
     model = build("llama")
     batch, _ = batch_of(model, [["text"] * 30 + ["image"]])
     with torch.no_grad():
-        cache = model(**batch, use_cache=True).past_key_values
+        cache = model(**batch, use_cache=True).cache
     assert isinstance(cache, WingsCache)
     config, length = model.config, batch["input_ids"].shape[1]
     numbers = sum(

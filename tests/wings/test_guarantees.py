@@ -133,7 +133,7 @@ def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed, keeps_k
                 input_ids=ids[:, start:stop],
                 attention_mask=mask[:, :stop],
                 pixel_values=chosen,
-                past_key_values=cache,
+                cache=cache,
             )
         pieces.append(out.logits)
         start = stop

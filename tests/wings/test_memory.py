@@ -18,12 +18,12 @@ def whole(model, **batch):
 
 def begun(model, **batch):
     with torch.no_grad():
-        return model(**batch, use_cache=True).past_key_values
+        return model(**batch, use_cache=True).cache
 
 
 def followed(model, cache, ids, **more):
     with torch.no_grad():
-        return model(input_ids=ids, past_key_values=cache, **more).logits
+        return model(input_ids=ids, cache=cache, **more).logits
 
 
 def test_a_text_goes_on_after_its_picture_was_cropped_away():
@@ -128,9 +128,7 @@ def test_gradients_flow_through_chunks(monkeypatch, most_keys, frozen):
         for stop in cuts:
             given = {"pixel_values": pictures} if start == 0 else {}
             chunk = ids[:, start:stop]
-            total = (
-                total + model(input_ids=chunk, past_key_values=cache, **given).logits.sin().sum()
-            )
+            total = total + model(input_ids=chunk, cache=cache, **given).logits.sin().sum()
             start = stop
         total.backward()
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
@@ -146,8 +144,8 @@ def test_inference_mode_and_no_grad_may_take_turns():
     model = build("llama")
     batch, _ = batch_of(model, [["text", "image", "text"]])
     with torch.inference_mode():
-        cache = model(**batch, use_cache=True).past_key_values
-        model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+        cache = model(**batch, use_cache=True).cache
+        model(input_ids=torch.tensor([[5]]), cache=cache)
     found = followed(model, cache, torch.tensor([[6]]))
     ids = torch.cat([batch["input_ids"], torch.tensor([[5, 6]])], 1)
     expected = whole(model, input_ids=ids, pixel_values=batch["pixel_values"])

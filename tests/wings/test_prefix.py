@@ -184,7 +184,7 @@ def test_chunks_and_single_tokens_equal_one_pass(family, options, seed, static):
         with torch.no_grad():
             out = model(
                 input_ids=ids[:, start:stop], attention_mask=mask[:, :stop],
-                pixel_values=pictures[here] if here.any() else None, past_key_values=cache,
+                pixel_values=pictures[here] if here.any() else None, cache=cache,
             )  # fmt: skip
         pieces.append(out.logits)
         start = stop

@@ -63,11 +63,11 @@ def test_a_picture_may_come_after_guarded_text():
     turn, _ = batch_of(model, [["text", "image", "text"]], seed=2)
     cache = WingsStaticCache(model.config, 40)
     with torch.no_grad():
-        model(**text, past_key_values=cache)
+        model(**text, cache=cache)
         first = torch.tensor([[7]])
-        model(input_ids=first, past_key_values=cache)
+        model(input_ids=first, cache=cache)
         found = model(
-            input_ids=turn["input_ids"], pixel_values=turn["pixel_values"], past_key_values=cache
+            input_ids=turn["input_ids"], pixel_values=turn["pixel_values"], cache=cache
         ).logits
         whole = torch.cat([text["input_ids"], first, turn["input_ids"]], 1)
         expected = model(input_ids=whole, pixel_values=turn["pixel_values"], use_cache=False).logits

@@ -12,6 +12,7 @@ from wings.errors import WingsError
 from wings.images import load_image
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
+from wings.upstream.cache_name import NAME, cache_of
 
 HELP = "/image FILE adds a picture to the next turn, /new begins anew, /quit ends"
 
@@ -54,7 +55,7 @@ class Conversation:
         ids = batch["input_ids"]
         out = self.model.generate(
             **batch,
-            past_key_values=self._cache_for(ids[0].cpu()),
+            **{NAME: self._cache_for(ids[0].cpu())},
             max_new_tokens=max_new_tokens,
             do_sample=False,
             return_dict_in_generate=True,
@@ -62,7 +63,7 @@ class Conversation:
         )
         said = out.sequences[0, ids.shape[1] :]
         answer = self.processor.tokenizer.decode(said, skip_special_tokens=True).strip()
-        self.cache = out.past_key_values
+        self.cache = cache_of(out)
         self.cached = out.sequences[0, : self.cache.get_seq_length()].cpu()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         self.pictures = []

@@ -99,7 +99,8 @@ def test_nothing_in_wings_names_a_family():
             and node.body
             and isinstance(node.body[0], ast.Expr)
         }
-        if room_of(path) == "commands":
+        # Contracts with transformers are proven on small decoders, which are of some family.
+        if room_of(path) == "commands" or path.parent.name == "upstream":
             continue
         for node in ast.walk(tree):
             word = ""

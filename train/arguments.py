@@ -1,6 +1,5 @@
 """The recipe in the words of transformers' `TrainingArguments`."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers import TrainingArguments
 from wings.errors import WingsError
 from wings.train.parallel import parallel_arguments, refuse_undistributed
 from wings.train.recipe import Recipe
+from wings.upstream.arguments import set_checkpointing, use_one_device
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
@@ -23,10 +23,6 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     Raises:
         WingsError: `batch_size` cannot be split over the processes, or `parallel` cannot run here.
     """
-    # transformers renamed the field; the old name warns, the new one is unknown before.
-    names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    new = "activation_checkpointing" in names
-    name = "activation_checkpointing" if new else "gradient_checkpointing"
     spread: dict[str, Any] = parallel_arguments(recipe)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -71,9 +67,8 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     )
     refuse_undistributed(recipe, arguments)
     # Set afterwards: with shards transformers warns of a second gather, which FSDP2 does not do.
-    setattr(arguments, name, recipe.gradient_checkpointing)
-    # Without torchrun one process uses one GPU: DataParallel would tear images from their rows.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    set_checkpointing(arguments, recipe.gradient_checkpointing)
+    use_one_device(arguments)
     _split_batch(arguments, recipe)
     return arguments
 

@@ -2,18 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.data_loader import DataLoaderAdapter
 from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from torch.utils.data import Sampler
 
 from wings.errors import WingsError
 from wings.model import part_of
@@ -27,9 +24,11 @@ from wings.train.stage import Plan
 from wings.train.watching.evaluate import Evaluation
 from wings.train.watching.figures import Figures
 from wings.train.watching.loss import asked
+from wings.upstream.sharding import gather_whole_state
+from wings.upstream.trainer import State, TrainerHooks, WorkerInit, state_of
 
 
-class WingsTrainer(Trainer):
+class WingsTrainer(TrainerHooks):
     """`Trainer` for one stage.
 
     Args:
@@ -67,24 +66,23 @@ class WingsTrainer(Trainer):
             raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
         has_adapters = any(row.group == "lora" for row in plan.rows)
         self.retention = retention and RetentionTerm(
-            retention, has_adapters, self.is_fsdp_enabled, self.accelerator
+            retention, has_adapters, self.is_sharded, self.accelerator
         )
-        if self.is_fsdp_enabled:
+        if self.is_sharded:
             describe_shards(self.accelerator.state.fsdp_plugin, self.model, self.args.bf16)
 
-    def create_accelerator_and_postprocess(self) -> None:
-        """As in `Trainer`; what is to be sharded is sharded, on a CPU too."""
-        super().create_accelerator_and_postprocess()
+    def prepare_sharding(self) -> None:
+        """What is to be sharded is sharded, on a CPU too."""
         if self.args.fsdp:
             take_up(self.accelerator, self.args)
-            self.is_fsdp_enabled = True
+            self.is_sharded = True
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a named parameter group per row of the plan."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = kind(self.plan.optimizer_groups(self.args.weight_decay), **options)
-            if self.is_fsdp_enabled:
+            if self.is_sharded:
                 self.plan.release()
         return self.optimizer
 
@@ -169,7 +167,7 @@ class WingsTrainer(Trainer):
 
     def load_finished(self, checkpoint: Path) -> None:
         """Take weights and history of a checkpoint after which no step is left."""
-        self._load_from_checkpoint(str(checkpoint))
+        self.load_weights(checkpoint)
         self.state = state_of(checkpoint)
         self.skipped = Carried.read(checkpoint).skipped
 
@@ -178,19 +176,18 @@ class WingsTrainer(Trainer):
         history = state_of(checkpoint).log_history
         return self.evaluation is not None and self.evaluation.reason(history) is not None
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+    def before_logging(self) -> None:
         """Evaluate first: a run that ends by it logs and saves its last step as any other does."""
         if self.control.should_evaluate:
             self.evaluate()
-        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _logs_after(self, step: int) -> bool:
         return step in (1, self.state.max_steps) or step % self.state.logging_steps == 0
 
     def save_whole(self, folder: Path) -> None:
         """The finished model in one piece, for `from_pretrained`, however it was spread."""
-        if self.is_fsdp_enabled:
-            self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        if self.is_sharded:
+            gather_whole_state(self.accelerator)
         self.save_model(str(folder))
         self.accelerator.wait_for_everyone()
 
@@ -200,8 +197,7 @@ class WingsTrainer(Trainer):
             last = self.folder.checkpoint(self.state.global_step)
             carried = Carried.read(last)
             self.skipped = carried.skipped
-            self._tr_loss += carried.loss
-            self._globalstep_last_logged = carried.logged
+            self.resume_losses(carried.loss, carried.logged)
             if self.retention:
                 self.retention.take_up(carried.retention)
 
@@ -215,41 +211,37 @@ class WingsTrainer(Trainer):
         steps = len(self.order) // (batch * self.args.world_size)
         self.order.set_epoch(self.state.global_step // steps)
 
-    def get_train_dataloader(self) -> DataLoader:
-        """As in `Trainer`, with workers that leave signals to this process."""
-        loader = super().get_train_dataloader()
-        # What accelerate makes of a loader asks the one that it was made of.
-        base = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader
-        base.worker_init_fn = partial(begin_worker, base.worker_init_fn)
-        return loader
+    def worker_init(self, begin: WorkerInit | None) -> WorkerInit:
+        """Workers leave signals to this process."""
+        return partial(begin_worker, begin)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def training_sampler(self) -> Sampler[int]:
+        """The order of this run."""
         return self.order
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As in `Trainer`; here, before the optimiser's step, all processes look at one another.
+    def before_optimizer_step(self, gradient_norm: float) -> None:
+        """All processes look at one another before any weight changes.
 
         Raises:
             Agreed: the loss or the gradient of some process is not finite. No weight has it yet.
         """
-        norm = super()._get_grad_norm(model, grad_norm)
-        loss, length = float(self._tr_loss), float(norm)
-        bad = not (math.isfinite(loss) and math.isfinite(length))
+        loss = float(self.unlogged_loss)
+        bad = not (math.isfinite(loss) and math.isfinite(gradient_norm))
         asked = torch.tensor([self.halt.received is not None, bad], device=self.args.device)
         halt, bad = self.accelerator.reduce(asked.long(), reduction="sum").bool().tolist()
         self.halt.agreed = halt
         if bad:
-            what = f"gradient is {length}" if math.isfinite(loss) else f"loss is {loss}"
+            what = f"gradient is {gradient_norm}" if math.isfinite(loss) else f"loss is {loss}"
             raise Agreed(
                 f"the {what} at step {self.state.global_step + 1}: lower the rates or look at the"
                 f" data; no weight has taken it in; {self.folder.saved}."
             )
-        return norm
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.partial or super()._get_output_dir(trial))
+    def checkpoint_parent(self) -> Path | None:
+        """Where a checkpoint that is not whole yet is written."""
+        return self.partial
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def around_checkpoint(self, write: Callable[[], None]) -> None:
         """Write under another name, rename when every process is done.
 
         Raises:
@@ -260,7 +252,7 @@ class WingsTrainer(Trainer):
         draft, whole = self.partial / f"checkpoint-{step}", self.folder.checkpoint(step)
         carried = self._carried()
         with self.figures.aside(), self.folder.writing(f"the checkpoint of step {step}"):
-            super()._save_checkpoint(model, trial)
+            write()
             if self.args.should_save:
                 carried.write(draft)
             self.accelerator.wait_for_everyone()
@@ -276,22 +268,18 @@ class WingsTrainer(Trainer):
 
     def _carried(self) -> Carried:
         skipped = dict(gather_object(list(self.skipped.items())))
-        loss = self.accelerator.gather(self._tr_loss.detach()).mean().item()
+        loss = self.accelerator.gather(self.unlogged_loss.detach()).mean().item()
         totals = self.retention.totals() if self.retention else []
-        return Carried(skipped, loss, self._globalstep_last_logged, totals)
+        return Carried(skipped, loss, self.last_logged_step, totals)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.partial is None and self.args.should_save:
-            state_dict = self._rounded(state_dict or self.model.state_dict())
-        super()._save(output_dir, state_dict)
-        # A pickle has no place in a folder that people publish; the recipe says what it said.
-        (Path(output_dir or self.folder.path) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-    def _rounded(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Every group in the type in which the plan says the finished model keeps it.
+    def state_to_save(self, state_dict: State | None) -> State | None:
+        """Of the finished model, every group in the type in which the plan says it is kept.
 
         Tied weights, which come out of shards as two tensors, are one again.
         """
+        if self.partial is not None:
+            return state_dict
+        state_dict = state_dict or self.model.state_dict()
         kinds = {row.group: row.saved for row in self.plan.rows}
         first: dict[int, str] = {}
         rounded = {}
@@ -308,8 +296,3 @@ class WingsTrainer(Trainer):
     def _lost(self, sentence: str) -> WingsError:
         step = self.state.global_step
         return WingsError(f"{sentence.rstrip('.')}; after step {step}, {self.folder.saved}.")
-
-
-def state_of(checkpoint: Path) -> TrainerState:
-    """What `Trainer` wrote down about the run when it took a checkpoint."""
-    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))

@@ -10,6 +10,7 @@ from torch import nn
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.recipe import Lora
+from wings.upstream.adapters import adapted_layers, enable_adapters, merge_into_base
 
 ADAPTER = "default"
 # What an adapter may never hang beside: the wings of a block are trained whole.
@@ -56,17 +57,15 @@ def adapters(model: nn.Module) -> list[nn.Parameter]:
 @contextlib.contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
     """Passes inside are those of the layers that adapters hang beside."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in adapted:
-        layer.enable_adapters(False)
+    adapted = adapted_layers(model)
+    for _, layer in adapted:
+        enable_adapters(layer, False)
     try:
         yield
     finally:
         # Their gradients too, which peft takes away with them.
-        for layer in adapted:
-            layer.enable_adapters(True)
+        for _, layer in adapted:
+            enable_adapters(layer, True)
 
 
 @torch.no_grad()
@@ -76,17 +75,9 @@ def merge_adapters(model: nn.Module) -> None:
     The sum is made in float32 and kept in the layer's own type, so the model is as large, and has
     the same tensors, as one that never had adapters.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
-    for name, adapted in found:
-        plain = adapted.get_base_layer()
-        kept = plain.weight.dtype
-        plain.weight.data = plain.weight.data.float()
-        adapted.merge()
-        plain.weight.data = plain.weight.data.to(kept)
+    for name, adapted in adapted_layers(model):
         owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, plain)
+        setattr(model.get_submodule(owner), leaf, merge_into_base(adapted))
 
 
 def _linear_layers(decoder: nn.Module) -> list[str]:

@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from accelerate.utils.constants import FSDP_MODEL_NAME
+from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.recipe import Recipe
+from wings.upstream.sharding import gather_as_one, is_sharded_checkpoint, shard_on_any_device
 
 _SHARDS = {"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"}
 
@@ -60,7 +59,7 @@ def refuse_other_checkpoints(recipe: Recipe, checkpoint: Path | None) -> None:
 
 def kind_of(checkpoint: Path) -> str:
     """`ddp` (whole) or `fsdp` (sharded): how a checkpoint was written."""
-    return "fsdp" if (checkpoint / f"{FSDP_MODEL_NAME}_0").is_dir() else "ddp"
+    return "fsdp" if is_sharded_checkpoint(checkpoint) else "ddp"
 
 
 def take_up(accelerator: Accelerator, arguments: TrainingArguments) -> None:
@@ -69,16 +68,7 @@ def take_up(accelerator: Accelerator, arguments: TrainingArguments) -> None:
     Raises:
         WingsError: it cannot shard on this device.
     """
-    # Accelerate leaves this behind, and the next run of this process would be sharded by it.
-    os.environ.pop("ACCELERATE_USE_FSDP", None)
-    state = accelerator.state
-    if state.distributed_type == DistributedType.MULTI_CPU:
-        # torch shards over gloo as over any backend; accelerate knows of accelerators only and
-        # would run DDP without a word.
-        state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
-        # In both, as accelerate itself does: one is written over by the other.
-        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
-    if not accelerator.is_fsdp2:
+    if not shard_on_any_device(accelerator, arguments):
         raise WingsError(
             f"parallel: fsdp cannot shard on {accelerator.device.type} here; take ddp."
         )
@@ -92,11 +82,7 @@ def describe_shards(
     Weights are gathered and used in bfloat16 under `bf16`, gradients are always summed in float32;
     every process keeps its shard of a weight in the type that `stage.prepare` gave it.
     """
-    plugin.transformer_cls_names_to_wrap = sorted(unit.__name__ for unit in unit_classes(model))
-    kind = torch.bfloat16 if bf16 else None
-    plugin.mixed_precision_policy = MixedPrecisionPolicy(
-        param_dtype=kind, reduce_dtype=torch.float32
-    )
+    gather_as_one(plugin, unit_classes(model), torch.bfloat16 if bf16 else None)
 
 
 def unit_classes(model: WingsForCausalLM) -> set[type[nn.Module]]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .cache import WingsCache, WingsStaticCache
@@ -20,6 +19,8 @@ from .memory import Memory, Pending
 from .pretrained import WingsPreTrainedModel
 from .projector import Projector
 from .rotary import Rotary
+from .upstream.attention import has_plain_masks, same_attention
+from .upstream.cache_layers import is_recurrent
 from .upstream.cache_name import NAME, BothCacheNames, cache_name, one_cache
 from .vision import VisionTower
 
@@ -39,9 +40,8 @@ class WingsModel(WingsPreTrainedModel):
     ) -> None:
         # transformers chooses an attention for the whole model here and writes it into every part's
         # configuration; the decoder keeps the one it chose for itself.
-        implementation = decoder.config._attn_implementation
-        super().__init__(config)
-        decoder.config._attn_implementation = implementation
+        with same_attention(decoder.config):
+            super().__init__(config)
         self.vision_tower = VisionTower(config.vision_config) if tower is None else tower
         self._settle_images()
         self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
@@ -52,8 +52,7 @@ class WingsModel(WingsPreTrainedModel):
         self.kernels = "auto"
         # Off inside `WingsForCausalLM.without_wings`.
         self.learners_act = True
-        # What transformers' flash attention can be told about masks is what the kernels know of.
-        self._plain_masks = decoder._supports_flash_attn
+        self._plain_masks = has_plain_masks(decoder)
         self.rotary = Rotary.of(config.hidden_size, config.text_config)
         self.post_init()
 
@@ -201,8 +200,7 @@ class WingsModel(WingsPreTrainedModel):
 
     def _refuse_leaks(self) -> None:
         """Raises a `WingsError` where state would run from one packed sequence into the next."""
-        layers = DynamicCache(config=self.config.text_config).layers
-        if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
+        if is_recurrent(self.config.text_config):
             raise WingsError(
                 f"position_ids restart within a row, but {type(self.language_model).__name__} has "
                 f"recurrent blocks, which cannot tell packed sequences apart: give one sequence a "

@@ -1,15 +1,11 @@
 """Wings of one block: learners, router and prefix beside the main attention, each added once."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
 
 from .config import WingsConfig
 from .context import WingsContext
@@ -22,9 +18,16 @@ from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask
 from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .source import Kept
+from .upstream.attention import (
+    eager_attention_of,
+    eager_mask,
+    register_attention,
+    sdpa_attention_forward,
+    sdpa_mask,
+)
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
-# on its own. They avoid the substrings that transformers looks for in such names.
+# on its own.
 IMPLEMENTATIONS = {"sdpa": "wings", "eager": "wings_eager"}
 OWN = {ours: own for own, ours in IMPLEMENTATIONS.items()}
 
@@ -186,7 +189,7 @@ def wings_eager_attention(
 ) -> tuple[Tensor, Evidence | None]:
     """The same for a decoder that can only use its own eager attention (soft caps, sinks)."""
     home = next(c for c in type(module).__mro__ if not issubclass(c, WingsAttentionMixin))
-    own = sys.modules[home.__module__].eager_attention_forward
+    own = eager_attention_of(home)
     return _attend(own, module, query, key, value, attention_mask, wings, kwargs)
 
 
@@ -270,7 +273,5 @@ def _main_attention(
     return output, Evidence(sums if routed else None, weights) if has_wings else weights
 
 
-AttentionInterface.register(IMPLEMENTATIONS["sdpa"], wings_attention)
-AttentionInterface.register(IMPLEMENTATIONS["eager"], wings_eager_attention)
-AttentionMaskInterface.register(IMPLEMENTATIONS["sdpa"], sdpa_mask)
-AttentionMaskInterface.register(IMPLEMENTATIONS["eager"], eager_mask)
+register_attention(IMPLEMENTATIONS["sdpa"], wings_attention, sdpa_mask)
+register_attention(IMPLEMENTATIONS["eager"], wings_eager_attention, eager_mask)

@@ -2,12 +2,12 @@
 
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
-from transformers.cache_utils import DynamicLayer
 
 from .config import WingsConfig
 from .errors import WingsError
 from .growing_layer import GrowingLayer
 from .memory import Memory
+from .upstream.cache_layers import replace_plain_layers
 
 # Numbers a token may cost for the keys of all learners; the design's cache at D 4096 has as many.
 MOST_KEYS = 8192
@@ -29,11 +29,10 @@ class RemembersSources:
         self.memory.forget()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Drops the newest tokens, as transformers counts them."""
+        """Drops the newest tokens: `-n` takes n away; n, as long ago, keeps the first n."""
         length = int(self.memory.tokens)
-        super().crop(tokens_to_remove)
-        # Older releases of transformers take the length to keep, newer ones minus what to remove.
         keep = tokens_to_remove if tokens_to_remove > 0 else length + tokens_to_remove
+        super().crop(min(keep - length, 0))
         self.memory.cut(keep)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -61,9 +60,7 @@ class WingsCache(RemembersSources, DynamicCache):
 
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)
-        self.layers = [
-            GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.layers
-        ]
+        replace_plain_layers(self, GrowingLayer)
         self.memory = Memory(config.learners, keeps_keys(config))
 
 

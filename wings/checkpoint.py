@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .errors import WingsError
+from .upstream.configuration import read_config_dict
 
 NAMED = 5
 # What a checkpoint may lack and grow when it is loaded, fresh and without effect.
@@ -53,7 +53,7 @@ def refuse_other_models(source: str | os.PathLike, kwargs: dict[str, Any]) -> No
     known = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
     hub = {name: value for name, value in kwargs.items() if name in known}
     try:
-        fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
+        fields = read_config_dict(source, **hub)
     except OSError as error:
         raise WingsError(f"'{source}' holds no checkpoint that can be read: {error}") from error
     kind = fields.get("model_type")

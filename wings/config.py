@@ -6,30 +6,11 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .errors import WingsError, nearest
+from .upstream.configuration import keys_of_transformers
 
 LEARNERS = ("image", "text")
 ROUTERS = ("position", "modality", "attended", None)
 PROJECTORS = ("mlp2x_gelu",)
-# Keys that transformers hands to any configuration, beside the fields of its base class.
-WRITTEN_BY_TRANSFORMERS = {
-    "_attn_implementation_internal",
-    "_commit_hash",
-    "_experts_implementation_internal",
-    "_name_or_path",
-    "attn_implementation",
-    "auto_map",
-    "bos_token_id",
-    "eos_token_id",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "pad_token_id",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-}
 
 
 class WingsConfig(PreTrainedConfig):
@@ -125,7 +106,7 @@ class WingsConfig(PreTrainedConfig):
 
     def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
         own = {field.name for field in dataclasses.fields(type(self))}
-        theirs = set(PreTrainedConfig().to_dict()) | WRITTEN_BY_TRANSFORMERS
+        theirs = keys_of_transformers()
         for name in kwargs:
             if name not in own | theirs:
                 raise WingsError(

@@ -5,12 +5,13 @@ import copy
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
 
 from .block import IMPLEMENTATIONS, OWN, BlockWings, WingsAttentionMixin
 from .config import WingsConfig
 from .errors import WingsError
 from .head import prefix_of
+from .upstream.attention import attention_classes, attention_name, block_index, name_attention
+from .upstream.weights import no_init_weights
 
 
 def build_causal_lm(text_config: PreTrainedConfig) -> PreTrainedModel:
@@ -20,7 +21,7 @@ def build_causal_lm(text_config: PreTrainedConfig) -> PreTrainedModel:
         WingsError: transformers has no causal LM for the configuration.
     """
     own = copy.deepcopy(text_config)
-    own._attn_implementation = None
+    name_attention(own, None)
     try:
         return AutoModelForCausalLM.from_config(own)
     except ValueError as error:
@@ -58,13 +59,13 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     Raises:
         WingsError: a decoder that cannot carry wings, with the reason.
     """
-    implementation = decoder.config._attn_implementation
+    implementation = attention_name(decoder.config)
     if implementation not in IMPLEMENTATIONS:
         raise WingsError(
             f"{type(decoder).__name__} uses the attention implementation '{implementation}', but "
             f"wings work beside {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
         )
-    decoder.config._attn_implementation = IMPLEMENTATIONS[implementation]
+    name_attention(decoder.config, IMPLEMENTATIONS[implementation])
     if not config.learners and not config.prefix:
         return
     attentions = find_attentions(decoder)
@@ -85,7 +86,7 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
 def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     """Replaces the wings of every block by what `config` asks for; parts in both keep weights."""
     if not any(isinstance(module, BlockWings) for module in decoder.modules()):
-        decoder.config._attn_implementation = OWN[decoder.config._attn_implementation]
+        name_attention(decoder.config, OWN[attention_name(decoder.config)])
         grow_wings(decoder, config)
         for module in decoder.modules():
             if isinstance(module, BlockWings):
@@ -131,13 +132,7 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
     Raises:
         WingsError: a decoder that does not tell.
     """
-    recorded = (decoder._can_record_outputs or {}).get("attentions")
-    recorded = recorded if isinstance(recorded, list) else [recorded]
-    classes = tuple(
-        entry if isinstance(entry, type) else entry.target_class
-        for entry in recorded
-        if entry is not None and not isinstance(entry, str)
-    )
+    classes = attention_classes(decoder)
     if not classes:
         raise WingsError(
             f"{type(decoder).__name__} does not tell transformers which class is its attention "
@@ -150,7 +145,7 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
             f"{type(decoder).__name__} has no attention in any of its blocks, so wings find no "
             f"place to hang: choose a decoder with attention."
         )
-    return {module.layer_idx: module for module in found}
+    return {block_index(module): module for module in found}
 
 
 def refuse_unreached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:
@@ -167,7 +162,7 @@ def refuse_unreached(decoder: PreTrainedModel, expected: set[int], reached: set[
 def take_out(decoder: PreTrainedModel, head: nn.Module, config: WingsConfig) -> PreTrainedModel:
     """The language model alone, as the causal LM it came from: a copy, without a trace of wings."""
     own = copy.deepcopy(config.text_config)
-    own._attn_implementation = None
+    name_attention(own, None)
     with no_init_weights():
         causal_lm = AutoModelForCausalLM.from_config(own, dtype=decoder.dtype)
     bare, empty_head = split(causal_lm)

@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin, LogitsProcessorList
+from transformers import Cache, LogitsProcessorList
 
 from .cache import WingsCache, WingsStaticCache
 from .errors import WingsError
 from .upstream.cache_name import NAME, take_cache
+from .upstream.generation import GenerationHooks
 
 
 class ImageBlindProcessors(LogitsProcessorList):
@@ -32,7 +33,7 @@ class ImageBlindProcessors(LogitsProcessorList):
         return super().__call__(torch.where(is_image, stand_in, input_ids), scores, **kwargs)
 
 
-class WingsGenerationMixin(GenerationMixin):
+class WingsGenerationMixin(GenerationHooks):
     """`generate` for rows with pictures: padding on either side, beams, longer conversations."""
 
     _static_room = 0
@@ -95,71 +96,42 @@ class WingsGenerationMixin(GenerationMixin):
         chosen = torch.cat([row[old:] for row, old in zip(rows, before, strict=True)])
         return chosen if len(chosen) else None
 
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: Tensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Repeats rows for beams, each row's pictures as a group."""
-        pixel_values = model_kwargs.pop("pixel_values", None)
-        if pixel_values is not None and expand_size > 1:
-            is_image = input_ids == self.config.image_token_id
-            counts = (is_image.sum(1) // self.config.image_seq_length).tolist()
-            if sum(counts) == len(pixel_values):
-                groups = pixel_values.split(counts)
-                pixel_values = torch.cat([g for group in groups for g in [group] * expand_size])
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder,
-            input_ids=input_ids, **model_kwargs,
-        )  # fmt: skip
-        if pixel_values is not None:
-            model_kwargs["pixel_values"] = pixel_values
-        return input_ids, model_kwargs
+    def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+        """Each row's pictures as a group, for rows that are repeated for beams."""
+        is_image = input_ids == self.config.image_token_id
+        counts = (is_image.sum(1) // self.config.image_seq_length).tolist()
+        if sum(counts) != len(pixel_values):
+            return pixel_values
+        groups = pixel_values.split(counts)
+        return torch.cat([copy for group in groups for copy in [group] * times])
 
-    def _prepare_cache_for_generation(
-        self,
-        generation_config: Any,
-        model_kwargs: dict[str, Any],
-        generation_mode: Any,
-        batch_size: int,
-        max_cache_length: int,
-    ) -> None:
-        given = model_kwargs.get(NAME)
-        if given is None and generation_config.use_cache is not False:
-            kind = generation_config.cache_implementation
-            if kind not in (None, "dynamic", "static"):
-                raise WingsError(
-                    f"cache_implementation is '{kind}', but a Wings model decodes with a cache of "
-                    f"its own: leave it out or set it to 'static'."
-                )
-            if kind == "static":
-                # Room of an earlier call is asked for again, so that nothing is compiled anew.
-                room = max(max_cache_length, self._static_room)
-                model_kwargs[NAME] = WingsStaticCache(self.config, room)
-                self._static_room = room
-            else:
-                model_kwargs[NAME] = WingsCache(self.config)
-        elif given is not None:
-            super()._prepare_cache_for_generation(
-                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    def make_cache(self, implementation: str | None, room: int) -> Cache:
+        """A cache with the memory of the learners.
+
+        Raises:
+            WingsError: a kind of cache that cannot hold it.
+        """
+        if implementation not in (None, "dynamic", "static"):
+            raise WingsError(
+                f"cache_implementation is '{implementation}', but a Wings model decodes with a "
+                f"cache of its own: leave it out or set it to 'static'."
             )
+        if implementation != "static":
+            return WingsCache(self.config)
+        # Room of an earlier call is asked for again, so that nothing is compiled anew.
+        self._static_room = max(room, self._static_room)
+        return WingsStaticCache(self.config, self._static_room)
 
-    def create_masks_for_generate(
-        self, attention_mask: Tensor | None, **kwargs: Any
-    ) -> Tensor | None:
+    def static_mask(self, attention_mask: Tensor, cache: Cache) -> Tensor:
         """The plain mask `[B, S]` for all the room of a static cache, always of one shape.
 
-        transformers would hand over masks `[B, 1, T, S]`, which say less than the learners need.
+        transformers' own mask `[B, 1, T, S]` says less than the learners need.
         """
-        if attention_mask is None:
-            return None
-        room = kwargs[NAME].memory.capacity
+        room = cache.memory.capacity
         return torch.nn.functional.pad(attention_mask, (0, room - attention_mask.shape[1]))
 
-    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        processors = super()._get_logits_processor(*args, **kwargs)
+    def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
+        """Processors that see no image token."""
         return ImageBlindProcessors(processors, self.config.image_token_id)
 
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
 
 from .rows import Rows
+from .upstream.cache_layers import DynamicLayer
 
 # Keys and values are `[B, heads, S, width]`.
 LENGTH = 2

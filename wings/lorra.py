@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
+
+from .upstream.weights import init
 
 
 class Factors(NamedTuple):

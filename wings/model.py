@@ -22,6 +22,7 @@ from .head import LogitScaling, prefix_of
 from .operations import known_way
 from .pretrained import WingsPreTrainedModel
 from .upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
+from .upstream.weights import mark_as_drawn
 from .vision import VisionTower
 
 IMAGE_TOKEN = "<image>"
@@ -57,17 +58,16 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         if causal_lm is None:
             causal_lm = build_causal_lm(config.text_config)
         else:
-            for module in causal_lm.modules():
-                # It comes with its weights, wherever they are from: nothing draws them anew.
-                module._is_hf_initialized = True
+            # It comes with its weights, wherever they are from.
+            mark_as_drawn(causal_lm)
         decoder, head = split(causal_lm)
         config.text_config = decoder.config
         self.model = WingsModel(config, decoder, vision_tower)
         self.lm_head = head
         self.scaling = LogitScaling(config.text_config)
-        self._no_split_modules = list(decoder._no_split_modules or [])
+        self.keep_whole(decoder)
         table = prefix_of(decoder.get_input_embeddings(), decoder)
-        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{table}.weight"}
+        self.tie_head(f"model.language_model.{table}.weight")
         self.post_init()
         # Parts may come in other types; one model has one.
         self.model.projector.to(decoder.dtype)

@@ -7,10 +7,10 @@ model, frozen, with a few weights a block that are free to steer it.
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import initialization as init
 
 from .config import WingsConfig
 from .errors import WingsError
+from .upstream.weights import init
 
 # Of keys and values. Values that are zero would leave the gates without a gradient, and gates that
 # are zero leave keys and values without one: only the gates may start there.

@@ -4,9 +4,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 
 from .layout import IMAGE, TEXT, Layout
+from .upstream.weights import init
 
 HIDDEN = 16
 # The attended router's first gain: a token that spends a tenth of its attention on pictures gives

@@ -1,12 +1,12 @@
 """Whether a decoder's attention is the one that is measured: a few rows of both, compared."""
 
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wings.errors import WingsError
+from wings.upstream.attention import eager_attention_of
 
 # So many queries of every attention are compared.
 ROWS = 8
@@ -37,7 +37,7 @@ def refuse_other_attention(
         WingsError: they differ by more than rounding, or there is nothing to compare with.
     """
     query, key, value = heads
-    eager = vars(sys.modules[type(module).__module__]).get("eager_attention_forward")
+    eager = eager_attention_of(type(module))
     if eager is None:
         raise WingsError(
             f"{type(module).__name__} has no eager attention to compare with, so the model's "

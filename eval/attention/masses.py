@@ -12,20 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from wings.decoder import find_attentions
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.operations import routed_attention
 from wings.routed_attention import Rule
+from wings.upstream.attention import (
+    attention_name,
+    eager_mask,
+    name_attention,
+    register_attention,
+    registered_attention,
+    sdpa_attention_forward,
+    sdpa_mask,
+)
 
 from .definition import refuse_other_attention
 from .kinds import kinds_of_keys
@@ -164,18 +166,18 @@ def measured(model: PreTrainedModel, columns: Tensor, real: Tensor) -> Iterator[
     decoder = decoder_of(model)
     own, name = None, NAME
     if isinstance(model, WingsForCausalLM):
-        own = AttentionInterface()[decoder.config._attn_implementation]
-        name = ADDITIVE if decoder.config._attn_implementation == "wings_eager" else NAME
+        own = registered_attention(attention_name(decoder.config))
+        name = ADDITIVE if attention_name(decoder.config) == "wings_eager" else NAME
     recorder = Recorder(decoder, columns, real, own)
     with ExitStack() as stack:
         for config in configs_of(decoder.config):
-            stack.callback(restore, config, config._attn_implementation)
+            stack.callback(name_attention, config, attention_name(config))
         token = RECORDER.set(recorder)
         stack.callback(RECORDER.reset, token)
         if isinstance(model, WingsForCausalLM) and model.config.learners:
             recorder.learners = LearnerMasses(recorder.columns, recorder.real, recorder.mean)
             stack.enter_context(recorder.learners.watching(decoder))
-        decoder.config._attn_implementation = name
+        name_attention(decoder.config, name)
         yield recorder
 
 
@@ -285,12 +287,5 @@ def configs_of(config: PreTrainedConfig) -> list[PreTrainedConfig]:
     return [*inner, config]
 
 
-def restore(config: PreTrainedConfig, implementation: str | None) -> None:
-    """Gives a configuration the attention back that it had."""
-    config._attn_implementation = implementation
-
-
-AttentionInterface.register(NAME, measured_attention)
-AttentionMaskInterface.register(NAME, measured_mask)
-AttentionInterface.register(ADDITIVE, measured_attention)
-AttentionMaskInterface.register(ADDITIVE, eager_mask)
+register_attention(NAME, measured_attention, measured_mask)
+register_attention(ADDITIVE, measured_attention, eager_mask)

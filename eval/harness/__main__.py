@@ -19,9 +19,9 @@ def main() -> int:
         given = {word.partition("=")[0] for word in sys.argv}
         if given & {"-t", "--tasks"} and "--include_path" not in given:
             sys.argv += ["--include_path", str(TASKS)]
-        from lm_eval.__main__ import cli_evaluate
+        from wings.upstream.harness import command_line
 
-        cli_evaluate()
+        command_line()()
     except WingsError as error:
         print(f"lm_eval: {error}", file=sys.stderr)
         return 2

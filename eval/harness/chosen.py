@@ -7,18 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError, nearest
+from wings.upstream.harness import HARNESS_VERSION, LOGGER, TaskManager, load_tasks, task_source
 
 from .paper import TASKS
-
-try:
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-except ImportError as error:
-    raise WingsError(
-        "lm-evaluation-harness is not installed; pip install 'wings-lorra[harness]'"
-    ) from error
-
-QUIET = "lm_eval"  # its logger: what it says in passing is no part of a report
 
 
 @dataclass(frozen=True)
@@ -35,10 +26,9 @@ class ChosenTasks:
 
     def identity(self, leaf: str) -> list[str]:
         """What a result of the task is good for: the harness's version and the task's own file."""
-        entry = self.manager.task_index[leaf]
-        path = entry.yaml_path
+        path, config = task_source(self.manager, leaf)
         own = path.read_text(encoding="utf-8") if path is not None and path.is_file() else ""
-        return [lm_eval.__version__, leaf, own, str(entry.cfg)]
+        return [HARNESS_VERSION, leaf, own, str(config)]
 
 
 def choose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> ChosenTasks:
@@ -52,7 +42,7 @@ def choose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> ChosenTa
         WingsError: a name that nothing has, a task whose data cannot be had, or one that runs what
             a model wrote.
     """
-    logging.getLogger(QUIET).setLevel(logging.ERROR)
+    logging.getLogger(LOGGER).setLevel(logging.ERROR)
     for folder in folders:
         if not folder.is_dir():
             raise WingsError(f"--include-path {folder} is no folder; name one with task files")
@@ -78,7 +68,7 @@ def choose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> ChosenTa
 
 def _loaded(name: str, manager: TaskManager) -> dict[str, Any]:
     try:
-        return manager.load([name])["tasks"]
+        return load_tasks(manager, name)
     # Data sets are loaded here, each in its own way.
     except Exception as error:
         reason = " ".join(str(error).split())[:160]

@@ -5,12 +5,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval import simple_evaluate
-
 from wings.eval.fingerprint import fingerprint
 from wings.eval.samples import SAMPLES
 from wings.eval.subject import Subject
 from wings.eval.work import Work
+from wings.upstream.harness import simple_evaluate
 
 from .chosen import ChosenTasks
 from .comparison import TaskComparison, TaskResult

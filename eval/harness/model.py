@@ -12,19 +12,12 @@ from transformers import PreTrainedModel
 import wings  # noqa: F401  transformers' Auto classes know Wings from here on
 from wings.errors import WingsError
 from wings.tokens import IMAGE
-
-try:
-    from lm_eval.api.registry import model_registry
-    from lm_eval.models.huggingface import HFLM
-except ImportError as error:
-    raise WingsError(
-        "lm-evaluation-harness is not installed; pip install 'wings-lorra[harness]'"
-    ) from error
+from wings.upstream.harness import HarnessModel, register_model
 
 NAME = "wings"
 
 
-class WingsLM(HFLM):
+class WingsLM(HarnessModel):
     """A Wings checkpoint, or any other causal LM, for tasks of text.
 
     Args:
@@ -41,19 +34,9 @@ class WingsLM(HFLM):
         added = self.tokenizer.get_added_vocab() if self.model.config.model_type == NAME else {}
         self.image_token_id: int | None = added.get(IMAGE)
 
-    def _get_config(self, pretrained: str, **options: Any) -> None:
-        """Reads the configuration; the first thing that fails where there is no model."""
-        try:
-            super()._get_config(pretrained, **options)
-        except (OSError, ValueError) as error:
-            raise not_loaded(pretrained, error) from error
-
-    def _create_model(self, pretrained: str, **options: Any) -> None:
-        """Loads the weights."""
-        try:
-            super()._create_model(pretrained, **options)
-        except OSError as error:
-            raise not_loaded(pretrained, error) from error
+    def on_load_error(self, pretrained: Any, error: Exception) -> WingsError:
+        """One sentence where there is no model."""
+        return not_loaded(pretrained, error)
 
     def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
         """Token ids of a text; an `<image>` in it is letters, as for a model without pictures."""
@@ -102,7 +85,4 @@ def not_loaded(pretrained: str, error: Exception) -> WingsError:
 
 def register() -> None:
     """Makes `wings` a name of the harness's models; not needed where it finds entry points."""
-    import lm_eval.models  # noqa: F401  its own models come first, or it would skip them
-
-    if NAME not in model_registry:
-        model_registry.register(NAME, target=WingsLM)
+    register_model(NAME, WingsLM)

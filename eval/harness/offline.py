@@ -15,14 +15,7 @@ import jinja2.meta
 import yaml
 
 from wings.errors import WingsError, nearest
-
-try:
-    import datasets
-    from lm_eval.tasks import TaskManager
-except ImportError as error:
-    raise WingsError(
-        "lm-evaluation-harness is not installed; pip install 'wings-lorra[harness]'"
-    ) from error
+from wings.upstream.harness import LOGGER, TaskManager, datasets, load_tasks, task_source
 
 GROUP = "wings_files"
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -66,8 +59,8 @@ def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:
         else:
             what = f"is no task of lm-evaluation-harness{nearest(name, stock.all_subtasks)}"
         raise WingsError(f"{folder}: {name} {what}")
-    entry = stock.task_index[name]
-    config = entry.cfg or {}
+    path, known = task_source(stock, name)
+    config = known or {}
     files = {one.stem: one for one in sorted(folder.iterdir()) if one.suffix in READERS}
     readers = {READERS[one.suffix] for one in files.values()}
     if len(readers) > 1:
@@ -90,7 +83,7 @@ def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:
     if config.get("fewshot_split") and config["fewshot_split"] not in files:
         gone["fewshot_split"] = None
     return {
-        "include": str(entry.yaml_path),
+        "include": str(path),
         "task": name,
         "dataset_path": readers.pop(),
         "dataset_name": None,
@@ -104,7 +97,7 @@ def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:
 def _try(name: str, folder: Path, ours: TaskManager) -> None:
     """Reads the first record as the task does: a wrong field is told here, not in a long run."""
     try:
-        task = ours.load([name])["tasks"][name]
+        task = load_tasks(ours, name)[name]
         docs = task.test_docs() if task.has_test_docs() else task.validation_docs()
         doc = next(iter(docs))
         task.doc_to_text(doc), task.doc_to_target(doc)
@@ -146,7 +139,7 @@ def _lacking(config: dict[str, Any], file: Path, reader: str) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m wings.eval.harness.offline DATA")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    logging.getLogger(LOGGER).setLevel(logging.ERROR)
     try:
         found = write_tasks(Path(sys.argv[1]))
     except WingsError as error:

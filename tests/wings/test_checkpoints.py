@@ -171,8 +171,8 @@ def test_bad_values_are_refused_where_they_are_set(bad, said):
         )
 
 
-@pytest.mark.parametrize("family", ["stablelm", "falcon", "bloom", "mpt", "codegen"])
-def test_decoders_that_cannot_carry_wings_are_refused(family):
+def older_decoder(family):
+    """A tiny decoder in an older style of modelling code, at least in some releases."""
     from transformers import AutoConfig
 
     from wings.decoder import build_causal_lm
@@ -191,8 +191,40 @@ def test_decoders_that_cannot_carry_wings_are_refused(family):
     else:
         names |= {"num_key_value_heads": 4} if family == "stablelm" else {}
         config = AutoConfig.for_model(family, vocab_size=96, intermediate_size=48, **names)
+    config.bos_token_id = config.eos_token_id = 2
+    return build_causal_lm(config)
+
+
+@pytest.mark.parametrize("family", ["stablelm", "falcon", "bloom", "mpt"])
+def test_decoders_that_cannot_carry_wings_are_refused(family):
     with pytest.raises(WingsError, match=r"choose|leave them out"):
-        WingsForCausalLM.from_vision_text_pretrained(VISION, build_causal_lm(config), rank=4)
+        WingsForCausalLM.from_vision_text_pretrained(VISION, older_decoder(family), rank=4)
+
+
+def test_a_family_carries_wings_once_it_uses_the_attention_interface():
+    """CodeGen does since transformers 5.24; before, it is refused."""
+    bare = older_decoder("codegen")
+    if not bare.get_decoder().can_record_outputs.get("attentions"):
+        with pytest.raises(WingsError, match="choose"):
+            WingsForCausalLM.from_vision_text_pretrained(VISION, bare, rank=4)
+        return
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, bare, rank=4, router="modality")
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            parameter.data.normal_(std=0.5)
+    batch, _ = batch_of(model, [["text", "image", "text"], ["text"]])
+    with torch.no_grad():
+        whole = model(**batch).logits
+    options = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
+    cached = model.generate(**batch, **options)
+    assert torch.equal(cached, model.generate(**batch, **options, use_cache=False))
+    changed = {**batch, "input_ids": batch["input_ids"].clone()}
+    last = int(batch["attention_mask"][0].sum()) - 1
+    changed["input_ids"][0, last] = 5 if batch["input_ids"][0, last] != 5 else 6
+    with torch.no_grad():
+        after = model(**changed).logits
+    torch.testing.assert_close(after[0, :last], whole[0, :last])
+    assert not torch.equal(after[0, last], whole[0, last])
 
 
 def test_a_loaded_language_model_keeps_its_weights():

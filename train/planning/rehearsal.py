@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils.operations import convert_outputs_to_fp32
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.stage import Row
+from wings.upstream.mixed_precision import convert_outputs_to_fp32
 
 
 @dataclass(frozen=True)

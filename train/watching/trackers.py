@@ -5,18 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import (
-    INTEGRATION_TO_CALLBACK,
-    TensorBoardCallback,
-    get_available_reporting_integrations,
-)
 
 from wings.errors import WingsError, nearest
+from wings.upstream.trackers import TRACKERS, EventFileCallback, installed_trackers
 
 TENSORBOARD = "tensorboard"
 
 
-class EventFiles(TensorBoardCallback):
+class EventFiles(EventFileCallback):
     """TensorBoard's event files in `tensorboard/` of the run's folder.
 
     A run that goes on adds a file to those that are there, which tells TensorBoard to forget the
@@ -36,20 +32,20 @@ class EventFiles(TensorBoardCallback):
         """Open a file at the step that a resumed run has reached."""
         if not state.is_world_process_zero:
             return
-        folder = self.logging_dir or Path(args.output_dir) / TENSORBOARD
+        folder = self.folder or Path(args.output_dir) / TENSORBOARD
         # Step 0 has figures too: the losses on held-out data before anything was trained.
         next_step = state.global_step + 1 if state.global_step else 0
-        self.tb_writer = self._SummaryWriter(str(folder), purge_step=next_step)
+        events = self.open_events(str(folder), next_step)
         if not state.global_step:
-            self.tb_writer.add_text("recipe", f"```yaml\n{self.recipe}```")
+            events.add_text("recipe", f"```yaml\n{self.recipe}```")
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raise a `WingsError` for a name that `Trainer` does not know."""
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            close = nearest(name, INTEGRATION_TO_CALLBACK)
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+        if name not in TRACKERS:
+            close = nearest(name, TRACKERS)
+            known = ", ".join(sorted(TRACKERS))
             raise WingsError(f"trackers: no tracker is called {name!r}{close}; known: {known}.")
 
 
@@ -57,7 +53,7 @@ def chosen(names: list[str] | None) -> list[str]:
     """The names that a recipe means: its own, or TensorBoard if that is installed."""
     if names is not None:
         return names
-    return [name for name in (TENSORBOARD,) if name in get_available_reporting_integrations()]
+    return [name for name in (TENSORBOARD,) if name in installed_trackers()]
 
 
 def make_trackers(names: list[str] | None, recipe: str) -> list[TrainerCallback]:
@@ -76,7 +72,7 @@ def make_trackers(names: list[str] | None, recipe: str) -> list[TrainerCallback]
             if name == TENSORBOARD:
                 callbacks.append(EventFiles(recipe))
             else:
-                callbacks.append(INTEGRATION_TO_CALLBACK[name]())
+                callbacks.append(TRACKERS[name]())
         # Each tracker complains in its own way about what it lacks.
         except Exception as error:
             why = " ".join(str(error).split())

@@ -91,8 +91,10 @@ class Contract:
         if self.check is not None:
             try:
                 self.check()
+            except AssertionError as error:
+                raise self._broken(str(error) or "a check of it fails") from error
             except Exception as error:
-                raise self._broken(f"{type(error).__name__}: {error}".strip(": ")) from error
+                raise self._broken(f"{type(error).__name__}: {error}".rstrip(": .")) from error
 
     def _broken(self, fault: str) -> BrokenContract:
         version = importlib.metadata.version(self.library)

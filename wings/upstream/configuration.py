@@ -1,0 +1,85 @@
+"""What `PreTrainedConfig` writes beside the fields of a configuration, and how it is dumped."""
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .contract import Contract
+
+# Keys that transformers hands to any configuration, beside the fields of its base class.
+_BESIDE_FIELDS = {
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_experts_implementation_internal",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "bos_token_id",
+    "eos_token_id",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "pad_token_id",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+
+
+def keys_of_transformers() -> set[str]:
+    """Every key that transformers may hand to a configuration that is not a field of it."""
+    return set(PreTrainedConfig().to_dict()) | _BESIDE_FIELDS
+
+
+def read_config_dict(source: str, **hub: object) -> dict[str, object]:
+    """The fields of `config.json` in a folder or on the Hub, of whichever kind of model."""
+    fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
+    return fields
+
+
+def _check_keys() -> None:
+    import tempfile
+
+    from transformers import LlamaConfig
+
+    given: set[str] = set()
+
+    class Watched(PreTrainedConfig):
+        model_type = "wings_contract"
+        sub_configs: ClassVar = {"text_config": AutoConfig}
+        has_no_defaults_at_init = True
+        text_config: dict | PreTrainedConfig | None = None
+
+        def __post_init__(self, **kwargs: Any) -> None:
+            given.update(kwargs)
+            if isinstance(self.text_config, dict):
+                self.text_config = AutoConfig.for_model(**self.text_config)
+            super().__post_init__(**kwargs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Watched(text_config=LlamaConfig(hidden_size=8, num_attention_heads=1))
+        config.save_pretrained(folder)
+        fields = read_config_dict(folder)
+        assert fields.get("model_type") == "wings_contract", "config.json does not name its kind"
+        again = Watched.from_pretrained(folder)
+    assert isinstance(again.text_config, LlamaConfig), "a configuration inside is not read"
+    foreign = given - keys_of_transformers()
+    assert not foreign, f"from_pretrained hands over keys that nobody wrote: {sorted(foreign)}"
+
+
+CONTRACTS = (
+    Contract(
+        "transformers",
+        "5.17",
+        "a configuration is a dataclass whose __post_init__ gets every key that is not a field, "
+        "and transformers adds to config.json only keys that are known here",
+        (
+            "transformers:PreTrainedConfig.get_config_dict",
+            "transformers:PreTrainedConfig.to_dict",
+            "transformers:AutoConfig.for_model",
+        ),
+        check=_check_keys,
+    ),
+)

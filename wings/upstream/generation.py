@@ -1,0 +1,199 @@
+"""The private steps of transformers' `generate` that a model with a cache of its own must take."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    Cache,
+    DynamicCache,
+    GenerationConfig,
+    GenerationMixin,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessorList,
+)
+
+from .cache_name import NAME, take_cache
+from .contract import Contract
+
+
+class GenerationHooks(GenerationMixin):
+    """`GenerationMixin` whose private steps call methods with plain names."""
+
+    def make_cache(self, implementation: str | None, room: int) -> Cache:
+        """A cache for a call of `generate` that was given none.
+
+        Args:
+            implementation: `cache_implementation` as the caller gave it.
+            room: tokens the call may reach.
+        """
+        raise TypeError(f"{type(self).__name__} must define make_cache.")
+
+    def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+        """Pixels `[N, 3, H, W]` for rows that are each repeated, as beams are."""
+        raise TypeError(f"{type(self).__name__} must define repeat_images.")
+
+    def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
+        """The logits processors of a call."""
+        return processors
+
+    def static_mask(self, attention_mask: Tensor, cache: Cache) -> Tensor:
+        """The mask of a step with a static cache, for a mask `[B, tokens so far]`."""
+        return attention_mask
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `generate`, whose cache may come under either name."""
+        cache = take_cache(kwargs)
+        if cache is not None:
+            kwargs[NAME] = cache
+        return super().generate(inputs, *args, **kwargs)
+
+    def _expand_inputs_for_generation(  # type: ignore[override]  # theirs is static before 5.24
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        pixel_values = model_kwargs.pop("pixel_values", None)
+        if pixel_values is not None and expand_size > 1 and input_ids is not None:
+            pixel_values = self.repeat_images(pixel_values, input_ids, expand_size)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder,
+            input_ids=input_ids, **model_kwargs,
+        )  # fmt: skip
+        if pixel_values is not None:
+            model_kwargs["pixel_values"] = pixel_values
+        return input_ids, model_kwargs
+
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> Any:
+        if model_kwargs.get(NAME) is None and generation_config.use_cache is not False:
+            kind = generation_config.cache_implementation
+            model_kwargs[NAME] = self.make_cache(kind, max_cache_length)
+            return None
+        return super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+        )
+
+    def create_masks_for_generate(
+        self, attention_mask: Tensor | None, **kwargs: Any
+    ) -> Tensor | None:
+        """Called with a static cache; transformers would make masks `[B, 1, T, S]`."""
+        if attention_mask is None:
+            return None
+        return self.static_mask(attention_mask, kwargs[NAME])
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        return self.wrap_processors(super()._get_logits_processor(*args, **kwargs))
+
+
+def _check_steps() -> None:
+    calls: list[str] = []
+
+    class Watched(GenerationHooks, LlamaForCausalLM):
+        def make_cache(self, implementation: str | None, room: int) -> Cache:
+            calls.append(f"cache of {room}")
+            assert implementation is None, "a kind of cache is asked for that nobody named"
+            return DynamicCache(config=self.config)
+
+        def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+            calls.append(f"images times {times}")
+            return pixel_values.repeat_interleave(times, 0)
+
+        def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
+            calls.append("processors")
+            return processors
+
+        def forward(self, *args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
+            ids = kwargs["input_ids"]
+            calls.append(f"{ids.shape[1]} tokens{'' if pixel_values is None else ' with images'}")
+            assert kwargs.get(NAME) is not None, "the cache is not handed to forward"
+            return super().forward(*args, **kwargs)
+
+    state = torch.random.get_rng_state()
+    config = LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, vocab_size=16, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    try:
+        model = Watched(config).eval()
+    finally:
+        torch.random.set_rng_state(state)
+    given = {
+        "input_ids": torch.tensor([[1, 2, 3]]),
+        "attention_mask": torch.ones(1, 3, dtype=torch.long),
+        "pixel_values": torch.zeros(1, 3, 2, 2),
+    }
+    model.generate(**given, max_new_tokens=2, num_beams=2, do_sample=False)
+    steps = [call for call in calls if "tokens" in call]
+    assert steps == ["3 tokens with images", "1 tokens"], f"the steps were {steps}"
+    assert "images times 2" in calls, "rows are repeated for beams by another member"
+    assert "cache of 4" in calls, f"the cache is made by another member ({calls})"
+    assert "processors" in calls, "logits processors are made by another member"
+
+
+def _check_static_masks() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Watched(GenerationHooks, LlamaForCausalLM):
+        def make_cache(self, implementation: str | None, room: int) -> Cache:
+            from transformers import StaticCache
+
+            return StaticCache(config=self.config, max_cache_len=room)
+
+        def static_mask(self, attention_mask: Tensor, cache: Cache) -> Tensor:
+            asked.append(tuple(attention_mask.shape))
+            return attention_mask
+
+    state = torch.random.get_rng_state()
+    config = LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, vocab_size=16, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    try:
+        model = Watched(config).eval()
+    finally:
+        torch.random.set_rng_state(state)
+    ids, mask = torch.tensor([[0, 2, 3]]), torch.tensor([[0, 1, 1]])
+    model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False,
+        cache_implementation="static", disable_compile=True,
+    )  # fmt: skip
+    assert asked == [(1, 3), (1, 4)], f"masks of a static cache were asked for as {asked}"
+
+
+CONTRACTS = (
+    Contract(
+        "transformers",
+        "5.17",
+        "generate() makes a missing cache in _prepare_cache_for_generation, repeats rows in "
+        "_expand_inputs_for_generation, makes logits processors in _get_logits_processor, and "
+        "hands pixel_values to the first step only",
+        (
+            "transformers:GenerationMixin._prepare_cache_for_generation(generation_config, "
+            "model_kwargs, generation_mode, batch_size, max_cache_length)",
+            "transformers:GenerationMixin._expand_inputs_for_generation(expand_size, "
+            "is_encoder_decoder, input_ids)",
+            "transformers:GenerationMixin._get_logits_processor(logits_processor)",
+            "transformers:GenerationMixin.prepare_inputs_for_generation(input_ids)",
+        ),
+        check=_check_steps,
+    ),
+    Contract(
+        "transformers",
+        "5.17",
+        "a step with a static cache asks the model's create_masks_for_generate for its mask, by "
+        f"keywords, attention_mask and {NAME} among them",
+        ("transformers.masking_utils:create_masks_for_generate(attention_mask, " + NAME + ")",),
+        check=_check_static_masks,
+    ),
+)

@@ -1,0 +1,229 @@
+"""The private members of transformers' `Trainer` that a run here overrides or reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import DataLoaderAdapter
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+
+from .contract import Contract
+
+WorkerInit = Callable[[int], None]
+State = dict[str, Tensor]
+
+
+class TrainerHooks(Trainer):
+    """`Trainer` whose private steps call methods with plain names."""
+
+    def prepare_sharding(self) -> None:
+        """Called when the accelerator is there and nothing is spread yet."""
+
+    def training_sampler(self) -> Sampler[int]:
+        """The order of the training set."""
+        raise TypeError(f"{type(self).__name__} must define training_sampler.")
+
+    def before_optimizer_step(self, gradient_norm: float) -> None:
+        """Called once a step, between the last backward pass and the optimiser."""
+
+    def before_logging(self) -> None:
+        """Called before a step is logged, evaluated and saved, and once more at the end."""
+
+    def around_checkpoint(self, write: Callable[[], None]) -> None:
+        """Calls `write`, which writes the checkpoint of this step."""
+        write()
+
+    def checkpoint_parent(self) -> Path | None:
+        """The folder that holds checkpoints; None for the run's own."""
+        return None
+
+    def state_to_save(self, state_dict: State | None) -> State | None:
+        """The tensors of a model that is about to be written; None for those it has."""
+        return state_dict
+
+    def worker_init(self, begin: WorkerInit | None) -> WorkerInit | None:
+        """What a data worker calls first; `begin` is what it would call."""
+        return begin
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP spreads the weights."""
+        return self.is_fsdp_enabled
+
+    @is_sharded.setter
+    def is_sharded(self, value: bool) -> None:
+        self.is_fsdp_enabled = value
+
+    @property
+    def unlogged_loss(self) -> Tensor:
+        """Sum of the losses since they were last logged, a scalar on this process."""
+        return self._tr_loss
+
+    @property
+    def last_logged_step(self) -> int:
+        """The step at which losses were last logged."""
+        return self._globalstep_last_logged
+
+    def resume_losses(self, loss: float, last_logged_step: int) -> None:
+        """Goes on with the sums of an earlier process."""
+        self._tr_loss += loss
+        self._globalstep_last_logged = last_logged_step
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Reads the model's weights from a checkpoint, whole or sharded."""
+        self._load_from_checkpoint(str(checkpoint))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`, then `prepare_sharding`."""
+        super().create_accelerator_and_postprocess()
+        self.prepare_sharding()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`, with workers that begin as `worker_init` says."""
+        loader = super().get_train_dataloader()
+        # What accelerate makes of a loader asks the one that it was made of.
+        base = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader
+        base.worker_init_fn = self.worker_init(base.worker_init_fn)
+        return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.training_sampler()
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        self.before_logging()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.before_optimizer_step(float(norm))
+        return norm
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.checkpoint_parent() or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        save = super()._save_checkpoint
+        self.around_checkpoint(lambda: save(model, trial))
+
+    def _save(self, output_dir: str | None = None, state_dict: State | None = None) -> None:
+        if self.args.should_save:
+            state_dict = self.state_to_save(state_dict)
+        super()._save(output_dir, state_dict)
+        # A pickle has no place in a folder that people publish; the recipe says what it said.
+        folder = Path(output_dir or self.args.output_dir or "")
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """What `Trainer` wrote down about the run when it took a checkpoint."""
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+
+def _check_steps() -> None:
+    import tempfile
+
+    from transformers import PrinterCallback, TrainingArguments
+
+    calls: list[str] = []
+
+    class Line(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor, labels: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+            return {"loss": ((self.weight * x - labels) ** 2).mean()}
+
+    class Watched(TrainerHooks):
+        def prepare_sharding(self) -> None:
+            calls.append("accelerator")
+
+        def training_sampler(self) -> Sampler[int]:
+            calls.append("sampler")
+            return torch.utils.data.SequentialSampler(range(4))
+
+        def before_optimizer_step(self, gradient_norm: float) -> None:
+            assert gradient_norm > 0 and float(self.unlogged_loss) > 0, "no loss or gradient yet"
+            calls.append(f"step {self.state.global_step + 1}")
+
+        def before_logging(self) -> None:
+            calls.append(f"log {self.state.global_step}")
+
+        def around_checkpoint(self, write: Callable[[], None]) -> None:
+            write()
+            calls.append("saved")
+
+        def checkpoint_parent(self) -> Path | None:
+            return Path(self.args.output_dir or "") / "drafts"
+
+        def state_to_save(self, state_dict: State | None) -> State:
+            calls.append("tensors")
+            return {"weight": line.weight + 1}
+
+    data = [{"x": torch.tensor([2.0]), "labels": torch.tensor([1.0])}] * 4
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, max_steps=2, per_device_train_batch_size=2, use_cpu=True,
+            save_steps=2, logging_steps=2, report_to="none", disable_tqdm=True, seed=0,
+            remove_unused_columns=False, learning_rate=1e-3,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            line = Line()
+            trainer = Watched(line, arguments, train_dataset=data)
+            trainer.remove_callback(PrinterCallback)
+            assert trainer.model_accepts_loss_kwargs, "num_items_in_batch in forward goes unseen"
+            trainer.train()
+        checkpoint = Path(folder) / "drafts" / "checkpoint-2"
+        assert state_of(checkpoint).global_step == 2, "the state of the run is not in its file"
+        assert trainer.last_logged_step == 2 and not float(trainer.unlogged_loss)
+        trained = line.weight.item()
+        trainer.load_weights(checkpoint)
+        assert abs(line.weight.item() - trained - 1) < 1e-6, "other weights were saved"
+        assert not (checkpoint / TRAINING_ARGS_NAME).exists()
+    expected = [
+        "accelerator", "sampler", "step 1", "log 1", "step 2", "log 2", "tensors", "saved", "log 2",
+    ]  # fmt: skip
+    assert calls == expected, f"a run called {calls} instead of {expected}"
+
+
+CONTRACTS = (
+    Contract(
+        "transformers",
+        "5.17",
+        "Trainer makes its accelerator in create_accelerator_and_postprocess, takes its order from "
+        "_get_train_sampler, and then once a step calls _get_grad_norm before the optimiser and "
+        "_maybe_log_save_evaluate after it; checkpoints go through _save_checkpoint, "
+        "_get_output_dir and _save, and come back through _load_from_checkpoint; losses are summed "
+        "in _tr_loss since step _globalstep_last_logged",
+        (
+            "transformers:Trainer.create_accelerator_and_postprocess",
+            "transformers:Trainer._get_train_sampler(train_dataset)",
+            "transformers:Trainer._get_grad_norm(model, grad_norm)",
+            "transformers:Trainer._maybe_log_save_evaluate",
+            "transformers:Trainer._save_checkpoint(model, trial)",
+            "transformers:Trainer._get_output_dir(trial)",
+            "transformers:Trainer._save(output_dir, state_dict)",
+            "transformers:Trainer._load_from_checkpoint(resume_from_checkpoint)",
+            "transformers:Trainer.get_batch_samples(epoch_iterator, num_batches, device)",
+            "transformers:Trainer.get_optimizer_cls_and_kwargs(args)",
+            "transformers:Trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)",
+            "transformers:Trainer.floating_point_ops(inputs)",
+            "transformers:Trainer.create_optimizer(model)",
+            "transformers:Trainer.log(logs, start_time)",
+            "transformers.trainer:TRAINER_STATE_NAME",
+            "transformers.trainer:TRAINING_ARGS_NAME",
+        ),
+        check=_check_steps,
+    ),
+    Contract(
+        "accelerate",
+        "1.13",
+        "a loader that accelerate prepared keeps the one it was made of as base_dataloader, whose "
+        "worker_init_fn its workers call",
+        ("accelerate.data_loader:DataLoaderAdapter(dataset)",),
+    ),
+)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .errors import WingsError, nearest
+from .settled import Settled, default
 
 LEARNERS = ("image", "text")
 ROUTERS = ("position", "modality", "attended", None)
@@ -63,18 +64,18 @@ class WingsConfig(PreTrainedConfig):
     sub_configs: ClassVar = {"text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache"]
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | None = None
+    text_config: Settled[dict | PreTrainedConfig | None, PreTrainedConfig] = default(None)
+    vision_config: Settled[dict | None, dict] = default(None)
     rank: int = 64
     router: str | None = "position"
-    learners: tuple | list = LEARNERS
-    learner_layers: tuple | list | None = None
+    learners: Settled[tuple | list, tuple[str, ...]] = default(LEARNERS)
+    learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)
     prefix: int = 0
     normalize_sources: bool = False
     init_std: float | str = 0.02
     projector: str = "mlp2x_gelu"
     text_guard: bool = False
-    image_token_id: int | None = None
+    image_token_id: Settled[int | None, int] = default(None)
     image_seq_length: int | None = None
     router_positions: int = 4096
     tie_word_embeddings: bool = False

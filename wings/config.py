@@ -54,7 +54,7 @@ class WingsConfig(PreTrainedConfig):
         projector: `"mlp2x_gelu"`, two linear layers with a GELU between.
         text_guard: learners act only on tokens that can see an image; a prefix acts on all.
         image_token_id: the id that stands once per image feature; it may lie past the vocabulary.
-        image_seq_length: features per image, after pooling.
+        image_seq_length: features per image, after pooling; None until a model knows its tower.
         router_positions: positions that the position router knows.
     """
 
@@ -76,7 +76,7 @@ class WingsConfig(PreTrainedConfig):
     projector: str = "mlp2x_gelu"
     text_guard: bool = False
     image_token_id: Settled[int | None, int] = default(None)
-    image_seq_length: int | None = None
+    image_seq_length: Settled[int | None, int] = default(None)
     router_positions: int = 4096
     tie_word_embeddings: bool = False
 

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     Held = TypeVar("Held", covariant=True)
 
     class Settled(Generic[Given, Held]):
-        """Type of a field that is set to a `Given`, which `__post_init__` makes a `Held`."""
+        """Type of a field that takes a `Given`, which is a `Held` for all who read a ready one."""
 
         def __get__(self, instance: object, owner: type | None = None) -> Held: ...
 

@@ -3,14 +3,14 @@
 import dataclasses
 
 from wings import WingsConfig
-from wings.settled import Settled, default
+from wings.settled import Settled
 
 
 @dataclasses.dataclass
 class Sizes:
     """A tuple that may come as a list."""
 
-    sizes: Settled[tuple | list, tuple[int, ...]] = default((1, 2))
+    sizes: Settled[tuple | list, tuple[int, ...]] = (1, 2)
 
 
 def test_at_run_time_a_field_has_the_type_that_may_be_given():

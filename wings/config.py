@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .errors import WingsError, nearest
+from .settled import Settled, default
 from .upstream.configuration import keys_of_transformers
 
 LEARNERS = ("image", "text")
@@ -34,7 +35,7 @@ class WingsConfig(PreTrainedConfig):
         projector: `"mlp2x_gelu"`, two linear layers with a GELU between.
         text_guard: learners act only on tokens that can see an image; a prefix acts on all.
         image_token_id: the id that stands once per image feature; it may lie past the vocabulary.
-        image_seq_length: features per image, after pooling.
+        image_seq_length: features per image, after pooling; None until a model knows its tower.
         router_positions: positions that the position router knows.
     """
 
@@ -44,19 +45,19 @@ class WingsConfig(PreTrainedConfig):
     sub_configs: ClassVar = {"text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache"]
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | None = None
+    text_config: Settled[dict | PreTrainedConfig | None, PreTrainedConfig] = default(None)
+    vision_config: Settled[dict | None, dict] = default(None)
     rank: int = 64
     router: str | None = "position"
-    learners: tuple | list = LEARNERS
-    learner_layers: tuple | list | None = None
+    learners: Settled[tuple | list, tuple[str, ...]] = default(LEARNERS)
+    learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)
     prefix: int = 0
     normalize_sources: bool = False
     init_std: float | str = 0.02
     projector: str = "mlp2x_gelu"
     text_guard: bool = False
-    image_token_id: int | None = None
-    image_seq_length: int | None = None
+    image_token_id: Settled[int | None, int] = default(None)
+    image_seq_length: Settled[int | None, int] = default(None)
     router_positions: int = 4096
     tie_word_embeddings: bool = False
 

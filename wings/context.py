@@ -100,8 +100,8 @@ class WingsContext:
         taken = Memory(config.learners) if memory is None else memory
         extra = later and (later[0], source_rows(config, later[1]))
         rows = source_rows(config, embeddings)
-        taken.take(queries, rows, extra, rotary, active, has_pictures)
-        context = cls(queries, taken.layout, active, packed, memory, terms, not continued)
+        tokens = taken.take(queries, rows, extra, rotary, active, has_pictures)
+        context = cls(queries, tokens, active, packed, memory, terms, not continued)
         if not active:
             return context
         context.rotation = rotary.at(queries.position, embeddings.dtype)

@@ -96,8 +96,8 @@ def place(
     embeddings = embeddings.masked_scatter(is_image[..., None], now)
     if not any(len(rows) for rows in left):
         return embeddings, None
-    count = torch.tensor([len(rows) for rows in left], device=embeddings.device)
-    return embeddings, Pending(torch.nn.utils.rnn.pad_sequence(left, batch_first=True), count)
+    waiting = torch.tensor([len(rows) for rows in left], device=embeddings.device)
+    return embeddings, Pending(torch.nn.utils.rnn.pad_sequence(left, batch_first=True), waiting)
 
 
 def layout_of_later(left: Pending, queries: Layout, begun: list[int]) -> Layout:

@@ -1,6 +1,7 @@
 """A learner's attention in plain torch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: tuple[Tensor, ...],
+    factors: tuple[Tensor, Tensor, Tensor, Tensor],
     rotation: Rotation,
 ) -> Tensor:
     r"""softmax(rope(Q) rope(K)^T / sqrt(d)) V A_o under the rule of visibility.
@@ -47,8 +48,8 @@ def learner_attention(
         return source.visibility.attend(q, k, v, a_o)
     for_keys, for_values = (source.rows, key_part, b_k), (source.rows, value_part, b_v)
     again = Remade()
-    again.add(k, for_keys, lambda *parts: turned_keys(*parts, source.rotation))
-    again.add(v, for_values, lambda *parts: expanded(*parts, rotation))
+    again.add(k, for_keys, partial(turned_keys, rotation=source.rotation))
+    again.add(v, for_values, partial(expanded, rotation=rotation))
     with saved_tensors_hooks(again.leave_out, again.make):
         return source.visibility.attend(q, k, v, a_o)
 

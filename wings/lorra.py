@@ -64,9 +64,9 @@ class LoRRALearner(nn.Module):
 
     def forward(self, dtype: torch.dtype) -> Factors:
         """The factors in `dtype`."""
-        factors = self._parameters.values()
+        factors: list[Tensor] = [held for held in self._parameters.values() if held is not None]
         if self.a_q.dtype != dtype:
-            factors = (factor.to(dtype) for factor in factors)
+            factors = [factor.to(dtype) for factor in factors]
         return Factors(*factors)
 
     def reset_parameters(self) -> None:

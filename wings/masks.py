@@ -35,9 +35,9 @@ class Masks:
         """True where a query sees one of the first `keys` keys; None stays."""
         if mask is None:
             return None
-        if mask.dtype != torch.bool:
-            mask = made(self._seen, mask, 0, lambda: mask == 0)
-        return mask[..., :keys]
+        is_bool = mask.dtype == torch.bool
+        seen = mask if is_bool else made(self._seen, mask, 0, lambda: mask == 0)
+        return seen[..., :keys]
 
 
 def made(

@@ -1,7 +1,8 @@
 """`Memory`: what the learners keep of past tokens while a text goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -70,11 +71,11 @@ class SourceMemory:
             blocks = self.blocks[layer] = [self._make(0, SMALL)]
             if self.keeps_keys:
                 blocks.append(self._make(0, KEYS))
-        if isinstance(blocks[0], FixedRows):
+        if isinstance(self.rows, FixedRows) and are_fixed(blocks):
             if self.catches_up:
                 fresh = self._work_out(factors, source.rows, source.rotation)
-                for rows, numbers in zip(blocks, fresh, strict=True):
-                    rows.refill(numbers, self.rows.count)
+                for room, numbers in zip(blocks, fresh, strict=True):
+                    room.refill(numbers, self.rows.count)
             elif self.new is not None:
                 rows, rotation = self.new[0].to(source.rows), self.new[1].like(source.rows)
                 self._append(blocks, self._work_out(factors, rows, rotation))
@@ -86,7 +87,7 @@ class SourceMemory:
             else:
                 rotation = Rotation(source.rotation.table[:, length:])
             self._append(blocks, self._work_out(factors, rows, rotation))
-        return Kept(*(rows.all.to(source.rows) for rows in blocks))
+        return Kept(*(room.all.to(source.rows) for room in blocks))
 
     def _work_out(self, factors: Factors, rows: Tensor, rotation: Rotation) -> list[Tensor]:
         small = factors.compress(rows)
@@ -96,7 +97,7 @@ class SourceMemory:
         return [small, keys.permute(0, 2, 3, 1)]
 
     @staticmethod
-    def _append(blocks: list[Rows], fresh: list[Tensor]) -> None:
+    def _append(blocks: Sequence[Rows], fresh: list[Tensor]) -> None:
         for rows, numbers in zip(blocks, fresh, strict=True):
             rows.append(numbers)
 
@@ -180,8 +181,8 @@ class Memory:
         rotary: Rotary,
         active: bool,
         has_pictures: bool,
-    ) -> None:
-        """Takes in new tokens.
+    ) -> Layout:
+        """Takes in new tokens; gives back the layout of all tokens so far.
 
         Args:
             layout: of the new tokens, `[B, T]`.
@@ -203,7 +204,7 @@ class Memory:
             kind = KINDS[name]
             wanted = layout.kind == kind
             if kind == IMAGE and self.pending is not None:
-                wanted = self._without_pending(wanted, before)
+                wanted = self._without_pending(wanted, self.pending, before)
             if kind == IMAGE and not has_pictures:
                 found = None
             elif len(layout) == 1 and self.pending is None:
@@ -211,30 +212,26 @@ class Memory:
                 found = torch.zeros_like(layout.kind)
             else:
                 found = columns_of(wanted)
-            keys, rows = None, None
+            new: tuple[Layout, Tensor, Tensor] | None = None
             if found is not None:
-                keys, rows = chosen(layout, wanted, found), gathered(sources, found)
+                keys = chosen(layout, wanted, found)
                 slots = torch.where(keys.kind == PADDING, -1, found + before)
+                new = keys, slots, gathered(sources, found)
             if kind == IMAGE and later is not None:
                 more, extra = later
                 unknown = torch.where(more.kind == PADDING, -1, LATER)
-                if keys is None:
-                    keys, rows, slots = more, extra, unknown
-                else:
-                    keys, rows = more.after(keys), torch.cat([rows, extra.to(rows)], dim=1)
-                    slots = torch.cat([slots, unknown], dim=1)
-                    order = torch.argsort((keys.kind == PADDING).long(), dim=1, stable=True)
-                    keys, rows = keys.gather(order), gathered(rows, order)
-                    slots = slots.gather(1, order)
-            if keys is not None:
+                new = joined(new, (more, unknown, extra))
+            if new is not None:
+                keys, slots, rows = new
                 memory.append(keys.table, slots, rows, rotary.at(keys.position, rows.dtype))
+        return Layout(self.table.all)
 
-    def _without_pending(self, is_image: Tensor, before: int | Tensor) -> Tensor:
+    def _without_pending(self, is_image: Tensor, pending: Pending, before: int | Tensor) -> Tensor:
         """Image tokens `[B, T]` of images that begin here, not in an earlier chunk.
 
         The features of the others are there already, and now get their slots.
         """
-        old = is_image & (is_image.long().cumsum(1) <= self.pending.count[:, None])
+        old = is_image & (is_image.long().cumsum(1) <= pending.count[:, None])
         columns = columns_of(old)
         if columns is not None:
             slots = self.sources["image"].slots.all
@@ -257,7 +254,7 @@ class Memory:
         for memory in self.sources.values():
             memory.cut(tokens)
         if self.has_images:
-            self.has_images = bool((self.layout.kind == IMAGE).any())
+            self.has_images = bool((Layout(self.table.all).kind == IMAGE).any())
 
     def change(self, how: Callable[[Tensor], Tensor]) -> None:
         """Reorders, repeats or selects rows of the batch."""
@@ -266,6 +263,11 @@ class Memory:
             memory.change(how)
         if self.pending is not None:
             self.pending = Pending(how(self.pending.rows), how(self.pending.count))
+
+
+def are_fixed(blocks: list[Rows]) -> TypeGuard[list[FixedRows]]:
+    """Whether the rows of a block have all their room: all of them or none."""
+    return isinstance(blocks[0], FixedRows)
 
 
 def growing(fill: int, dim: int = 1) -> Rows:
@@ -287,6 +289,18 @@ def columns_of(wanted: Tensor) -> Tensor | None:
 def gathered(rows: Tensor, columns: Tensor) -> Tensor:
     """`[B, T, D]` at `columns [B, n]` -> `[B, n, D]`."""
     return rows.gather(1, columns[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def joined(
+    old: tuple[Layout, Tensor, Tensor] | None, new: tuple[Layout, Tensor, Tensor]
+) -> tuple[Layout, Tensor, Tensor]:
+    """Layout, slots and rows of both, `[B, n + P]`, with the padding of each row last."""
+    if old is None:
+        return new
+    keys, rows = new[0].after(old[0]), torch.cat([old[2], new[2].to(old[2])], dim=1)
+    slots = torch.cat([old[1], new[1]], dim=1)
+    order = torch.argsort((keys.kind == PADDING).long(), dim=1, stable=True)
+    return keys.gather(order), slots.gather(1, order), gathered(rows, order)
 
 
 def chosen(layout: Layout, wanted: Tensor, columns: Tensor) -> Layout:

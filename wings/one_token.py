@@ -24,7 +24,7 @@ def share_of_one_token(
 
     Args:
         x: the block's normed input, `[B, 1, D]`.
-        factors: of the learners with a source.
+        factors: of the learners with a source, at least one.
         sources: the rows each may look at, `[B, S, D]`.
         kept: what the block has of those rows.
         weights: the router's, `[B, 1, 1]` for each learner.
@@ -33,11 +33,13 @@ def share_of_one_token(
     Returns:
         `[B, 1, D]`; exact zeros from a learner that sees no row.
     """
-    row, share = x[:, 0], None
+    row, outs = x[:, 0], []
     for own, source, of_rows, weight in zip(factors, sources, kept, weights, strict=True):
         q = torch.addmm(row, row @ own.a_q, own.b_q)
-        out = attention_of_one_token(q, own, source, of_rows, rotation) * weight[:, 0]
-        share = out @ own.b_o if share is None else torch.addmm(share, out, own.b_o)
+        outs.append(attention_of_one_token(q, own, source, of_rows, rotation) * weight[:, 0])
+    share = outs[0] @ factors[0].b_o
+    for own, out in zip(factors[1:], outs[1:], strict=True):
+        share = torch.addmm(share, out, own.b_o)
     return share[:, None]
 
 

@@ -52,7 +52,7 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: tuple[Tensor, ...],
+    factors: tuple[Tensor, Tensor, Tensor, Tensor],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:
@@ -66,11 +66,15 @@ def learner_attention(
         return plain_learner.learner_attention(x, inner, source, kept, factors, rotation)
     from .kernels.lorra_attention import lorra_attention as fused
 
-    x, inner, rows, small, *factors = as_autocast(x, inner, source.rows, kept.small, *factors)
+    tensors = as_autocast(x, inner, source.rows, kept.small, *factors)
+    x, inner, rows, small, b_q, b_k, b_v, a_o = tensors
+    key_part, value_part = small.unbind(1)
     heads = x.shape[-1] // rotation.width
-    turns = [(turn.cos.float(), turn.sin.float()) for turn in (rotation, source.rotation)]
+    of_queries, of_rows = (
+        (turn.cos.float(), turn.sin.float()) for turn in (rotation, source.rotation)
+    )
     return fused(
-        x, inner, rows, *small.unbind(1), *factors, heads, *turns,
+        x, inner, rows, key_part, value_part, b_q, b_k, b_v, a_o, heads, of_queries, of_rows,
         source.visibility.runs,
     )  # fmt: skip
 

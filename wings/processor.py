@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -178,6 +178,39 @@ class WingsProcessor(ProcessorMixin):
         self._fill([conversation], None)
         template = ChatTemplate(self.tokenizer, template_options)
         return self._encode(conversation, template, max_length, add_generation_prompt, True)
+
+    # transformers declares `str` whatever is asked for.
+    @overload  # type: ignore[override]
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        images: Any = None,
+        *,
+        tokenize: Literal[True] = True,
+        return_dict: Literal[True] = True,
+        return_tensors: str = "pt",
+        add_generation_prompt: bool | None = None,
+        return_labels: bool = False,
+        max_length: int | None = None,
+        padding_side: str = "left",
+        **template_options: Any,
+    ) -> BatchFeature: ...
+
+    @overload
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        images: Any = None,
+        *,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+        add_generation_prompt: bool | None = None,
+        return_labels: bool = False,
+        max_length: int | None = None,
+        padding_side: str = "left",
+        **template_options: Any,
+    ) -> BatchFeature | Tensor | str | list[str]: ...
 
     def apply_chat_template(
         self,

@@ -110,13 +110,15 @@ def stretched_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs, rule: Rule)
         # Not slices: the backward of each would write a whole row.
         sizes = [stretch.stop - stretch.start for stretch in own]
         pieces = []
-        for stretch, *part in zip(own, *(x.split(sizes, dim=2) for x in row), strict=True):
+        parts = (x.split(sizes, dim=2) for x in row)
+        for stretch, query, key, value in zip(own, *parts, strict=True):
             if stretch.is_blind:
-                pieces.append(torch.zeros_like(part[0]))
+                pieces.append(torch.zeros_like(query))
                 continue
             if stretch.mask is not None:
-                part[1:] = (x[:, :, stretch.first : stretch.end] for x in row[1:])
-            pieces.append(fused_attention(*part, stretch.additive(part[0].dtype), rule))
+                key, value = (x[:, :, stretch.first : stretch.end] for x in row[1:])
+            mask = stretch.additive(query.dtype)
+            pieces.append(fused_attention(query, key, value, mask, rule))
         rows.append(torch.cat(pieces, dim=2))
     return torch.cat(rows)
 

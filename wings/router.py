@@ -125,8 +125,13 @@ class AttendedRouter(nn.Module):
 
     def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
         """Weights `[B, T, M]`, float32."""
-        raw = torch.cat([self._parameters[name] for name in self.names])
+        raw = torch.cat([self._gain(name) for name in self.names])
         return gates.closing(torch.tanh(nn.functional.softplus(raw.float()) * sums.float()))
+
+    def _gain(self, name: str) -> Tensor:
+        gain = self._parameters[name]
+        assert gain is not None, "a learner's gain is registered with a value"
+        return gain
 
 
 class Gates:

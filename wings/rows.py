@@ -25,23 +25,25 @@ class Rows:
         return held
 
     @property
-    def all(self) -> Tensor | None:
-        """The rows so far, a view, or None before the first."""
-        return None if self.buffer is None else self.buffer.narrow(self.dim, 0, self.length)
+    def all(self) -> Tensor:
+        """The rows so far, a view; only where there are some."""
+        assert self.buffer is not None, "no rows were appended yet"
+        return self.buffer.narrow(self.dim, 0, self.length)
 
     def append(self, new: Tensor) -> None:
         """Takes in new rows, `[B, T, ...]`."""
         count = new.shape[self.dim]
         end = self.length + count
-        if self.buffer is None:
+        buffer = self.buffer
+        if buffer is None:
             # A first, long piece is kept as it is; most rows never see a second.
             self.buffer = new
-        elif torch.is_grad_enabled() or self._is_closed():
-            self.buffer = torch.cat([self.all, new.to(self.buffer)], dim=self.dim)
+        elif torch.is_grad_enabled() or is_closed(buffer):
+            self.buffer = torch.cat([self.all, new.to(buffer)], dim=self.dim)
         else:
-            if end > self.buffer.shape[self.dim]:
-                self._make_room(end + max(end // 8, 64))
-            self.buffer.narrow(self.dim, self.length, count).copy_(new)
+            if end > buffer.shape[self.dim]:
+                buffer = self._make_room(end + max(end // 8, 64))
+            buffer.narrow(self.dim, self.length, count).copy_(new)
         self.length = end
 
     def cut(self, length: int) -> None:
@@ -59,15 +61,18 @@ class Rows:
         if self.buffer is not None:
             self.buffer = how(self.buffer)
 
-    def _is_closed(self) -> bool:
-        return self.buffer.is_inference() and not torch.is_inference_mode_enabled()
-
-    def _make_room(self, capacity: int) -> None:
+    def _make_room(self, capacity: int) -> Tensor:
         old = self.all
         shape = list(old.shape)
         shape[self.dim] = capacity
-        self.buffer = old.new_empty(shape)
+        self.buffer = buffer = old.new_empty(shape)
         self.all.copy_(old)
+        return buffer
+
+
+def is_closed(buffer: Tensor) -> bool:
+    """Whether only an inference mode may write to the buffer, and none is on."""
+    return buffer.is_inference() and not torch.is_inference_mode_enabled()
 
 
 class FixedRows(Rows):
@@ -83,7 +88,8 @@ class FixedRows(Rows):
         self.count = torch.zeros((), dtype=torch.long)
 
     @property
-    def all(self) -> Tensor | None:
+    def all(self) -> Tensor:
+        assert self.buffer is not None, "no rows were appended yet"
         return self.buffer
 
     def append(self, new: Tensor) -> None:
@@ -105,11 +111,11 @@ class FixedRows(Rows):
         """Takes rows for all the room there is, `count` of them filled."""
         if self.buffer is None:
             self.append(rows.narrow(self.dim, 0, 0))
-        self.buffer.copy_(rows)
+        self.all.copy_(rows)
         self.count.copy_(count)
 
     def replace(self, rows: Tensor) -> None:
-        self.buffer.copy_(rows)
+        self.all.copy_(rows)
 
     def change(self, how: Callable[[Tensor], Tensor]) -> None:
         if self.buffer is not None:

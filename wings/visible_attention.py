@@ -49,11 +49,14 @@ class Visibility:
         self.mask = queries.sees(keys) if len(queries) <= BLOCK else None
         # `[B, T]` bool: queries with at least one visible key.
         self.sees_any = self._find_any()
-        # For one query, the keys it does not see: none where it sees none, or weights were NaN.
-        self.hidden = None if len(queries) != 1 else ~(self.mask | ~self.sees_any[..., None])
-        # Elsewhere than on a CPU the answer would cost more than the masking.
-        asks = self.hidden is not None and self.mask.device.type == "cpu"
-        self.sees_all = asks and not torch.compiler.is_compiling() and bool(self.mask.all())
+        self.hidden: Tensor | None = None
+        self.sees_all = False
+        if self.mask is not None and len(queries) == 1:
+            # The keys that the query does not see: none where it sees none, or weights were NaN.
+            self.hidden = ~(self.mask | ~self.sees_any[..., None])
+            # Elsewhere than on a CPU the answer would cost more than the masking.
+            asks = self.mask.device.type == "cpu" and not torch.compiler.is_compiling()
+            self.sees_all = asks and bool(self.mask.all())
 
     def _find_any(self) -> Tensor:
         if self.mask is not None:
@@ -84,6 +87,7 @@ class Visibility:
         """Softmax of one query's `scores [B, H, S]` over what it sees; zeros if nothing."""
         if self.sees_all:
             return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+        assert self.hidden is not None, "only the scores of a single query are weighed"
         weights = scores.masked_fill(self.hidden, -torch.inf).softmax(-1, dtype=torch.float32)
         return weights.to(scores.dtype).masked_fill(~self.sees_any[..., None], 0.0)
 
@@ -116,8 +120,8 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, last: Tensor, mask: Tensor
     blind = ~mask.any(-1, keepdim=True)
     # A softmax over nothing is 0 / 0, forward and backward: blind queries see every key, and their
     # result is dropped.
-    heads = (rows.transpose(1, 2) for rows in (q, k, v))
-    out = scaled_dot_product_attention(*heads, attn_mask=(mask | blind)[:, None])
+    q, k, v = (rows.transpose(1, 2) for rows in (q, k, v))
+    out = scaled_dot_product_attention(q, k, v, attn_mask=(mask | blind)[:, None])
     return (out.transpose(1, 2).flatten(2) @ last).masked_fill(blind, 0.0)
 
 
@@ -131,8 +135,8 @@ def span_attention(
             pieces.append(q.new_zeros(1, len(span.queries), last.shape[1]))
             continue
         run = slice(span.first, span.end)
-        heads = (rows.transpose(1, 2) for rows in (span.of(q), k[:, run], v[:, run]))
-        out = scaled_dot_product_attention(*heads, is_causal=span.causal)
+        query, key, value = (x.transpose(1, 2) for x in (span.of(q), k[:, run], v[:, run]))
+        out = scaled_dot_product_attention(query, key, value, is_causal=span.causal)
         pieces.append(out.transpose(1, 2).flatten(2) @ last)
     out = torch.cat(pieces, dim=1)
     # Put back in order after the last product: r numbers a token move, not the heads.
@@ -160,7 +164,8 @@ def cut_spans(segment: Tensor, first: Tensor, end: Tensor) -> list[Span]:
     stride = int(end.max()) + 1
     runs, index = (first * stride + end)[where].unique(return_inverse=True)
     for number, run in enumerate(runs.tolist()):
-        spans.append(Span(where[index == number], *divmod(run, stride), causal=False))
+        opens, closes = divmod(run, stride)
+        spans.append(Span(where[index == number], opens, closes, causal=False))
     return [replace(span, start=start_of(span.queries)) for span in spans]
 
 

@@ -21,6 +21,7 @@ from .generation import WingsGenerationMixin
 from .head import LogitScaling, prefix_of
 from .operations import known_way
 from .pretrained import WingsPreTrainedModel
+from .self_check import check_untested_releases
 from .upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from .upstream.weights import mark_as_drawn
 from .vision import VisionTower
@@ -364,3 +365,7 @@ def part_of(name: str) -> str:
     if name.startswith("model.") and not name.startswith("model.language_model."):
         return name.split(".")[1]
     return "language_model"
+
+
+# At import, before any weights are loaded: with a release that nobody tested, results are proven.
+check_untested_releases()

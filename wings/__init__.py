@@ -1,12 +1,18 @@
 """Wings: learners that let any decoder LLM see without forgetting its language."""
 
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .cache import WingsCache, WingsStaticCache
-from .config import WingsConfig
-from .errors import WingsError
-from .model import WingsForCausalLM
-from .processor import WingsProcessor
+from .upstream.auto_classes import register_in_time
+
+if TYPE_CHECKING:
+    from .cache import WingsCache, WingsStaticCache
+    from .config import WingsConfig
+    from .errors import WingsError
+    from .model import WingsForCausalLM
+    from .processor import WingsProcessor
+
+__version__ = "0.1.0"
 
 __all__ = [
     "WingsCache",
@@ -15,7 +21,31 @@ __all__ = [
     "WingsForCausalLM",
     "WingsProcessor",
     "WingsStaticCache",
+    "__version__",
 ]
 
-AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
-AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)
+# A name and the module it is imported from on first use: the command line starts with this file,
+# and torch and transformers take seconds to import.
+_MODULES = {
+    "WingsCache": "cache",
+    "WingsConfig": "config",
+    "WingsError": "errors",
+    "WingsForCausalLM": "model",
+    "WingsProcessor": "processor",
+    "WingsStaticCache": "cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_MODULES[name]}", __name__)
+    globals()[name] = getattr(module, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_in_time()

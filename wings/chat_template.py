@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from .conversation import Conversation, Span
 from .errors import WingsError
+from .upstream.chat_template import render_with_spans
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -38,7 +38,7 @@ class ChatTemplate:
                 "the language model was trained with"
             )
         try:
-            return self.tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -46,6 +46,8 @@ class ChatTemplate:
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise WingsError(f"the chat template cannot write the messages: {error}") from error
+        # One conversation that is not tokenised: of all that the method may return, a string.
+        return cast(str, text)
 
     def spans(self, conversation: Conversation, text: str) -> list[Span]:
         """Letters [start, end) of the rendered `text` that the assistant's turns are.
@@ -59,18 +61,13 @@ class ChatTemplate:
         if not _GENERATION.search(template):
             special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
             return conversation.assistant_spans(self.render, text, special)
-        options = {
-            **self.tokenizer.special_tokens_map,
-            **self.options,
-            "chat_template": template,
-        }
-        texts, spans = render_jinja_template(
-            conversations=[conversation.messages], return_assistant_tokens_mask=True, **options
-        )
+        variables = {**self.tokenizer.special_tokens_map, **self.options}
+        variables.pop("chat_template", None)
+        rendered, spans = render_with_spans(conversation.messages, template, variables)
         turns = sum(message["role"] == "assistant" for message in conversation.messages)
-        if not text.startswith(texts[0]) or len(spans[0]) < turns:
+        if not text.startswith(rendered) or len(spans) < turns:
             raise WingsError(
-                f"the chat template marks {len(spans[0])} of {turns} assistant's turns with "
+                f"the chat template marks {len(spans)} of {turns} assistant's turns with "
                 "{% generation %}; mark all or none"
             )
-        return spans[0]
+        return spans

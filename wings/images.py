@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import load_image as fetch_image
 
 from .config import WingsConfig
 from .errors import WingsError
+from .upstream.images import fetch_image
 
 ImageSource = (
     Image.Image | str | Path | bytes | bytearray | memoryview | Mapping | np.ndarray | Tensor
@@ -76,8 +76,8 @@ class WingsImageProcessor(BaseImageProcessor):
         resize_mode: "pad" keeps the aspect and fills with the mean colour; "resize" stretches.
     """
 
-    model_input_names: ClassVar[list[str]] = ["pixel_values"]
-    valid_kwargs = WingsImageKeys
+    # Without transformers' own keys, which would be taken and do nothing.
+    valid_kwargs: Any = WingsImageKeys
 
     def __init__(
         self,

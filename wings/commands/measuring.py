@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from wings.extras import require
+
 
 def add_eval(commands: argparse._SubParsersAction) -> None:
     """`wings eval`."""
@@ -55,11 +57,13 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, default=32, help="where an answer is cut (default: 32)"
     )
-    parser.set_defaults(run=run_eval)
+    parser.set_defaults(run=run_eval, needs=("eval",))
 
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Runs `wings eval`."""
+    if arguments.tasks:
+        require("harness")
     from wings.commands.eval import run
     from wings.eval.data import Files
 
@@ -117,7 +121,7 @@ def add_iit(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of the items that are scored (default: 0)"
     )
-    parser.set_defaults(run=run_iit)
+    parser.set_defaults(run=run_iit, needs=("eval",))
 
 
 def run_iit(arguments: argparse.Namespace) -> int:
@@ -155,7 +159,7 @@ def add_shift(commands: argparse._SubParsersAction) -> None:
         default="apart",
         help="whether the first token is left out or counted with the text before (default: apart)",
     )
-    parser.set_defaults(run=run_shift)
+    parser.set_defaults(run=run_shift, needs=("eval",))
 
 
 def run_shift(arguments: argparse.Namespace) -> int:
@@ -183,7 +187,7 @@ def add_compare(commands: argparse._SubParsersAction) -> None:
         default=Path("wings-compare.png"),
         help="the plot (default: wings-compare.png)",
     )
-    parser.set_defaults(run=run_compare)
+    parser.set_defaults(run=run_compare, needs=("eval",))
 
 
 def run_compare(arguments: argparse.Namespace) -> int:

@@ -11,19 +11,21 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from wings import __version__
 from wings.commands.emoji import processor_name
 from wings.commands.quickstart.rows import Row
 from wings.eval.outcome import Outcome
 from wings.eval.plot import plot
 from wings.eval.score import Score
 from wings.eval.table import HEADERS, cells, markdown
+from wings.extras import NAME
 
 TITLE = "A small language model learns to see"
 EXPLAINED = (
     "Percent of held-out questions. text: asked alone. mixed: text, asked after a picture in the"
     " same conversation. pictures: about drawn pictures. time: both stages, on one core."
 )
-PACKAGES = ("wings-lorra", "torch", "transformers", "open_clip_torch", "tokenizers", "numpy")
+PACKAGES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy")
 
 
 def outcomes_of(rows: list[Row], results: dict[str, dict[str, Any]]) -> tuple[Score, list[Outcome]]:
@@ -82,7 +84,8 @@ def save(folder: Path, before: Score, outcomes: list[Outcome], results: dict[str
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that the figures depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    own = {"python": platform.python_version(), NAME: __version__}
+    return {**own, **{name: version(name) for name in PACKAGES}}
 
 
 def machine() -> dict[str, Any]:

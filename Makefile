@@ -1,0 +1,22 @@
+# The commands of CONTRIBUTING.md. PYTHON may be set: make test PYTHON=python3.11
+PYTHON ?= python3
+
+.PHONY: install test lint types format
+
+install:
+	$(PYTHON) -m pip install -e ".[dev]"
+
+# Two processes of one thread each: the tests are many and small.
+test:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:
+	$(PYTHON) -m mypy
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .

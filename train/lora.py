@@ -32,7 +32,8 @@ def add_adapters(model: WingsForCausalLM, lora: Lora) -> None:
     has_wings = bool(model.config.layers_with_wings)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        # Declared as a whole number; peft only divides it by the rank.
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=lora.targets or "all-linear",
         exclude_modules=NOT_THE_LLM if has_wings else None,
@@ -81,10 +82,11 @@ def merge_adapters(model: nn.Module) -> None:
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
     for name, adapted in found:
         plain = adapted.get_base_layer()
-        kept = plain.weight.dtype
-        plain.weight.data = plain.weight.data.float()
+        weight = plain.get_parameter("weight")
+        kept = weight.dtype
+        weight.data = weight.data.float()
         adapted.merge()
-        plain.weight.data = plain.weight.data.to(kept)
+        weight.data = weight.data.to(kept)
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, plain)
 

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    BatchFeature,
+    GenerationMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from wings.chat_template import ChatTemplate
 
@@ -29,6 +35,8 @@ def answer_items(
         max_new_tokens: where an answer is cut.
         on_batch: called with the number of items just answered.
     """
+    # transformers gives it to every causal LM, but not to the class that all models share.
+    assert isinstance(model, GenerationMixin)
     model.eval()
     tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
     answers = [""] * len(items)
@@ -60,7 +68,8 @@ def encode(
         are pictures.
     """
     if isinstance(processor, ProcessorMixin):
-        return processor.apply_chat_template(
+        # Declared as a text, which it is only without tokenize.
+        return processor.apply_chat_template(  # type: ignore[return-value]
             conversations,
             tokenize=True,
             return_dict=True,

@@ -81,8 +81,8 @@ class Comparison:
 
     def paired(self, kind: str, circular: bool = False) -> Paired:
         """What the questions of a kind are worth, before and after."""
-        marks = (self.right(said, kind, circular) for said in (self.before, self.after))
-        return Paired(*marks, self.seed)
+        before, after = (self.right(said, kind, circular) for said in (self.before, self.after))
+        return Paired(before, after, self.seed)
 
     def figures(self, circular: bool) -> dict[str, Any]:
         """Of every kind both scores, the difference, and what was lost and won."""

@@ -33,7 +33,7 @@ def embed_texts(
         texts: what to embed.
         tell: is told how many texts are embedded.
     """
-    table = model.get_input_embeddings().weight
+    table = model.get_input_embeddings().get_parameter("weight")
     rows = []
     for number, text in enumerate(texts, 1):
         ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False), dtype=torch.long)

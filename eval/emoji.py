@@ -12,7 +12,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from wings import WingsForCausalLM
 from wings.errors import WingsError
@@ -64,7 +70,10 @@ def replaced(item: Item, picture: str | None) -> Item:
 
 
 def constant_answers(
-    model: PreTrainedModel, processor: ProcessorMixin, items: Sequence[Item], picture: str | None
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    items: Sequence[Item],
+    picture: str | None,
 ) -> list[str]:
     """Answers with all pictures replaced or gone: items that read the same are answered once."""
     bare = [replaced(item, picture) for item in items]

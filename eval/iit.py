@@ -123,7 +123,8 @@ def choose(
     for number in scored:
         near = [round(value, DIGITS) for value in (of_text @ vectors[number]).tolist()]
         chosen: list[int] = []
-        for other in sorted(range(len(text)), key=lambda n, near=near: (-near[n], n)):
+        # The sort is stable, so of a tie the earlier item stays the earlier one.
+        for other in sorted(range(len(text)), key=near.__getitem__, reverse=True):
             said = [asked[number], *(text[n] for n in chosen)]
             if left[other] and text[other] not in said:
                 chosen.append(other)

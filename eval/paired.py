@@ -9,7 +9,7 @@ from .forest import Line
 from .score import Score
 from .table import spelled
 
-HEADERS = ("", "n", "LLM", "model", "difference", "-/+")
+HEADERS: tuple[str, ...] = ("", "n", "LLM", "model", "difference", "-/+")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Paired:
     @property
     def scores(self) -> tuple[Score, Score]:
         """Before and after."""
-        return tuple(Score(sum(marks), len(marks)) for marks in (self.before, self.after))
+        return Score(sum(self.before), len(self.before)), Score(sum(self.after), len(self.after))
 
     @property
     def difference(self) -> Estimate:

@@ -44,9 +44,7 @@ def samples_of(comparison: Comparison, count: int = SAMPLES) -> list[Sample]:
 
 
 def _sample(comparison: Comparison, n: int) -> Sample:
-    item, before, after = (
-        column[n] for column in (comparison.items, comparison.before, comparison.after)
-    )
+    item, before, after = comparison.items[n], comparison.before[n], comparison.after[n]
     turns = [_turn(message) for message in item.messages]
     right = mark(item, before) == 1, mark(item, after) == 1
     return Sample(item.kind, turns, item.answer, before, after, right)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,8 @@ from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
 
 from .fingerprint import model_fingerprint, tokenizer_of
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,11 @@ def load_subject(name: str, device: torch.device, dtype: Any = "auto") -> Subjec
 
 def taken_out(subject: Subject) -> Subject:
     """The language model inside a Wings checkpoint, as a subject of its own."""
-    model = subject.model.extract_language_model()
-    kind = model.config.model_type
+    wings = subject.model
+    assert isinstance(wings, WingsForCausalLM)
+    model = wings.extract_language_model()
     name = f"the LLM inside {subject.name}"
-    return _subject(name, kind, model, subject.tokenizer, subject.model.device)
+    return _subject(name, model.config.model_type, model, subject.tokenizer, wings.device)
 
 
 def with_template_of(subject: Subject, other: Subject) -> bool:
@@ -135,12 +138,22 @@ def _subject(
         # Padding is masked, so it needs an id and no meaning.
         tokenizer.pad_token = tokenizer.eos_token
     print_of = model_fingerprint(model, processor)
-    return Subject(name, kind, model.to(device).eval(), processor, print_of)
+    return Subject(name, kind, on_device(model, device).eval(), processor, print_of)
+
+
+def on_device(model: Model, device: torch.device) -> Model:
+    """The model, moved to a device."""
+    # The decorator of transformers' own `to` hides from mypy that it is a method.
+    model.to(device)  # type: ignore[arg-type]
+    return model
 
 
 def _language_model(name: str, kind: str, dtype: Any) -> tuple[PreTrainedModel, dict]:
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
+        # Declared as a model alone, which it is only without output_loading_info.
+        return AutoModelForCausalLM.from_pretrained(  # type: ignore[return-value]
+            name, dtype=dtype, output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WingsError(

@@ -18,8 +18,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from .autograd_context import AutogradContext
 from .lorra_attention_backward import Saved, backward
 from .lorra_misfits import refuse_misfits
 from .lorra_values import lorra_values
@@ -155,21 +156,28 @@ def share_heads(heads: int, blocks: int) -> tuple[int, int]:
     return groups, triton.cdiv(heads, groups)
 
 
+class LorraAttentionContext(AutogradContext):
+    """Context of `LorraAttention`."""
+
+    heads: int
+    runs: Runs
+
+
 class LorraAttention(torch.autograd.Function):
     """Autograd's view of it: keeps the inputs and the log-sums, nothing that was made of them."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, heads: int, runs: Runs, *tensors: Tensor) -> Tensor:
-        out, lse = forward(Saved(*tensors, heads, runs))
+    def forward(ctx: LorraAttentionContext, heads: int, runs: Runs, *tensors: Tensor) -> Tensor:
+        out, lse = forward(Saved(heads, runs, *tensors))
         ctx.save_for_backward(lse, *tensors)
         ctx.heads, ctx.runs = heads, runs
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: LorraAttentionContext, d_out: Tensor) -> tuple[Tensor | None, ...]:
         lse, *tensors = ctx.saved_tensors
-        saved = Saved(*tensors, ctx.heads, ctx.runs)
+        saved = Saved(ctx.heads, ctx.runs, *tensors)
         # The gradients are those of this precision, wherever backward is called.
         with torch.autocast(d_out.device.type, enabled=False):
             return None, None, *backward(saved, lse, d_out), None, None, None, None

@@ -37,6 +37,8 @@ from .turned_rows import (
 class Saved:
     """What `lorra_attention` is given, as it explains, with turns `[B or 1, T or S, d / 2]`."""
 
+    heads: int
+    runs: Runs
     x: Tensor
     t: Tensor
     source: Tensor
@@ -50,8 +52,6 @@ class Saved:
     sin_q: Tensor
     cos_k: Tensor
     sin_k: Tensor
-    heads: int
-    runs: Runs
 
     def inputs(self) -> tuple[Tensor, ...]:
         """What has a gradient, in the order of `lorra_attention`."""
@@ -251,9 +251,10 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.zeros_like(tensor) for tensor in saved.inputs())
     k = turned_rows(source, saved.c_k, saved.b_k, saved.cos_k, saved.sin_k, heads)
     with torch.enable_grad():
-        of_values = (source, saved.c_v, saved.b_v, saved.a_o)
-        of_values = [tensor.detach().requires_grad_() for tensor in of_values]
-        u = lorra_values(*of_values, heads)
+        parts = (source, saved.c_v, saved.b_v, saved.a_o)
+        of_values = [tensor.detach().requires_grad_() for tensor in parts]
+        rows, c_v, b_v, a_o = of_values
+        u = lorra_values(rows, c_v, b_v, a_o, heads)
     d_out, first, end = d_out.contiguous(), runs.first.contiguous(), runs.end.contiguous()
     half = width // heads // 2
     scale = (2 * half) ** -0.5

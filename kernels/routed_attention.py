@@ -14,8 +14,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
+from .autograd_context import AutogradContext
 from .routed_attention_backward import backward
 from .routed_attention_checks import check
 from .runs import Runs
@@ -130,12 +131,19 @@ def forward(
     return out, sums, lse
 
 
+class RoutedAttentionContext(AutogradContext):
+    """Context of `RoutedAttention`."""
+
+    runs: Runs
+    scale: float
+
+
 class RoutedAttention(torch.autograd.Function):
     """`(q, k, v, columns in fp32, runs, scale)` -> the output and the sums over all heads."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: RoutedAttentionContext,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -153,10 +161,15 @@ class RoutedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_out: Tensor, d_sums: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: RoutedAttentionContext, d_out: Tensor, d_sums: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        q, k, v, columns, out, sums, lse = ctx.saved_tensors
         d_out, columns_too = dense(d_out), ctx.needs_input_grad[3]
         with torch.cuda.device_of(d_out):
-            grads = backward(*ctx.saved_tensors, d_out, d_sums, ctx.runs, ctx.scale, columns_too)
+            grads = backward(
+                q, k, v, columns, out, sums, lse, d_out, d_sums, ctx.runs, ctx.scale, columns_too
+            )
         return *grads, None, None
 
 
@@ -187,7 +200,7 @@ def routed_attention(
     B, H, T, _ = q.shape
     if 0 in (B, T, k.shape[2]):
         # Tied to the arguments, so that a backward reaches them, with gradients of zero.
-        nothing = sum(x[..., :0].sum() for x in (q, k, v, columns))
+        nothing = sum((x[..., :0].sum() for x in (k, v, columns)), q[..., :0].sum())
         out = nothing.to(q.dtype).expand(B, T, H, v.shape[-1]).contiguous()
         return out, nothing.float().expand(B, T, columns.shape[-1]).contiguous()
     # A power of two loses no digit of the columns, and near 1 / H it keeps what their gradient

@@ -225,10 +225,9 @@ def backward(
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *d_out.stride()[:3])
     numbers = (int(first.shape[0] > 1), scale * LOG2_E, scale, T, S)
     widths = {"D": D, "E": E, "C": C, "BD": BD, "BE": BE, "BC": w.shape[-1]}
-    new = {"dtype": q.dtype, "device": q.device}
 
     blocks = blocks_for("routed_attention_queries", max(BD, BE), q.dtype, q.device)
-    dq = torch.empty(B, T, H, D, **new)
+    dq = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device)
     delta = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
     queries_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
         q, k, v, w, out, sums, lse, d_out, d_sums, dq, delta,
@@ -240,9 +239,9 @@ def backward(
     blocks = blocks_for("routed_attention_keys", max(BD, BE), q.dtype, q.device)
     programs = triton.cdiv(S, blocks.keys) * B * G
     parts = parts_of_group(H // G, programs, q.device)
-    if parts > 1:
-        new["dtype"] = torch.float32
-    dk, dv = torch.empty(parts, B, S, G, D, **new), torch.empty(parts, B, S, G, E, **new)
+    dtype = q.dtype if parts == 1 else torch.float32
+    dk = torch.empty(parts, B, S, G, D, dtype=dtype, device=q.device)
+    dv = torch.empty(parts, B, S, G, E, dtype=dtype, device=q.device)
     dw = torch.empty(B, G * parts, S, C, dtype=torch.float32, device=q.device)
     keys_kernel[(programs * parts,)](
         q, k, v, w, lse, delta, d_out, d_sums, dk, dv, dw,

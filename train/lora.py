@@ -33,7 +33,8 @@ def add_adapters(model: WingsForCausalLM, lora: Lora) -> None:
     has_wings = bool(model.config.layers_with_wings)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        # Declared as a whole number; peft only divides it by the rank.
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=lora.targets or "all-linear",
         exclude_modules=NOT_THE_LLM if has_wings else None,

@@ -12,6 +12,7 @@ they add stands beside it.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,8 @@ class LearnerMasses:
             if isinstance(module, BlockWings):
                 handles.append(module.register_forward_hook(self._look))
             elif isinstance(module, WingsAttentionMixin):
-                handles.append(module.register_forward_hook(self._weigh))
+                weigh = partial(self._weigh, module.wings.layer)
+                handles.append(module.register_forward_hook(weigh))
         try:
             yield
         finally:
@@ -69,12 +71,12 @@ class LearnerMasses:
         self._share[block.layer] = share
         self.masses[block.layer] = self.mean(self.of_block(block, x, context))
 
-    def _weigh(self, attention: WingsAttentionMixin, inputs: tuple, outputs: tuple) -> None:
-        share = self._share.pop(attention.wings.layer, None)
+    def _weigh(self, layer: int, attention: nn.Module, inputs: tuple, outputs: tuple) -> None:
+        share = self._share.pop(layer, None)
         if share is not None:
             main = (outputs[0] - share).float().norm(dim=-1)
             ratio = share.float().norm(dim=-1) / main.clamp(min=1e-12)
-            self.effect[attention.wings.layer] = self.mean(ratio)
+            self.effect[layer] = self.mean(ratio)
 
     def of_block(self, block: BlockWings, x: Tensor, context: WingsContext) -> Tensor:
         """sum over m of g_m times the sums of learner m: `[B, T, D]` -> `[B, T, C]`."""

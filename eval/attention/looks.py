@@ -45,7 +45,7 @@ class Looks:
         """As a part of a report, with the model's curves."""
         rows = [("", "shift", "samples with a score")]
         for name, shift in (("LLM", self.llm), ("model", self.model)):
-            rows += [(f"{name}, {branch}", *rest) for branch, *rest in shift.rows()]
+            rows += [(f"{name}, {branch}", score, count) for branch, score, count in shift.rows()]
         return Section("Attention shift", SENTENCE, rows, curves_figure(self.model, narrow=True))
 
 
@@ -94,8 +94,9 @@ def shared(
         raise WingsError(everyone["refused"])
     samples = [everyone[key] for key in keys]
     layers = tuple(samples[0]["layers"])
-    columns = {name: joined([sample[name] for sample in samples]) for name in COLUMNS}
-    return Shift(choices, layers, Masses(layers, **columns))
+    main, learners, effect = ([sample[name] for sample in samples] for name in COLUMNS)
+    masses = Masses(layers, joined(main), joined_if_any(learners), joined_if_any(effect))
+    return Shift(choices, layers, masses)
 
 
 def kept_form(masses: Masses) -> dict[str, Any]:
@@ -105,6 +106,12 @@ def kept_form(masses: Masses) -> dict[str, Any]:
     return {"layers": list(masses.layers), **rows}
 
 
-def joined(rows: list[list | None]) -> Tensor | None:
-    """A column of all samples; None where the model has none."""
-    return None if rows[0] is None else torch.tensor(rows, dtype=torch.float64)
+def joined(rows: list[list]) -> Tensor:
+    """A column of all samples."""
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def joined_if_any(rows: list[list | None]) -> Tensor | None:
+    """The same; None where the model has none."""
+    found = [row for row in rows if row is not None]
+    return joined(found) if found else None

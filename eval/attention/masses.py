@@ -4,11 +4,11 @@ Works on any decoder that uses transformers' attention interface, alone, inside 
 model or with wings.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ from wings.upstream.attention import (
 from .definition import refuse_other_attention
 from .kinds import kinds_of_keys
 from .learner_masses import LearnerMasses
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 # Queries per call where there is a mask, so that no float copy of it is as tall as it is wide.
 BLOCK = 256
@@ -60,9 +63,27 @@ class Masses:
     learners: Tensor | None = None
     effect: Tensor | None = None
 
+    @classmethod
+    def joined(cls, parts: Sequence["Masses"]) -> "Masses":
+        """The rows of several batches of one model."""
+        return cls(
+            parts[0].layers,
+            torch.cat([part.main for part in parts]),
+            rows_of([part.learners for part in parts]),
+            rows_of([part.effect for part in parts]),
+        )
+
+
+def rows_of(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The rows of all parts; None for what the model does not have."""
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
+
 
 @torch.no_grad()
-def attention_masses(model: nn.Module, batch: Mapping[str, Tensor], is_image: Tensor) -> Masses:
+def attention_masses(
+    model: "PreTrainedModel | PeftModel", batch: Mapping[str, Tensor], is_image: Tensor
+) -> Masses:
     """The masses of one batch, from one forward pass without a cache and without logits.
 
     Args:
@@ -96,9 +117,11 @@ def attention_masses(model: nn.Module, batch: Mapping[str, Tensor], is_image: Te
     return recorder.result()
 
 
-def inner_of(model: nn.Module) -> PreTrainedModel:
+def inner_of(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
     """The model that a `PeftModel` adapts, or the model itself."""
-    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    inner = model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    assert isinstance(inner, PreTrainedModel)
+    return inner
 
 
 class Recorder:

@@ -44,14 +44,14 @@ def prompts(
     if isinstance(processor, WingsProcessor):
         batch = encode(processor, conversations)
         return batch, batch["input_ids"] == processor.image_token_id
-    try:
-        image_token = processor.image_token_id
-    except AttributeError as error:
+    image_token = getattr(processor, "image_token_id", None)
+    if image_token is None:
         raise WingsError(
             f"{type(processor).__name__} does not tell its image token, so the tokens of a picture "
             f"cannot be found: set processor.image_token_id."
-        ) from error
-    batch = processor.apply_chat_template(
+        )
+    # Declared as a text, which it is only without tokenize.
+    batch = processor.apply_chat_template(  # type: ignore[assignment]
         [[in_parts(message) for message in messages] for messages in conversations],
         tokenize=True,
         return_dict=True,
@@ -97,9 +97,10 @@ def with_stand_ins(
     texts, places = [], []
     for messages in conversations:
         held = [message | {"content": held_text(message["content"])} for message in messages]
-        pieces = tokenizer.apply_chat_template(
-            held, tokenize=False, add_generation_prompt=True
-        ).split(HOLD)
+        whole = tokenizer.apply_chat_template(held, tokenize=False, add_generation_prompt=True)
+        # It is token ids only where they are asked for.
+        assert isinstance(whole, str)
+        pieces = whole.split(HOLD)
         text, spans = pieces[0], []
         for piece in pieces[1:]:
             spans.append((len(text), len(text) + len(stand_in)))

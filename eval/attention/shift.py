@@ -41,17 +41,20 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
 
 from ..items import Item, pictures_of
 from .kinds import KINDS
-from .masses import Masses, attention_masses
+from .masses import Masses, attention_masses, inner_of
 from .prompts import prompts
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 SINKS = ("apart", "before")
 FLAT = 1e-6
@@ -181,7 +184,7 @@ class Shift:
 
 
 def measure_shift(
-    model: nn.Module,
+    model: "PreTrainedModel | PeftModel",
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     items: Sequence[Item],
     choices: Choices | None = None,
@@ -210,19 +213,14 @@ def measure_shift(
         raise WingsError(
             f"none of the {len(items)} items has a picture to split its text; give items with one"
         )
-    parts = []
+    parts, device = [], inner_of(model).device
     for start in range(0, len(seen), batch_size):
         chosen = seen[start : start + batch_size]
         batch, is_image = prompts(processor, chosen, choices.preamble, choices.stand_in)
-        parts.append(attention_masses(model, batch.to(model.device), is_image.to(model.device)))
+        parts.append(attention_masses(model, batch.to(device), is_image.to(device)))
         if on_batch:
             on_batch(len(chosen))
-    columns = {
-        name: None if first is None else torch.cat([vars(part)[name] for part in parts])
-        for name, first in vars(parts[0]).items()
-        if name != "layers"
-    }
-    return Shift(choices, parts[0].layers, Masses(parts[0].layers, **columns))
+    return Shift(choices, parts[0].layers, Masses.joined(parts))
 
 
 def one_minus_pearson(before: Tensor, after: Tensor) -> float | None:
@@ -237,10 +235,11 @@ def one_minus_pearson(before: Tensor, after: Tensor) -> float | None:
 
 def spelled(curves: Curves) -> str:
     """`0.31 (0.25-0.38)`, or a dash."""
-    if curves.score is None:
+    score, interval = curves.score, curves.interval
+    if score is None or interval is None:
         return "-"
-    low, high = curves.interval
-    return f"{curves.score:.3f} ({low:.3f}-{high:.3f})"
+    low, high = interval
+    return f"{score:.3f} ({low:.3f}-{high:.3f})"
 
 
 def counted(curves: Curves) -> str:

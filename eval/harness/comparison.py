@@ -32,6 +32,10 @@ class TaskResult:
     left_out: Sequence[str]
     said: dict[int, tuple[str, str, str]]
 
+    def is_right(self, number: int) -> bool:
+        """Whether a document is worth all of the first metric."""
+        return bool(self.metrics) and next(iter(self.metrics.values()))[number] == 1
+
 
 @dataclass(frozen=True)
 class TaskComparison:
@@ -68,11 +72,11 @@ class TaskComparison:
 
     def paired(self, leaves: Sequence[str], metric: str) -> Paired:
         """What every document of some tasks is worth, before and after."""
-        marks = (
+        before, after = (
             [x for leaf in leaves for x in of[leaf].metrics[metric]]
             for of in (self.before, self.after)
         )
-        return Paired(*marks, self.seed)
+        return Paired(before, after, self.seed)
 
     @property
     def notes(self) -> list[str]:
@@ -98,11 +102,8 @@ class TaskComparison:
     def _sample(self, leaf: str, number: int) -> Sample:
         before, after = self.before[leaf], self.after[leaf]
         prompt, target, said = before.said[number]
-        right = tuple(
-            bool(of.metrics) and next(iter(of.metrics.values()))[number] == 1
-            for of in (before, after)
-        )
-        turns = [("user", prompt, [])]
+        right = before.is_right(number), after.is_right(number)
+        turns: list[tuple[str, str, list]] = [("user", prompt, [])]
         return Sample(leaf, turns, target, said, after.said[number][2], right)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +114,9 @@ class TaskComparison:
             for metric in result.metrics
         }
         return {
-            "rows": {name: self.paired(*of).to_dict() for name, *of in self.rows},
+            "rows": {
+                name: self.paired(leaves, metric).to_dict() for name, leaves, metric in self.rows
+            },
             "tasks": {name: paired.to_dict() for name, paired in tasks.items()},
             "documents": {
                 name: {"before": paired.before, "after": paired.after}
@@ -123,7 +126,7 @@ class TaskComparison:
 
     def section(self) -> Section:
         """As a part of a report."""
-        rows = {name: self.paired(*of) for name, *of in self.rows}
+        rows = {name: self.paired(leaves, metric) for name, leaves, metric in self.rows}
         table = [HEADERS, *(paired.row(name) for name, paired in rows.items())]
         lines = [paired.line(name) for name, paired in rows.items()]
         return Section(self.title, SENTENCE, table, forest(lines) if lines else None)

@@ -32,7 +32,7 @@ def elements(seed: int = 0) -> list[Item]:
                 "number": (f"What is the atomic number of {name}?", str(number), 0),
             }[way]
             wrong = draw.sample([str(o[column]) for o in known if str(o[column]) != answer], 3)
-            check = {"rule": "mentions", "text": answer}
+            check: dict[str, str | int] = {"rule": "mentions", "text": answer}
             if way == "number":
                 check = {"rule": "number", "value": number}
             elif way == "symbol":

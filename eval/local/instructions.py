@@ -119,7 +119,10 @@ def twice(draw: random.Random, subject: str, sentence: str) -> Made:
     """A word that many times, and no commas."""
     word, count = draw.choice(["always", "slowly", "maybe"]), draw.choice([2, 3])
     asked = f"Write about {subject}. Use the word '{word}' exactly {count} times and no commas."
-    checks = [{"rule": "times", "text": word, "count": count}, {"rule": "without", "text": ","}]
+    checks: list[dict] = [
+        {"rule": "times", "text": word, "count": count},
+        {"rule": "without", "text": ","},
+    ]
     answer = " ".join([sentence.replace(",", " and"), *[word] * count])
     return asked, answer, checks
 

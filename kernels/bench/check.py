@@ -6,10 +6,10 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from wings import WingsForCausalLM
 
-from . import inputs
 from .batch import BEFORE, tokens
 from .error import budget, relative_error
 from .inputs import Learner, Routed
@@ -33,9 +33,9 @@ def check_operations(run: Run, shape: Shape) -> None:
         book = textbook_of(given)
         outputs = as_tuple(book(given))
         gradients = [torch.randn_like(out).to(run.preset.dtype) for out in outputs]
-        exact = results(book, inputs.exact(given), gradients)
+        exact = results(book, given.exact(), gradients)
         plain = results(book, given, gradients)
-        for variant, function in ours(run.device, what).items():
+        for variant, function in ours(run.device).items():
             for name, found in results(function, given, gradients).items():
                 error = relative_error(found, exact[name])
                 run.checked(what, variant, shape, name, error, budget(plain[name], exact[name]))
@@ -81,4 +81,11 @@ def of_model(model: WingsForCausalLM, row: dict[str, Tensor]) -> Iterator[tuple[
     step(model, row)
     for part, weights in model.parameter_groups().items():
         if part != "vision_tower":
-            yield f"gradient of {part}", torch.cat([weight.grad.flatten() for weight in weights])
+            yield f"gradient of {part}", torch.cat([*map(gradient, weights)])
+
+
+def gradient(weight: Parameter) -> Tensor:
+    """As a vector."""
+    # The model sees to it that each trained weight has one after every batch.
+    assert weight.grad is not None
+    return weight.grad.flatten()

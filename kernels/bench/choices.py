@@ -5,6 +5,7 @@ Pieces of the torch version, each alone; the first ones stand beside the kernels
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Generic
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from wings.visible_attention import masked_attention
 
 from . import inputs
 from .batch import fits, layout
+from .clock import Calls
 from .error import relative_error
-from .operation import allowed, backwards, forwards
+from .inputs import Given
+from .operation import Maker, allowed, backwards, forwards
 from .preset import Shape
 from .row import (
     AGAIN,
@@ -38,7 +41,7 @@ from .row import (
 )
 from .run import Place, Run
 from .textbook import turned
-from .variants import KINDS
+from .variants import KINDS, Outputs
 
 # Blocks of a decoder whose graphs are held at once where memory is compared.
 FORWARDS = 8
@@ -59,41 +62,51 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[Given]):
     """Two functions of the same inputs that give the same."""
 
     name: str
-    given: Pieces | inputs.Learner | inputs.Routed
-    chosen: Callable[..., Tensor]
-    other: Callable[..., Tensor]
+    given: Given
+    chosen: Callable[[Given], Tensor]
+    other: Callable[[Given], Tensor]
+
+    def error(self) -> float:
+        """How far the other's output lies from that of the chosen one."""
+        other, chosen = (forwards(way, self.given)() for way in (self.other, self.chosen))
+        return relative_error(other, chosen.double())
+
+    def calls(self, make: Maker) -> Calls:
+        """What is timed: the chosen one, again, and the other."""
+        ways = {CHOSEN: self.chosen, AGAIN: self.chosen, OTHER: self.other}
+        return {name: make(way, self.given) for name, way in ways.items()}
 
 
 def measure_choices(run: Run, shape: Shape, lengths: list[int]) -> None:
     """The other way in units of the chosen one: forward, and forward with backward."""
     for length in [length for length in lengths if fits(shape, length)]:
         for choice in choices(run, shape, length):
-            results = [forwards(way, choice.given)() for way in (choice.other, choice.chosen)]
-            error = relative_error(results[0], results[1].double())
             budget = allowed(run.preset.dtype)
-            run.checked(choice.name, OTHER, shape, "output", error, budget)
-            ways = {CHOSEN: choice.chosen, AGAIN: choice.chosen, OTHER: choice.other}
-            for suffix, make in (("", forwards), (BACKWARD, backwards)):
-                calls = {name: make(way, choice.given) for name, way in ways.items()}
-                run.time(Place(choice.name + suffix, shape, 1, length), calls, whole=False)
+            run.checked(choice.name, OTHER, shape, "output", choice.error(), budget)
+            makers: tuple[tuple[str, Maker], ...] = (("", forwards), (BACKWARD, backwards))
+            for suffix, make in makers:
+                place = Place(choice.name + suffix, shape, 1, length)
+                run.time(place, choice.calls(make), whole=False)
             if choice.name == MADE_AGAIN and run.is_checked(MADE_AGAIN, OTHER, shape):
-                del ways[AGAIN]
-                calls = {name: several(way, choice.given) for name, way in ways.items()}
+                calls = choice.calls(several)
+                del calls[AGAIN]
                 place = Place(MADE_AGAIN_MEMORY, shape, 1, length)
                 run.measure_memory(place, calls, lambda: None)
 
 
-def several(way: Callable[..., Tensor], given: inputs.Learner) -> Callable[[], object]:
+def several(function: Callable[[Given], Outputs], given: Given) -> Callable[[], object]:
     """A call that holds what so many forwards keep for their backward, as blocks do."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in given.tensors.items()}
-    return lambda: [way(given.holding(leaves)) for _ in range(FORWARDS)]
+    return lambda: [function(given.holding(leaves)) for _ in range(FORWARDS)]
 
 
-def choices(run: Run, shape: Shape, length: int) -> Iterator[Choice]:
+def choices(
+    run: Run, shape: Shape, length: int
+) -> Iterator[Choice[Pieces] | Choice[inputs.Learner] | Choice[inputs.Routed]]:
     """All that the device has to choose between."""
     dtype, device = run.preset.dtype, run.device
     learner = inputs.learner(shape, layout(shape, 1, length, device), KINDS[TEXTS], dtype)
@@ -128,7 +141,9 @@ def choices(run: Run, shape: Shape, length: int) -> Iterator[Choice]:
     yield Choice(FURTHER_VALUES, routed, sums_by_values, sums_by_attention)
 
 
-def ways_to_turn(rotation: Rotation) -> tuple[Callable, Callable]:
+def ways_to_turn(
+    rotation: Rotation,
+) -> tuple[Callable[[Pieces], Tensor], Callable[[Pieces], Tensor]]:
     """Rope of `x [B, T, D]` as heads: in place by halves, and by halves joined anew."""
     tables = rotation.cos, rotation.sin
 
@@ -180,9 +195,11 @@ def sums_by_attention(at: inputs.Routed) -> Tensor:
     missing = at.v.shape[-1] - at.columns.shape[-1]
     columns = torch.nn.functional.pad(at.columns, (0, missing))
     columns = columns[:, None].expand(-1, at.k.shape[1], -1, -1)
-    ways = {"is_causal": True, "scale": at.scale, "enable_gqa": True}
     out, sums = (
-        scaled_dot_product_attention(at.q, at.k, values, **ways) for values in (at.v, columns)
+        scaled_dot_product_attention(
+            at.q, at.k, values, is_causal=True, scale=at.scale, enable_gqa=True
+        )
+        for values in (at.v, columns)
     )
     sums = sums[..., : at.columns.shape[-1]].mean(1)
     return torch.cat([out.transpose(1, 2).flatten(2), sums], dim=-1)

@@ -98,17 +98,19 @@ def draw_panel(axes: Axes, rows: list[Row], what: str) -> None:
         axes.plot(*zip(*floors, strict=True), **FLOOR, zorder=2)
     ends: list[tuple[float, int, str]] = []
     for name, look in LOOKS.items():
-        line = sorted((row for row in rows if row.variant == name), key=lambda row: row.length)
+        line = sorted(
+            (row.length, *row.spread) for row in rows if row.variant == name and row.spread
+        )
         if not line:
             continue
-        lengths, ratios = [row.length for row in line], [row.ratio for row in line]
-        below = [max(row.ratio - row.low, 0) for row in line]
-        above = [max(row.high - row.ratio, 0) for row in line]
+        lengths, ratios = [point[0] for point in line], [point[2] for point in line]
+        below = [max(ratio - low, 0) for _, low, ratio, _ in line]
+        above = [max(high - ratio, 0) for _, _, ratio, high in line]
         axes.errorbar(
             lengths, ratios, yerr=[below, above], markersize=6, markeredgecolor=GROUND, **look
         )
         ends.append((ratios[-1], lengths[-1], look["color"]))
-    numbers = [row.ratio for row in rows] + [floor for _, floor in floors] + [1.0]
+    numbers = [ratio for ratio, *_ in ends] + [floor for _, floor in floors] + [1.0]
     low, high = min(numbers) / 1.12, max(numbers) * 1.12
     axes.set_ylim(low, high)
     write_ends(axes, ends, math.log(high / low))

@@ -1,19 +1,38 @@
 """Random inputs of both operations, as a block of a model would have them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from wings.layout import PADDING, Layout
 from wings.rotary import Rotation
-from wings.source import Source
+from wings.routed_attention import Rule
+from wings.source import Kept, Source
 from wings.visible_attention import Visibility
 
+from . import flex, textbook
 from .batch import COLUMNS
 from .preset import Shape
+from .stand_in import Operations, cos_sin
 
 ROPE_BASE = 10000.0
+
+Given = TypeVar("Given", bound="Inputs")
+
+
+class Inputs(Protocol):
+    """Tensors by name, of which a function computes something."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that have a gradient."""
+
+    def holding(self: Given, tensors: dict[str, Tensor]) -> Given:
+        """The same with other tensors in the place of `tensors`."""
 
 
 @dataclass
@@ -42,6 +61,29 @@ class Routed:
     def holding(self, tensors: dict[str, Tensor]) -> "Routed":
         """The same with other tensors in the place of `tensors`."""
         return Routed(**tensors)
+
+    def exact(self) -> "Routed":
+        """The same numbers in float64."""
+        return self.holding(doubled(self.tensors))
+
+    def by(self, one: Operations) -> tuple[Tensor, Tensor]:
+        """Output and sums by the arguments that blocks give."""
+        return one.routed_attention(self.q, self.k, self.v, self.columns, Rule(None, self.scale))
+
+    def by_textbook(self, sees: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by the textbook; `sees` as `self.sees` gives it."""
+        return textbook.routed_attention(self.q, self.k, self.v, self.columns, sees, self.scale)
+
+    def by_flex(self, attention: Callable, blocks: BlockMask) -> tuple[Tensor, Tensor]:
+        """The same by flex_attention; `blocks` as `self.flex_blocks` gives them."""
+        return flex.routed_attention(
+            attention, self.q, self.k, self.v, self.columns, blocks, self.scale
+        )
+
+    def flex_blocks(self) -> BlockMask:
+        """What each query sees, for flex_attention."""
+        place = torch.arange(self.q.shape[2], device=self.q.device).expand(self.q.shape[0], -1)
+        return flex.blocks(place, place)
 
 
 @dataclass
@@ -79,8 +121,43 @@ class Learner:
 
     def holding(self, tensors: dict[str, Tensor]) -> "Learner":
         """The same with other tensors in the place of `tensors`."""
-        rest = {name: tensor for name, tensor in tensors.items() if name != "source"}
-        return replace(self, source=replace(self.source, rows=tensors["source"]), **rest)
+        return replace(
+            self,
+            x=tensors["x"], inner=tensors["inner"], small=tensors["small"],
+            b_q=tensors["b_q"], b_k=tensors["b_k"], b_v=tensors["b_v"], a_o=tensors["a_o"],
+            source=replace(self.source, rows=tensors["source"]),
+        )  # fmt: skip
+
+    def exact(self) -> "Learner":
+        """The same numbers in float64."""
+        wide = self.holding(doubled(self.tensors))
+        keys = Rotation(self.source.rotation.table.double())
+        queries = Rotation(self.rotation.table.double())
+        return replace(wide, rotation=queries, source=replace(wide.source, rotation=keys))
+
+    def by(self, one: Operations) -> Tensor:
+        """The output by the arguments that blocks give."""
+        return one.learner_attention(
+            self.x, self.inner, self.source, Kept(self.small), self.factors, self.rotation
+        )
+
+    def by_textbook(self, sees: Tensor) -> Tensor:
+        """The same by the textbook; `sees` as `self.sees` gives it."""
+        return textbook.learner_attention(
+            self.x, self.inner, self.source.rows, self.small, self.factors, self.heads,
+            cos_sin(self.rotation), cos_sin(self.source.rotation), sees,
+        )  # fmt: skip
+
+    def by_flex(self, attention: Callable, blocks: BlockMask) -> Tensor:
+        """The same by flex_attention; `blocks` as `self.flex_blocks` gives them."""
+        return flex.learner_attention(
+            attention, self.x, self.inner, self.source.rows, self.small, self.factors, self.heads,
+            cos_sin(self.rotation), cos_sin(self.source.rotation), blocks,
+        )  # fmt: skip
+
+    def flex_blocks(self) -> BlockMask:
+        """What each query sees, for flex_attention."""
+        return flex.blocks(self.source.visibility.queries.position, self.source.keys.visible_from)
 
 
 def routed(
@@ -115,18 +192,14 @@ def learner(shape: Shape, layout: Layout, kind: int, dtype: torch.dtype) -> Lear
 
     x, rows = drawn(batch, length, width), drawn(batch, len(keys), width)
     a_q, a_k, a_v = (drawn(width, rank, std=width**-0.5) for _ in range(3))
-    factors = [drawn(rank, width, std=rank**-0.5) for _ in range(3)]
+    b_q, b_k, b_v = (drawn(rank, width, std=rank**-0.5) for _ in range(3))
     source = Source(keys, rows, turn(keys), Visibility(layout, keys, continued=False))
     return Learner(
-        x, x @ a_q, torch.stack([rows @ a_k, rows @ a_v], dim=1), *factors,
+        x, x @ a_q, torch.stack([rows @ a_k, rows @ a_v], dim=1), b_q, b_k, b_v,
         drawn(width, rank, std=width**-0.5), shape.heads, turn(layout), source,
     )  # fmt: skip
 
 
-def exact(inputs: Routed | Learner) -> Routed | Learner:
+def doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same numbers in float64."""
-    wide = inputs.holding({name: tensor.double() for name, tensor in inputs.tensors.items()})
-    if isinstance(wide, Learner):
-        wide.rotation = Rotation(wide.rotation.table.double())
-        wide.source.rotation = Rotation(wide.source.rotation.table.double())
-    return wide
+    return {name: tensor.double() for name, tensor in tensors.items()}

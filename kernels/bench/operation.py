@@ -1,14 +1,15 @@
 """Both operations alone, timed against the causal SDPA of a block of the bare language model."""
 
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from . import floor
+from . import floor, inputs
 from .batch import COLUMNS, causal_pairs, fits, sources
 from .error import relative_error
-from .inputs import Learner, Routed
+from .inputs import Given, Learner, Routed
 from .preset import Shape
 from .row import AGAIN, BACKWARD, FLEX, ROUTED, SDPA, TEXTBOOK, WINGS
 from .run import Place, Run
@@ -16,6 +17,7 @@ from .variants import (
     KINDS,
     OPERATIONS,
     Function,
+    Outputs,
     as_tuple,
     drawn,
     flex_of,
@@ -28,6 +30,16 @@ from .whole import free_bytes
 # Bytes of the textbook's matrices per head and pair, those that autograd keeps and those in use.
 MATRIX_BYTES = 24
 
+Result = TypeVar("Result")
+
+
+class Maker(Protocol):
+    """Makes a call that can be timed, of a function and its inputs."""
+
+    def __call__(
+        self, function: Callable[[Given], Outputs], given: Given
+    ) -> Callable[[], object]: ...
+
 
 def measure_operations(
     run: Run, shape: Shape, lengths: list[int], batches: tuple[int, ...]
@@ -37,7 +49,7 @@ def measure_operations(
         for batch in batches if fits(shape, length) else ():
             for what in OPERATIONS:
                 given = drawn(run, what, shape, batch, length)
-                functions, skipped = ours(run.device, what), {}
+                functions, skipped = ours(run.device), {}
                 needed = MATRIX_BYTES * batch * shape.heads * length**2
                 if needed <= 0.6 * free_bytes(run.device):
                     functions[TEXTBOOK] = textbook_of(given)
@@ -55,7 +67,7 @@ def measure_flex(run: Run, shape: Shape) -> None:
                 continue
             given = drawn(run, what, shape, 1, length)
             function = flex_of(given)
-            check_flex(run, what, shape, function, ours(run.device, what)[WINGS], given)
+            check_flex(run, what, shape, function, ours(run.device)[WINGS], given)
             measure(run, what, shape, given, {FLEX: function}, {})
 
 
@@ -73,10 +85,15 @@ def measure(
         main = given
     else:
         batch, length, _ = given.x.shape
-        main = drawn(run, ROUTED, shape, batch, length)
+        dtype, device = run.preset.dtype, run.device
+        main = inputs.routed(shape, batch, length, dtype, device)
     forward, backward = works(shape, what, batch, length, run.preset.dtype.itemsize)
     both = forward + backward
-    for suffix, work, make in (("", forward, forwards), (BACKWARD, both, backwards)):
+    makers: tuple[tuple[str, floor.Work, Maker], ...] = (
+        ("", forward, forwards),
+        (BACKWARD, both, backwards),
+    )
+    for suffix, work, make in makers:
         calls = {SDPA: make(sdpa, main)}
         if WINGS in functions:
             calls[AGAIN] = make(sdpa, main)
@@ -104,17 +121,17 @@ def allowed(dtype: torch.dtype) -> float:
     return 1e-4 if dtype == torch.float32 else 3e-2
 
 
-def forwards(function: Function, given: Routed | Learner) -> Callable[[], object]:
+def forwards(function: Callable[[Given], Result], given: Given) -> Callable[[], Result]:
     """A call without gradients."""
 
-    def call() -> object:
+    def call() -> Result:
         with torch.no_grad():
             return function(given)
 
     return call
 
 
-def backwards(function: Function, given: Routed | Learner) -> Callable[[], object]:
+def backwards(function: Callable[[Given], Outputs], given: Given) -> Callable[[], object]:
     """A call with every gradient that it can have, of random gradients of its outputs."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in given.tensors.items()}
     given = given.holding(leaves)

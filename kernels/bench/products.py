@@ -30,7 +30,7 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: tuple[Tensor, ...],
+    factors: tuple[Tensor, Tensor, Tensor, Tensor],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:

@@ -65,6 +65,13 @@ class Row:
         """Rows of one place stand in one line of a table."""
         return self.shape, self.what, self.batch, self.length
 
+    @property
+    def spread(self) -> tuple[float, float, float] | None:
+        """The ratio between its quartiles: low, ratio, high; None for what was skipped."""
+        if self.low is None or self.ratio is None or self.high is None:
+            return None
+        return self.low, self.ratio, self.high
+
     def described(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)

@@ -25,9 +25,9 @@ from .row import PLAIN, WINGS
 class Operations:
     """The two functions of a block."""
 
-    routed_attention: Callable
-    learner_attention: Callable
-    share_of_one_token: Callable = one_token.share_of_one_token
+    routed_attention: Callable[..., tuple[Tensor, Tensor]]
+    learner_attention: Callable[..., Tensor]
+    share_of_one_token: Callable[..., Tensor] = one_token.share_of_one_token
 
 
 def implementations(device: torch.device) -> dict[str, Operations]:
@@ -54,17 +54,22 @@ def learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: tuple[Tensor, ...],
+    factors: tuple[Tensor, Tensor, Tensor, Tensor],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:
     """The textbook's, with the arguments that blocks give; the way is its own."""
     sees = source.visibility.queries.sees(source.keys)
-    turns = [(turn.cos, turn.sin) for turn in (rotation, source.rotation)]
     heads = x.shape[-1] // rotation.width
     return textbook.learner_attention(
-        x, inner, source.rows, kept.small, factors, heads, *turns, sees
-    )
+        x, inner, source.rows, kept.small, factors, heads,
+        cos_sin(rotation), cos_sin(source.rotation), sees,
+    )  # fmt: skip
+
+
+def cos_sin(rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """`[B, S, d / 2]` each."""
+    return rotation.cos, rotation.sin
 
 
 def share_of_one_token(
@@ -95,7 +100,7 @@ def plain_learner_attention(
     inner: Tensor,
     source: Source,
     kept: Kept,
-    factors: tuple[Tensor, ...],
+    factors: tuple[Tensor, Tensor, Tensor, Tensor],
     rotation: Rotation,
     way: str = "auto",
 ) -> Tensor:

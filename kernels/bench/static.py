@@ -10,6 +10,7 @@ from wings import WingsStaticCache
 from wings.upstream.cache_name import cache_name
 
 from .batch import as_text, fits, tokens
+from .clock import Calls
 from .model import Pair, build
 from .preset import Shape
 from .row import AGAIN, BARE, COMPILED, RECORDED, WINGS
@@ -18,6 +19,8 @@ from .whole import decoder
 
 # Passes before a recording, in which libraries set up what they keep.
 WARM_UPS = 3
+
+Prepare = Callable[[PreTrainedModel, Tensor, StaticCache], Callable[[], None]]
 
 
 def measure_static_decoding(run: Run, shape: Shape) -> None:
@@ -49,27 +52,32 @@ def measure_static_decoding(run: Run, shape: Shape) -> None:
 
 
 def static_steps(
-    pair: Pair, shape: Shape, row: dict[str, Tensor], room: int, prepare: Callable
-) -> dict[str, Callable[[], None]]:
+    pair: Pair, shape: Shape, row: dict[str, Tensor], room: int, prepare: Prepare
+) -> Calls:
     """A prepared step of each model behind a static cache for `room` tokens that holds the row."""
     text = {"input_ids": as_text(shape, row)["input_ids"]}
     pictures = {name: row[name] for name in ("input_ids", "pixel_values")}
-    token, calls = text["input_ids"][:, -1:].clone(), {}
-    for name in (BARE, AGAIN, WINGS):
-        if name == WINGS:
-            model, given, cache = pair.wings, pictures, WingsStaticCache(pair.wings.config, room)
-        else:
-            cache = StaticCache(config=pair.bare.config, max_cache_len=room)
-            model, given = pair.bare, text
+    token = text["input_ids"][:, -1:].clone()
+
+    def step(
+        model: PreTrainedModel, given: dict[str, Tensor], cache: StaticCache
+    ) -> Callable[[], None]:
         with torch.no_grad():
             model(**given, **{cache_name(model): cache}, use_cache=True, logits_to_keep=1)
-        calls[name] = prepare(model, token, cache)
-    return calls
+        return prepare(model, token, cache)
+
+    def bare() -> Callable[[], None]:
+        return step(pair.bare, text, StaticCache(config=pair.bare.config, max_cache_len=room))
+
+    def wings() -> Callable[[], None]:
+        return step(pair.wings, pictures, WingsStaticCache(pair.wings.config, room))
+
+    return {BARE: bare(), AGAIN: bare(), WINGS: wings()}
 
 
 def compiled(model: PreTrainedModel, token: Tensor, cache: StaticCache) -> Callable[[], None]:
     """The step as one compiled graph, which has run once."""
-    step = decoder(torch.compile(model, fullgraph=True, dynamic=False), token, cache)
+    step = decoder(model, token, cache, torch.compile(model, fullgraph=True, dynamic=False))
     step()
     return step
 

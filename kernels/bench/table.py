@@ -69,14 +69,14 @@ def value_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     header = [*PLACE, rows[0].baseline, *variants]
     body = []
     for line in lines(rows):
-        measured = {name: row for name, row in line.items() if row.value is not None}
-        if measured:
-            first = next(iter(measured.values()))
-            cells = [*place(line), spelled(first.base, first.unit)]
-            for name in variants:
-                found = measured.get(name)
-                cells.append("" if found is None else spelled(found.value, found.unit))
-            body.append(cells)
+        bases = [spelled(row.base, row.unit) for row in line.values() if row.base is not None]
+        values = {
+            name: spelled(row.value, row.unit)
+            for name, row in line.items()
+            if row.value is not None
+        }
+        if bases:
+            body.append([*place(line), bases[0], *(values.get(name, "") for name in variants)])
     return header, body
 
 

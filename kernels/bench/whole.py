@@ -6,10 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from wings.upstream.cache_name import cache_name, cache_of
 
 from .batch import as_text, fits, tokens
+from .clock import Calls
 from .floor import step_ratio
 from .model import Pair, build, step
 from .preset import Shape
@@ -47,7 +49,7 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
     text = as_text(shape, row)
     matrices = TEXTBOOK_BYTES * batch * shape.heads * length**2
 
-    def forward() -> dict[str, Callable]:
+    def forward() -> Calls:
         with_picture = {name: row[name] for name in ("input_ids", "pixel_values")}
 
         def bare() -> None:
@@ -61,7 +63,7 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
         bound = {PRODUCTS: patched(wings, PRODUCTS_OPERATIONS)}
         return {BARE: bare, AGAIN: bare, **versions(run, lambda: wings), **bound}
 
-    def training() -> dict[str, Callable]:
+    def training() -> Calls:
         def wings() -> None:
             step(pair.wings, row)
 
@@ -96,42 +98,60 @@ def measure_decoding(run: Run, shape: Shape) -> None:
         row = tokens(shape, 1, context, run.device)
         text = as_text(shape, row)["input_ids"]
         with torch.no_grad():
-            bare, again = (cache_of(pair.bare(text, logits_to_keep=1)) for _ in range(2))
+            bare, again = (kept(pair.bare(text, logits_to_keep=1)) for _ in range(2))
         token = text[:, -1:]
 
-        def with_own_cache(token: Tensor = token, row: dict[str, Tensor] = row) -> Callable:
+        def with_own_cache(
+            token: Tensor = token, row: dict[str, Tensor] = row
+        ) -> Callable[[], None]:
             with torch.no_grad():
                 out = pair.wings(
                     row["input_ids"], pixel_values=row["pixel_values"], logits_to_keep=1
                 )
-            return decoder(pair.wings, token, cache_of(out))
+            return decoder(pair.wings, token, kept(out))
 
-        calls = {BARE: decoder(pair.bare, token, bare), AGAIN: decoder(pair.bare, token, again)}
-        calls |= versions(run, with_own_cache)
-        calls[PRODUCTS] = patched(with_own_cache(), PRODUCTS_OPERATIONS)
+        calls: Calls = {
+            BARE: decoder(pair.bare, token, bare),
+            AGAIN: decoder(pair.bare, token, again),
+            **versions(run, with_own_cache),
+            PRODUCTS: patched(with_own_cache(), PRODUCTS_OPERATIONS),
+        }
         run.time(Place(DECODING, shape, 1, context), calls, rounds=steps)
 
 
-def decoder(model: PreTrainedModel, token: Tensor, cache: Cache) -> Callable[[], None]:
-    """One pass over `token [1, 1]`, which the cache takes in."""
-
+def decoder(
+    model: PreTrainedModel,
+    token: Tensor,
+    cache: Cache,
+    forward: Callable[..., object] | None = None,
+) -> Callable[[], None]:
+    """One pass over `token [1, 1]`, which the cache takes in; `forward`: the compiled model."""
+    call = model if forward is None else forward
     held = {cache_name(model): cache}
 
     def one() -> None:
         with torch.no_grad():
-            model(token, use_cache=True, **held)
+            call(token, use_cache=True, **held)
 
     return one
 
 
-def versions(run: Run, make: Callable[[], Callable]) -> dict[str, Callable[[], None]]:
+def kept(output: ModelOutput) -> Cache:
+    """The cache of a pass."""
+    cache = cache_of(output)
+    # Decoders make one unless they are told not to.
+    assert cache is not None
+    return cache
+
+
+def versions(run: Run, make: Callable[[], Callable[[], None]]) -> Calls:
     """A call that `make` gives as it is, and such calls with other operations in their model."""
     others = {name: one for name, one in implementations(run.device).items() if name != WINGS}
     others[TEXTBOOK] = TEXTBOOK_OPERATIONS
-    return {WINGS: make()} | {name: patched(make(), one) for name, one in others.items()}
+    return {WINGS: make(), **{name: patched(make(), one) for name, one in others.items()}}
 
 
-def patched(call: Callable, one: Operations) -> Callable[[], None]:
+def patched(call: Callable[[], None], one: Operations) -> Callable[[], None]:
     """The call, with these operations in its model."""
 
     def inside() -> None:
@@ -141,9 +161,7 @@ def patched(call: Callable, one: Operations) -> Callable[[], None]:
     return inside
 
 
-def without_giants(
-    run: Run, calls: dict[str, Callable], bytes_needed: int
-) -> tuple[dict[str, Callable], dict[str, str]]:
+def without_giants(run: Run, calls: Calls, bytes_needed: int) -> tuple[Calls, dict[str, str]]:
     """The calls without the textbook where its matrices would not fit, and the reason."""
     if bytes_needed <= 0.6 * free_bytes(run.device):
         return calls, {}

@@ -5,7 +5,6 @@ import torch
 
 from wings.kernels.bench import inputs, textbook, variants
 from wings.kernels.bench.preset import Shape
-from wings.kernels.bench.row import IMAGES
 from wings.layout import IMAGE, TEXT, Layout
 from wings.routed_attention import Rule, routed_attention
 
@@ -39,7 +38,7 @@ def test_textbook_learner_attention_equals_the_torch_one(seed, kind):
     given = inputs.learner(SHAPE, random_layout(seed), kind, torch.float64)
     leaves = {name: tensor.requires_grad_() for name, tensor in given.tensors.items()}
     given = given.holding(leaves)
-    (ours,) = variants.ours(CPU_DEVICE, IMAGES).values()
+    (ours,) = variants.ours(CPU_DEVICE).values()
     found = variants.as_tuple(ours(given))
     same_with_gradients(found, variants.as_tuple(variants.textbook_of(given)(given)), leaves)
     assert not found[0][~given.sees().any(-1)].any()

@@ -52,7 +52,7 @@ class Conversations(Dataset):
     def __init__(
         self,
         sources: Sequence[Source],
-        processor: "WingsProcessor",
+        processor: "WingsProcessor | None",
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
         exchanges: TextExchanges | None = None,
@@ -76,8 +76,8 @@ class Conversations(Dataset):
         self.starts = [0, *itertools.accumulate(self.lengths)]
 
     @classmethod
-    def of(cls, recipe: Recipe, processor: "WingsProcessor") -> "Conversations":
-        """The training data of a recipe."""
+    def of(cls, recipe: Recipe, processor: "WingsProcessor | None") -> "Conversations":
+        """The training data of a recipe; without a processor none of it can be encoded yet."""
         turns = recipe.text_turns
         exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
         return cls(
@@ -167,13 +167,15 @@ class Conversations(Dataset):
         return self._find(number)[0]
 
     def _encode(self, own: list[Message], added: list[Message]) -> dict[str, Any]:
+        processor = self.processor
+        assert processor is not None, "set the processor before a record is encoded"
         if added:
-            sample = self.processor.encode([*own, *added])
+            sample = processor.encode([*own, *added])
             if self.max_length is None or len(sample["input_ids"]) <= self.max_length:
                 # Without the pictures before it: this is what should not change.
-                alone = self.processor.encode(added) if self.retains else None
+                alone = processor.encode(added) if self.retains else None
                 return with_retained(sample, alone) if alone else sample
-        sample = self.processor.encode(own, max_length=self.max_length)
+        sample = processor.encode(own, max_length=self.max_length)
         # Where pictures were dropped to fit, what is left may be about them.
         is_text = all(part["type"] == "text" for one in own for part in one["content"])
         return with_retained(sample, sample) if self.retains and is_text else sample

@@ -53,6 +53,6 @@ def draw(svg: Path, look: Rendering) -> Image.Image:
     ink = Image.open(io.BytesIO(data)).convert("RGBA")
     ink = ink.rotate(look.angle, resample=Image.Resampling.BICUBIC)
     picture = Image.new("RGB", (SIDE, SIDE), look.background)
-    corner = tuple((SIDE - size) // 2 + move for move in look.shift)
-    picture.paste(ink, corner, ink)
+    left, top = ((SIDE - size) // 2 + move for move in look.shift)
+    picture.paste(ink, (left, top), ink)
     return picture

@@ -83,11 +83,14 @@ def recipe(stage: str, folder: Path) -> Recipe:
     overrides = [f"output={below(plain.output)}"]
     for number, source in enumerate(plain.data):
         overrides += [f"data.{number}.path={below(source.path)}"]
-        overrides += [f"data.{number}.images={below(source.images)}"]
+        if source.images is not None:
+            overrides += [f"data.{number}.images={below(source.images)}"]
     if plain.start:
         overrides += [f"start={below(plain.start)}"]
     if plain.model:
-        tower = plain.model.vision["model_name"].removeprefix("local-dir:")
+        vision = plain.model.vision
+        name = vision if isinstance(vision, str) else vision["model_name"]
+        tower = name.removeprefix("local-dir:")
         overrides += [
             f"model.text={below(plain.model.text)}",
             f"model.vision.model_name={json.dumps(f'local-dir:{folder / tower}')}",

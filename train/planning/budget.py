@@ -97,8 +97,8 @@ class Budget:
         if way == "ddp":
             # DDP sums gradients in buckets of its own, as many bytes again.
             return Share(weights, gradients, optimiser, gradients if self.gpus > 1 else 0)
-        parts = [part / self.gpus for part in (weights, gradients, optimiser)]
-        return Share(*parts, self._gathered())
+        gpus = self.gpus
+        return Share(weights / gpus, gradients / gpus, optimiser / gpus, self._gathered())
 
     def activations(self, way: str, rows: int, checkpointing: bool) -> float:
         """Bytes of a micro-batch of `rows` samples of full length, at the highest point."""

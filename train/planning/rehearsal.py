@@ -132,9 +132,9 @@ class Rehearsal:
                 trains = row.rate is not None
                 made[id(parameter)] = self._blank(parameter, types[row.group], trains)
         for module in model.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = made[id(parameter)]
+            for name, own in module._parameters.items():
+                if own is not None:
+                    module._parameters[name] = made[id(own)]
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = self._empty(buffer, buffer.dtype)
@@ -219,8 +219,9 @@ class Ledger(TorchDispatchMode):
 
     def turn_page(self) -> tuple[int, int]:
         """The highest points of both sums since the last page."""
-        highest, self.highest = tuple(self.highest), list(self.now)
-        return highest
+        everything, without_copies = self.highest
+        self.highest = list(self.now)
+        return everything, without_copies
 
     def _holds(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self.held

@@ -119,6 +119,8 @@ def _checkpoint(start: str) -> str:
 
 
 def _dtype(text: PreTrainedConfig) -> torch.dtype:
+    # A configuration makes a type of a name.
+    assert not isinstance(text.dtype, str)
     return text.dtype or torch.float32
 
 

@@ -47,6 +47,12 @@ class StreamedRecords(Records):
         WingsError: a length that neither the dataset nor `limit` says, or a stream that ends early.
     """
 
+    window: int
+    # The open stream, the number of the window that was read last, and its table.
+    _blocks: Iterator[Any] | None
+    _block: int
+    _table: Any
+
     def __init__(self, source: Source) -> None:
         self.path, self.folder = _name(source), _folder(source)
         self.window = source.window
@@ -73,11 +79,12 @@ class StreamedRecords(Records):
     def read(self, number: int) -> Any:
         """Row `number` of the stream."""
         block, inner = divmod(number, self.window)
-        if self._blocks is None or block < self._block:
-            self._blocks = self._open(block)
+        blocks = self._blocks
+        if blocks is None or block < self._block:
+            blocks = self._blocks = self._open(block)
             self._block = block - 1
         while self._block < block:
-            self._table = self._next()
+            self._table = self._next(blocks)
             self._block += 1
         if inner >= self._table.num_rows:
             raise SourceError(self._ended())
@@ -87,9 +94,9 @@ class StreamedRecords(Records):
         # Not `iter(dataset)`: in a data worker that gives each worker a part of the dataset.
         return self._dataset.skip(block * self.window).iter(batch_size=self.window)
 
-    def _next(self) -> Any:
+    def _next(self, blocks: Iterator[Any]) -> Any:
         try:
-            return next(self._blocks)
+            return next(blocks)
         except StopIteration:
             raise SourceError(self._ended()) from None
         # A stream fails in as many ways as there are places it may come from.
@@ -131,7 +138,7 @@ def load(source: Source) -> Any:
             if builder is None:
                 raise WingsError(f"{source.path}: shards are read without split; leave it out.")
             names = {source.split: [str(file) for file in files]}
-            options = {"path": builder, "data_files": names}
+            options: dict[str, Any] = {"path": builder, "data_files": names}
         else:
             options = {"path": str(path) if path.exists() else source.path, "name": source.subset}
         return datasets.load_dataset(**options, split=source.split, streaming=source.stream)

@@ -58,8 +58,9 @@ def _ordered(names: Any, key: str, pictures: dict[str, Any]) -> list[Any]:
         return list(pictures.values())
     names = names if isinstance(names, list) else [names]
     found = [_named(str(name), key, pictures) for name in names]
-    if None not in found:
-        return [pictures[name] for name in found]
+    ordered = [pictures[name] for name in found if name is not None]
+    if len(ordered) == len(found):
+        return ordered
     # Names from before the data were packed: as many pictures are as good as their names.
     if not any(found) and len(names) == len(pictures):
         return list(pictures.values())

@@ -1,5 +1,6 @@
 """Opening: the records that a source of a recipe names, whatever they lie in."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wings.errors import WingsError
@@ -11,7 +12,7 @@ from wings.train.sources.records import JoinedRecords, Records
 from wings.train.sources.shard_records import ShardRecords
 from wings.train.sources.source_files import ENDINGS, source_files, source_folder
 
-_KINDS = {
+_KINDS: dict[str, Callable[[Path], Records]] = {
     ".json": JsonRecords,
     ".jsonl": LineRecords,
     ".ndjson": LineRecords,

@@ -33,8 +33,8 @@ class ShardRecords(Records):
             # "r:" is a plain tar: a compressed one has no offsets to go to.
             with tarfile.open(path, "r:") as tar:
                 for member in iter(tar.next, None):
-                    # Else tarfile keeps every header that it has read.
-                    tar.members.clear()
+                    # Else tarfile keeps every header that it has read; typeshed leaves it out.
+                    tar.members.clear()  # type: ignore[attr-defined]
                     key, extension = split_name(member.name)
                     if member.isfile() and is_used(extension):
                         code = extensions.setdefault(extension, len(extensions))

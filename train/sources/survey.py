@@ -119,10 +119,10 @@ class Examination(Dataset):
     """
 
     def __init__(self, recipe: Recipe, processor: WingsProcessor) -> None:
-        small = WingsProcessor(
+        self.processor = WingsProcessor(
             WingsImageProcessor(image_size=1), processor.tokenizer, processor.image_seq_length
         )
-        self.data = Conversations.of(recipe, small)
+        self.data = Conversations.of(recipe, self.processor)
         self.max_length = recipe.max_length
         self.numbers: Sequence[int] = range(len(self.data))
 
@@ -148,7 +148,7 @@ class Examination(Dataset):
         images = [part for one in own for part in one["content"] if part["type"] == "image"]
         for part in images:
             part["image"] = _decode(part["image"])
-        processor = self.data.processor
+        processor = self.processor
         sample = processor.encode([*own, *added])
         is_without = bool(added) and len(sample["input_ids"]) > self.max_length
         if is_without:

@@ -59,6 +59,7 @@ class Evaluation:
     """
 
     def __init__(self, recipe: Recipe, processor: WingsProcessor, collate: Callable) -> None:
+        assert recipe.evaluate is not None
         self.settings: Evaluate = recipe.evaluate
         self.workers, self.collate = recipe.workers, collate
         self.skipped: dict[tuple[str, int], str] = {}

@@ -1,5 +1,6 @@
 """FLOPs: the arithmetic that a model's training asks for, whatever way it is carried out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,7 @@ class Flops:
             image=tower_flops(tower) + features * tower.image_seq_length,
         )
 
-    def total(self, counts: dict[str, float]) -> float:
+    def total(self, counts: Mapping[str, float]) -> float:
         """Of what was counted."""
         learners = sum(
             self.act * counts[f"{name}_acts"]

@@ -32,6 +32,8 @@ class EventFiles(EventFileCallback):
         """Open a file at the step that a resumed run has reached."""
         if not state.is_world_process_zero:
             return
+        # The arguments name a folder of their own where none was given.
+        assert args.output_dir is not None
         folder = self.folder or Path(args.output_dir) / TENSORBOARD
         # Step 0 has figures too: the losses on held-out data before anything was trained.
         next_step = state.global_step + 1 if state.global_step else 0

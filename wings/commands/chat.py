@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -53,9 +54,9 @@ class Conversation:
         messages = [*self.messages, turn]
         batch = self.processor.apply_chat_template(messages).to(self.model.device)
         ids = batch["input_ids"]
+        inputs: dict[str, Any] = {**batch, NAME: self._cache_for(ids[0].cpu())}
         out = self.model.generate(
-            **batch,
-            **{NAME: self._cache_for(ids[0].cpu())},
+            **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             return_dict_in_generate=True,
@@ -64,7 +65,8 @@ class Conversation:
         said = out.sequences[0, ids.shape[1] :]
         answer = self.processor.tokenizer.decode(said, skip_special_tokens=True).strip()
         self.cache = cache_of(out)
-        self.cached = out.sequences[0, : self.cache.get_seq_length()].cpu()
+        held = 0 if self.cache is None else self.cache.get_seq_length()
+        self.cached = out.sequences[0, :held].cpu()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         self.pictures = []
         return answer

@@ -43,7 +43,7 @@ def iit(
         WingsError: a file, a model, a folder or a size that cannot be used.
     """
     refuse_other_files(output)
-    sets = [read_items(path) for path in (text, pictures)]
+    text_items, picture_items = read_items(text), read_items(pictures)
     if uses < 1:
         raise WingsError(f"--uses is {uses}, but must be at least 1")
     console = Console(highlight=False)
@@ -53,7 +53,9 @@ def iit(
         subject = load_subject(llm, torch.device("cpu"))
     with Bars(console) as bars:
         embed = partial(embed_texts, subject.model, subject.tokenizer, tell=bars.tell)
-        built = build_iit(*sets, embed, size=size, uses=uses, seed=seed, tell=bars.tell)
+        built = build_iit(
+            text_items, picture_items, embed, size=size, uses=uses, seed=seed, tell=bars.tell
+        )
     for name, letter in ((TEXT, "T"), (PICTURES, "V")):
         write_iit([one for one in built if one.kind.endswith(letter)], output / name)
     count = Counter(one.kind for one in built)

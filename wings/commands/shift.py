@@ -25,6 +25,7 @@ from wings.errors import WingsError
 from wings.eval.attention.shift import Choices, Shift, measure_shift
 from wings.eval.attention.shift_plot import curves_figure
 from wings.eval.items import pictures_of, read_items
+from wings.eval.subject import on_device
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 
@@ -82,6 +83,8 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedT
     """
     try:
         config = AutoConfig.from_pretrained(checkpoint)
+        model: PreTrainedModel
+        processor: ProcessorMixin | PreTrainedTokenizerBase
         if isinstance(config, WingsConfig):
             model = WingsForCausalLM.from_pretrained(checkpoint)
             processor = WingsProcessor.from_pretrained(checkpoint)
@@ -96,4 +99,5 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedT
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise WingsError(f"no model can be loaded from '{checkpoint}': {reason}") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return on_device(model, device).eval(), processor

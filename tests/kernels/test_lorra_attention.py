@@ -4,7 +4,8 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from lorra_case import (
     DEVICE,
@@ -35,7 +36,7 @@ def poisoned(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(seed=st.integers(0, 1_000_000))
 def test_any_layout_and_shape(layout, seed):
     draw = random.Random(seed)

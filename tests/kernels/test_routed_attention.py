@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.kernels import routed_attention as forward_file
@@ -166,7 +167,7 @@ def random_runs(kind, seed, rows, queries, keys):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(seed=st.integers(0, 1_000_000))
 def test_any_layout_and_shape(layout, seed):
     draw = random.Random(seed)

@@ -59,7 +59,7 @@ def rounded(b_tile: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
     if INTERPRETED and dtype == tl.bfloat16 and b_tile.dtype == tl.float32:
         b_bits = b_tile.to(tl.uint32, bitcast=True)
         # Half of the last digit that is kept, or a bit less before a tie with an even digit.
-        b_bits += 0x7FFF + ((b_bits >> 16) & 1)
+        b_bits = (b_bits + 0x7FFF + ((b_bits >> 16) & 1)) & 0xFFFF0000
         return b_bits.to(tl.float32, bitcast=True).to(dtype)
     else:
         return b_tile.to(dtype)

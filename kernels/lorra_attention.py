@@ -26,7 +26,7 @@ from .lorra_misfits import refuse_misfits
 from .lorra_values import lorra_values
 from .runs import Runs
 from .scores import scores, weighed
-from .tiles import LOG2_E, dense, dot, padded_width, put, tile
+from .tiles import LOG2_E, dense, dot, padded_width, put, rounded, tile
 from .tuning import blocks_for
 from .turned_rows import head_tile, row_stride, turned_rows, turned_tile
 
@@ -47,7 +47,7 @@ def attend(
     b_s = scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
     b_p, b_shrink, b_total, b_new = weighed(b_s, b_total, b_max, factor, MASKED)
     b_u = tile(p_u, start, RANK, S, BN, RANK, RB, MASKED)
-    b_out = dot(b_p.to(b_u.dtype), b_u, b_out * b_shrink[:, None])
+    b_out = dot(rounded(b_p, b_u.dtype), b_u, b_out * b_shrink[:, None])
     return b_out, b_total, b_new
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from .lorra_values import lorra_values
 from .runs import Runs
 from .scores import scores
-from .tiles import LOG2_E, dot, padded_width, put, tile
+from .tiles import LOG2_E, dot, padded_width, put, rounded, tile
 from .tuning import blocks_for
 from .turned_rows import (
     head_tile,
@@ -138,13 +138,13 @@ def queries_kernel(
             b_q, b_dout, b_lse, b_first, b_end, at, factor, p_k, p_u, width, S,
             HALF, HB, RANK, RB, BN, True,
         )  # fmt: skip
-        b_dq = dot((b_p * (b_dp - b_delta[:, None])).to(b_k.dtype), b_k, b_dq)
+        b_dq = dot(rounded(b_p * (b_dp - b_delta[:, None]), b_k.dtype), b_k, b_dq)
     for i in range(whole_low, whole_high):
         b_k, b_p, b_dp = meet_keys(
             b_q, b_dout, b_lse, b_first, b_end, i * BN, factor, p_k, p_u, width, S,
             HALF, HB, RANK, RB, BN, False,
         )  # fmt: skip
-        b_dq = dot((b_p * (b_dp - b_delta[:, None])).to(b_k.dtype), b_k, b_dq)
+        b_dq = dot(rounded(b_p * (b_dp - b_delta[:, None]), b_k.dtype), b_k, b_dq)
     p_dx += row * T * width + column
     put_turned_back(scale * b_dq, p_dx, p_cos, p_sin, start, width, T, BM, HALF, HB)
     # Four numbers side by side are one load of the other kernel. One by one, each of its threads
@@ -183,10 +183,10 @@ def meet_queries(
         b_s = tl.where(m_seen, b_s, float("-inf"))
     b_lse = fact(b_facts, 0).to(tl.float32, bitcast=True)
     b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
-    b_du = dot(b_p.to(b_q.dtype), b_dout, b_du)
+    b_du = dot(rounded(b_p, b_q.dtype), b_dout, b_du)
     b_delta = fact(b_facts, 1).to(tl.float32, bitcast=True)
     b_ds = b_p * (dot(b_u, tl.trans(b_dout)) - b_delta[None, :])
-    b_dk = dot(b_ds.to(b_q.dtype), b_q, b_dk)
+    b_dk = dot(rounded(b_ds, b_q.dtype), b_q, b_dk)
     return b_dk, b_du
 
 

@@ -21,7 +21,7 @@ from .routed_attention_backward import backward
 from .routed_attention_checks import check
 from .runs import Runs
 from .scores import scores, weighed
-from .tiles import LOG2_E, dense, dot, padded, padded_width, put, tile
+from .tiles import LOG2_E, dense, dot, padded, padded_width, put, rounded, tile
 from .tuning import blocks_for
 
 
@@ -39,7 +39,7 @@ def attend(
     b_p, b_shrink, b_total, b_new = weighed(b_s, b_total, b_max, factor, MASKED)
     b_v = tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
     b_w = tile(p_w, start, BC, S, BN, BC, BC, MASKED)
-    b_p = b_p.to(b_v.dtype)
+    b_p = rounded(b_p, b_v.dtype)
     b_out = dot(b_p, b_v, b_out * b_shrink[:, None])
     b_sums = dot(b_p, b_w, b_sums * b_shrink[:, None])
     return b_out, b_sums, b_total, b_new

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .runs import Runs
 from .scores import scores
-from .tiles import LOG2_E, dot, padded, padded_width, put, tile
+from .tiles import LOG2_E, dot, padded, padded_width, put, rounded, tile
 from .tuning import blocks_for
 
 
@@ -33,7 +33,7 @@ def gather_dq(
     b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
     b_dp = dot(b_do, tl.trans(b_v))
     b_dp = dot(b_ds, tl.trans(b_w), b_dp)
-    b_dp = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
+    b_dp = rounded(b_p * (b_dp - b_delta[:, None]), b_k.dtype)
     return dot(b_dp, b_k, b_dq)
 
 
@@ -122,13 +122,13 @@ def gather_dkv(
         m_seen = (o_key[:, None] >= b_first[None, :]) & (o_key[:, None] < b_end[None, :])
         b_s = tl.where(m_seen, b_s, float("-inf"))
     b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
-    b_part = b_p.to(b_q.dtype)
+    b_part = rounded(b_p, b_q.dtype)
     b_dv = dot(b_part, b_do, b_dv)
     if DW:
         b_dw = dot(b_part, b_ds, b_dw)
     b_dp = dot(b_v, tl.trans(b_do))
     b_dp = dot(b_w, tl.trans(b_ds), b_dp)
-    b_dp = (b_p * (b_dp - b_delta[None, :])).to(b_q.dtype)
+    b_dp = rounded(b_p * (b_dp - b_delta[None, :]), b_q.dtype)
     b_dk = dot(b_dp, b_q, b_dk)
     return b_dk, b_dv, b_dw
 

@@ -45,11 +45,24 @@ def put(
         p_base + tl.cast(start, tl.int64) * stride + (o_row[:, None] * stride + o_column[None, :])
     )
     m_tile = (start + o_row < rows)[:, None] & (o_column < WIDTH)[None, :]
-    tl.store(p_tile, b_tile.to(p_base.dtype.element_ty), mask=m_tile)
+    tl.store(p_tile, rounded(b_tile, p_base.dtype.element_ty), mask=m_tile)
 
 
-# Triton's interpreter multiplies bf16 numbers as if their bits were whole numbers.
+# Triton's interpreter multiplies bf16 numbers as if their bits were whole numbers, and cuts digits
+# off where fp32 becomes bf16: twice the error of rounding, always towards zero.
 INTERPRETED = tl.constexpr(not isinstance(tile, triton.JITFunction))
+
+
+@triton.jit
+def rounded(b_tile: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
+    """The tile in another floating-point type, each number rounded to the nearest, ties to even."""
+    if INTERPRETED and dtype == tl.bfloat16 and b_tile.dtype == tl.float32:
+        b_bits = b_tile.to(tl.uint32, bitcast=True)
+        # Half of the last digit that is kept, or a bit less before a tie with an even digit.
+        b_bits = (b_bits + 0x7FFF + ((b_bits >> 16) & 1)) & 0xFFFF0000
+        return b_bits.to(tl.float32, bitcast=True).to(dtype)
+    else:
+        return b_tile.to(dtype)
 
 
 @triton.jit

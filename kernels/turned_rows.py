@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tiles import dot, padded_width, put, tile
+from .tiles import dot, padded_width, put, rounded, tile
 from .tuning import blocks_for
 
 
@@ -40,7 +40,7 @@ def put_head(
     o_tile = o_row[:, None] * stride + (o_column // HB * HALF + o_column % HB)[None, :]
     m_tile = (start + o_row < rows)[:, None] & (o_column % HB < HALF)[None, :]
     p_tile = p_base + tl.cast(start, tl.int64) * stride + o_tile
-    tl.store(p_tile, b_tile.to(p_base.dtype.element_ty), mask=m_tile)
+    tl.store(p_tile, rounded(b_tile, p_base.dtype.element_ty), mask=m_tile)
 
 
 @triton.jit
@@ -64,8 +64,8 @@ def turned_tile(
     b_y2 = dot(b_t, tl.load(p_half + HALF, mask=m_half, other=0.0), b_x2.to(tl.float32))
     b_cos = tile(p_cos, start, HALF, rows, ROWS, HALF, HB, True)
     b_sin = tile(p_sin, start, HALF, rows, ROWS, HALF, HB, True)
-    b_z1 = (b_y1 * b_cos - b_y2 * b_sin).to(b_x1.dtype)
-    b_z2 = (b_y2 * b_cos + b_y1 * b_sin).to(b_x1.dtype)
+    b_z1 = rounded(b_y1 * b_cos - b_y2 * b_sin, b_x1.dtype)
+    b_z2 = rounded(b_y2 * b_cos + b_y1 * b_sin, b_x1.dtype)
     return tl.reshape(tl.permute(tl.join(b_z1, b_z2), (0, 2, 1)), (ROWS, 2 * HB))
 
 

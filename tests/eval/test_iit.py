@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -43,7 +44,7 @@ def random_sets(seed, text=14, pictures=9):
     return [text_item(word()) for _ in range(text)], [picture_item(word()) for _ in range(pictures)]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seed=st.integers(0, 10_000), size=st.integers(1, 5), uses=st.integers(3, 5), draw=st.integers()
 )

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from decoders import FAMILIES, TEXT, WINDOW, small_lm
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
     AutoConfig,
@@ -132,7 +133,7 @@ def test_pictures_in_a_vision_language_model(family):
     assert masses.main[1, 0, KINDS.index("between")] == 0
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 10_000))
 def test_every_token_is_of_one_kind(seed):
     batch, is_image = random_batch(seed)

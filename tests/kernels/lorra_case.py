@@ -3,6 +3,7 @@
 import random
 
 import torch
+from rounding import budget, random_losses
 
 from wings.kernels import lorra_attention as forward_file
 from wings.kernels import lorra_attention_backward as backward_file
@@ -70,24 +71,19 @@ class Case:
             assert results[name].shape == tensor.shape, name
         return {name: result.double() for name, result in results.items()}
 
-    def check(self):
-        """The budget: twice what the definition loses in the same dtype, and a unit of it.
-
-        The unit is for results of few numbers, where the definition may lose next to nothing by
-        luck: half of it by rounding the result, half by rounding the weights inside. float32's own
-        sums are hardly worse than one rounding, so that there it is a few units.
-        """
-        units = 3 if self.dtype == torch.float32 else 1
-        exact, plain = self.run(definition, torch.float64), self.run(definition)
-        got = self.run(lorra_attention)
+    def check(self, operation=lorra_attention):
+        """Results of the operation, which must keep the budgets of `rounding.py`."""
+        exact, got = self.run(definition, torch.float64), self.run(operation)
+        losses = random_losses(
+            lambda: self.run(definition, torch.float64), exact, self.dtype
+        )  # fmt: skip
         for name, result in got.items():
             assert result.isfinite().all(), name
-            error, lost = ((y - exact[name]).norm() for y in (result, plain[name]))
+            error = (result - exact[name]).norm()
             # Where the exact gradient is 0 (one key takes all the weight whatever its score) the
             # sums in fp32 leave some digits of terms whose size is about 1.
-            left = 2e-6 * result.numel() ** 0.5
-            budget = 2 * lost + units * torch.finfo(self.dtype).eps * exact[name].norm() + left
-            assert error <= budget, f"{name}: {error:.2e} against {budget:.2e}"
+            limit = budget(losses[name]) + 2e-6 * result.numel() ** 0.5
+            assert error <= limit, f"{name}: {error:.2e} against {limit:.2e}"
         return got
 
 

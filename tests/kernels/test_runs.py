@@ -3,7 +3,8 @@
 import random
 
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.kernels.runs import Runs
@@ -21,7 +22,7 @@ def random_runs(seed):
     return Runs(torch.minimum(a, b), torch.maximum(a, b), keys)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(seed=st.integers(0, 100_000), m=st.sampled_from([2, 4, 8]), n=st.sampled_from([2, 4, 8]))
 def test_visited_blocks_hold_all_that_is_seen(seed, m, n):
     runs = random_runs(seed)

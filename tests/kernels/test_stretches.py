@@ -3,7 +3,8 @@
 import random
 
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.kernels import stretches
@@ -33,7 +34,7 @@ def runs_of_a_model(seed):
     return Runs(torch.tensor(first), torch.tensor(end), length), window
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(seed=st.integers(0, 1_000_000), longest=st.sampled_from([1, 2, 5, 256]))
 def test_stretches_see_what_runs_see(seed, longest):
     runs, window = runs_of_a_model(seed)

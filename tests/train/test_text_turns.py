@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.errors import WingsError
@@ -46,7 +47,7 @@ def said(messages):
     return ["".join(part["text"] for part in one["content"]) for one in messages]
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(seed=st.integers(0, 2**40), start=st.integers(0, 10**9), share=st.floats(0.05, 1.0))
 def test_who_gets_what_depends_on_seed_and_number_alone(tmp_path_factory, seed, start, share):
     path = tmp_path_factory.mktemp("t") / "t.jsonl"

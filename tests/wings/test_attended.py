@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from draws import examples
 from families import MAIN, Layouts, batch_of, build
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from wings import WingsCache, WingsForCausalLM, WingsStaticCache
@@ -14,7 +15,7 @@ from wings.router import GAIN, AttendedRouter
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
-RANDOM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+RANDOM = examples(6, suppress_health_check=list(HealthCheck))
 LEARNERS = [("image",), ("text",), ("image", "text")]
 
 

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
+from draws import examples
 from families import FAMILIES, HYBRIDS, MAIN, VISION, Layouts, batch_of, build, text_config
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
@@ -14,7 +15,7 @@ from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM, WingsSt
 EVERY = [family for family in FAMILIES if family not in HYBRIDS]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
-RANDOM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+RANDOM = examples(6, suppress_health_check=list(HealthCheck))
 
 
 def logits(model, batch, **more):

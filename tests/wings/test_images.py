@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor
@@ -121,7 +122,7 @@ def test_what_is_no_image_is_named(tmp_path):
             load_image(source)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.integers(1, 300),
     st.integers(1, 300),

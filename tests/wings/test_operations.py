@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from draws import examples
 from families import Layouts
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.layout import IMAGE, PADDING, TEXT, Layout
@@ -54,7 +55,7 @@ def visible_by_rule(layout, i, j, row, kind):
     return bool(opens <= position[i])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 10_000), packed=st.booleans())
 def test_layout_says_what_each_token_sees(seed, packed):
     layout = random_layout(seed, packed=packed)
@@ -81,7 +82,7 @@ def compact(layout, kind):
 
 
 @pytest.mark.parametrize("path", ["mask", "blocks", "spans"])
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(seed=st.integers(0, 10_000), packed=st.booleans(), kind=st.sampled_from([IMAGE, TEXT]))
 def test_visible_attention_equals_its_definition(path, seed, packed, kind):
     layout = random_layout(seed, packed=packed)

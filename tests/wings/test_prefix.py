@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from draws import examples
 from families import FAMILIES, HYBRIDS, MAIN, VISION, Layouts, batch_of, build, text_config
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +18,7 @@ from wings.prefix import Prefix
 EVERY = [family for family in FAMILIES if family not in HYBRIDS]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
-RANDOM = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+RANDOM = examples(6, suppress_health_check=list(HealthCheck))
 # The baseline, and beside learners in every way in which they may be quiet or not.
 ALONE = {"learners": (), "prefix": 5}
 BESIDE = [

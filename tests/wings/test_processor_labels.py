@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from draws import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from processors import (
     CHATML,
@@ -50,7 +51,7 @@ WORDS = st.text(max_size=12) | st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     name=st.sampled_from(sorted(TEMPLATES)),
     turns=st.lists(st.tuples(WORDS, st.booleans(), WORDS, WORDS), min_size=1, max_size=3),

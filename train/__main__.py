@@ -2,6 +2,7 @@
 
     torchrun --standalone --nproc-per-node 8 -m wings.train RECIPE.yaml [key=value ...]
 
+Before it trains, every later step is done once on a handful of samples (`preflight.py`).
 The same line continues an interrupted run. SIGTERM or SIGUSR1 saves a checkpoint after the running
 step and ends with exit code 75: not finished.
 """
@@ -14,6 +15,7 @@ import torch
 
 from wings.errors import WingsError
 from wings.train.halt import NOT_FINISHED, Agreed, Stopped
+from wings.train.preflight import preflight
 from wings.train.recipe import Recipe
 from wings.train.run import train
 from wings.train.shipped import find, names
@@ -38,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     # Tokenisers are forked into the data workers; their own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result = train(Recipe.from_yaml(find(given.recipe), given.overrides))
+        file = find(given.recipe)
+        recipe = Recipe.from_yaml(file, given.overrides)
+        preflight(recipe, file)
+        result = train(recipe)
     except WingsError as error:
         if first or not isinstance(error, Agreed):
             print(f"wings.train: {error}", file=sys.stderr)

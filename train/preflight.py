@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from wings.train.run import quiet, train
 from wings.train.sources.open_records import open_records
 
 SAID = "Checking every later step on a handful of samples ... "
+PREFIX = "preflight-"
 STEPS, NEW_TOKENS = 2, 4
 # Sizes of the small model. Its blocks keep the class and the width of the real ones.
 BLOCKS, VOCABULARY, MLP_WIDTH = 2, 512, 256
@@ -99,6 +101,20 @@ def told(speaks: bool = True) -> Iterator[None]:
             print(end, end="", flush=True)
 
 
+@contextlib.contextmanager
+def small_run(folder: Path) -> Iterator[Path]:
+    """Around a run of everything in small: one printed line, no bars, and no trace of it.
+
+    Args:
+        folder: exists; the run gets a folder in it, which is removed.
+
+    Yields:
+        the run's folder.
+    """
+    with told(), random_state_kept(), quiet(), TemporaryDirectory(prefix=PREFIX, dir=folder) as run:
+        yield Path(run)
+
+
 def preflight(recipe: Recipe, file: Path | None = None) -> None:
     """Prove what the run of a recipe needs at its end, before it begins.
 
@@ -150,7 +166,7 @@ def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> 
     if is_first:
         shutil.rmtree(scratch, ignore_errors=True)
         check_processor(processor, scratch / "processor")
-        check_checkpoint(small_model(config), scratch / "model")
+        check_checkpoint(config, scratch / "model")
     check_training(recipe, config, processor, scratch, is_first)
 
 
@@ -160,10 +176,11 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
     Returns:
         None where the decoder does not take these sizes.
     """
-    text = config.text_config.to_dict()
+    decoder: Any = config.text_config
+    text = decoder.to_dict()
     text.pop("quantization_config", None)
     count = text["num_hidden_layers"]
-    chosen = _blocks(config.text_config)
+    chosen = _blocks(decoder)
     for name, value in text.items():
         # A list with an entry a block: of the kinds of attention, say.
         if isinstance(value, list) and len(value) == count:
@@ -173,9 +190,10 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
         elif name.endswith("_token_id"):
             text[name] = None
     text |= {"num_hidden_layers": len(chosen), "vocab_size": min(text["vocab_size"], VOCABULARY)}
-    fields = config.to_dict() | {
+    tower: Any = config.vision_config
+    fields: dict[str, Any] = config.to_dict() | {
         "text_config": text,
-        "vision_config": {"vision_cfg": TOWER, "pool": config.vision_config.get("pool", 1)},
+        "vision_config": {"vision_cfg": TOWER, "pool": tower.get("pool", 1)},
         "learner_layers": None,
         "image_token_id": None,
         "image_seq_length": None,
@@ -184,10 +202,10 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
     try:
         small = WingsConfig(**fields)
         with torch.device("meta"):
-            # It fills in the features of an image.
-            return WingsForCausalLM(small).config
+            WingsForCausalLM(small)  # fills in the features of an image
     except Exception:  # Each family refuses in its own way.
         return None
+    return small
 
 
 def _blocks(text: PreTrainedConfig) -> list[int]:
@@ -233,7 +251,8 @@ class Handful(Dataset):
 def _sample(config: WingsConfig, with_picture: bool) -> dict[str, Tensor]:
     """`input_ids` and `labels` [T], and `pixel_values` [1, 3, height, width] of a picture."""
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(config.text_config.vocab_size, (12,), generator=generator)
+    decoder: Any = config.text_config
+    ids = torch.randint(decoder.vocab_size, (12,), generator=generator)
     sample = {}
     if with_picture:
         image = torch.full((config.image_seq_length or 1,), config.image_token_id or 0)
@@ -261,9 +280,10 @@ def check_processor(processor: WingsProcessor, folder: Path) -> None:
             {"type": "text", "text": "?"},
         ]
         messages = [{"role": "user", "content": parts}]
-        ours, theirs = (one.apply_chat_template(messages) for one in (processor, loaded))
-        for name, tensor in ours.items():
-            if not torch.equal(tensor, theirs[name]):
+        ours: Any = processor.apply_chat_template(messages)
+        theirs: Any = loaded.apply_chat_template(messages)
+        for name in ("input_ids", "attention_mask", "pixel_values"):
+            if not torch.equal(ours[name], theirs[name]):
                 raise WingsError(
                     f"{name} of a conversation differ once the processor is saved and loaded;"
                     " check the tokenizer and its chat template."
@@ -271,24 +291,24 @@ def check_processor(processor: WingsProcessor, folder: Path) -> None:
 
 
 @torch.no_grad()
-def check_checkpoint(model: WingsForCausalLM, folder: Path) -> None:
-    """Save a model, load it again, compare logits, generate with a cache and without.
+def check_checkpoint(config: WingsConfig, folder: Path) -> None:
+    """Save a small model, load it again, compare logits, generate with a cache and without.
 
     Args:
-        model: in evaluation mode, in one type.
+        config: of the model.
         folder: gets the checkpoint.
 
     Raises:
         WingsError, PreflightError: a step failed, or logits differ.
     """
+    model = small_model(config)
     with checking("save a model"):
         model.save_pretrained(folder)
     with checking("load a model"):
-        loaded = WingsForCausalLM.from_pretrained(folder, dtype=model.dtype).to(model.device)
+        loaded = WingsForCausalLM.from_pretrained(folder, dtype=model.dtype)
     for with_picture, kind in ((False, "text"), (True, "a picture")):
-        sample = _sample(model.config, with_picture)
-        batch = {name: tensor.to(model.device) for name, tensor in sample.items()}
-        batch["input_ids"] = batch["input_ids"][None]
+        sample = _sample(config, with_picture)
+        batch: dict[str, Any] = {**sample, "input_ids": sample["input_ids"][None]}
         del batch["labels"]
         with checking(f"compare logits of the loaded model, {kind}"):
             if not _close(loaded(**batch).logits, model(**batch).logits):

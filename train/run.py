@@ -130,12 +130,13 @@ def _train(
     records = Conversations.of(recipe, processor) if data is None else None
     samples: TrainingData | None = data if records is None else records
     assert samples is not None
-    order: Order | Batching = samples.order(recipe.batch_size, recipe.seed)
+    plain = samples.order(recipe.batch_size, recipe.seed)
+    order: Order | Batching = plain
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
     collate: Collator | Packer = Collator(processor.tokenizer.pad_token_id)
     pad = collate
     if records is not None and recipe.batching != "pad":
-        order = Batching(order, recipe.batching, Lengths(records, processor, recipe.max_length))
+        order = Batching(plain, recipe.batching, Lengths(records, processor, recipe.max_length))
     if records is not None and recipe.batching == "pack":
         collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     arguments = training_arguments(recipe, folder.path, steps)
@@ -163,7 +164,7 @@ def _train(
         folder=folder,
         keep=recipe.keep,
         evaluation=evaluation,
-        retention=recipe.retention and recipe.retention.weight,
+        retention=recipe.retention.weight if recipe.retention else None,
         model=model,
         args=arguments,
         train_dataset=samples,

@@ -4,16 +4,14 @@ import io
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from wings.commands.quickstart.rows import Row
 from wings.commands.quickstart.run import Clock, run_all, without_text
 from wings.commands.quickstart.size import Amounts, Size
-from wings.train.preflight import checking, random_state_kept, told
+from wings.train.preflight import checking, small_run
 
-PREFIX = "preflight-"
 FEW = Size(
     Amounts(text=300, captions=16, conversations=16, held_out=6),
     tower_steps=2,
@@ -37,8 +35,8 @@ def check(folder: Path, rows: Sequence[Row], seed: int, from_nothing: bool) -> N
     size = FEW if from_nothing else without_text(FEW)
     console = Console(file=io.StringIO(), width=120)
     try:
-        with told(), random_state_kept(), TemporaryDirectory(prefix=PREFIX, dir=folder) as name:
-            run_all(console, Clock(), Path(name), kinds(rows), seed, size, from_nothing, checking)
+        with small_run(folder) as scratch:
+            run_all(console, Clock(), scratch, kinds(rows), seed, size, from_nothing, checking)
     except BaseException:
         with suppress(OSError):
             folder.rmdir()

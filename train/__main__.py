@@ -2,6 +2,7 @@
 
     torchrun --standalone --nproc-per-node 8 -m wings.train RECIPE.yaml [key=value ...]
 
+Before it trains, every later step is done once on a handful of samples (`preflight.py`).
 The same line continues an interrupted run. SIGTERM or SIGUSR1 saves a checkpoint after the running
 step and ends with exit code 75: not finished.
 """
@@ -50,6 +51,7 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
     import torch
 
     from wings.train.halt import NOT_FINISHED, Agreed, Stopped
+    from wings.train.preflight import preflight
     from wings.train.recipe import Recipe
     from wings.train.run import train
 
@@ -57,7 +59,10 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
     # Tokenisers are forked into the data workers; their own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result = train(Recipe.from_yaml(find(recipe), overrides))
+        file = find(recipe)
+        plan = Recipe.from_yaml(file, overrides)
+        preflight(plan, file)
+        result = train(plan)
     except WingsError as error:
         if first or not isinstance(error, Agreed):
             print(f"{name}: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, set_seed
@@ -66,11 +67,23 @@ class TrainResult:
         return [entry["loss"] for entry in self.history]
 
 
+class TrainingData(Protocol):
+    """Encoded samples by number, and the order of their epochs: see `Conversations`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> dict[str, Any]: ...
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """The samples of every epoch."""
+
+
 def train(
     recipe: Recipe,
     model: WingsForCausalLM | None = None,
     processor: WingsProcessor | None = None,
     watch: Watch | None = None,
+    data: TrainingData | None = None,
 ) -> TrainResult:
     """Run a recipe to its end; go on with one that was interrupted, keep one that is finished.
 
@@ -79,6 +92,7 @@ def train(
         model, processor: trained in place of what the recipe names, both or neither.
         watch: called on the first process after every step with (step, steps, newest figures);
             without it the plan, a bar and the skipped records are shown.
+        data: samples to train on in place of the recipe's; they are padded, one in a row.
 
     Raises:
         WingsError: anything in the recipe, the data or the folder that cannot be used.
@@ -95,8 +109,8 @@ def train(
             )
         return _read(folder)
     try:
-        with _quiet(), watching_workers():
-            return _train(recipe, folder, model, processor, watch)
+        with quiet(), watching_workers():
+            return _train(recipe, folder, model, processor, watch, data)
     except LostWorker as error:
         raise WingsError(f"{error}; {folder.saved}.") from error
 
@@ -107,21 +121,31 @@ def _train(
     model: WingsForCausalLM | None,
     processor: WingsProcessor | None,
     watch: Watch | None,
+    data: TrainingData | None,
 ) -> TrainResult:
     set_seed(recipe.seed)
     # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
     refuse_other_checkpoints(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
-    data = Conversations.of(recipe, processor)
-    order: Order | Batching = data.order(recipe.batch_size, recipe.seed)
+    records = Conversations.of(recipe, processor) if data is None else None
+    samples: TrainingData | None = data if records is None else records
+    assert samples is not None
+    plain = samples.order(recipe.batch_size, recipe.seed)
+    order: Order | Batching = plain
     steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
-    collate = pad = Collator(processor.tokenizer.pad_token_id)
-    if recipe.batching != "pad":
-        order = Batching(order, recipe.batching, Lengths(data, processor, recipe.max_length))
-    if recipe.batching == "pack":
+    collate: Collator | Packer = Collator(processor.tokenizer.pad_token_id)
+    pad = collate
+    if records is not None and recipe.batching != "pad":
+        order = Batching(plain, recipe.batching, Lengths(records, processor, recipe.max_length))
+    if records is not None and recipe.batching == "pack":
         collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     arguments = training_arguments(recipe, folder.path, steps)
     evaluation = Evaluation(recipe, processor, pad) if recipe.evaluate else None
+    for held_out in evaluation.sets.values() if evaluation else ():
+        # The last evaluation needs it as the first does, and a missing folder is seen at once.
+        _encode_first(held_out)
+    if records is not None:
+        _encode_first(records)
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
     folder.make()
     talks = watch is None and arguments.process_index == 0
@@ -140,10 +164,10 @@ def _train(
         folder=folder,
         keep=recipe.keep,
         evaluation=evaluation,
-        retention=recipe.retention and recipe.retention.weight,
+        retention=recipe.retention.weight if recipe.retention else None,
         model=model,
         args=arguments,
-        train_dataset=data,
+        train_dataset=samples,
         data_collator=collate,
         processing_class=processor,
         callbacks=[Progress(recipe.stage, watch), *trackers],
@@ -174,8 +198,16 @@ def _train(
     return result
 
 
+def _encode_first(data: Conversations) -> None:
+    """The first record of every source: one of little weight may come up after hours only."""
+    for start, records in zip(data.starts, data.records, strict=False):
+        # A stream is read by the workers alone.
+        if records.window is None:
+            data[start]
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own bars; `Trainer` sets verbosity process-wide, here it is reset."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

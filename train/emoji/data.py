@@ -127,6 +127,7 @@ def write(
     drawings: Iterable[Drawing],
     answer: Callable[[list[str]], list[str]],
     renderings: tuple[int, int] = (24, 6),
+    questions: int | None = None,
 ) -> dict[str, int]:
     """Pictures and JSON Lines in `folder`; returns how many records each file has.
 
@@ -135,10 +136,11 @@ def write(
         drawings: the catalogue.
         answer: what the untouched LLM says to text questions.
         renderings: pictures of a train drawing that is asked for by name, and of another.
+        questions: of text; None for all.
     """
     parts = split(drawings)
     names = named(parts["train"])
-    texts, test_texts = split_text(text_questions())
+    texts, test_texts = split_text(text_questions()[:questions])
     own = whole_sentences([q for q, _ in texts], answer([q for q, _ in texts]))
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
 

@@ -53,6 +53,7 @@ def draw(svg: Path, look: Rendering) -> Image.Image:
     ink = Image.open(io.BytesIO(data)).convert("RGBA")
     ink = ink.rotate(look.angle, resample=Image.Resampling.BICUBIC)
     picture = Image.new("RGB", (SIDE, SIDE), look.background)
-    left, top = ((SIDE - size) // 2 + move for move in look.shift)
-    picture.paste(ink, (left, top), ink)
+    across, down = look.shift
+    corner = (SIDE - size) // 2
+    picture.paste(ink, (corner + across, corner + down), ink)
     return picture

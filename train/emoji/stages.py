@@ -3,6 +3,8 @@ instruct.
 """
 
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,19 +12,51 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from wings.train.emoji.catalogue import catalogue
+from wings.train.emoji.catalogue import Drawing, catalogue
 from wings.train.emoji.data import write
 from wings.train.emoji.weights import write_language_model, write_vision_tower
 from wings.train.recipe import Recipe
 from wings.train.run import TrainResult, train
+from wings.train.watching.progress import Watch
 
 STAGES = ("emoji-align", "emoji")
 DONE = "counts.json"
 
 
-def prepare(folder: Path) -> dict[str, int]:
+@dataclass(frozen=True)
+class Amounts:
+    """How much data a run makes.
+
+    Attributes:
+        groups: of drawings; None for all.
+        drawings: of each group; None for all.
+        renderings: pictures of a train drawing that is asked for by name, and of another.
+        questions: of text; None for all.
+    """
+
+    groups: int | None = None
+    drawings: int | None = None
+    renderings: tuple[int, int] = (24, 6)
+    questions: int | None = None
+
+    def of(self, drawings: Iterable[Drawing]) -> list[Drawing]:
+        """Those of the drawings that are taken, in their order."""
+        groups: dict[str, list[Drawing]] = {}
+        for drawing in drawings:
+            groups.setdefault(drawing.group, []).append(drawing)
+        return [d for group in list(groups.values())[: self.groups] for d in group[: self.drawings]]
+
+
+ALL = Amounts()
+
+
+def prepare(folder: Path, amounts: Amounts = ALL) -> dict[str, int]:
     """Makes `weights/` and `data/` in `folder` where they are not there yet; returns records per
     file.
+
+    Args:
+        folder: of the run.
+        amounts: of data.
 
     Raises:
         WingsError: a package is missing (what to install).
@@ -32,7 +66,11 @@ def prepare(folder: Path) -> dict[str, int]:
     done = folder / "data" / DONE
     if not done.exists():
         counts = write(
-            folder / "data", catalogue(), lambda asked: own_answers(weights / "llm", asked)
+            folder / "data",
+            amounts.of(catalogue()),
+            lambda asked: own_answers(weights / "llm", asked),
+            amounts.renderings,
+            amounts.questions,
         )
         done.write_text(json.dumps(counts))
     return json.loads(done.read_text())
@@ -72,13 +110,19 @@ def own_answers(
     return answers
 
 
-def recipe(stage: str, folder: Path) -> Recipe:
-    """The recipe `stage` of this package with its paths below `folder`."""
+def recipe(stage: str, folder: Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe `stage` of this package with its paths below `folder`.
+
+    Args:
+        stage: one of `STAGES`.
+        folder: of the run.
+        changes: `key=value`, as for `wings.train`.
+    """
     path = Path(str(files("wings.train") / "recipes" / f"{stage}.yaml"))
     plain = Recipe.from_yaml(path)
 
-    def below(place: str) -> str:
-        return json.dumps(str(folder / place))
+    def below(place: str | None) -> str:
+        return json.dumps(str(folder / (place or "")))
 
     overrides = [f"output={below(plain.output)}"]
     for number, source in enumerate(plain.data):
@@ -95,12 +139,20 @@ def recipe(stage: str, folder: Path) -> Recipe:
             f"model.text={below(plain.model.text)}",
             f"model.vision.model_name={json.dumps(f'local-dir:{folder / tower}')}",
         ]
-    return Recipe.from_yaml(path, overrides)
+    return Recipe.from_yaml(path, [*overrides, *changes])
 
 
-def train_stages(folder: Path) -> list[TrainResult]:
-    """Both stages, one after the other; a stage that is finished is not repeated."""
+def train_stages(
+    folder: Path, changes: Sequence[str] = (), watch: Watch | None = None
+) -> list[TrainResult]:
+    """Both stages, one after the other; a stage that is finished is not repeated.
+
+    Args:
+        folder: of the run, with `weights/` and `data/`.
+        changes: of both recipes, `key=value`.
+        watch: as `wings.train.run.train` takes it.
+    """
     # At a hundred tokens the plain softmax trains a third faster on a CPU than the fused kernel,
     # whose backward is made for long rows.
     with sdpa_kernel(SDPBackend.MATH):
-        return [train(recipe(stage, folder)) for stage in STAGES]
+        return [train(recipe(stage, folder, changes), watch=watch) for stage in STAGES]

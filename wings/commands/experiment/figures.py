@@ -60,7 +60,9 @@ def figures(results: Results, runs: Sequence[Result]) -> Figures | None:
     drifts = [run.found["scores"]["drift"] for run in good]
     count = len(good)
     return Figures(
-        *(figure(results, runs, test) for test in ("text", "mixed", "pictures")),
+        text=figure(results, runs, "text"),
+        mixed=figure(results, runs, "mixed"),
+        pictures=figure(results, runs, "pictures"),
         kinds={kind: by_kind(runs, kind) for kind in good[0].found["scores"]["test"]["pictures"]},
         drift_alone=sum(drift["alone"] for drift in drifts) / count,
         drift_mixed=sum(drift["mixed"] for drift in drifts) / count,

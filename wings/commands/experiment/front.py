@@ -1,7 +1,7 @@
 """The plots of kept text against learned pictures: what a user chooses from, and the sweeps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Series:
     number: int
     name: str
     pictures: Sequence[Estimate]
-    kept: dict[str, Sequence[Estimate]]
+    kept: Mapping[str, Sequence[Estimate]]
 
 
 def plot(path: Path, series: Sequence[Series], below: str, guess: float | None = None) -> None:
@@ -85,9 +85,10 @@ def draw(axes: Axes, one: Series, kept: Sequence[Estimate]) -> None:
     x, y = [e.value for e in one.pictures], [e.value for e in kept]
     axes.plot(x, y, color=colour, alpha=0.5, linewidth=1.3, zorder=2)
     for across, up in zip(one.pictures, kept, strict=True):
-        if None not in (across.low, up.low):
+        reaches = reach(across), reach(up)
+        if None not in reaches:
             axes.errorbar(
-                across.value, up.value, xerr=reach(across), yerr=reach(up), color=colour,
+                across.value, up.value, xerr=reaches[0], yerr=reaches[1], color=colour,
                 alpha=0.35, elinewidth=1.3, zorder=2,
             )  # fmt: skip
     large = LARGE * (1.8 if shape == "*" else 1.0)  # a star has little inside
@@ -98,6 +99,8 @@ def draw(axes: Axes, one: Series, kept: Sequence[Estimate]) -> None:
     )  # fmt: skip
 
 
-def reach(estimate: Estimate) -> list[list[float]]:
-    """Lengths of an error bar below and above."""
+def reach(estimate: Estimate) -> list[list[float]] | None:
+    """Lengths of an error bar below and above; None where no interval is known."""
+    if estimate.low is None or estimate.high is None:
+        return None
     return [[estimate.value - estimate.low], [estimate.high - estimate.value]]

@@ -114,23 +114,24 @@ def main_rows(
     yield ("the LLM, no pictures", "", before[0], "100", before[1], "100", "", "0", *none[1:])
     yield ("the commonest answer, no look", "", *none[1:], f"{results.guess:.1f}", *none)
     for _, method, of in rows:
-        best = results.best(method, size.steps)
-        yield cells(method.name, best.run.rate, of, results.stage_1[method.align])
+        if (best := results.best(method, size.steps)) is not None:
+            yield cells(method.name, best.run.rate, of, results.stage_1[method.align])
     longer = results.equal_steps(size.steps)
-    if longer is not None:
-        method = BY_KEY[EQUAL_TIME]
-        rate = results.best(method, size.steps).run.rate
-        of = figures(results, results.of(method, rate, longer))
-        if of is not None:
+    method = BY_KEY[EQUAL_TIME]
+    best = results.best(method, size.steps)
+    if longer is not None and best is not None:
+        rate = best.run.rate
+        timed = figures(results, results.of(method, rate, longer))
+        if timed is not None:
             theirs = BY_KEY[TIMED_AGAINST].name
             name = f"{method.name}, {longer} steps: stage 2 as long as that of the {theirs}"
-            yield cells(name, rate, of, results.stage_1[method.align])
+            yield cells(name, rate, timed, results.stage_1[method.align])
     for key, rate in BELOW.items():
         method = BY_KEY[key]
-        of = figures(results, results.of(method, rate, size.steps))
-        if of is not None:
+        gentle = figures(results, results.of(method, rate, size.steps))
+        if gentle is not None:
             name = f"{method.name}, below its sweep"
-            yield cells(name, rate, of, results.stage_1[method.align])
+            yield cells(name, rate, gentle, results.stage_1[method.align])
 
 
 def cells(name: str, rate: float, of: Figures, stage_1: float) -> tuple[str, ...]:

@@ -28,8 +28,9 @@ def experiment(
 ) -> Results:
     """Does what is still to be done, and writes the page anew after every run.
 
-    A run that is in `results` is not repeated, wherever it was made: the experiment can be stopped
-    at any time and go on later.
+    Before that, one method of every kind runs once on a handful of samples. A run that is in
+    `results` is not repeated, wherever it was made: the experiment can be stopped at any time and
+    go on later.
 
     Args:
         folder: weights, data and stage 1, made where they are not there.
@@ -38,11 +39,17 @@ def experiment(
         size: smaller for a trial.
 
     Raises:
-        WingsError: a package is missing (what to install).
+        WingsError, PreflightError: a package is missing (what to install), or what would fail
+            later.
     """
+    from wings.commands.experiment import preflight
+
     size = size or Size()
     console = Console(highlight=False)
     results.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / "weights")
+    if not is_done(results, size, methods):
+        preflight.check(folder, methods)
     make_data(folder, size, console)
     context = multiprocessing.get_context("spawn")
     # A fresh process for each run: what one leaves behind in memory is no part of the next.
@@ -73,6 +80,13 @@ def experiment(
             write_page(results, done, size)
     write_page(results, done, size)
     return done
+
+
+def is_done(results: Path, size: Size, methods: tuple[Method, ...]) -> bool:
+    """Whether no run is left to do."""
+    if not all((results / name).exists() for name in (BEFORE, STAGE_1)):
+        return False
+    return next(wanted(read_results(results), size.steps, methods), None) is None
 
 
 def make_data(folder: Path, size: Size, console: Console) -> None:

@@ -129,7 +129,7 @@ def converse(folder: Path, conversations: list[list[dict]]) -> list[str]:
 
 def watched(job: str, recipe: Recipe) -> dict[str, Any]:
     """A training run with its steps reported."""
-    reporter = Reporter(job, recipe.steps)
+    reporter = Reporter(job, recipe.steps or 0)
 
     def watch(step: int, steps: int, figures: dict[str, float]) -> None:
         reporter.step(f"loss {figures['loss']:.2f}" if "loss" in figures else "")

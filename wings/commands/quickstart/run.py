@@ -4,9 +4,12 @@ import multiprocessing
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,8 +19,13 @@ from wings.commands.quickstart.schedule import run_jobs
 from wings.commands.quickstart.size import Size
 from wings.errors import WingsError
 
+if TYPE_CHECKING:
+    from wings.commands.quickstart.rows import Row
+
 DEFAULT = Path("wings-quickstart")
+FIRST = "showcase/1.png"
 WORKERS = 2  # the machine this is made for has two cores
+Step = Callable[[str], AbstractContextManager[object]]
 
 
 class Clock:
@@ -57,14 +65,51 @@ def quickstart(
     """
     clock, size = Clock(), size or Size()
     if not from_nothing:
-        size = replace(size, amounts=replace(size.amounts, text=0))
+        size = without_text(size)
     folder = claim(output)
     console = Console(highlight=False)
     console.print(f"\n[bold]wings quickstart[/], seed {seed}, into [bold]{folder}[/]\n")
     with console.status("loading torch and transformers"):
-        from wings.commands.quickstart import jobs, plan, report, showcase
+        from wings.commands.quickstart import plan, preflight
     rows = [row for row in plan.ROWS if row.default or everything]
     clock.lap("loading")
+    preflight.check(folder, rows, seed, from_nothing)
+    clock.lap("preflight")
+    run_all(console, clock, folder, rows, seed, size, from_nothing)
+    console.print(
+        f"  {clock.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
+    )
+    first = folder / "rows" / rows[0].key
+    console.print(f"  [bold]wings chat {first} --image {folder / FIRST}[/]")
+    console.print(f"  [bold]wings eval {first} --against {folder / 'llm'}[/]\n")
+    return folder
+
+
+def run_all(
+    console: Console,
+    clock: Clock,
+    folder: Path,
+    rows: "list[Row]",
+    seed: int,
+    size: Size,
+    from_nothing: bool,
+    step: Step = nullcontext,
+) -> None:
+    """Draws the data, trains and scores every row, writes the report into `folder`.
+
+    Args:
+        console: where bars, the table and the answers are printed.
+        clock: gets the time of each part.
+        folder: exists.
+        rows: of the comparison; the first is asked about pictures in the end.
+        seed: as `quickstart`.
+        size: of data and trainings.
+        from_nothing: as `quickstart`.
+        step: a context for every part, by its name.
+    """
+    # They take ten seconds to load, and the command says so before.
+    from wings.commands.quickstart import jobs, plan, report, showcase
+
     # A forked worker shares the libraries that took ten seconds to load. Nothing has been computed
     # yet, so there is no pool of threads that a fork could lose.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -73,30 +118,33 @@ def quickstart(
         for _ in range(WORKERS):
             pool.submit(time.sleep, 0.1)  # forks now, before the board has threads
         with Board(console, reports) as board:
-            draw_data(board, folder / "data", seed, size)
+            with step("draw the data"):
+                draw_data(board, folder / "data", seed, size)
             clock.lap("drawing")
             work = plan.make_plan(rows, folder, seed, size, from_nothing)
             for job in work:
                 board.begin(job.key, job.label, job.steps)
             results = run_jobs(
-                pool, work, lambda job, result: board.finish(job.key, result["note"])
+                pool, work, lambda job, result: board.finish(job.key, result["note"]), step
             )
         clock.lap("training and scoring")
-        before, outcomes = report.outcomes_of(rows, results)
-        report.show(console, before, outcomes)
-        shown = showcase.show(console, pool, folder, folder / "rows" / rows[0].key, seed)
+        with step("print the table"):
+            before, outcomes = report.outcomes_of(rows, results)
+            report.show(console, before, outcomes)
+        with step("ask one checkpoint"):
+            checkpoint = folder / "rows" / rows[0].key
+            shown = showcase.show(console, pool, folder, checkpoint, seed)
         clock.lap("asking one checkpoint")
-    # What the rows grew from, beside them: they can be measured against it.
-    shutil.copytree(plan.models_of(folder, from_nothing) / "llm", folder / "llm")
-    about = {"seed": seed, "size": asdict(size), "seconds": clock.laps}
-    report.save(folder, before, outcomes, {**about, "showcase": shown, "jobs": results})
-    console.print(
-        f"  {clock.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
-    )
-    first = folder / "rows" / rows[0].key
-    console.print(f"  [bold]wings chat {first} --image {folder / showcase.FIRST}[/]")
-    console.print(f"  [bold]wings eval {first} --against {folder / 'llm'}[/]\n")
-    return folder
+    with step("write the report"):
+        # What the rows grew from, beside them: they can be measured against it.
+        shutil.copytree(plan.models_of(folder, from_nothing) / "llm", folder / "llm")
+        about = {"seed": seed, "size": asdict(size), "seconds": clock.laps}
+        report.save(folder, before, outcomes, {**about, "showcase": shown, "jobs": results})
+
+
+def without_text(size: Size) -> Size:
+    """The same without text for a language model to learn from."""
+    return replace(size, amounts=replace(size.amounts, text=0))
 
 
 def claim(output: Path | None) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,18 @@ class Job:
 
 
 def run_jobs(
-    pool: Executor, jobs: list[Job], on_done: Callable[[Job, dict[str, Any]], None]
+    pool: Executor,
+    jobs: list[Job],
+    on_done: Callable[[Job, dict[str, Any]], None],
+    step: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, dict[str, Any]]:
     """Runs every job as soon as what it needs is done, earlier ones of the list first.
+
+    Args:
+        pool: of worker processes.
+        jobs: what is run.
+        on_done: called with a job and what it returned.
+        step: a context for the result of every job, by the job's label.
 
     Returns:
         What each job returned, by key.
@@ -49,7 +59,8 @@ def run_jobs(
         for future in sorted(done, key=lambda future: running[future].key):
             job = running.pop(future)
             try:
-                results[job.key] = future.result()
+                with step(job.label):
+                    results[job.key] = future.result()
             except BaseException:
                 for other in running:
                     other.cancel()

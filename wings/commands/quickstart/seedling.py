@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -160,7 +161,7 @@ def warmed_cosine(step: int, steps: int) -> float:
 
 def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict]) -> tuple[list[int], list[int]]:
     """Ids of a conversation and its labels, -100 outside the assistant's turns."""
-    encoded = tokenizer.apply_chat_template(
+    encoded: Any = tokenizer.apply_chat_template(
         messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, is_answer = encoded["input_ids"], encoded["assistant_masks"]

@@ -1,10 +1,12 @@
 """The end of a quickstart: a checkpoint is loaded back and asked about pictures it shows."""
 
 import random
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -15,7 +17,6 @@ from wings.commands.quickstart.scenes import Scene, draw, make_scene
 from wings.commands.quickstart.texts import World, ask, text_turn
 from wings.eval.mark import is_right
 
-FIRST = "showcase/1.png"
 PICTURES, QUESTIONS = 2, 4
 ENLARGED = 8
 
@@ -90,14 +91,15 @@ def conversation(picture: str, asked: list[dict[str, str]]) -> list[dict]:
 def half_blocks(image: Image.Image) -> Text:
     """A picture as letters: each is two pixels, one above the other."""
     text = Text()
+    pixels = np.asarray(image.convert("RGB")).tolist()  # rows of [red, green, blue]
     for y in range(0, image.height - 1, 2):
         for x in range(image.width):
-            above, below = (rgb(image.getpixel((x, y + k))) for k in (0, 1))
+            above, below = (rgb(pixels[y + k][x]) for k in (0, 1))
             text.append("▀", style=f"{above} on {below}")
         text.append("\n")
     return text
 
 
-def rgb(pixel: tuple[int, int, int]) -> str:
+def rgb(pixel: Sequence[int]) -> str:
     """A colour as rich writes it."""
     return "#{:02x}{:02x}{:02x}".format(*pixel)

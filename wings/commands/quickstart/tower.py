@@ -45,7 +45,8 @@ def train_tower(
     for _ in range(steps):
         pixels, labels = picture_batch(rng, batch_size)
         logits = head(tower(pixels)).transpose(1, 2).split(CLASSES, 1)
-        loss = sum(F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True))
+        losses = [F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True)]
+        loss = torch.stack(losses).sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,0 +1,106 @@
+"""The preflight of an experiment: one method of every kind, from its data to the page, in small."""
+
+import io
+import json
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from wings.commands.experiment import jobs
+from wings.commands.experiment.guess import guess
+from wings.commands.experiment.methods import Method
+from wings.commands.experiment.page import write_page
+from wings.commands.experiment.run import (
+    BEFORE,
+    STAGE_1,
+    WORKERS,
+    add_result,
+    make_data,
+    read_results,
+)
+from wings.commands.experiment.runs import SEEDS, Result, Run
+from wings.commands.experiment.sizes import Amounts, Size
+from wings.errors import WingsError
+from wings.train.preflight import checking, small_run
+
+FEW = Size(
+    # Facts are what a small LLM knows: the page counts in its right answers.
+    Amounts(align=4, instruct=6, text=6, drift=2, validation=5, test=5,
+            of_text={"facts": (6, 8), "capitals": (1, 1), "instructions": (1, 1),
+                     "arithmetic": (1, 1), "elements": (1, 1)}),
+    align_steps=1,
+    steps=1,
+    batch_size=2,
+)  # fmt: skip
+
+
+def check(folder: Path, methods: Sequence[Method]) -> None:
+    """Runs every part of an experiment on a handful of samples, in a folder that is removed.
+
+    Args:
+        folder: of the experiment, with `weights/`.
+        methods: of the experiment; one of every kind is run, at one rate.
+
+    Raises:
+        WingsError, PreflightError: what would fail later, with the step named.
+    """
+    with small_run(folder) as scratch:
+        (scratch / "weights").symlink_to((folder / "weights").resolve())
+        _run(scratch, kinds(methods))
+
+
+def kinds(methods: Sequence[Method]) -> list[Method]:
+    """The first method of every kind: of those with the same parts, the same of them trained.
+
+    What a method adds to the data (text turns, replay) is no kind of its own beside retention,
+    which has text turns too.
+    """
+    found: dict[tuple, Method] = {}
+    # Those that add most come first: one run then tries several parts.
+    for method in sorted(methods, key=lambda method: -len(method.keys)):
+        parts = "lora" if "lora" in method.keys else "prefix" if "prefix" in method.wings else ""
+        attends = method.wings.get("router") == "attended"
+        found.setdefault((parts, attends, bool(method.learners), method.trains_llm), method)
+    return list(found.values())
+
+
+def _run(folder: Path, methods: Sequence[Method]) -> None:
+    with checking("draw the data and ask the language model for text"):
+        make_data(folder, FEW, Console(file=io.StringIO()))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, context) as pool:
+        before = pool.submit(jobs.score_llm, folder)
+        stages = {
+            key: pool.submit(jobs.align, key, folder, FEW)
+            for key in dict.fromkeys(method.align for method in methods)
+        }
+        with checking("score the language model"):
+            found = before.result()
+            found["guess"] = guess(folder / "data")
+        (folder / BEFORE).write_text(json.dumps(found), encoding="utf-8")
+        seconds = {}
+        for key, stage in stages.items():
+            with checking(f"stage 1, {key}"):
+                seconds[key] = stage.result()
+        (folder / STAGE_1).write_text(json.dumps(seconds), encoding="utf-8")
+        runs = {
+            method: pool.submit(jobs.run_method, _first(method), folder, FEW) for method in methods
+        }
+        for method, run in runs.items():
+            with checking(f"stage 2 and scores, {method.name}"):
+                found = run.result()
+                if "failed" in found:
+                    raise WingsError(found["failed"])
+            # A row of the table needs every rate of the sweep.
+            for rate in method.rates:
+                add_result(folder, Result(replace(_first(method), rate=rate), found))
+    with checking("write the page"):
+        write_page(folder, read_results(folder), FEW)
+
+
+def _first(method: Method) -> Run:
+    return Run(method.key, method.rates[0], SEEDS[0], FEW.steps)

@@ -1,7 +1,7 @@
 # The commands of CONTRIBUTING.md. PYTHON may be set: make test PYTHON=python3.11
 PYTHON ?= python3
 
-.PHONY: install test lint types format
+.PHONY: install test fresh versions lint types format
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -9,6 +9,14 @@ install:
 # Two processes of one thread each: the tests are many and small.
 test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2
+
+# New random numbers and ten times as many examples: for a night.
+fresh:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --fresh
+
+# The oldest allowed releases and the newest that exist, in fresh environments; writes the table.
+versions:
+	$(PYTHON) tests/versions.py
 
 lint:
 	$(PYTHON) -m ruff check .

@@ -11,6 +11,7 @@ from hypothesis import settings
 # What tests of several folders share stands here, importable by its plain name.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from deprecations import no_deprecated_call  # noqa: F401  an autouse fixture
 from draws import SEEDS, new_seed, seed_all
 
 # Kernels run in the interpreter where there is no GPU; it must be asked for beforehand.

@@ -1,0 +1,38 @@
+"""Deprecations that our calls meet are failures of the test that makes the call.
+
+Those that Python knows as warnings are turned into errors by pyproject.toml. transformers logs
+others; this handler collects them.
+"""
+
+import logging
+
+import pytest
+from transformers.utils import logging as transformers_logging
+
+
+class Deprecations(logging.Handler):
+    """Keeps what transformers logs about names that will go."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said = []
+
+    def emit(self, record):
+        text = record.getMessage()
+        if "deprecated" in text.lower():
+            self.said.append(text)
+
+
+HANDLER = Deprecations()
+logging.getLogger("transformers").addHandler(HANDLER)
+
+
+@pytest.fixture(autouse=True)
+def no_deprecated_call():
+    """Fails a test in which transformers logged that something is deprecated."""
+    HANDLER.said.clear()
+    # Each sentence is logged once a process: every test shall hear it.
+    transformers_logging.warning_once.cache_clear()
+    yield
+    said, HANDLER.said = HANDLER.said, []
+    assert not said, f"transformers logged: {said}"

@@ -2,7 +2,10 @@
 
 import functools
 import json
+import os
 import random
+import signal
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.train import __main__ as command
 from wings.train import preflight as module
+from wings.train.halt import NOT_FINISHED
 from wings.train.loop import WingsTrainer
 from wings.train.preflight import (
     PreflightError,
@@ -231,3 +235,50 @@ def test_a_second_stage_that_cannot_run_yet_is_said_at_the_start_of_the_first(
     # It may still come: the first stage runs.
     assert command.main([str(tmp_path / "align.yaml")]) == 0
     assert no_data in capsys.readouterr().out
+
+
+def test_a_signal_during_it_ends_the_command_as_one_during_the_run(
+    make_recipe, tmp_path, monkeypatch, capsys
+):
+    recipe = make_recipe("align")
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+
+    def signals(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("wings.train.watching.progress.Progress.on_train_begin", signals)
+    assert command.main([str(tmp_path / "r.yaml")]) == NOT_FINISHED
+    assert "stopped before the first step" in capsys.readouterr().err
+    assert not Path(recipe.output).exists()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_do_it_together_and_end_together(parallel, make_recipe, torchrun, tmp_path):
+    recipe = make_recipe("instruct", parallel=parallel, output=str(tmp_path / "run"))
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent(
+            """
+            import os, sys
+            import torch
+            from wings.model import WingsForCausalLM
+            from wings.train.preflight import preflight
+            from wings.train.recipe import Recipe
+
+            preflight(Recipe.from_yaml("r.yaml"))
+            print("whole")
+            def broken(*args, **kwargs):
+                raise RuntimeError("it broke")
+            WingsForCausalLM.save_pretrained = broken
+            try:
+                preflight(Recipe.from_yaml("r.yaml"))
+            finally:
+                if torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
+            """
+        )
+    )
+    code, printed, errors = torchrun(2, tmp_path / "script.py")
+    assert code != 0 and "it broke" in errors
+    assert printed.count("whole") == 2 and printed.count("done in") == 1
+    assert not (tmp_path / "run").exists()

@@ -87,10 +87,8 @@ def _run(folder: Path, methods: Sequence[Method]) -> None:
             with checking(f"stage 1, {key}"):
                 seconds[key] = stage.result()
         (folder / STAGE_1).write_text(json.dumps(seconds), encoding="utf-8")
-        runs = {
-            method: pool.submit(jobs.run_method, _first(method), folder, FEW) for method in methods
-        }
-        for method, run in runs.items():
+        runs = [pool.submit(jobs.run_method, _first(method), folder, FEW) for method in methods]
+        for method, run in zip(methods, runs, strict=True):
             with checking(f"stage 2 and scores, {method.name}"):
                 found = run.result()
                 if "failed" in found:

@@ -13,7 +13,9 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from wings.errors import WingsError
-from wings.model import part_of
+from wings.model import WingsForCausalLM, part_of
+from wings.train.batches.batching import Batching
+from wings.train.batches.order import Order
 from wings.train.batches.workers import LostWorker, asking_workers, last_line
 from wings.train.carried import Carried, Resume
 from wings.train.folder import RunFolder, sync
@@ -41,19 +43,22 @@ class WingsTrainer(TrainerHooks):
         **kwargs: `Trainer`'s own.
     """
 
+    model: WingsForCausalLM
+
     def __init__(
         self,
         plan: Plan,
-        order: Sampler[int],
+        order: Order | Batching,
         folder: RunFolder,
         keep: int,
         evaluation: Evaluation | None = None,
         retention: float | None = None,
         **kwargs: Any,
     ) -> None:
-        # `Trainer` evaluates only with a set of its own in hand.
-        sets = {} if evaluation is None else {"eval_dataset": evaluation.sets}
-        super().__init__(**kwargs, **sets)
+        if evaluation is not None:
+            # `Trainer` evaluates only with a set of its own in hand.
+            kwargs["eval_dataset"] = evaluation.sets
+        super().__init__(**kwargs)
         self.plan, self.order, self.folder, self.keep = plan, order, folder, keep
         self.halt = Halt()
         self.add_callback(self.halt)
@@ -64,10 +69,12 @@ class WingsTrainer(TrainerHooks):
         self.evaluation, self.figures = evaluation, Figures(self.model, self.accelerator)
         if not self.model_accepts_loss_kwargs:
             raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
-        has_adapters = any(row.group == "lora" for row in plan.rows)
-        self.retention = retention and RetentionTerm(
-            retention, has_adapters, self.is_sharded, self.accelerator
-        )
+        self.retention: RetentionTerm | None = None
+        if retention:
+            has_adapters = any(row.group == "lora" for row in plan.rows)
+            self.retention = RetentionTerm(
+                retention, has_adapters, self.is_sharded, self.accelerator
+            )
         if self.is_sharded:
             describe_shards(self.accelerator.state.fsdp_plugin, self.model, self.args.bf16)
 
@@ -93,7 +100,7 @@ class WingsTrainer(TrainerHooks):
         inputs = {**inputs, **asked(inputs["labels"])}
         if not self.figures.with_gates and not self.retention:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        retained = self.retention and self.retention.take(model, inputs)
+        retained = self.retention.take(model, inputs) if self.retention else None
         inputs["output_router_weights"] = self.figures.with_gates
         loss, out = super().compute_loss(model, inputs, True, **kwargs)
         if self.figures.with_gates:
@@ -122,7 +129,9 @@ class WingsTrainer(TrainerHooks):
         self.figures.take(batches, with_gates=self._logs_after(self.state.global_step + 1))
         self.rates = {group["name"]: group["lr"] for group in self.create_optimizer().param_groups}
         # Where nothing at all is trained the loss is 0, and not 0 / 0.
-        return batches, None if items is None else items.clamp(min=1)
+        if items is not None:
+            items = items.clamp(min=1) if isinstance(items, torch.Tensor) else max(items, 1)
+        return batches, items
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the stock estimate walks over every parameter in every step."""
@@ -143,7 +152,7 @@ class WingsTrainer(TrainerHooks):
 
         Called before the first step too, also of a run that goes on, which knows them already.
         """
-        if not self.evaluation.is_due(self.state):
+        if self.evaluation is None or not self.evaluation.is_due(self.state):
             return {}
         with self.figures.aside():
             size = self.args.per_device_train_batch_size
@@ -163,7 +172,7 @@ class WingsTrainer(TrainerHooks):
     @property
     def stopped(self) -> str | None:
         """Why the run ends before its last step, or None."""
-        return self.evaluation and self.evaluation.reason(self.state.log_history)
+        return None if self.evaluation is None else self.evaluation.reason(self.state.log_history)
 
     def load_finished(self, checkpoint: Path) -> None:
         """Take weights and history of a checkpoint after which no step is left."""

@@ -166,7 +166,7 @@ class WingsModel(WingsPreTrainedModel):
         if not config.is_routed or config.router != "position" or not len(layout):
             return
         before = 0 if memory is None else memory.tokens
-        if isinstance(before, Tensor) and memory.steps(layout):
+        if memory is not None and isinstance(before, Tensor) and memory.steps(layout):
             return
         # Positions count tokens unless the caller says otherwise: most passes need no look at them.
         if not given and int(before) + len(layout) <= config.router_positions:
@@ -231,7 +231,7 @@ class WingsModel(WingsPreTrainedModel):
         waiting = [0] * len(is_image) if late is None else late.counts
         images = 0 if pixel_values is None else len(pixel_values)
         begun = count_images(is_image, images, config.image_seq_length, waiting, may_cut)
-        features = self.image_features(pixel_values) if images else None
+        features = None if pixel_values is None else self.image_features(pixel_values)
         if features is None and self.training and torch.is_grad_enabled():
             embeddings = embeddings + self._weightless_image(embeddings)
         embeddings, left = place(embeddings, is_image, features, begun, late)

@@ -1,6 +1,5 @@
 """Wings of one block: learners, router and prefix beside the main attention, each added once."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,8 +16,9 @@ from .prefix import Prefix
 from .rotary import count_heads
 from .routed_attention import Rule, attention_weights, causal_mask
 from .router import AttendedRouter, ModalityRouter, PositionRouter
-from .source import Kept
+from .source import Kept, Source
 from .upstream.attention import (
+    AttentionFunction,
     eager_attention_of,
     eager_mask,
     register_attention,
@@ -29,7 +29,7 @@ from .upstream.attention import (
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own.
 IMPLEMENTATIONS = {"sdpa": "wings", "eager": "wings_eager"}
-OWN = {ours: own for own, ours in IMPLEMENTATIONS.items()}
+OWN: dict[str | None, str] = {ours: own for own, ours in IMPLEMENTATIONS.items()}
 
 
 class BlockWings(nn.Module):
@@ -73,7 +73,11 @@ class BlockWings(nn.Module):
         # all of its graph.
         context.record.gates.setdefault(self.layer, weights)
         weights = weights.to(x.dtype)
-        present = [n for n, name in enumerate(self.names) if context.sources[name] is not None]
+        present: dict[int, Source] = {}
+        for n, name in enumerate(self.names):
+            source = context.sources[name]
+            if source is not None:
+                present[n] = source
         share = None
         if present:
             share = self._share(x, weights, present, context)
@@ -86,14 +90,18 @@ class BlockWings(nn.Module):
 
     def learner(self, number: int) -> LoRRALearner:
         """The learner of that number, in the order of the configuration."""
-        return self._modules[self.names[number]]
+        learner: Any = self._modules[self.names[number]]
+        return learner
 
     def _share(
-        self, x: Tensor, weights: Tensor, present: list[int], context: WingsContext
+        self, x: Tensor, weights: Tensor, present: dict[int, Source], context: WingsContext
     ) -> Tensor:
-        """Gated sum of the learners that have rows to look at, `[B, T, D]`."""
+        """Gated sum of the learners that have rows to look at, `[B, T, D]`.
+
+        `present`: those rows, by the number of the learner.
+        """
         factors = [self.learner(n)(x.dtype) for n in present]
-        sources = [context.sources[self.names[n]].of(x.dtype) for n in present]
+        sources = [source.of(x.dtype) for source in present.values()]
         kept = [
             Kept(own.compress(source.rows))
             if source.memory is None
@@ -127,10 +135,12 @@ def nothing_of(module: nn.Module) -> Tensor:
     Where a batch has nothing for a learner its gradients are zero and not missing, so that every
     process of a distributed run has the same ones.
     """
-    return sum(parameter.sum() * 0.0 for parameter in module.parameters())
+    zero = sum(parameter.sum() * 0.0 for parameter in module.parameters())
+    assert isinstance(zero, Tensor), "a module without parameters"
+    return zero
 
 
-class WingsAttentionMixin:
+class WingsAttentionMixin(nn.Module):
     """Put before a decoder's attention class: the same module, with `wings` beside its output."""
 
     wings: BlockWings
@@ -188,13 +198,17 @@ def wings_eager_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Evidence | None]:
     """The same for a decoder that can only use its own eager attention (soft caps, sinks)."""
-    home = next(c for c in type(module).__mro__ if not issubclass(c, WingsAttentionMixin))
+    home = next(
+        c
+        for c in type(module).__mro__
+        if issubclass(c, nn.Module) and not issubclass(c, WingsAttentionMixin)
+    )
     own = eager_attention_of(home)
     return _attend(own, module, query, key, value, attention_mask, wings, kwargs)
 
 
 def _attend(
-    own: Callable,
+    own: AttentionFunction | None,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -221,7 +235,7 @@ def scale_of(query: Tensor, kwargs: dict[str, Any]) -> float:
 
 
 def _main_attention(
-    own: Callable,
+    own: AttentionFunction | None,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -230,11 +244,14 @@ def _main_attention(
     wings: WingsContext | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Any]:
-    has_wings = isinstance(module, WingsAttentionMixin)
     if wings is not None and wings.packed:
         mask = wings.masks.cut(mask, wings.queries, wings.main_keys(key.shape[2]))
-    routed = wings is not None and wings.active and has_wings and module.wings.router is not None
-    if not routed and not (wings is not None and wings.terms.with_attentions):
+    router = None
+    if isinstance(module, WingsAttentionMixin) and wings is not None and wings.active:
+        router = module.wings.router
+    if wings is None or (router is None and not wings.terms.with_attentions):
+        if own is None:
+            raise TypeError(f"{type(module).__name__} has no eager attention function.")
         output, _ = own(module, query, key, value, mask, **kwargs)
         return output, None
     if kwargs.get("position_bias") is not None:
@@ -256,11 +273,10 @@ def _main_attention(
         rule.mask = None if rule.mask is None else rule.mask[..., :length]
     else:
         keys = wings.main_keys(key.shape[2])
-    router = module.wings.router if routed else None
     columns = (
-        router.columns(keys, wings.queries, key.dtype)
-        if routed
-        else key.new_zeros(key.shape[0], key.shape[2], 1)
+        key.new_zeros(key.shape[0], key.shape[2], 1)
+        if router is None
+        else router.columns(keys, wings.queries, key.dtype)
     )
     rule.runs = partial(wings.runs, len(keys), kwargs.get("sliding_window"))
     output, sums = routed_attention(query, key, value, columns, rule, wings.terms.way)
@@ -270,7 +286,9 @@ def _main_attention(
         if rule.mask is None:
             rule.mask = causal_mask(query, key)
         weights = attention_weights(query, key.repeat_interleave(group, 1), rule).to(query.dtype)
-    return output, Evidence(sums if routed else None, weights) if has_wings else weights
+    if not isinstance(module, WingsAttentionMixin):
+        return output, weights
+    return output, Evidence(None if router is None else sums, weights)
 
 
 register_attention(IMPLEMENTATIONS["sdpa"], wings_attention, sdpa_mask)

@@ -1,7 +1,7 @@
 """Caches of a Wings model: the decoder's own, and beside it what the learners keep."""
 
-from torch import Tensor
-from transformers import DynamicCache, StaticCache
+from torch import LongTensor, Tensor
+from transformers import Cache, DynamicCache, StaticCache
 
 from .config import WingsConfig
 from .errors import WingsError
@@ -18,7 +18,7 @@ def keeps_keys(config: WingsConfig) -> bool:
     return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
 
 
-class RemembersSources:
+class RemembersSources(Cache):
     """Put before a cache of transformers: the learners' memory follows all that happens to it."""
 
     memory: Memory
@@ -35,7 +35,7 @@ class RemembersSources:
         super().crop(min(keep - length, 0))
         self.memory.cut(keep)
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: LongTensor) -> None:
         """Puts rows of the batch into the order `beam_idx [B]`."""
         super().reorder_cache(beam_idx)
         self.memory.change(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
@@ -85,6 +85,7 @@ class WingsStaticCache(RemembersSources, StaticCache):
                 f"fewer, or build the model with larger router_positions or router='modality'."
             )
         super().__init__(config=config.text_config, max_cache_len=max_cache_len)
+        self.room = max_cache_len
         self.memory = Memory(config.learners, keeps_keys(config), max_cache_len)
 
     def crop(self, tokens_to_remove: int) -> None:

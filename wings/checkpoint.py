@@ -7,6 +7,7 @@ from typing import Any
 from transformers.utils import logging
 
 from .errors import WingsError
+from .pretrained import WingsPreTrainedModel
 from .upstream.configuration import read_config_dict
 
 NAMED = 5
@@ -14,12 +15,12 @@ NAMED = 5
 GROWTH = ("learners", "router", "prefix")
 
 
-class CheckpointMixin:
+class CheckpointMixin(WingsPreTrainedModel):
     """`from_pretrained` that refuses what does not fit, before anyone relies on it."""
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
     ) -> Any:
         """Loads a Wings checkpoint: a folder or a Hub id; no network for a folder.
 
@@ -30,19 +31,23 @@ class CheckpointMixin:
         Raises:
             WingsError: no Wings checkpoint, or tensors that are missing or foreign (named).
         """
+        source = pretrained_model_name_or_path
+        if source is None:
+            raise WingsError(
+                "pretrained_model_name_or_path is None: give a folder or an id on the Hub."
+            )
         growth = {name: kwargs.pop(name) for name in GROWTH if name in kwargs}
         with_info = kwargs.pop("output_loading_info", False)
-        refuse_other_models(pretrained_model_name_or_path, kwargs)
+        refuse_other_models(source, kwargs)
         verbosity = logging.get_verbosity()
         # What transformers would log as a table, the error below says in a sentence.
         logging.set_verbosity_error()
         try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
+            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         finally:
             logging.set_verbosity(verbosity)
-        refuse_misfits(pretrained_model_name_or_path, info)
+        model, info = loaded
+        refuse_misfits(source, info)
         if growth:
             model.grow(**growth)
         return (model, info) if with_info else model

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from .block import IMPLEMENTATIONS, OWN, BlockWings, WingsAttentionMixin
@@ -42,7 +42,8 @@ def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
         decoder = next(m for m in causal_lm.children() if isinstance(m, PreTrainedModel))
     head, embeddings = causal_lm.get_output_embeddings(), causal_lm.get_input_embeddings()
     width = causal_lm.config.hidden_size
-    if head is None or embeddings is None or embeddings.weight.shape[1] != width:
+    table = None if embeddings is None else embeddings.weight
+    if head is None or not isinstance(table, Tensor) or table.shape[1] != width:
         raise WingsError(
             f"{type(causal_lm).__name__} has no plain embedding and output head of width {width}, "
             f"so image features cannot take the place of token embeddings in it."

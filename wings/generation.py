@@ -1,12 +1,13 @@
 """Generation with pictures: what `generate` of transformers cannot know about them."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import Cache, LogitsProcessorList
 
 from .cache import WingsCache, WingsStaticCache
+from .config import WingsConfig
 from .errors import WingsError
 from .upstream.cache_name import NAME, take_cache
 from .upstream.generation import GenerationHooks
@@ -30,12 +31,14 @@ class ImageBlindProcessors(LogitsProcessorList):
             scores[:, self.image_token_id] = -torch.inf
         is_image = input_ids == self.image_token_id
         stand_in = scores.argmin(-1, keepdim=True).expand_as(input_ids)
-        return super().__call__(torch.where(is_image, stand_in, input_ids), scores, **kwargs)
+        ids = cast(torch.LongTensor, torch.where(is_image, stand_in, input_ids))
+        return super().__call__(ids, scores, **kwargs)
 
 
 class WingsGenerationMixin(GenerationHooks):
     """`generate` for rows with pictures: padding on either side, beams, longer conversations."""
 
+    config: WingsConfig
     _static_room = 0
 
     @torch.no_grad()
@@ -127,8 +130,10 @@ class WingsGenerationMixin(GenerationHooks):
 
         transformers' own mask `[B, 1, T, S]` says less than the learners need.
         """
-        room = cache.memory.capacity
-        return torch.nn.functional.pad(attention_mask, (0, room - attention_mask.shape[1]))
+        if not isinstance(cache, WingsStaticCache):
+            # The forward refuses it, with the reason.
+            return attention_mask
+        return torch.nn.functional.pad(attention_mask, (0, cache.room - attention_mask.shape[1]))
 
     def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
         """Processors that see no image token."""

@@ -28,14 +28,15 @@ class GrowingLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Takes in new keys and values, `[B, heads, T, width]`; gives back all of them."""
+        keys, values, rows = self.keys, self.values, self._rows
         is_empty = not self.is_initialized or not self.get_seq_length()
-        if is_empty or self.keys.dtype != key_states.dtype:
+        if is_empty or keys is None or values is None or keys.dtype != key_states.dtype:
             return super().update(key_states, value_states, *args, **kwargs)
-        replaced = self._shown[0] is not self.keys or self._shown[1] is not self.values
+        replaced = self._shown[0] is not keys or self._shown[1] is not values
         # A shallow copy shares the room: whoever comes second takes one of its own.
-        if replaced or self._rows[0].length != self.keys.shape[LENGTH]:
-            self._rows = Rows.holding(self.keys, LENGTH), Rows.holding(self.values, LENGTH)
-        for rows, new in zip(self._rows, (key_states, value_states), strict=True):
-            rows.append(new)
-        self.keys, self.values = self._shown = self._rows[0].all, self._rows[1].all
-        return self.keys, self.values
+        if rows is None or replaced or rows[0].length != keys.shape[LENGTH]:
+            rows = self._rows = Rows.holding(keys, LENGTH), Rows.holding(values, LENGTH)
+        for held, new in zip(rows, (key_states, value_states), strict=True):
+            held.append(new)
+        self.keys, self.values = self._shown = shown = rows[0].all, rows[1].all
+        return shown

@@ -26,7 +26,6 @@ from .errors import WingsError, nearest
 from .generation import WingsGenerationMixin
 from .head import LogitScaling, prefix_of
 from .operations import known_way
-from .pretrained import WingsPreTrainedModel
 from .self_check import check_untested_releases
 from .upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from .upstream.weights import mark_as_drawn
@@ -47,7 +46,7 @@ class WingsCausalLMOutput(BothCacheNames, CausalLMOutputWithPast):
     router_weights: tuple[Tensor, ...] | None = None
 
 
-class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMixin):
+class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
     """Any decoder LLM with a vision tower, visual and textual learners and routers.
 
     Wings: Learning Multimodal LLMs without Text-only Forgetting (arXiv 2406.03496). Fresh learners
@@ -99,13 +98,12 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         """
         dtype = options.pop("dtype", "auto")
         refuse_unknown(options)
-        causal_lm = text
         name = text if isinstance(text, str) else text.name_or_path
         if name and "image_token_id" not in options:
             options["image_token_id"] = image_token_id(name)
         if isinstance(text, str):
-            causal_lm = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
-        causal_lm.eval()
+            text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
+        causal_lm = text.eval()
         tower = VisionTower.from_pretrained(vision)
         few = range(min(9, causal_lm.config.vocab_size))
         plain = [token for token in few if token != options.get("image_token_id")]
@@ -185,9 +183,11 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
             output_router_weights=output_router_weights,
             **{name: value for name, value in kwargs.items() if name not in OF_THE_LOSS},
         )  # fmt: skip
-        keep = logits_to_keep
-        if isinstance(keep, int):
-            keep = slice(-keep, None) if keep else slice(None)
+        keep: Tensor | slice
+        if isinstance(logits_to_keep, int):
+            keep = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
+        else:
+            keep = logits_to_keep
         logits = self.scaling(self.lm_head(out.last_hidden_state[:, keep]))
         loss = None
         if labels is not None:
@@ -313,11 +313,11 @@ class WingsForCausalLM(CheckpointMixin, WingsPreTrainedModel, WingsGenerationMix
         finally:
             self.config.text_guard = guard
         allowed = ROUNDING.get(expected.dtype, LOW_PRECISION_ROUNDING) * expected.abs().max()
-        error = (logits - expected).abs().max()
-        if not error <= allowed:
+        change = (logits - expected).abs().max()
+        if not change <= allowed:
             raise WingsError(
                 f"{decoder} cannot carry wings: with fresh learners its logits change by "
-                f"{error:.2g} where rounding explains {allowed:.2g}, so it does something that "
+                f"{change:.2g} where rounding explains {allowed:.2g}, so it does something that "
                 f"wings do not reproduce; choose another decoder."
             )
 

@@ -14,6 +14,7 @@ OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix
 class WingsPreTrainedModel(ModelHooks):
     """What both models share: configuration, initialisation, gradient checkpointing."""
 
+    config: WingsConfig
     config_class = WingsConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True

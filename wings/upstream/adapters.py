@@ -1,32 +1,40 @@
 """The layers of peft that hold adapters, and how they are switched off, on and merged."""
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from .contract import Contract
 
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-def adapted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+
+def adapted_layers(model: nn.Module) -> list[tuple[str, "BaseTunerLayer"]]:
     """Every layer that peft put adapters beside, with its name."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
-def enable_adapters(layer: nn.Module, enable: bool) -> None:
+def enable_adapters(layer: "BaseTunerLayer", enable: bool) -> None:
     """Switches the adapters of a layer; off, their gradients go too."""
     layer.enable_adapters(enable)
 
 
-def merge_into_base(layer: nn.Module) -> nn.Module:
+def merge_into_base(layer: "BaseTunerLayer") -> nn.Module:
     """Adds what the adapters of a layer learned to the layer beside them, and returns that.
 
     The sum is made in float32 and kept in the layer's own type.
     """
     plain = layer.get_base_layer()
-    kept = plain.weight.dtype
-    plain.weight.data = plain.weight.data.float()
+    weight = plain.get_parameter("weight")
+    kept = weight.dtype
+    weight.data = weight.data.float()
     layer.merge()
-    plain.weight.data = plain.weight.data.to(kept)
+    # peft may have put another tensor in its place.
+    weight = plain.get_parameter("weight")
+    weight.data = weight.data.to(kept)
     return plain
 
 

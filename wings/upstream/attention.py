@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    LlamaConfig,
     LlamaModel,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from .contract import Contract
+from .tiny import tiny_model
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
 
@@ -81,7 +81,7 @@ def attention_classes(decoder: PreTrainedModel) -> tuple[type[nn.Module], ...]:
 
 def block_index(attention: nn.Module) -> int:
     """The number of the block in which an attention module is."""
-    return attention.layer_idx
+    return cast(int, attention.layer_idx)
 
 
 def has_plain_masks(decoder: PreTrainedModel) -> bool:
@@ -90,17 +90,6 @@ def has_plain_masks(decoder: PreTrainedModel) -> bool:
     What transformers' flash attention can be told about masks is as much as the kernels know.
     """
     return decoder._supports_flash_attn
-
-
-def _tiny_decoder(**options: Any) -> LlamaModel:
-    torch_state = torch.random.get_rng_state()
-    config = LlamaConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, vocab_size=16, **options,
-    )  # fmt: skip
-    decoder = LlamaModel(config).eval()
-    torch.random.set_rng_state(torch_state)
-    return decoder
 
 
 def _check_registered() -> None:
@@ -119,7 +108,7 @@ def _check_registered() -> None:
 
     register_attention("contract", attend, eager_mask)
     try:
-        decoder = _tiny_decoder()
+        decoder = tiny_model(LlamaModel)
         name_attention(decoder.config, "contract")
         (attention,) = (m for m in decoder.modules() if isinstance(m, attention_classes(decoder)))
         assert block_index(attention) == 0, "an attention module does not know its block"
@@ -146,7 +135,7 @@ def _check_registered() -> None:
 
 
 def _check_masks() -> None:
-    decoder = _tiny_decoder(attn_implementation="sdpa")
+    decoder = tiny_model(LlamaModel, attn_implementation="sdpa")
     with torch.no_grad():
         ids, seen = torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 1]])
         out = decoder(ids, attention_mask=seen, use_cache=False).last_hidden_state

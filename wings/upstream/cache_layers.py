@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, LlamaConfig, PreTrainedConfig
+from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from .contract import Contract
+from .tiny import tiny_config
 
 __all__ = ["DynamicLayer"]
 
@@ -21,13 +22,6 @@ def is_recurrent(text_config: PreTrainedConfig) -> bool:
     return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 
 
-def _config(**options: object) -> LlamaConfig:
-    return LlamaConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, vocab_size=16, **options,
-    )  # fmt: skip
-
-
 def _check_layers() -> None:
     class Counting(DynamicLayer):
         updates = 0
@@ -38,14 +32,16 @@ def _check_layers() -> None:
             type(self).updates += 1
             return super().update(key_states, value_states, *args, **kwargs)
 
-    cache = DynamicCache(config=_config())
+    cache = DynamicCache(config=tiny_config(num_hidden_layers=2))
     assert len(cache.layers) == 2, "a cache does not make a layer a block from the configuration"
     replace_plain_layers(cache, Counting)
     keys = torch.arange(24.0).view(2, 1, 3, 4)
     cache.update(keys, keys + 1, 0)
-    layer = cache.layers[0]
+    layer, second = cache.layers
+    assert isinstance(layer, Counting) and isinstance(second, Counting)
     assert Counting.updates == 1, "a layer that was put into the list is not updated"
-    assert layer.is_initialized and not cache.layers[1].is_initialized
+    assert layer.is_initialized and not second.is_initialized
+    assert layer.keys is not None and layer.values is not None
     assert torch.equal(layer.keys, keys) and torch.equal(layer.values, keys + 1)
     assert layer.get_seq_length() == cache.get_seq_length() == 3
     cache.update(keys, keys, 1)
@@ -53,7 +49,7 @@ def _check_layers() -> None:
     assert layer.get_seq_length() == 2, "crop(-1) does not take one token away"
     cache.batch_select_indices(torch.tensor([1]))
     cache.batch_repeat_interleave(2)
-    cache.reorder_cache(torch.tensor([1, 0]))
+    cache.reorder_cache(torch.LongTensor([1, 0]))
     assert torch.equal(layer.keys, keys[[1, 1], :, :2]), "rows are not those that were asked for"
     cache.reset()
     assert cache.get_seq_length() == 0 or not layer.keys.any(), "reset() leaves tokens"
@@ -67,7 +63,7 @@ def _check_recurrent() -> None:
         layer_types=["conv", "full_attention"], intermediate_size=32,
     )  # fmt: skip
     assert is_recurrent(lfm2), "the cache of a hybrid decoder has no recurrent layer"
-    assert not is_recurrent(_config()), "the cache of a plain decoder has a recurrent layer"
+    assert not is_recurrent(tiny_config()), "the cache of a plain decoder has a recurrent layer"
     assert issubclass(DynamicCache, Cache)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import Cache
@@ -60,7 +60,11 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
 class BothCacheNames:
     """Put before an output class of transformers: its cache reads under both names."""
 
-    if NAME == "cache":
+    if TYPE_CHECKING:
+        cache: Cache | None
+        past_key_values: Cache | None
+
+    elif NAME == "cache":
 
         @property
         def past_key_values(self) -> Cache | None:

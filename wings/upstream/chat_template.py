@@ -53,7 +53,7 @@ CONTRACTS = (
         library="transformers",
         since="5.17",
         sentence="render_jinja_template returns texts and, for each, the letters of its parts "
-        "between {% generation %} and {% endgeneration %}.",
+        "between {% generation %} and {% endgeneration %}",
         members=(
             "transformers.utils.chat_template_utils:render_jinja_template"
             "(conversations, chat_template, return_assistant_tokens_mask)",

@@ -1,5 +1,6 @@
 """What `PreTrainedConfig` writes beside the fields of a configuration, and how it is dumped."""
 
+import os
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -33,7 +34,7 @@ def keys_of_transformers() -> set[str]:
     return set(PreTrainedConfig().to_dict()) | _BESIDE_FIELDS
 
 
-def read_config_dict(source: str, **hub: object) -> dict[str, object]:
+def read_config_dict(source: str | os.PathLike, **hub: Any) -> dict[str, object]:
     """The fields of `config.json` in a folder or on the Hub, of whichever kind of model."""
     fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
     return fields

@@ -1,6 +1,6 @@
 """The private steps of transformers' `generate` that a model with a cache of its own must take."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -9,16 +9,31 @@ from transformers import (
     DynamicCache,
     GenerationConfig,
     GenerationMixin,
-    LlamaConfig,
     LlamaForCausalLM,
     LogitsProcessorList,
+    PreTrainedModel,
 )
 
 from .cache_name import NAME, take_cache
 from .contract import Contract
+from .tiny import tiny_model
+
+if TYPE_CHECKING:
+
+    class _Generating(PreTrainedModel, GenerationMixin):
+        """A model that generates; transformers types `self` as a protocol it does not meet."""
+
+        def _expand_inputs_for_generation(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def _prepare_cache_for_generation(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList: ...
+
+else:
+    _Generating = GenerationMixin
 
 
-class GenerationHooks(GenerationMixin):
+class GenerationHooks(_Generating):
     """`GenerationMixin` whose private steps call methods with plain names."""
 
     def make_cache(self, implementation: str | None, room: int) -> Cache:
@@ -119,15 +134,7 @@ def _check_steps() -> None:
             assert kwargs.get(NAME) is not None, "the cache is not handed to forward"
             return super().forward(*args, **kwargs)
 
-    state = torch.random.get_rng_state()
-    config = LlamaConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, vocab_size=16, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    try:
-        model = Watched(config).eval()
-    finally:
-        torch.random.set_rng_state(state)
+    model = tiny_model(Watched)
     given = {
         "input_ids": torch.tensor([[1, 2, 3]]),
         "attention_mask": torch.ones(1, 3, dtype=torch.long),
@@ -154,15 +161,7 @@ def _check_static_masks() -> None:
             asked.append(tuple(attention_mask.shape))
             return attention_mask
 
-    state = torch.random.get_rng_state()
-    config = LlamaConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, vocab_size=16, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    try:
-        model = Watched(config).eval()
-    finally:
-        torch.random.set_rng_state(state)
+    model = tiny_model(Watched)
     ids, mask = torch.tensor([[0, 2, 3]]), torch.tensor([[0, 1, 1]])
     model.generate(
         input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False,

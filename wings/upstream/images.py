@@ -68,7 +68,7 @@ CONTRACTS = (
     Contract(
         library="transformers",
         since="5.17",
-        sentence="load_image reads URLs and data URIs.",
+        sentence="load_image reads URLs and data URIs",
         members=("transformers.image_utils:load_image(image)",),
         check=_check_data_uri,
     ),
@@ -76,7 +76,7 @@ CONTRACTS = (
         library="transformers",
         since="5.17",
         sentence="A BaseImageProcessor may replace preprocess, which a call runs, and its keys are "
-        "the annotations of valid_kwargs and the public attributes of the instance.",
+        "the annotations of valid_kwargs and the public attributes of the instance",
         members=(
             "transformers.image_processing_utils:BaseImageProcessor.preprocess",
             "transformers.image_processing_utils:BaseImageProcessor.valid_kwargs",

@@ -243,7 +243,7 @@ CONTRACTS = (
         library="open_clip_torch",
         since="3.0",
         sentence="An image encoder can be built without its text half, from a dict of the fields "
-        "of CLIPVisionCfg, of which those of the head do not matter once it is cut.",
+        "of CLIPVisionCfg, of which those of the head do not matter once it is cut",
         members=(
             "open_clip.model:_build_vision_tower(embed_dim, vision_cfg, quick_gelu)",
             "open_clip:CLIPVisionCfg(layers, width, head_width, mlp_ratio, patch_size, image_size, "
@@ -255,7 +255,7 @@ CONTRACTS = (
         library="open_clip_torch",
         since="3.0",
         sentence="A tower cut behind a block gives that block's patch features as "
-        "image_intermediates.",
+        "image_intermediates",
         members=(
             "open_clip.transformer:VisionTransformer.prune_intermediate_layers"
             "(indices, prune_norm, prune_head)",
@@ -268,7 +268,7 @@ CONTRACTS = (
         library="open_clip_torch",
         since="3.0",
         sentence="A timm trunk is the attribute trunk of TimmModel, takes an image size after it "
-        "was built, and gives features like open_clip's own encoders.",
+        "was built, and gives features like open_clip's own encoders",
         members=(
             "open_clip.timm_model:TimmModel.set_input_size(image_size)",
             "open_clip.timm_model:TimmModel.forward_intermediates"
@@ -280,7 +280,7 @@ CONTRACTS = (
         library="open_clip_torch",
         since="3.0",
         sentence="Weights files are read and brought to open_clip's names by these functions, "
-        "which look at no more of a model than its attribute visual.",
+        "which look at no more of a model than its attribute visual",
         members=(
             "open_clip.factory:load_state_dict(checkpoint_path)",
             "open_clip.convert:convert_state_dict(model, state_dict)",
@@ -293,7 +293,7 @@ CONTRACTS = (
         library="open_clip_torch",
         since="3.0",
         sentence="resize_pos_embed resizes visual.positional_embedding in a dict of tensors, in "
-        "place, to the grid of a holder's attribute visual.",
+        "place, to the grid of a holder's attribute visual",
         members=("open_clip.model:resize_pos_embed(state_dict, model)",),
         check=_check_own_positions,
     ),
@@ -301,7 +301,7 @@ CONTRACTS = (
         library="timm",
         since="1.0.17",
         sentence="Vision transformers keep absolute positions as pos_embed, prefix tokens first, "
-        "and have a patch_embed with a grid_size.",
+        "and have a patch_embed with a grid_size",
         members=(
             "timm.layers:resample_abs_pos_embed(posemb, new_size, num_prefix_tokens)",
             "timm.models.vision_transformer:VisionTransformer.prune_intermediate_layers"

@@ -1,12 +1,15 @@
 """Tiny decoders on which contracts and the self-check are proven in milliseconds."""
 
-from typing import Any
+from typing import Any, TypeVar
 
-from transformers import LlamaConfig
+import torch
+from transformers import LlamaConfig, LlamaPreTrainedModel
+
+Model = TypeVar("Model", bound=LlamaPreTrainedModel)
 
 
 def tiny_config(**options: Any) -> LlamaConfig:
-    """A decoder of one block with 8 numbers a token and 16 tokens; no token ends a text."""
+    """Configuration of a Llama with one block of width 8 and no end token; `options` are fields."""
     fields: dict[str, Any] = {
         "hidden_size": 8,
         "intermediate_size": 8,
@@ -19,3 +22,9 @@ def tiny_config(**options: Any) -> LlamaConfig:
         "pad_token_id": 0,
     }
     return LlamaConfig(**{**fields, **options})
+
+
+def tiny_model(kind: type[Model], **options: Any) -> Model:
+    """A `kind` of tiny Llama in evaluation mode; drawing it does not advance the random state."""
+    with torch.random.fork_rng(devices=[]):
+        return kind(tiny_config(**options)).eval()

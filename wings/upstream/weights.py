@@ -7,20 +7,26 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import LlamaModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.initialization import no_init_weights
 
 from ..errors import WingsError
 from .contract import Contract
+from .tiny import tiny_config, tiny_model
 
 __all__ = ["init", "no_init_weights"]
+
+# The mark that transformers puts on modules and tensors whose weights are there.
+_DRAWN = "_is_hf_initialized"
+# Names under which a cache is handed to a module.
+_CACHES = ["past_key_values", "cache"]
 
 
 def mark_as_drawn(module: nn.Module) -> None:
     """Says of a module and all within it that its weights are there: none are drawn anew."""
     for part in module.modules():
-        part._is_hf_initialized = True
+        setattr(part, _DRAWN, True)
 
 
 def checkpoint_blocks(model: PreTrainedModel, enable: bool) -> None:
@@ -36,7 +42,7 @@ class ModelHooks(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     # Big-model hooks of accelerate leave a cache on the device where it was made.
-    _skip_keys_device_placement = ("past_key_values", "cache")
+    _skip_keys_device_placement = _CACHES
 
     def draw_own_weights(self) -> None:
         """Called where a model is built or loaded, before anything else draws weights."""
@@ -72,6 +78,7 @@ class ModelHooks(PreTrainedModel):
         self,
         enable: bool = True,
         gradient_checkpointing_func: Callable = checkpoint,
+        *args: Any,
         **kwargs: Any,
     ) -> None:
         """Where every way of switching checkpointing on ends; the reentrant kind is refused."""
@@ -82,43 +89,32 @@ class ModelHooks(PreTrainedModel):
                 "Gradient checkpointing with use_reentrant=True would lose the gradients of the "
                 "image features that learners read: leave it out or set it to False."
             )
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *args, **kwargs)
         self.on_gradient_checkpointing(enable)
 
 
-def _tiny_decoder() -> LlamaModel:
-    config = LlamaConfig(
-        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, vocab_size=16,
-    )  # fmt: skip
-    return LlamaModel(config)
-
-
 def _check_drawing() -> None:
-    state = torch.random.get_rng_state()
-    try:
-        decoder = _tiny_decoder()
+    with torch.random.fork_rng(devices=[]):
+        decoder = tiny_model(LlamaModel)
         for part in decoder.modules():
-            part._is_hf_initialized = False
-        mark_as_drawn(decoder.layers[0].mlp)
-        kept = decoder.layers[0].mlp.up_proj.weight
-        drawn = decoder.layers[0].self_attn.q_proj.weight
+            setattr(part, _DRAWN, False)
+        mark_as_drawn(decoder.get_submodule("layers.0.mlp"))
+        kept = decoder.get_parameter("layers.0.mlp.up_proj.weight")
+        drawn = decoder.get_parameter("layers.0.self_attn.q_proj.weight")
         before = [kept.clone(), drawn.clone()]
         decoder.initialize_weights()
         assert torch.equal(kept, before[0]), "a module that is marked as drawn is drawn anew"
         assert not torch.equal(drawn, before[1]), "a module that is not marked is not drawn"
         marked = nn.Parameter(torch.full((2,), 7.0))
-        marked._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers' own mark
+        setattr(marked, _DRAWN, True)
         init.zeros_(marked)
         assert marked.sum() == 14, "a marked tensor is drawn anew"
         drawn_so_far = torch.random.get_rng_state()
         with no_init_weights():
             nn.Linear(4, 4)
-            _tiny_decoder()
+            LlamaModel(tiny_config())
         same = torch.equal(torch.random.get_rng_state(), drawn_so_far)
         assert same, "no_init_weights lets a model draw its weights"
-    finally:
-        torch.random.set_rng_state(state)
 
 
 def _check_checkpointing() -> None:
@@ -131,11 +127,7 @@ def _check_checkpointing() -> None:
             calls.append(enable)
             super()._set_gradient_checkpointing(enable, *args, **kwargs)
 
-    state = torch.random.get_rng_state()
-    try:
-        decoder = Watched(_tiny_decoder().config)
-    finally:
-        torch.random.set_rng_state(state)
+    decoder = tiny_model(Watched)
     checkpoint_blocks(decoder, True)
     checkpoint_blocks(decoder, False)
     assert calls == [True, False], "gradient checkpointing is switched by another member"

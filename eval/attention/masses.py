@@ -189,7 +189,7 @@ def measured(model: PreTrainedModel, columns: Tensor, real: Tensor) -> Iterator[
     decoder = decoder_of(model)
     own, name = None, NAME
     if isinstance(model, WingsForCausalLM):
-        own = registered_attention(attention_name(decoder.config))
+        own = registered_attention(decoder.config)
         name = ADDITIVE if attention_name(decoder.config) == "wings_eager" else NAME
     recorder = Recorder(decoder, columns, real, own)
     with ExitStack() as stack:

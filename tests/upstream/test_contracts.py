@@ -18,6 +18,8 @@ MEMBERS = [
 
 @pytest.mark.parametrize("contract", [contract for _, contract in ALL], ids=NAMES)
 def test_a_contract_holds(contract):
+    # It is printed within a sentence.
+    assert not contract.sentence.endswith(".")
     contract.verify()
 
 

@@ -35,9 +35,9 @@ def register_attention(name: str, attend: AttentionFunction, mask: Callable) -> 
     AttentionMaskInterface.register(name, mask)
 
 
-def registered_attention(name: str) -> AttentionFunction:
-    """The attention function that a configuration means by `name`."""
-    return AttentionInterface()[name]
+def registered_attention(config: PreTrainedConfig) -> AttentionFunction:
+    """The attention function that a configuration names; it must name one."""
+    return AttentionInterface()[config._attn_implementation]
 
 
 def attention_name(config: PreTrainedConfig) -> str | None:

@@ -118,7 +118,7 @@ CONTRACTS = (
     Contract(
         library="transformers",
         since="5.17",
-        sentence="Each Auto class is in a module of its own, which its use imports",
+        sentence="each Auto class is in a module of its own, which its use imports",
         members=(
             "transformers.models.auto.configuration_auto:AutoConfig",
             "transformers.models.auto.configuration_auto:AutoConfig.register(model_type, config)",

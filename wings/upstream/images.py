@@ -75,7 +75,7 @@ CONTRACTS = (
     Contract(
         library="transformers",
         since="5.17",
-        sentence="A BaseImageProcessor may replace preprocess, which a call runs, and its keys are "
+        sentence="a BaseImageProcessor may replace preprocess, which a call runs, and its keys are "
         "the annotations of valid_kwargs and the public attributes of the instance",
         members=(
             "transformers.image_processing_utils:BaseImageProcessor.preprocess",

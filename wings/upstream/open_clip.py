@@ -242,7 +242,7 @@ CONTRACTS = (
     Contract(
         library="open_clip_torch",
         since="3.0",
-        sentence="An image encoder can be built without its text half, from a dict of the fields "
+        sentence="an image encoder can be built without its text half, from a dict of the fields "
         "of CLIPVisionCfg, of which those of the head do not matter once it is cut",
         members=(
             "open_clip.model:_build_vision_tower(embed_dim, vision_cfg, quick_gelu)",
@@ -254,7 +254,7 @@ CONTRACTS = (
     Contract(
         library="open_clip_torch",
         since="3.0",
-        sentence="A tower cut behind a block gives that block's patch features as "
+        sentence="a tower cut behind a block gives that block's patch features as "
         "image_intermediates",
         members=(
             "open_clip.transformer:VisionTransformer.prune_intermediate_layers"
@@ -267,7 +267,7 @@ CONTRACTS = (
     Contract(
         library="open_clip_torch",
         since="3.0",
-        sentence="A timm trunk is the attribute trunk of TimmModel, takes an image size after it "
+        sentence="a timm trunk is the attribute trunk of TimmModel, takes an image size after it "
         "was built, and gives features like open_clip's own encoders",
         members=(
             "open_clip.timm_model:TimmModel.set_input_size(image_size)",
@@ -279,7 +279,7 @@ CONTRACTS = (
     Contract(
         library="open_clip_torch",
         since="3.0",
-        sentence="Weights files are read and brought to open_clip's names by these functions, "
+        sentence="weights files are read and brought to open_clip's names by these functions, "
         "which look at no more of a model than its attribute visual",
         members=(
             "open_clip.factory:load_state_dict(checkpoint_path)",
@@ -300,7 +300,7 @@ CONTRACTS = (
     Contract(
         library="timm",
         since="1.0.17",
-        sentence="Vision transformers keep absolute positions as pos_embed, prefix tokens first, "
+        sentence="vision transformers keep absolute positions as pos_embed, prefix tokens first, "
         "and have a patch_embed with a grid_size",
         members=(
             "timm.layers:resample_abs_pos_embed(posemb, new_size, num_prefix_tokens)",

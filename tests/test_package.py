@@ -117,9 +117,10 @@ def test_a_room_imports_only_what_its_extra_brings(room, packaging):
         and path.parts[len(ROOT.parts) + 1] != "commands"
     ]
     assert files
+    optional = {name for modules in MODULES.values() for name in modules}
     for path in files:
         # What a room leans on is wrapped in `upstream`, from where only that room imports it.
-        wrapped = {"accelerate", "peft"} if path.parent.name == "upstream" else set()
+        wrapped = optional if path.parent.name == "upstream" else set()
         names_here = set(imported(path)) - set(sys.stdlib_module_names)
         for name in names_here - CHOSEN[room] - wrapped - {"wings"}:
             assert DISTRIBUTIONS.get(name, name) in brought, f"{path} imports {name}"

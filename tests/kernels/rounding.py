@@ -4,8 +4,10 @@ One pass of the definition in a low precision is one draw of its error. A result
 come out nearly exact by chance, and then nothing else would pass beside it. So the definition runs
 several times in float64, and after each operation the result is rounded to one of the two
 neighbours in the low precision, at random: to the nearer one more often, so that on average nothing
-moves. What the precision can hold stays as it is. Products keep their sums in float32, so these
-get the error of adding n terms one by one: half of n partial sums' worth of roundings.
+moves. What the precision can hold stays as it is. Two errors happen inside of an operation, in
+float32. A product adds n terms one by one, and rounds n partial sums, half as large on average as
+squares go. A weight is an exponential of its score less the logarithm of their sum; what rounding
+either moves is a relative error of the weight.
 
 The mean error is what such roundings cost on these very inputs. Rounding at random has twice the
 variance of rounding to the nearest. The kernels round less often than the definition: rows with
@@ -57,9 +59,19 @@ class RandomRounding(TorchDispatchMode):
             return result
         if operation in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
             left, right = args
-            spread = (left.square() @ right.square() * (left.shape[-1] / 2)).sqrt() * FLOAT32
-            result = result + spread * self.draw(result.shape, result.device, torch.randn)
+            spread = (left.square() @ right.square() * (left.shape[-1] / 2)).sqrt()
+            result = result + FLOAT32 * spread * self.normal(result)
+        elif operation is torch.ops.aten._softmax.default:
+            scores, dim, _ = args
+            total = scores.logsumexp(dim, keepdim=True)
+            exponents = scores * self.normal(scores), total * self.normal(total)
+            # Where nothing is seen the weight is 0 or NaN, and stays so.
+            wrong = sum(one.masked_fill(one.isinf(), 0.0) for one in exponents)
+            result = result * (1 + FLOAT32 * wrong)
         return tree_map(self.rounded, result)
+
+    def normal(self, like):
+        return self.draw(like.shape, like.device, torch.randn)
 
 
 def random_losses(results, exact, dtype, draws=DRAWS):

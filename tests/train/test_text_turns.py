@@ -1,6 +1,7 @@
 """Text turns: which conversation gets which exchange, what is learned of it, what is refused."""
 
 import json
+import math
 from collections import Counter
 
 import pytest
@@ -59,8 +60,9 @@ def test_who_gets_what_depends_on_seed_and_number_alone(tmp_path_factory, seed, 
     talk = [*ANSWERED, *ANSWERED]
     assert [other.after(n, talk) for n in reversed(numbers)] == drawn[::-1]
     got = [said(turns) for turns in drawn if turns]
-    # Four standard deviations.
-    assert abs(len(got) - 600 * share) <= 4 * (600 * share * (1 - share)) ** 0.5
+    # Bernstein's inequality: fair draws miss it once in a billion times, for any share.
+    log, variance = math.log(2e9), 600 * share * (1 - share)
+    assert abs(len(got) - 600 * share) <= log / 3 + (log**2 / 9 + 2 * log * variance) ** 0.5
     assert {turn[0] for turn in got} <= {f"{n}*2?" for n in range(10)}
     if share > 0.5:
         assert len({turn[0] for turn in got}) == 10

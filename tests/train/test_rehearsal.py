@@ -15,6 +15,7 @@ from wings.train.planning.rehearsal import Batch, Rehearsal
 from wings.train.planning.skeleton import Origin, all_alike
 from wings.train.recipe import Recipe
 from wings.train.stage import lay_out, prepare
+from wings.upstream.weights import checkpoint_blocks
 
 VISION = {
     "vision_cfg": {"image_size": 56, "patch_size": 14, "width": 64, "layers": 3, "head_width": 16}
@@ -65,7 +66,7 @@ def measure(origin, recipe, batch):
         parameter.data = parameter.data.float()
     model.train()
     if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        checkpoint_blocks(model, True)
     forward = model.forward
     if recipe.bf16:
         forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
@@ -90,7 +91,6 @@ def measure(origin, recipe, batch):
     return peak - kept
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("stage", "changes", "options", "rows"),

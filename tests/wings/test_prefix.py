@@ -1,7 +1,6 @@
 """The prefix: its definition, that a fresh one does nothing, and that nothing else concerns it."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -9,11 +8,11 @@ from draws import examples
 from families import FAMILIES, HYBRIDS, MAIN, VISION, Layouts, batch_of, build, text_config
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from torch.utils.checkpoint import checkpoint
 
 from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM, WingsStaticCache
 from wings.block import WingsAttentionMixin
 from wings.prefix import Prefix
+from wings.upstream.weights import checkpoint_blocks
 
 EVERY = [family for family in FAMILIES if family not in HYBRIDS]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -236,7 +235,7 @@ def test_checkpointed_blocks_have_the_same_gradients(options):
     batch, _ = batch_of(model, Layouts(4).rows(3))
     found = []
     for on in (False, True):
-        model._set_gradient_checkpointing(on, partial(checkpoint, use_reentrant=False))
+        checkpoint_blocks(model, on)
         model.zero_grad(set_to_none=True)
         loss_of(model, batch).backward()
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})

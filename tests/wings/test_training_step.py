@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
 from wings.routed_attention import stretched_attention
+from wings.upstream.weights import checkpoint_blocks
 
 FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3"]
 
@@ -116,7 +117,7 @@ def test_gradient_checkpointing_changes_nothing(family):
     model = fresh(family)
     batch, _ = batch_of(model, Layouts(4).rows(3))
     loss, plain = gradients(model, batch)
-    model._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+    checkpoint_blocks(model, True)
     other, again = gradients(model, batch)
     torch.testing.assert_close(other, loss)
     assert plain.keys() == again.keys()
@@ -266,9 +267,9 @@ def test_router_weights_sum_to_one_over_what_is_visible():
 def test_checkpointed_blocks_keep_nothing_of_learners():
     model = build("llama").train()
     assert not model.model.checkpoints_blocks
-    model.gradient_checkpointing_enable()
+    checkpoint_blocks(model, True)
     assert model.model.checkpoints_blocks
-    model.gradient_checkpointing_disable()
+    checkpoint_blocks(model, False)
     assert not model.model.checkpoints_blocks
     model.eval()
 

@@ -8,7 +8,6 @@ keeps for its backward, and a decoder of any family is counted as it is.
 import weakref
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
 from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.train.stage import Row
+from wings.upstream.flops import flop_counter
 from wings.upstream.mixed_precision import convert_outputs_to_fp32
+from wings.upstream.weights import checkpoint_blocks
 
 
 @dataclass(frozen=True)
@@ -155,16 +154,13 @@ class Rehearsal:
 
         A pass of its own: torch's counter keeps tensors alive that a step would free.
         """
-        counter = FlopCounterMode(display=False)
+        counter = flop_counter()
         with counter:
             self._loss(batch, checkpointing).backward()
         return counter.get_total_flops()
 
     def _loss(self, batch: Batch, checkpointing: bool) -> Tensor:
-        # As transformers' own switches do it, whose names are about to change.
-        self.model._set_gradient_checkpointing(
-            checkpointing, partial(checkpoint, use_reentrant=False)
-        )
+        checkpoint_blocks(self.model, checkpointing)
         inputs = batch.inputs(self.model, self.mode)
         forward = self.model.forward
         if self.bf16:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from wings.decoder import find_attentions
 from wings.model import WingsForCausalLM
+from wings.upstream.flops import flop_counter
 from wings.vision import VisionTower
 
 
@@ -117,6 +117,6 @@ def tower_flops(tower: VisionTower) -> float:
     size = tower.config["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
     pixels = torch.empty(1, 3, height, width, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         functional_call(tower, tensors, (pixels,))
     return float(counter.get_total_flops())

@@ -1,0 +1,57 @@
+"""torch's counter of FLOPs, with the fused attention of CPUs, which it knows since torch 2.15."""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .contract import Contract
+
+Shape = tuple[int, ...]
+_ATEN = torch.ops.aten
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any) -> int:
+    """Scores and values, each one product; a causal mask is not looked at, as on a GPU."""
+    rows = query[0] * query[1] * query[2] * key[2]
+    return 2 * rows * (query[3] + value[3])
+
+
+def _attention_backward(
+    grad: Shape, query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any
+) -> int:
+    """The scores again, then the gradients of weights, values, queries and keys."""
+    rows = query[0] * query[1] * query[2] * key[2]
+    return 2 * rows * (3 * query[3] + 2 * value[3])
+
+
+def flop_counter() -> FlopCounterMode:
+    """A counter that prints nothing and counts attention on every device."""
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
+            _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        },
+    )
+
+
+def _check_attention() -> None:
+    attend = torch.nn.functional.scaled_dot_product_attention
+    rows = [torch.zeros(1, 2, 5, 8, requires_grad=True) for _ in range(3)]
+    with flop_counter() as counter:
+        attend(*rows, is_causal=True).sum().backward()
+    counted, expected = counter.get_total_flops(), 7 * 2 * 2 * 5 * 5 * 8
+    assert counted == expected, f"attention counts {counted} FLOPs and not {expected}"
+
+
+CONTRACTS = (
+    Contract(
+        "torch",
+        "2.11",
+        "attention runs on a CPU as _scaled_dot_product_flash_attention_for_cpu and its backward, "
+        "and FlopCounterMode asks custom_mapping with the shapes of an operation's arguments",
+        ("torch.utils.flop_counter:FlopCounterMode(display, custom_mapping)",),
+        check=_check_attention,
+    ),
+)

@@ -88,6 +88,11 @@ class BlockWings(nn.Module):
                 share = added(share, nothing_of(self.router).expand_as(x))
         return torch.zeros_like(x) if share is None else share
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left: all learners were removed, and there is no prefix."""
+        return not self.names and self.prefix is None
+
     def learner(self, number: int) -> LoRRALearner:
         """The learner of that number, in the order of the configuration."""
         learner: Any = self._modules[self.names[number]]
@@ -160,7 +165,7 @@ class WingsAttentionMixin(nn.Module):
             weights, evidence = evidence.weights, evidence.sums
         if context.active:
             main = main + self.wings(hidden_states, evidence, context).to(main.dtype)
-        elif self.training and torch.is_grad_enabled():
+        elif self.training and torch.is_grad_enabled() and not self.wings.is_empty:
             main = main + nothing_of(self.wings).to(main.dtype)
         return main, weights, *rest
 

@@ -107,6 +107,15 @@ def test_learners_may_all_go_and_come_back():
     assert "image_learners" in model.parameter_groups()
 
 
+def test_packed_rows_train_after_all_learners_went():
+    model = copy.deepcopy(build("llama")).train()
+    model.grow(learners=())
+    ids, position_ids = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[0, 1, 0, 1]])
+    model(ids, position_ids=position_ids, labels=ids).loss.backward()
+    gradients = [parameter.grad for parameter in model.model.language_model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
 def test_growing_keeps_each_learner_its_weight_and_refuses_whole():
     model = copy.deepcopy(build("llama"))
     batch, _ = batch_of(model, [["text", "image", "text"]])

@@ -53,6 +53,12 @@ def pytest_report_header(config):
     return "random numbers: fixed; draw others with --fresh"
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    # With -q there is no header.
+    if config.option.fresh is not None:
+        terminalreporter.write_line(pytest_report_header(config))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     # Before all fixtures, also those that are made once for many tests.

@@ -38,9 +38,9 @@ def flop_counter() -> FlopCounterMode:
 
 def _check_attention() -> None:
     attend = torch.nn.functional.scaled_dot_product_attention
-    rows = [torch.zeros(1, 2, 5, 8, requires_grad=True) for _ in range(3)]
+    rows = torch.zeros(1, 2, 5, 8, requires_grad=True)
     with flop_counter() as counter:
-        attend(*rows, is_causal=True).sum().backward()
+        attend(rows, rows, rows, is_causal=True).sum().backward()
     counted, expected = counter.get_total_flops(), 7 * 2 * 2 * 5 * 5 * 8
     assert counted == expected, f"attention counts {counted} FLOPs and not {expected}"
 

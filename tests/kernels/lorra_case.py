@@ -82,7 +82,7 @@ class Case:
             error = (result - exact[name]).norm()
             # Where the exact gradient is 0 (one key takes all the weight whatever its score) the
             # sums in fp32 leave some digits of terms whose size is about 1.
-            limit = budget(losses[name]) + 2e-6 * result.numel() ** 0.5
+            limit = budget(losses[name], exact[name], self.dtype) + 2e-6 * result.numel() ** 0.5
             assert error <= limit, f"{name}: {error:.2e} against {limit:.2e}"
         return got
 

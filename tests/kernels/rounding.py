@@ -1,20 +1,29 @@
 """Error budgets: the error of a definition in a low precision, its roundings drawn at random.
 
 One pass of the definition in a low precision is one draw of its error. A result of few numbers may
-come out nearly exact by chance, and then nothing else would pass beside it. So the definition runs
-several times in float64, and after each operation the result is rounded to one of the two
-neighbours in the low precision, at random: to the nearer one more often, so that on average nothing
-moves. What the precision can hold stays as it is. Two errors happen inside of an operation, in
-float32. A product adds n terms one by one, and rounds n partial sums, half as large on average as
-squares go. A weight is an exponential of its score less the logarithm of their sum; what rounding
-either moves is a relative error of the weight.
+come out nearly exact by chance, and a kernel would fail against that. So the definition runs
+several times in float64, and every operation's result is rounded at random: up or down to one of
+the two neighbours in the low precision. The nearer one is the likelier, so the mean is the number
+itself. A number that the low precision holds stays as it is.
 
-The mean error is what such roundings cost on these very inputs. Rounding at random has twice the
-variance of rounding to the nearest. The kernels round less often than the definition: rows with
-their rotation once instead of five times, scores and the gradient of the weights never, the
-gradient of the scores once. So a kernel's error is expected well below that mean, at about half.
-It is one draw as well: six standard deviations leave room for results of few numbers, where one
-draw is often twice another, and hardly any for large ones, where all draws are alike.
+Two errors happen inside of an operation, in float32. A product adds n terms one by one: it rounds n
+partial sums, whose squares are half the last one's on average. A weight is the exponential of a
+score less a logarithm. The errors of these two are relative errors of the weight.
+
+The mean error is what such roundings cost on these inputs. Rounding at random has twice the
+variance of rounding to the nearest. The kernels round less often than the definition: rotated rows
+once, not five times; scores never; the scores' gradient once. So a kernel's error is expected at
+about half the mean. It is one draw as well, so that six standard deviations are allowed on top.
+They are much for few numbers, and little for many, where all draws are alike.
+
+Two roundings count with their largest value, half a unit of the result each. The first is the
+result's own: no draw moves a result that happens to be close to a number of the low precision. A
+kernel that errs slightly before may still land on the next number. The second belongs to numbers
+that the definition does not have: weights before they are divided by their sum, LoRRA's values and
+their gradients. These are r numbers a key and head, and all D numbers made of them err together.
+
+On 892 small random calls of LoRRA attention (10 results each) the largest error was 0.43 of the
+budget. On 204 of routed attention (6 results each) it was 0.44.
 """
 
 import torch
@@ -23,6 +32,7 @@ from torch.utils._pytree import tree_map
 
 DRAWS = 8
 DEVIATIONS = 6
+ROUNDINGS = 2
 FLOAT32 = torch.finfo(torch.float32).eps / 2
 
 
@@ -84,6 +94,7 @@ def random_losses(results, exact, dtype, draws=DRAWS):
     return {name: torch.tensor([one[name] for one in errors]) for name in exact}
 
 
-def budget(losses):
-    """What a kernel may err."""
-    return float(losses.mean() + DEVIATIONS * losses.std())
+def budget(losses, exact, dtype):
+    """What a kernel may err: the largest norm of its result less `exact`."""
+    once = torch.finfo(dtype).eps / 2 * float(exact.norm())
+    return float(losses.mean() + DEVIATIONS * losses.std()) + ROUNDINGS * once

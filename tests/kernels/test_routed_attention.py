@@ -98,7 +98,7 @@ def compare(inputs, runs, scale, seed=1, operation=routed_attention):
     for name, result in got.items():
         assert result.shape == exact[name].shape, name
         assert result.isfinite().all(), name
-        limit = budget(losses[name]) + (rounding if name in ("dq", "dk") else 0)
+        limit = budget(losses[name], exact[name], dtype) + (rounding if name in ("dq", "dk") else 0)
         error = float((result - exact[name]).norm())
         assert error <= limit, f"{name}: {error:.2e} against {limit:.2e}"
     return got

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import shutil
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,12 +119,10 @@ def alone(monkeypatch):
 
     @contextlib.contextmanager
     def launched():
-        with socket.socket() as free, monkeypatch.context() as patch:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-            free.close()
+        with monkeypatch.context() as patch:
             world = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
-            for name, value in {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            # The store of a single process takes port 0 for one that is free.
+            for name, value in {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}.items():
                 patch.setenv(name, str(value))
             try:
                 yield

@@ -89,7 +89,7 @@ def write_language_model(folder: Path) -> Path:
     # float32.
     fields = {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
     config = AutoConfig.for_model(**fields)
-    config._name_or_path = "SmolLM2-135M-Instruct"
+    config.name_or_path = "SmolLM2-135M-Instruct"
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(read.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)

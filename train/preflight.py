@@ -159,13 +159,16 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
 def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> None:
     folder.make()
     processor = load_processor(recipe)
-    config = small_config(Origin.of(recipe).config)
-    if config is None:
-        # A family with sizes that depend on one another; the real model may be fine.
-        return
     if is_first:
         shutil.rmtree(scratch, ignore_errors=True)
         check_processor(processor, scratch / "processor")
+    config = small_config(Origin.of(recipe).config)
+    if config is None:
+        # A family with sizes that depend on one another; the real model may be fine.
+        if is_first:
+            print("no small model of this family can be made; ", end="")
+        return
+    if is_first:
         check_checkpoint(config, scratch / "model")
     check_training(recipe, config, processor, scratch, is_first)
 

@@ -13,7 +13,7 @@ from wings.commands.experiment.measure import measure_checkpoint, measure_llm
 from wings.commands.experiment.methods import BY_KEY
 from wings.commands.experiment.recipes import align_recipe, instruct_recipe, rates_of
 from wings.commands.experiment.runs import Run
-from wings.commands.experiment.sizes import Size
+from wings.commands.experiment.sizes import SENTENCES, Size
 from wings.errors import WingsError
 from wings.train.recipe import Recipe
 from wings.train.run import TrainResult, train
@@ -32,10 +32,10 @@ def align(key: str, folder: Path, size: Size) -> float:
     return round(fit(align_recipe(key, folder, size)).seconds, 1)
 
 
-def score_llm(folder: Path) -> dict[str, Any]:
+def score_llm(folder: Path, sentences: int = SENTENCES) -> dict[str, Any]:
     """The untouched LLM's scores."""
     begin()
-    return measure_llm(folder / "weights" / "llm", folder / "data")
+    return measure_llm(folder / "weights" / "llm", folder / "data", sentences)
 
 
 def run_method(run: Run, folder: Path, size: Size) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def run_method(run: Run, folder: Path, size: Size) -> dict[str, Any]:
     except WingsError as error:
         return {"rates": rates, "failed": str(error).replace(str(folder), "FOLDER")}
     cpu_seconds = time.process_time() - begun
-    scores = measure_checkpoint(output, folder / "weights" / "llm", folder / "data")
+    llm = folder / "weights" / "llm"
+    scores = measure_checkpoint(output, llm, folder / "data", size.sentences)
     shutil.rmtree(output)
     return {
         "rates": rates,

@@ -10,18 +10,27 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.commands.experiment.dataset import PARTS, read_pairs
+from wings.commands.experiment.sizes import SENTENCES
 from wings.eval.answers import answer_items
 from wings.eval.items import read_items, without_pictures
 from wings.eval.mark import marks
 from wings.tokens import IGNORED
 
 TESTS = ("text", "mixed", "pictures")
-WORDS, SENTENCES = 8, 32  # tokens of an answer about a picture, and of one to a text question
+WORDS = 8  # tokens of an answer about a picture
 DTYPE = torch.bfloat16
 
 
-def measure_checkpoint(checkpoint: Path, llm: Path, data: Path) -> dict[str, Any]:
+def measure_checkpoint(
+    checkpoint: Path, llm: Path, data: Path, sentences: int = SENTENCES
+) -> dict[str, Any]:
     """Scores of a Wings checkpoint on both parts, and its drift from `llm`.
+
+    Args:
+        checkpoint: its folder.
+        llm: folder of the untouched LLM.
+        data: folder of the questions.
+        sentences: tokens after which an answer to a text question is cut.
 
     Returns:
         `{"validation": {test: {kind: [marks]}}, "test": the same, "drift": {"alone", "mixed"}}`,
@@ -30,15 +39,19 @@ def measure_checkpoint(checkpoint: Path, llm: Path, data: Path) -> dict[str, Any
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=DTYPE).eval()
     processor = WingsProcessor.from_pretrained(checkpoint)
     bare = AutoModelForCausalLM.from_pretrained(llm, dtype=DTYPE).eval()
-    scores = {part: scores_of(model, processor, data, part, TESTS) for part in PARTS}
+    scores = {
+        part: scores_of(model, processor, data, part, TESTS, sentences=sentences) for part in PARTS
+    }
     return {**scores, "drift": drift(model, processor, bare, read_pairs(data / "drift.jsonl"))}
 
 
-def measure_llm(llm: Path, data: Path) -> dict[str, Any]:
+def measure_llm(llm: Path, data: Path, sentences: int = SENTENCES) -> dict[str, Any]:
     """Scores of the untouched LLM: text, and text after the same exchange without its picture."""
     model = AutoModelForCausalLM.from_pretrained(llm, dtype=DTYPE).eval()
     tokenizer = AutoTokenizer.from_pretrained(llm)
-    return {part: scores_of(model, tokenizer, data, part, TESTS[:2], blind=True) for part in PARTS}
+    return {
+        part: scores_of(model, tokenizer, data, part, TESTS[:2], True, sentences) for part in PARTS
+    }
 
 
 def scores_of(
@@ -48,6 +61,7 @@ def scores_of(
     part: str,
     tests: Sequence[str],
     blind: bool = False,
+    sentences: int = SENTENCES,
 ) -> dict[str, dict[str, list[float]]]:
     """What every answer is worth, by test and kind; `blind` takes the pictures away."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -55,7 +69,7 @@ def scores_of(
         items = read_items(data / f"{test}_{part}.jsonl")
         if blind:
             items = [without_pictures(item) for item in items]
-        length = WORDS if test == "pictures" else SENTENCES
+        length = WORDS if test == "pictures" else sentences
         said = answer_items(model, processor, items, max_new_tokens=length)
         kinds = found.setdefault(test, {})
         for item, mark in zip(items, marks(items, said), strict=True):

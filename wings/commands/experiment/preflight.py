@@ -37,6 +37,7 @@ FEW = Size(
     align_steps=1,
     steps=1,
     batch_size=2,
+    sentences=12,
 )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def _run(folder: Path, methods: Sequence[Method]) -> None:
         make_data(folder, FEW, Console(file=io.StringIO()))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, context) as pool:
-        before = pool.submit(jobs.score_llm, folder)
+        before = pool.submit(jobs.score_llm, folder, FEW.sentences)
         stages = {
             key: pool.submit(jobs.align, key, folder, FEW)
             for key in dict.fromkeys(method.align for method in methods)

@@ -56,7 +56,7 @@ def experiment(
     with ProcessPoolExecutor(WORKERS, context, max_tasks_per_child=1) as pool:
         if not (results / BEFORE).exists():
             console.print("asking the untouched language model")
-            found = pool.submit(jobs.score_llm, folder).result()
+            found = pool.submit(jobs.score_llm, folder, size.sentences).result()
             found["guess"] = guess(folder / "data")
             (results / BEFORE).write_text(json.dumps(found) + "\n", encoding="utf-8")
         keys = [key for key in ALIGNS if any(method.align == key for method in methods)]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+SENTENCES = 32  # tokens of an answer to a text question
+
 
 @dataclass(frozen=True)
 class Amounts:
@@ -39,9 +41,17 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Size:
-    """Amounts of data, and steps of both stages at `batch_size` conversations."""
+    """Amounts of data, and steps of both stages at `batch_size` conversations.
+
+    Attributes:
+        amounts: of data.
+        align_steps, steps: of stage 1 and of stage 2.
+        batch_size: conversations of a step.
+        sentences: tokens after which an answer to a text question is cut.
+    """
 
     amounts: Amounts = field(default_factory=Amounts)
     align_steps: int = 200
     steps: int = 75
     batch_size: int = 16
+    sentences: int = SENTENCES

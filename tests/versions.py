@@ -41,11 +41,6 @@ REPORT = (
 )
 
 
-def oldest_of(release: str) -> str:
-    """A requirement for the first release of a bound: 5.17 is 5.17.*."""
-    return f"=={release}.*" if release.count(".") < 2 else f"=={release}"
-
-
 def make(folder: Path, python: str, oldest: bool) -> Path:
     """An environment with the package and its tests; its interpreter."""
     inner = folder / "bin" / "python"
@@ -53,7 +48,7 @@ def make(folder: Path, python: str, oldest: bool) -> Path:
         return inner
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     pip = [str(inner), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    pins = [f"{name}{oldest_of(low)}" for name, (low, _) in BOUNDS.items()] if oldest else []
+    pins = [f"{name}=={low}" for name, (low, _) in BOUNDS.items()] if oldest else []
     subprocess.run([*pip, f"{ROOT}[test]", *pins], check=True)
     if not oldest:
         # Beyond the bounds too, where something newer is out: that is how bounds are raised.

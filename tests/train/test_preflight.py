@@ -213,6 +213,15 @@ def test_sizes_that_a_family_does_not_take_are_left_to_the_run():
     assert small_config(config) is None
 
 
+def test_a_run_whose_family_cannot_be_made_small_goes_on_and_says_so(
+    make_recipe, monkeypatch, capsys, real_steps
+):
+    monkeypatch.setattr(module, "small_config", lambda config: None)
+    preflight(make_recipe("align"))
+    assert "no small model of this family can be made; done" in capsys.readouterr().out
+    assert not real_steps
+
+
 def test_a_second_stage_that_cannot_run_yet_is_said_at_the_start_of_the_first(
     make_recipe, data, tmp_path, capsys
 ):

@@ -26,7 +26,7 @@ BOUNDS = runpy.run_path(str(ROOT / "wings" / "upstream" / "bounds.py"))["BOUNDS"
 BEGIN, END = "<!-- versions: made by `make versions` -->", "<!-- end of versions -->"
 # Contracts, guarantees, generation, checkpoints, a tiny training of both stages.
 TESTS = {
-    "contracts": ["tests/upstream", "tests/test_versions.py"],
+    "contracts": ["tests/upstream"],
     "guarantees": ["tests/wings/test_guarantees.py"],
     "generation": ["tests/wings/test_generation.py", "tests/wings/test_static_cache.py"],
     "checkpoints": ["tests/wings/test_checkpoints.py"],

@@ -22,8 +22,9 @@ kernel that errs slightly before may still land on the next number. The second b
 that the definition does not have: weights before they are divided by their sum, LoRRA's values and
 their gradients. These are r numbers a key and head, and all D numbers made of them err together.
 
-On 892 small random calls of LoRRA attention (10 results each) the largest error was 0.43 of the
-budget. On 204 of routed attention (6 results each) it was 0.44.
+On small random calls the largest error was 0.43 of the budget for LoRRA attention (1,602 calls, of
+a torch rewrite of the kernel's arithmetic) and 0.52 for routed attention (392 interpreted calls).
+Of these, 710 and 188 were drawn after the last change of this form: 0.39 and 0.52.
 """
 
 import torch

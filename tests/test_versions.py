@@ -112,7 +112,7 @@ def test_setup_takes_its_bounds_from_one_place():
 def test_the_readme_shows_the_table_of_versions():
     made = runpy.run_path(str(ROOT / "tests" / "versions.py"))
     runs = json.loads((ROOT / "docs" / "versions.json").read_text())
-    assert set(runs) == {"oldest", "newest"}
+    assert {"oldest"} <= set(runs) <= {"oldest", "newest"}
     shown = (ROOT / "README.md").read_text()
     assert f"{made['BEGIN']}\n{made['table'](runs)}\n{made['END']}" in shown
     for run in runs.values():

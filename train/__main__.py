@@ -10,6 +10,7 @@ step and ends with exit code 75: not finished.
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from wings.errors import WingsError
@@ -39,7 +40,8 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
         name: begins the sentences.
 
     Returns:
-        0 when it came to its end, 2 with a sentence when it was refused or cannot go on,
+        0 when it came to its end, 2 with a sentence when it was refused or cannot go on, 1 with a
+        traceback when a library failed in the preflight,
         `NOT_FINISHED` when a signal stopped it.
     """
     try:
@@ -51,7 +53,7 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
     import torch
 
     from wings.train.halt import NOT_FINISHED, Agreed, Stopped
-    from wings.train.preflight import preflight
+    from wings.train.preflight import PreflightError, preflight
     from wings.train.recipe import Recipe
     from wings.train.run import train
 
@@ -67,6 +69,10 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
         if first or not isinstance(error, Agreed):
             print(f"{name}: {error}", file=sys.stderr)
         return NOT_FINISHED if isinstance(error, Stopped) else 2
+    except PreflightError as error:
+        # Printed here: a launcher ends this process as soon as another one has missed it.
+        traceback.print_exception(error)
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped; the same command goes on from the last checkpoint.")
         return 130

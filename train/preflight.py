@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,6 +31,7 @@ from wings.errors import WingsError
 from wings.model import WingsForCausalLM
 from wings.processor import WingsProcessor
 from wings.tokens import IGNORED
+from wings.train.arguments import training_arguments
 from wings.train.batches.order import Order
 from wings.train.batches.retained import with_retained
 from wings.train.build import load_processor
@@ -157,20 +159,51 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
 
 
 def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> None:
-    folder.make()
     processor = load_processor(recipe)
-    if is_first:
-        shutil.rmtree(scratch, ignore_errors=True)
-        check_processor(processor, scratch / "processor")
     config = small_config(Origin.of(recipe).config)
-    if config is None:
-        # A family with sizes that depend on one another; the real model may be fine.
+    few = few_steps(recipe, scratch / "run")
+    # Joins the process group, as the run will.
+    training_arguments(few, scratch / "run", STEPS)
+    with first_alone(is_first):
         if is_first:
-            print("no small model of this family can be made; ", end="")
-        return
-    if is_first:
-        check_checkpoint(config, scratch / "model")
-    check_training(recipe, config, processor, scratch, is_first)
+            folder.make()
+            shutil.rmtree(scratch, ignore_errors=True)
+            check_processor(processor, scratch / "processor")
+            if config is not None:
+                check_checkpoint(config, scratch / "model")
+    if config is not None:
+        check_training(few, config, processor, scratch, is_first)
+    elif is_first:
+        # A family with sizes that depend on one another; the real model may be fine.
+        print("no small model of this family can be made; ", end="")
+
+
+@contextlib.contextmanager
+def first_alone(is_first: bool) -> Iterator[None]:
+    """Around work of the first process: the others wait, and end with it where it fails.
+
+    Raises:
+        Agreed: on every other process, what the first one raised.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    sentences = gather_object([None if failed is None else str(failed)])
+    if failed is not None:
+        raise failed
+    if not is_first and sentences[0] is not None:
+        raise Agreed(sentences[0])
+
+
+def few_steps(recipe: Recipe, output: Path) -> Recipe:
+    """The recipe of a small run: the same keys, two steps of a sample a process, checkpoints."""
+    return replace(
+        recipe, output=str(output), model=None, start=None, steps=STEPS, save_every=1,
+        batch_size=int(os.environ.get("WORLD_SIZE", "1")), device_batch_size=1, batching="pad",
+        workers=0, evaluate=None, trackers=[], log_every=1,
+    )  # fmt: skip
 
 
 def small_config(config: WingsConfig) -> WingsConfig | None:
@@ -334,12 +367,12 @@ def _close(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def check_training(
-    recipe: Recipe, config: WingsConfig, processor: WingsProcessor, scratch: Path, is_first: bool
+    few: Recipe, config: WingsConfig, processor: WingsProcessor, scratch: Path, is_first: bool
 ) -> None:
-    """Train a small model with the keys of a recipe, resume from its checkpoint, load the result.
+    """Train a small model, resume from its checkpoint, load the result.
 
     Args:
-        recipe: of the run.
+        few: as `few_steps` makes it.
         config: of the small model.
         processor: is saved with it.
         scratch: a folder of this run alone, the same on every process.
@@ -348,13 +381,7 @@ def check_training(
     Raises:
         WingsError, PreflightError: a step failed.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    few = replace(
-        recipe, output=str(scratch / "run"), model=None, start=None, steps=STEPS, save_every=1,
-        batch_size=ranks, device_batch_size=1, batching="pad", workers=0, evaluate=None,
-        trackers=[], log_every=1,
-    )  # fmt: skip
-    data = Handful(config, retains=recipe.retention is not None)
+    data = Handful(config, retains=few.retention is not None)
 
     def run(of: Recipe) -> Path:
         return train(of, small_model(config), processor, _silent, data).folder
@@ -370,8 +397,8 @@ def check_training(
             (finished / "checkpoint-1").rename(resumed.checkpoint(1))
         PartialState().wait_for_everyone()
         run(again)
-    if is_first:
-        with checking("load the finished model"):
+    with first_alone(is_first), checking("load the finished model"):
+        if is_first:
             WingsForCausalLM.from_pretrained(finished)
             WingsProcessor.from_pretrained(finished)
 

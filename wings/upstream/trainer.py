@@ -17,6 +17,16 @@ WorkerInit = Callable[[int], None]
 State = dict[str, Tensor]
 
 
+def _on_numbered_cpu(storage: Any, location: str) -> Any:
+    """The storage itself where a file is read to `cpu:0`; None leaves it to torch."""
+    return storage if location.startswith("cpu:") else None
+
+
+# Before transformers 5.24 several CPU processes read their optimiser to "cpu:0", a place that
+# torch.load does not know. Without this they could not resume.
+torch.serialization.register_package(1, lambda storage: None, _on_numbered_cpu)
+
+
 class TrainerHooks(Trainer):
     """`Trainer` whose private steps call methods with plain names."""
 
@@ -190,7 +200,25 @@ def _check_steps() -> None:
     assert calls == expected, f"a run called {calls} instead of {expected}"
 
 
+def _check_numbered_cpu() -> None:
+    import io
+
+    file = io.BytesIO()
+    torch.save(torch.ones(2), file)
+    file.seek(0)
+    read = torch.load(file, map_location=torch.device("cpu:0"), weights_only=True)
+    assert read.device.type == "cpu" and read.sum() == 2, "a file is read to another place"
+
+
 CONTRACTS = (
+    Contract(
+        "torch",
+        "2.11",
+        "register_package lets torch.load read a file to cpu:0, where several CPU processes of "
+        "older Trainers put their optimisers",
+        ("torch.serialization:register_package(priority, tagger, deserializer)",),
+        check=_check_numbered_cpu,
+    ),
     Contract(
         "transformers",
         "5.17",

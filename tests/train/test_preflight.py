@@ -25,12 +25,12 @@ from wings.train.loop import WingsTrainer
 from wings.train.preflight import (
     check_checkpoint,
     preflight,
-    small_config,
     unready_stages,
 )
 from wings.train.run import train
+from wings.train.small_model import TOWER, small_config
 
-VISION = {"vision_cfg": module.TOWER}
+VISION = {"vision_cfg": TOWER}
 
 
 def broken(*args, **kwargs):

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .cache_name import NAME, take_cache
+from .cache_name import NAME
 from .contract import Contract
 from .tiny import tiny_model
 
@@ -56,14 +56,6 @@ class GenerationHooks(_Generating):
     def static_mask(self, attention_mask: Tensor, cache: Cache) -> Tensor:
         """The mask of a step with a static cache, for a mask `[B, tokens so far]`."""
         return attention_mask
-
-    @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """transformers' `generate`, whose cache may come under either name."""
-        cache = take_cache(kwargs)
-        if cache is not None:
-            kwargs[NAME] = cache
-        return super().generate(inputs, *args, **kwargs)
 
     def _expand_inputs_for_generation(  # type: ignore[override]  # theirs is static before 5.24
         self,

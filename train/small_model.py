@@ -1,0 +1,114 @@
+"""A model like that of a run, and samples for it, so small that every step can be tried first."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedConfig
+
+from wings.config import WingsConfig
+from wings.model import WingsForCausalLM
+from wings.tokens import IGNORED
+from wings.train.batches.order import Order
+from wings.train.batches.retained import with_retained
+
+# Its blocks keep the class and the width of the real ones.
+BLOCKS, VOCABULARY, MLP_WIDTH = 2, 512, 256
+# The tower is frozen, and the first step of training runs the real one: here a small ViT does.
+TOWER = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
+
+
+def small_config(config: WingsConfig) -> WingsConfig | None:
+    """The configuration with few blocks, few tokens, narrow MLPs and a small tower.
+
+    Returns:
+        None where the decoder does not take these sizes.
+    """
+    decoder: Any = config.text_config
+    text = decoder.to_dict()
+    text.pop("quantization_config", None)
+    count = text["num_hidden_layers"]
+    chosen = _blocks(decoder)
+    for name, value in text.items():
+        # A list with an entry a block: of the kinds of attention, say.
+        if isinstance(value, list) and len(value) == count:
+            text[name] = [value[block] for block in chosen]
+        elif name.endswith("intermediate_size") and isinstance(value, int):
+            text[name] = min(value, MLP_WIDTH)
+        elif name.endswith("_token_id"):
+            text[name] = None
+    text |= {"num_hidden_layers": len(chosen), "vocab_size": min(text["vocab_size"], VOCABULARY)}
+    tower: Any = config.vision_config
+    fields: dict[str, Any] = config.to_dict() | {
+        "text_config": text,
+        "vision_config": {"vision_cfg": TOWER, "pool": tower.get("pool", 1)},
+        "learner_layers": None,
+        "image_token_id": None,
+        "image_seq_length": None,
+    }
+    fields.pop("model_type")
+    try:
+        small = WingsConfig(**fields)
+        with torch.device("meta"):
+            WingsForCausalLM(small)  # fills in the features of an image
+    except Exception:  # Each family refuses in its own way.
+        return None
+    return small
+
+
+def _blocks(text: PreTrainedConfig) -> list[int]:
+    """The first blocks, with the first of every kind of attention among them."""
+    kinds = list(text.to_dict().get("layer_types") or ())
+    chosen = {kinds.index(kind) for kind in kinds} | set(range(BLOCKS))
+    return sorted(block for block in chosen if block < text.num_hidden_layers)
+
+
+def small_model(config: WingsConfig) -> WingsForCausalLM:
+    """A random model of this configuration, in which no part is without effect."""
+    torch.manual_seed(0)
+    model = WingsForCausalLM(copy.deepcopy(config))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.float().eval()
+
+
+class Handful(Dataset):
+    """Samples of random tokens for a small model: one with a picture, one of text alone.
+
+    Args:
+        config: of the model.
+        retains: whether a retention term asks for the text.
+    """
+
+    def __init__(self, config: WingsConfig, retains: bool) -> None:
+        picture, text = (sample_of(config, with_picture) for with_picture in (True, False))
+        self.samples = [picture, with_retained(text, text) if retains else text]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return dict(self.samples[number])
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """The samples of every epoch."""
+        return Order([len(self)], [1.0], batch_size, seed)
+
+
+def sample_of(config: WingsConfig, with_picture: bool) -> dict[str, Tensor]:
+    """`input_ids` and `labels` [T], and `pixel_values` [1, 3, height, width] of a picture."""
+    generator = torch.Generator().manual_seed(1)
+    decoder: Any = config.text_config
+    ids = torch.randint(decoder.vocab_size, (12,), generator=generator)
+    sample = {}
+    if with_picture:
+        image = torch.full((config.image_seq_length or 1,), config.image_token_id or 0)
+        ids = torch.cat([ids[:4], image, ids[4:]])
+        side = TOWER["image_size"]
+        sample["pixel_values"] = torch.randn(1, 3, side, side, generator=generator)
+    labels = torch.full_like(ids, IGNORED)
+    labels[-4:] = ids[-4:]
+    return sample | {"input_ids": ids, "labels": labels}

@@ -65,7 +65,7 @@ def test_unknown_trackers_are_named(make_recipe):
 
 
 def test_a_tracker_that_is_missing_is_refused_before_anything_is_loaded(make_recipe, monkeypatch):
-    monkeypatch.setitem(trackers.INTEGRATION_TO_CALLBACK, "wandb", missing)
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", missing)
     recipe = make_recipe("align", trackers=["tensorboard", "wandb"])
     with pytest.raises(WingsError, match=r"trackers: wandb cannot be used.*pip install wandb"):
         train(recipe)
@@ -76,7 +76,7 @@ def missing():
 
 
 def test_without_tensorboard_a_run_trains_unless_it_was_asked_for(make_recipe, monkeypatch, capsys):
-    monkeypatch.setattr(trackers, "get_available_reporting_integrations", lambda: ["mlflow"])
+    monkeypatch.setattr(trackers, "installed_trackers", lambda: ["mlflow"])
     monkeypatch.setattr(trackers, "EventFiles", lambda recipe: missing())
     result = train(make_recipe("align", trackers=None, steps=1))
     assert result.steps == 1 and not (result.folder / "tensorboard").exists()

@@ -117,16 +117,14 @@ class BlockWings(nn.Module):
         rotation = context.rotation.of(x.dtype)
         if x.shape[1] == 1:
             return share_of_one_token(x, factors, sources, kept, gates, rotation)
-        inner = x @ torch.cat([own.a_q for own in factors], dim=-1)
-        parts = []
-        for own, source, of_rows, gate, part in zip(
-            factors, sources, kept, gates, inner.chunk(len(present), -1), strict=True
-        ):
+        share = None
+        for own, source, of_rows, gate in zip(factors, sources, kept, gates, strict=True):
             way = context.terms.way
-            out = learner_attention(x, part, source, of_rows, own.inner, rotation, way)
+            out = learner_attention(x, x @ own.a_q, source, of_rows, own.inner, rotation, way)
             # The gate weighs r numbers a token, not D.
-            parts.append(out * gate)
-        return torch.cat(parts, dim=-1) @ torch.cat([own.b_o for own in factors])
+            share = added(share, (out * gate) @ own.b_o)
+        assert share is not None, "there is at least one learner"
+        return share
 
 
 def added(share: Tensor | None, more: Tensor) -> Tensor:

@@ -33,13 +33,15 @@ def share_of_one_token(
     Returns:
         `[B, 1, D]`; exact zeros from a learner that sees no row.
     """
-    row, outs = x[:, 0], []
+    row = x[:, 0]
+    shares = []
     for own, source, of_rows, weight in zip(factors, sources, kept, weights, strict=True):
         q = torch.addmm(row, row @ own.a_q, own.b_q)
-        outs.append(attention_of_one_token(q, own, source, of_rows, rotation) * weight[:, 0])
-    share = outs[0] @ factors[0].b_o
-    for own, out in zip(factors[1:], outs[1:], strict=True):
-        share = torch.addmm(share, out, own.b_o)
+        out = attention_of_one_token(q, own, source, of_rows, rotation) * weight[:, 0]
+        shares.append(out @ own.b_o)
+    share = shares[0]
+    for more in shares[1:]:
+        share = share + more
     return share[:, None]
 
 

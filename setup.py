@@ -1,8 +1,8 @@
 """Packaging of `wings-lorra`: the import name is `wings`, and nothing else lands in site-packages.
 
-`kernels/`, `train/` and `eval/` stand beside `wings/` and install as `wings.kernels`, `wings.train`
-and `wings.eval`. They carry no `__init__.py`: Hugging Face has a library named `kernels`, and a
-folder of that name that Python takes for a package would shadow it for everyone in this checkout.
+`kernels/`, `train/`, `eval/` and `examples/` are next to `wings/` and install as `wings.kernels`,
+`wings.train`, `wings.eval` and `wings.examples`. They have no `__init__.py`: Hugging Face has a
+library named `kernels`, which a package of that name would shadow in this checkout.
 """
 
 import os
@@ -14,7 +14,13 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.sdist import sdist
 
-ROOMS = {"wings": "wings", "wings.kernels": "kernels", "wings.train": "train", "wings.eval": "eval"}
+ROOMS = {
+    "wings": "wings",
+    "wings.kernels": "kernels",
+    "wings.train": "train",
+    "wings.eval": "eval",
+    "wings.examples": "examples",
+}
 
 
 def package_directories() -> dict[str, str]:
@@ -126,8 +132,8 @@ setup(
     package_data={
         "wings": ["py.typed"],
         "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
-        "wings.eval": ["*.jinja", "tasks/*.yaml"],
-        "wings.commands.quickstart": ["assets/*/*"],
+        "wings.eval": ["report/*.jinja", "tasks/*.yaml"],
+        "wings.examples.quickstart": ["assets/*/*"],
     },
     install_requires=CORE,
     extras_require={
@@ -143,8 +149,8 @@ setup(
     },
     cmdclass={"sdist": SourceArchive},
     entry_points={
-        "console_scripts": ["wings = wings.commands:main"],
+        "console_scripts": ["wings = wings.cli:main"],
         "lm_eval.models": ["wings = wings.eval.harness.model:WingsLM"],
-        "lmms_eval.models": ["wings = wings.eval.lmms:MANIFEST"],
+        "lmms_eval.models": ["wings = wings.eval.harness.lmms:MANIFEST"],
     },
 )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from wings.chat_template import ChatTemplate
-from wings.conversation import Conversation
 from wings.errors import WingsError
-from wings.tokens import IGNORED, tokenize
+from wings.processing.chat_template import ChatTemplate
+from wings.processing.conversation import Conversation
+from wings.processing.tokenization import IGNORED, tokenize
 
 NO_IMAGE = -1  # the id of a token that no text has
 

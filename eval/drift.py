@@ -14,15 +14,15 @@ from transformers import PreTrainedModel
 from wings.errors import WingsError
 from wings.upstream.cache_name import cache_name, cache_of
 
-from .bootstrap import Estimate, bootstrap
+from .compare.bootstrap import Estimate, bootstrap
+from .compare.paired_plot import WIDTH
 from .documents import Document
 from .fingerprint import fingerprint
-from .forest import WIDTH
-from .plot import COLOURS, GROUND, INK, STYLE
-from .section import Section
-from .subject import Subject
+from .models import Subject
+from .report.plot import COLOURS, GROUND, INK, STYLE
+from .report.section import Section
+from .runner import Work
 from .vocabulary import tokenizers_differ
-from .work import Work
 
 WINDOW = 1024  # tokens that are read in one go; a longer document is cut into such pieces
 BATCH = 8192  # tokens, padding included, that go through the models together

@@ -6,18 +6,18 @@ from typing import Any, Protocol
 
 from wings.errors import WingsError
 
-from .attention.looks import measure_looks
-from .comparison import Comparison
+from .attention.section import measure_looks
+from .compare.comparison import Comparison
 from .data import Data
 from .drift import measure_drift
 from .harness.comparison import TaskComparison
 from .items import pictures_of
+from .models import Subject
 from .questions import CONVERSATIONS, PICTURES, TEXT, measure_questions
-from .samples import Sample, samples_of
-from .section import Section
-from .subject import Subject
+from .report.samples import Sample, samples_of
+from .report.section import Section
+from .runner import Work
 from .vocabulary import tokenizers_differ
-from .work import Work
 
 
 class Measurement(Protocol):

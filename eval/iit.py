@@ -15,7 +15,7 @@ from torch import Tensor
 from wings.errors import WingsError
 
 from .items import Item, pictures_of
-from .work import Tell, nothing
+from .runner import Tell, nothing
 
 # What each turn is: T text, V a question about a picture. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")

@@ -9,7 +9,7 @@ from typing import Any
 
 from wings.errors import WingsError, nearest
 
-from .checks import check_checks
+from .scoring.checks import check_checks
 
 FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", "circle")
 # How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .comparison import Comparison
+from .compare.comparison import Comparison
 from .items import Item, without_pictures
-from .subject import Subject
-from .work import Work
+from .models import Subject
+from .runner import Work
 
 
 @dataclass(frozen=True)

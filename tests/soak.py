@@ -25,12 +25,12 @@ from typing import Any
 import torch
 import transformers
 
-from wings.commands.quickstart.dataset import Writer
-from wings.commands.quickstart.plan import ASSETS
-from wings.commands.quickstart.size import Amounts
-from wings.train.folder import RunFolder
+from wings.examples.quickstart.dataset import Writer
+from wings.examples.quickstart.plan import ASSETS
+from wings.examples.quickstart.size import Amounts
+from wings.train.metrics.metric_tracker import of_the_run
 from wings.train.recipe import Names, Recipe, Source
-from wings.train.watching.figures import of_the_run
+from wings.train.run_folder import RunFolder
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "train", "eval")
+ROOMS = ("kernels", "train", "eval", "examples")
 BENCH = ("kernels", "bench")
 # Families of decoders and their relatives; a few of many, but those that one would reach for.
 FAMILY_NAMES = (
@@ -27,8 +27,8 @@ def files(room):
 
 def room_of(path):
     inner = path.relative_to(ROOT).parts
-    if inner[0] == "wings" and inner[1] == "commands":
-        return "commands"
+    if inner[0] == "wings" and inner[1] == "cli":
+        return "cli"
     return "bench" if inner[:2] == BENCH else inner[0]
 
 
@@ -52,7 +52,7 @@ def rooms_imported(path):
         if parts[0] == "wings" and tuple(parts[1:3]) == BENCH:
             yield "bench"
         elif parts[0] == "wings":
-            known = len(parts) > 1 and parts[1] in (*ROOMS, "commands")
+            known = len(parts) > 1 and parts[1] in (*ROOMS, "cli")
             yield parts[1] if known else "wings"
 
 
@@ -63,7 +63,8 @@ ALLOWED = {
     "wings": {"wings", "kernels"},
     "train": {"train", "wings"},
     "eval": {"eval", "wings"},
-    "commands": {"commands", "train", "eval", "wings"},
+    "examples": {"examples", "train", "eval", "wings"},
+    "cli": {"cli", "examples", "train", "eval", "wings"},
 }
 
 
@@ -98,7 +99,7 @@ def test_nothing_in_wings_names_a_family():
             and isinstance(node.body[0], ast.Expr)
         }
         # Contracts with transformers are proven on small decoders, which are of some family.
-        if room_of(path) == "commands" or path.parent.name == "upstream":
+        if room_of(path) == "cli" or path.parent.name == "upstream":
             continue
         for node in ast.walk(tree):
             word = ""
@@ -128,7 +129,7 @@ def test_import_needs_neither_triton_nor_the_other_rooms():
         "sys.modules['triton'] = None\n"
         "import wings\n"
         "names = [getattr(wings, name) for name in wings.__all__]\n"
-        "rooms = ('wings.train', 'wings.eval')\n"
+        "rooms = ('wings.train', 'wings.eval', 'wings.examples')\n"
         "loaded = [name for name in sys.modules if name.startswith(rooms)]\n"
         "assert not loaded, loaded\n"
     )

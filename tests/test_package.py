@@ -15,12 +15,12 @@ import pytest
 import setuptools
 
 import wings
-from wings.commands import main
+from wings.cli import main
 from wings.errors import WingsError
 from wings.extras import MODULES, require
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("kernels", "train", "eval")
+ROOMS = ("kernels", "train", "eval", "examples")
 # The name that is imported, where the distribution has another one.
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -67,7 +67,7 @@ def test_there_is_one_version(packaging, tmp_path):
     assert packaging["version"] == wings.__version__
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {wings.__version__}\n" in cited
-    command = [sys.executable, "-m", "wings.commands", "--version"]
+    command = [sys.executable, "-m", "wings.cli", "--version"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == f"wings {wings.__version__}\n"
 
@@ -114,7 +114,7 @@ def test_a_room_imports_only_what_its_extra_brings(room, packaging):
         for path in (ROOT / room).rglob("*.py")
         if not any(parent.is_symlink() for parent in path.parents)
         # The commands say what they need themselves, see the tests below.
-        and path.parts[len(ROOT.parts) + 1] != "commands"
+        and path.parts[len(ROOT.parts) + 1] != "cli"
     ]
     assert files
     optional = {name for modules in MODULES.values() for name in modules}
@@ -190,10 +190,10 @@ def test_several_missing_modules_share_a_sentence(monkeypatch):
 @pytest.mark.parametrize(
     ("commands", "extras"),
     [
-        (["chat"], []),
-        (["data", "plan"], ["train"]),
-        (["eval", "compare", "iit", "shift"], ["eval"]),
-        (["quickstart.run", "quickstart.jobs", "quickstart.showcase"], ["train", "eval"]),
+        (["cli.chat"], []),
+        (["cli.data", "cli.plan"], ["train"]),
+        (["cli.eval", "cli.compare", "cli.iit", "cli.shift"], ["eval"]),
+        (["examples.quickstart.run", "examples.quickstart.jobs"], ["train", "eval"]),
     ],
     ids=" ".join,
 )
@@ -204,7 +204,7 @@ def test_a_command_imports_nothing_that_its_extras_do_not_bring(commands, extras
     code = (
         "import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({absent}))\n"
-        f"for name in {commands}: importlib.import_module(f'wings.commands.{{name}}')\n"
+        f"for name in {commands}: importlib.import_module(f'wings.{{name}}')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -241,7 +241,7 @@ def test_the_wheel_holds_wings_and_nothing_else(archives):
     top = {name.split("/")[0] for name in held}
     assert {name for name in top if not name.endswith(".dist-info")} == {"wings"}
     assert len(held) == len(set(held))
-    for room in ("train", "eval"):
+    for room in ("train", "eval", "examples"):
         inside = {n for n in held if n.startswith(f"wings/{room}/") and n.endswith(".py")}
         assert {str(path.relative_to(ROOT)) for path in (ROOT / room).rglob("*.py")} == {
             name.removeprefix("wings/") for name in inside

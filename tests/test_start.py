@@ -19,7 +19,7 @@ MOST = 300
 
 COMMAND_LINE = """
 import contextlib, io, json, sys
-from wings.commands import main
+from wings.cli import main
 said = io.StringIO()
 try:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -73,7 +73,7 @@ def test_the_model_loads_no_more_than_transformers_own():
     base = "from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin"
     before = set(run(f"{base}; {LOADED}"))
     loaded = set(run(f"import wings; wings.WingsForCausalLM, wings.WingsProcessor; {LOADED}"))
-    assert "wings.model" in loaded and "wings.processor" in loaded
+    assert "wings.model.causal_lm" in loaded and "wings.processing.processor" in loaded
     assert not {"open_clip", "timm"} & loaded
     assert not (ONLY_WITH_A_TOWER & loaded) - before
 
@@ -109,10 +109,10 @@ print(json.dumps([[f"{kind.__module__}.{kind.__name__}" for kind in kinds], len(
 """
 CLASSES = {
     "AutoConfig": "wings.config.WingsConfig",
-    "AutoModelForCausalLM": "wings.model.WingsForCausalLM",
-    "AutoModelForImageTextToText": "wings.model.WingsForCausalLM",
-    "AutoImageProcessor": "wings.images.WingsImageProcessor",
-    "AutoProcessor": "wings.processor.WingsProcessor",
+    "AutoModelForCausalLM": "wings.model.causal_lm.WingsForCausalLM",
+    "AutoModelForImageTextToText": "wings.model.causal_lm.WingsForCausalLM",
+    "AutoImageProcessor": "wings.processing.image_processor.WingsImageProcessor",
+    "AutoProcessor": "wings.processing.processor.WingsProcessor",
 }
 
 
@@ -148,7 +148,8 @@ def test_a_watched_module_keeps_its_own_loader():
     """`python -m`, inspect and importlib.resources ask a module's loader for more than to run."""
     code = (
         "import json, wings, wings.errors, importlib.util, transformers.utils as utils\n"
-        "found = importlib.util.find_spec('wings.tokens').loader.get_source('wings.tokens')\n"
+        "name = 'wings.processing.tokenization'\n"
+        "found = importlib.util.find_spec(name).loader.get_source(name)\n"
         "own = [type(m.__loader__).__name__ for m in (wings.errors, utils)]\n"
         "specs = [type(m.__spec__.loader).__name__ for m in (wings.errors, utils)]\n"
         "print(json.dumps([own, specs, 'def tokenize' in found]))"

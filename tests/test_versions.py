@@ -35,7 +35,9 @@ def test_within_the_bounds_nothing_is_said():
 
 def test_an_untested_release_is_warned_of_once():
     code, _, error = run(
-        OUTSIDE + "import wings\nwings.WingsForCausalLM\nimport wings.model\nimport wings.backbone"
+        OUTSIDE
+        + "import wings\nwings.WingsForCausalLM\n"
+        + "import wings.model.causal_lm\nimport wings.model.backbone"
     )
     assert code == 0, error
     assert error.count("Wings was not tested with transformers") == 1
@@ -78,7 +80,7 @@ def test_an_untested_release_that_generates_otherwise_is_refused(name):
 
 
 def test_the_check_finds_no_fault_here():
-    from wings.self_check import generation_fault
+    from wings.model.self_check import generation_fault
 
     assert generation_fault() is None
 

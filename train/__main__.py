@@ -52,10 +52,11 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
     # Imported here: a missing extra is named before, and `--help` needs none of them.
     import torch
 
-    from wings.train.halt import NOT_FINISHED, Agreed, Stopped
     from wings.train.preflight import PreflightError, preflight
     from wings.train.recipe import Recipe
     from wings.train.run import train
+
+    from .signals import NOT_FINISHED, Agreed, Stopped
 
     first = os.environ.get("RANK", "0") == "0"
     # Tokenisers are forked into the data workers; their own threads would only warn about it.

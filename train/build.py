@@ -7,8 +7,8 @@ import torch
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train.recipe import Recipe
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
+from wings.model.causal_lm import WingsForCausalLM
 from wings.train.recipe import Lora
 from wings.upstream.adapters import adapted_layers, enable_adapters, merge_into_base
 

@@ -25,17 +25,18 @@ from torch import Tensor
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.arguments import training_arguments
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train.build import load_processor
-from wings.train.folder import RECIPE, RunFolder
-from wings.train.halt import Agreed, Stopped
-from wings.train.planning.skeleton import Origin
 from wings.train.recipe import Recipe
 from wings.train.run import quiet, train
 from wings.train.small_model import Handful, sample_of, small_config, small_model
-from wings.train.sources.open_records import open_records
+
+from .data.readers.open_records import open_records
+from .estimate.meta_model import Origin
+from .run_folder import RECIPE, RunFolder
+from .signals import Agreed, Stopped
+from .training_arguments import training_arguments
 
 SAID = "Checking every later step on a handful of samples ... "
 PREFIX = "preflight-"

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import yaml
 
 from wings.errors import WingsError
-from wings.train.checks import RATES, check
 from wings.train.overrides import override
 from wings.train.strict import fill
+
+from .validation import RATES, check
 
 # Keys that change how a run is carried out, not what comes out of it: they may differ when a run is
 # continued.

@@ -14,27 +14,28 @@ from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.arguments import training_arguments
-from wings.train.batches.batching import Batching
-from wings.train.batches.collate import Collator, Packer
-from wings.train.batches.data import Conversations
-from wings.train.batches.lengths import Lengths
-from wings.train.batches.order import Order
-from wings.train.batches.workers import LostWorker, watching_workers
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model, load_processor
-from wings.train.checks import refuse_idle_retention
-from wings.train.folder import RESULT, RunFolder, step_of
-from wings.train.halt import Stopped
-from wings.train.loop import WingsTrainer
 from wings.train.lora import merge_adapters
-from wings.train.parallel import is_launched, refuse_other_checkpoints
 from wings.train.recipe import Recipe
-from wings.train.stage import prepare
-from wings.train.watching.evaluate import Evaluation, evaluations, renamed
-from wings.train.watching.progress import Progress, Watch
-from wings.train.watching.trackers import make_trackers
+
+from .data.bucketing import Batching
+from .data.collator import Collator, Packer
+from .data.dataset import Conversations
+from .data.lengths import Lengths
+from .data.sampler import Order
+from .data.workers import LostWorker, watching_workers
+from .distributed import is_launched, refuse_other_checkpoints
+from .metrics.evaluate import Evaluation, evaluations, renamed
+from .metrics.progress import Progress, Watch
+from .metrics.trackers import make_trackers
+from .param_groups import prepare
+from .run_folder import RESULT, RunFolder, step_of
+from .signals import Stopped
+from .trainer import WingsTrainer
+from .training_arguments import training_arguments
+from .validation import refuse_idle_retention
 
 
 @dataclass

@@ -9,10 +9,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
 from wings.config import WingsConfig
-from wings.model import WingsForCausalLM
-from wings.tokens import IGNORED
-from wings.train.batches.order import Order
-from wings.train.batches.retained import with_retained
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.tokenization import IGNORED
+
+from .data.kl_turns import with_retained
+from .data.sampler import Order
 
 # Its blocks keep the class and the width of the real ones.
 BLOCKS, VOCABULARY, MLP_WIDTH = 2, 512, 256

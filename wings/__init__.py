@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from .upstream.auto_classes import register_in_time
 
 if TYPE_CHECKING:
-    from .cache import WingsCache, WingsStaticCache
+    from .cache.wings_cache import WingsCache, WingsStaticCache
     from .config import WingsConfig
     from .errors import WingsError
-    from .model import WingsForCausalLM
-    from .processor import WingsProcessor
+    from .model.causal_lm import WingsForCausalLM
+    from .processing.processor import WingsProcessor
 
 __version__ = "0.1.0"
 
@@ -27,12 +27,12 @@ __all__ = [
 # A name and the module it is imported from on first use: the command line starts with this file,
 # and torch and transformers take seconds to import.
 _MODULES = {
-    "WingsCache": "cache",
+    "WingsCache": "cache.wings_cache",
     "WingsConfig": "config",
     "WingsError": "errors",
-    "WingsForCausalLM": "model",
-    "WingsProcessor": "processor",
-    "WingsStaticCache": "cache",
+    "WingsForCausalLM": "model.causal_lm",
+    "WingsProcessor": "processing.processor",
+    "WingsStaticCache": "cache.wings_cache",
 }
 
 

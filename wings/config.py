@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .config_fields import Settled, default
 from .errors import WingsError, nearest
-from .settled import Settled, default
 from .upstream.configuration import keys_of_transformers
 
 LEARNERS = ("image", "text")
@@ -20,7 +20,7 @@ class WingsConfig(PreTrainedConfig):
     Args:
         text_config: the decoder's own configuration, as an object or a dict with `model_type`.
         vision_config: open_clip's fields (`model_name` or `vision_cfg`) plus `select_layer`, `pool`
-            and the preprocessing; see `wings.vision.VisionTower`.
+            and the preprocessing; see `wings.encoders.open_clip_tower.VisionTower`.
         rank: r of every low-rank factor.
         router: `"position"` (the paper's), `"modality"` (blind to length), `"attended"` (learners
             are as loud as the block looks at pictures) or None (weight 1 each). The first two weigh

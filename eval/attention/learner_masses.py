@@ -17,13 +17,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from wings.block import BlockWings, WingsAttentionMixin
-from wings.context import WingsContext
-from wings.layout import PADDING
-from wings.learner_attention import expanded, turned_keys
-from wings.lorra import Factors
-from wings.rotary import Rotation
-from wings.source import Source
+from wings.attention.rotary import Rotation
+from wings.attention.source_tokens import Source
+from wings.attention.token_layout import PADDING
+from wings.layers.lorra import Factors
+from wings.layers.lorra_attention import expanded, turned_keys
+from wings.layers.wings_layer import BlockWings, WingsAttentionMixin
+from wings.model.prepare import WingsContext
 
 
 class LearnerMasses:

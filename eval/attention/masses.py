@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from wings.decoder import find_attentions
+from wings.attention.routed_attention import Rule
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.operations import routed_attention
-from wings.routed_attention import Rule
+from wings.layers.dispatch import routed_attention
+from wings.model.causal_lm import WingsForCausalLM
+from wings.model.inject import find_attentions
 from wings.upstream.attention import (
     attention_name,
     eager_mask,

@@ -8,9 +8,9 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
-from wings.processor import WingsProcessor
+from wings.eval.generate import encode
+from wings.processing.processor import WingsProcessor
 
-from ..answers import encode
 from ..items import Item
 
 # Letters that no text has: they hold the place of the stand-in while a template is rendered.

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..plot import COLOURS, GROUND, INK, SHAPES, STYLE
-from ..score import Score
+from wings.eval.report.plot import COLOURS, GROUND, INK, SHAPES, STYLE
+from wings.eval.scoring.accuracy import Score
+
 from .shift import Curves, Shift, spelled
 
 LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from wings.errors import WingsError, nearest
 from wings.eval.items import Item
-from wings.eval.mark import LETTERS, with_choices
+from wings.eval.scoring.score import LETTERS, with_choices
 
 from .fields import data_uri, field, turn
 

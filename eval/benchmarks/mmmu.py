@@ -18,8 +18,8 @@ import pyarrow.parquet
 
 from wings.errors import WingsError
 from wings.eval.items import Item
-from wings.eval.mark import LETTERS, with_choices
-from wings.eval.short_answers import number_of
+from wings.eval.scoring.score import LETTERS, with_choices
+from wings.eval.scoring.short_answers import number_of
 
 from .fields import SHORT, data_uri, field
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wings.errors import WingsError
 from wings.eval.items import Item
-from wings.eval.mark import with_choices
+from wings.eval.scoring.score import with_choices
 
 from .fields import existing, field, read_json, texts, turn
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wings.eval.forest import forest
-from wings.eval.paired import HEADERS, Paired
-from wings.eval.samples import SAMPLES, Sample
-from wings.eval.section import Section
+from wings.eval.compare.paired import HEADERS, Paired
+from wings.eval.compare.paired_plot import forest
+from wings.eval.report.samples import SAMPLES, Sample
+from wings.eval.report.section import Section
 
 SENTENCE = (
     "Tasks of lm-evaluation-harness as its own command line asks them (no chat template), the same "

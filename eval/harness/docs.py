@@ -9,9 +9,9 @@ from typing import Any
 
 import datasets
 
+from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import Item
-from wings.eval.local.tasks import TASKS
-from wings.eval.mark import mark, share_passed
+from wings.eval.scoring.score import mark, share_passed
 
 from .model import NAME, register
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wings.eval.fingerprint import fingerprint
-from wings.eval.samples import SAMPLES
-from wings.eval.subject import Subject
-from wings.eval.work import Work
+from wings.eval.models import Subject
+from wings.eval.report.samples import SAMPLES
+from wings.eval.runner import Work
 from wings.upstream.harness import simple_evaluate
 
 from .chosen import ChosenTasks

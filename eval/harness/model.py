@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 import wings  # noqa: F401  transformers' Auto classes know Wings from here on
 from wings.errors import WingsError
-from wings.tokens import IMAGE
+from wings.processing.tokenization import IMAGE
 from wings.upstream.harness import HarnessModel, register_model
 
 NAME = "wings"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wings.layout import Layout
+from wings.attention.token_layout import Layout
 
 from .preset import Shape
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from wings.learner_attention import learner_attention
-from wings.rotary import Rotation
-from wings.routed_attention import Rule, routed_attention
-from wings.source import Kept
-from wings.visible_attention import masked_attention
+from wings.attention.learner_mask import masked_attention
+from wings.attention.rotary import Rotation
+from wings.attention.routed_attention import Rule, routed_attention
+from wings.attention.source_tokens import Kept
+from wings.layers.lorra_attention import learner_attention
 
 from . import inputs
 from .batch import fits, layout

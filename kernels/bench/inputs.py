@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from wings.layout import PADDING, Layout
-from wings.rotary import Rotation
-from wings.routed_attention import Rule
-from wings.source import Kept, Source
-from wings.visible_attention import Visibility
+from wings.attention.learner_mask import Visibility
+from wings.attention.rotary import Rotation
+from wings.attention.routed_attention import Rule
+from wings.attention.source_tokens import Kept, Source
+from wings.attention.token_layout import PADDING, Layout
 
 from . import flex, textbook
 from .batch import COLUMNS

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from wings.lorra import Factors
-from wings.rotary import Rotation
-from wings.routed_attention import Rule
-from wings.source import Kept, Source
+from wings.attention.rotary import Rotation
+from wings.attention.routed_attention import Rule
+from wings.attention.source_tokens import Kept, Source
+from wings.layers.lorra import Factors
 
 
 def routed_attention(

@@ -9,13 +9,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from wings import block, one_token
-from wings import learner_attention as plain_learner
-from wings import routed_attention as plain_routed
-from wings.lorra import Factors
-from wings.rotary import Rotation
-from wings.routed_attention import Rule, causal_mask
-from wings.source import Kept, Source
+from wings.attention import routed_attention as plain_routed
+from wings.attention.rotary import Rotation
+from wings.attention.routed_attention import Rule, causal_mask
+from wings.attention.source_tokens import Kept, Source
+from wings.layers import lorra_attention as plain_learner
+from wings.layers import lorra_decode as one_token
+from wings.layers import wings_layer as block
+from wings.layers.lorra import Factors
 
 from . import products, textbook
 from .row import PLAIN, WINGS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from wings.layout import IMAGE, TEXT
+from wings.attention.token_layout import IMAGE, TEXT
 
 from . import flex, inputs
 from .batch import layout

@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.eval.fingerprint import model_fingerprint
-from wings.eval.kept import Kept
-from wings.eval.ranks import Ranks
-from wings.eval.subject import Subject
-from wings.eval.work import Work
+from wings.eval.models import Subject
+from wings.eval.processes import Ranks
+from wings.eval.result_cache import Kept
+from wings.eval.runner import Work
 
 # What tests of attention share stands here, and the families with wings beside the model's tests.
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "wings")]

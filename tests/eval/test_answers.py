@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from wings.eval.answers import answer_items, encode
+from wings.eval.generate import answer_items, encode
 from wings.eval.items import Item
 
 WORDS = ["<pad>", "<end>", "<user>", "<bot>", *"abcdefghij"]

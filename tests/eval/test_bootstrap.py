@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from wings.eval.bootstrap import Estimate, bootstrap
+from wings.eval.compare.bootstrap import Estimate, bootstrap
 
 ABOVE, BELOW = [3.0, -1.0, 0.0, 2.0, 5.0], [4, 1, 2, 6, 3]
 
@@ -50,7 +50,7 @@ def test_seeds_and_blocks_and_single_units(monkeypatch):
     many = np.random.default_rng(0).normal(size=300)
     first = bootstrap(many, seed=1)
     assert first == bootstrap(many, seed=1) != bootstrap(many, seed=2)
-    monkeypatch.setattr("wings.eval.bootstrap.BLOCK", 1000)
+    monkeypatch.setattr("wings.eval.compare.bootstrap.BLOCK", 1000)
     assert bootstrap(many, seed=1).low == pytest.approx(first.low)
     assert bootstrap([2.0], [4]) == Estimate(0.5, None, None)
     assert bootstrap([2.0], [4]).to_dict() == {"value": 0.5, "interval": None}

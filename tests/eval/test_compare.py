@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from wings.commands import main
-from wings.commands.compare import compare
+from wings.cli import main
+from wings.cli.compare import compare
 from wings.errors import WingsError
 from wings.eval.data import Data
 from wings.eval.evaluation import evaluate

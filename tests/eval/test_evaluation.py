@@ -9,14 +9,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from wings.errors import WingsError
-from wings.eval.comparison import Comparison
+from wings.eval.compare.comparison import Comparison
 from wings.eval.data import Data, Files, read_data
 from wings.eval.documents import Document, read_documents
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
-from wings.eval.report import Report
-from wings.eval.samples import samples_of
-from wings.eval.section import Section
+from wings.eval.report.report import Report
+from wings.eval.report.samples import samples_of
+from wings.eval.report.section import Section
 
 
 def item(kind, text, answer, picture=None):

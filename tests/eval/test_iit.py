@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from wings.errors import WingsError
-from wings.eval.embeddings import embed_texts
 from wings.eval.iit import KINDS, build_iit, question, write_iit
 from wings.eval.items import Item, pictures_of, read_items
-from wings.eval.mark import mark
+from wings.eval.scoring.embeddings import embed_texts
+from wings.eval.scoring.score import mark
 
 LETTERS = "abcdef"
 

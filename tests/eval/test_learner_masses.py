@@ -4,10 +4,10 @@ import pytest
 import torch
 from families import Layouts, batch_of, build
 
-from wings.block import BlockWings
+from wings.attention.rotary import Rotary
 from wings.eval.attention.kinds import KINDS, kinds_of_keys
 from wings.eval.attention.masses import attention_masses
-from wings.rotary import Rotary
+from wings.layers.wings_layer import BlockWings
 
 
 def images_of(model, batch):

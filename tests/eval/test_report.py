@@ -6,12 +6,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wings.eval.bootstrap import Estimate
-from wings.eval.forest import Line, forest
-from wings.eval.outcome import Outcome
-from wings.eval.plot import draw_panel, plot
-from wings.eval.score import Score
-from wings.eval.table import HEADERS, cells, markdown, thousands
+from wings.eval.compare.bootstrap import Estimate
+from wings.eval.compare.method_result import Outcome
+from wings.eval.compare.paired_plot import Line, forest
+from wings.eval.report.plot import draw_panel, plot
+from wings.eval.report.table import HEADERS, cells, markdown, thousands
+from wings.eval.scoring.accuracy import Score
 
 BEFORE = Score(120, 120)
 

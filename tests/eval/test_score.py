@@ -3,8 +3,8 @@
 import pytest
 
 from wings.eval.items import Item
-from wings.eval.mark import is_right, mark
-from wings.eval.score import Score, overall, score
+from wings.eval.scoring.accuracy import Score, overall, score
+from wings.eval.scoring.score import is_right, mark
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from wings.eval.attention.prompts import introduced, prompts
 from wings.eval.attention.shift import Choices, Curves, Shift, measure_shift, one_minus_pearson
 from wings.eval.attention.shift_plot import Mark, curves_figure, score_figure
 from wings.eval.items import Item
-from wings.eval.score import Score
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
+from wings.eval.scoring.accuracy import Score
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 
 WORDS = ["<pad>", "<end>", "<user>", "<bot>", "<image>", "[a", "picture]", "Look", *"abcdefghij"]
 TEMPLATE = (

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.eval import work as work_module
+from wings.eval import runner as work_module
 from wings.eval.items import Item
-from wings.eval.kept import Kept
-from wings.eval.mark import mark
+from wings.eval.result_cache import Kept
+from wings.eval.scoring.score import mark
 
 LETTERS = "abcdefgh"
 WORDS = ["<pad>", "<end>", "<user>", "<bot>", *"abcdefghijkl"]  # of the chains

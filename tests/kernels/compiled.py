@@ -24,9 +24,9 @@ SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
 class Job:
     """One kernel to compile.
 
-    `module`, `kernel`: where it stands, as in `wings.kernels.routed_attention`. `signature`: types
-    of the arguments that are not constexpr, by name (`"*bf16"`, `"i32"`, `"fp32"`); pointers are
-    taken as aligned to 16 bytes. `constants`: the constexpr arguments, and others that would be
+    `module`, `kernel`: its place, such as `wings.kernels.routed_attention.forward`. `signature`:
+    types of the arguments that are not constexpr, by name (`"*bf16"`, `"i32"`, `"fp32"`); pointers
+    are taken as aligned to 16 bytes. `constants`: the constexpr arguments, and others that would be
     specialised (strides of 1, None). `divisible`: numbers that 16 divides. `target`: 80 or 90.
     """
 

@@ -5,11 +5,11 @@ import random
 import torch
 from rounding import budget, random_losses
 
-from wings.kernels import lorra_attention as forward_file
-from wings.kernels import lorra_attention_backward as backward_file
-from wings.kernels import turned_rows as rows_file
-from wings.kernels.lorra_attention import lorra_attention
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
+from wings.kernels.lorra_attention import backward as backward_file
+from wings.kernels.lorra_attention import forward as forward_file
+from wings.kernels.lorra_attention import rope as rows_file
+from wings.kernels.lorra_attention.forward import lorra_attention
 from wings.kernels.tuning import Blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

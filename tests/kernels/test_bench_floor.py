@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from wings.attention.token_layout import IMAGE, TEXT, Layout
 from wings.kernels.bench import floor
 from wings.kernels.bench.batch import sources, tokens
 from wings.kernels.bench.preset import CPU, GPU, Shape
-from wings.layout import IMAGE, TEXT, Layout
 
 CPU_DEVICE = torch.device("cpu")
 SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, pixels=28)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from wings.attention.token_layout import IMAGE, TEXT
 from wings.kernels.bench import inputs
 from wings.kernels.bench.batch import layout
 from wings.kernels.bench.choices import FORWARDS, make_again, several
 from wings.kernels.bench.memory import peak_on_a_cpu
 from wings.kernels.bench.preset import QUICK
-from wings.layout import IMAGE, TEXT
 
 MEGA = 2**20
 

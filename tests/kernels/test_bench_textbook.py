@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from wings.attention.routed_attention import Rule, routed_attention
+from wings.attention.token_layout import IMAGE, TEXT, Layout
 from wings.kernels.bench import inputs, textbook, variants
 from wings.kernels.bench.preset import Shape
-from wings.layout import IMAGE, TEXT, Layout
-from wings.routed_attention import Rule, routed_attention
 
 CPU_DEVICE = torch.device("cpu")
 SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, pixels=28)

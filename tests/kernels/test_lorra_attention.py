@@ -18,9 +18,9 @@ from lorra_case import (
     use_blocks,
 )  # fmt: skip
 
-from wings.kernels import lorra_attention as forward_file
-from wings.kernels.lorra_attention import lorra_attention
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
+from wings.kernels.lorra_attention import forward as forward_file
+from wings.kernels.lorra_attention.forward import lorra_attention
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 from compiled import SHARED_LIMIT, Job, report
 
-from wings.kernels import lorra_attention as forward_file
-from wings.kernels import lorra_attention_backward as backward_file
+from wings.kernels.lorra_attention import backward as backward_file
+from wings.kernels.lorra_attention import forward as forward_file
 from wings.kernels.tiles import padded_width
 from wings.kernels.tuning import TABLE
 

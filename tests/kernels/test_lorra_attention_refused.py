@@ -4,9 +4,9 @@ import pytest
 import torch
 from lorra_case import NAMES, Case, on_device
 
-from wings.kernels import lorra_attention as forward_file
-from wings.kernels.lorra_attention import lorra_attention
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
+from wings.kernels.lorra_attention import forward as forward_file
+from wings.kernels.lorra_attention.forward import lorra_attention
 
 
 def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):

@@ -9,7 +9,7 @@ import triton.language as tl
 from lorra_case import DEVICE, DTYPES, Case, on_device
 from rounding import RandomRounding
 
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
 from wings.kernels.tiles import rounded
 
 # Few numbers, where one draw of the rounding may be lucky, and more.

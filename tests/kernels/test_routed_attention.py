@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounding import budget, random_losses
 
-from wings.kernels import routed_attention as forward_file
-from wings.kernels import routed_attention_backward as backward_file
-from wings.kernels.routed_attention import routed_attention
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
+from wings.kernels.routed_attention import backward as backward_file
+from wings.kernels.routed_attention import forward as forward_file
+from wings.kernels.routed_attention.forward import routed_attention
 from wings.kernels.tuning import Blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from compiled import SHARED_LIMIT, Recorder, report
 
-from wings.kernels import routed_attention as forward_file
-from wings.kernels import routed_attention_backward as backward_file
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
+from wings.kernels.routed_attention import backward as backward_file
+from wings.kernels.routed_attention import forward as forward_file
 from wings.kernels.tuning import blocks_for
 
 # Cards of the same generation that are sold for desks have less shared memory than an A100.

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from wings.kernels.routed_attention import routed_attention
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
+from wings.kernels.routed_attention.forward import routed_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -60,8 +60,8 @@ def test_what_does_not_fit_is_refused_by_name(change, said):
 def test_a_cpu_is_refused_where_the_interpreter_is_off():
     script = (
         "import torch\n"
-        "from wings.kernels.routed_attention import routed_attention\n"
-        "from wings.kernels.runs import Runs\n"
+        "from wings.kernels.routed_attention.forward import routed_attention\n"
+        "from wings.kernels.key_ranges import Runs\n"
         "x = torch.zeros(1, 1, 4, 16)\n"
         "routed_attention(x, x, x, x[0, ..., :1], Runs.causal(4, 4), 1.0)\n"
     )

@@ -7,7 +7,7 @@ from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wings.kernels.runs import Runs
+from wings.kernels.key_ranges import Runs
 
 
 def random_runs(seed):

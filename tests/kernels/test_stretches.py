@@ -7,8 +7,8 @@ from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wings.kernels import stretches
-from wings.kernels.runs import Runs
+from wings.kernels import segments as stretches
+from wings.kernels.key_ranges import Runs
 
 
 def runs_of_a_model(seed):

@@ -11,10 +11,10 @@ import torch
 from transformers import TrainerCallback
 
 from wings.train import run
-from wings.train.batches import data
-from wings.train.batches.order import Order
-from wings.train.loop import WingsTrainer
+from wings.train.data import dataset as data
+from wings.train.data.sampler import Order
 from wings.train.recipe import Recipe
+from wings.train.trainer import WingsTrainer
 
 
 class Broken(Exception):

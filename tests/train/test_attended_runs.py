@@ -2,7 +2,7 @@
 
 import torch
 
-from wings.model import WingsForCausalLM
+from wings.model.causal_lm import WingsForCausalLM
 from wings.train.run import train
 
 

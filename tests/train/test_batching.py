@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.batches.batching import WINDOW, Batching
-from wings.train.batches.collate import Collator, Packer, fill_rows
-from wings.train.batches.data import Conversations
-from wings.train.batches.lengths import Length, Lengths
-from wings.train.batches.order import Order
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+from wings.train.data.bucketing import WINDOW, Batching
+from wings.train.data.collator import Collator, Packer, fill_rows
+from wings.train.data.dataset import Conversations
+from wings.train.data.lengths import Length, Lengths
+from wings.train.data.sampler import Order
 from wings.train.recipe import Source
 from wings.train.run import train
 

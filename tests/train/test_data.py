@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from wings.errors import WingsError
-from wings.train.batches.collate import Collator
-from wings.train.batches.data import ROW_OF_BAD_RECORDS, Conversations
-from wings.train.batches.order import Order
+from wings.train.data.collator import Collator
+from wings.train.data.dataset import ROW_OF_BAD_RECORDS, Conversations
+from wings.train.data.readers.open_records import open_records
+from wings.train.data.sampler import Order
 from wings.train.recipe import Source
-from wings.train.sources.open_records import open_records
 
 
 class Speller:

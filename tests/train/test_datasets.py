@@ -8,9 +8,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from wings.errors import WingsError
-from wings.train.batches.data import Conversations
+from wings.train.data.dataset import Conversations
+from wings.train.data.readers.open_records import open_records
 from wings.train.recipe import Source
-from wings.train.sources.open_records import open_records
 
 datasets = pytest.importorskip("datasets")
 COLOURS = ("red", "green", "blue", "white", "black")

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train import run
-from wings.train.batches.collate import Collator
-from wings.train.batches.data import Conversations
-from wings.train.folder import RunFolder
+from wings.train.data.collator import Collator
+from wings.train.data.dataset import Conversations
 from wings.train.recipe import Evaluate, HeldOut, Recipe, Source, Stop
 from wings.train.run import train
+from wings.train.run_folder import RunFolder
 
 
 @pytest.fixture

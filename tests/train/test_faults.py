@@ -10,12 +10,12 @@ from faults import CALLS, calls_of_a_run, in_a_child, lose_workers, run_into_a_l
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.folder import RunFolder
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+from wings.train.metrics.metric_tracker import of_the_run
 from wings.train.recipe import Source
 from wings.train.run import train
-from wings.train.watching.figures import of_the_run
+from wings.train.run_folder import RunFolder
 
 # There are about a hundred calls in a run; some of them, a different one of each kind.
 EVERY = 17

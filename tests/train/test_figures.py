@@ -9,18 +9,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig
 
+from wings.attention.token_layout import IMAGE, PADDING, TEXT
 from wings.config import WingsConfig
-from wings.layout import IMAGE, PADDING, TEXT
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.batches.collate import Collator
-from wings.train.batches.data import Conversations
-from wings.train.batches.order import Order
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+from wings.train.data.collator import Collator
+from wings.train.data.dataset import Conversations
+from wings.train.data.sampler import Order
+from wings.train.metrics import metric_tracker as figures
+from wings.train.metrics.batch_counts import NAMES, count, layout_of
+from wings.train.metrics.flops import Flops, tower_flops
+from wings.train.metrics.gpu_peaks import peak_flops
 from wings.train.run import train
-from wings.train.watching import figures
-from wings.train.watching.cards import peak_flops
-from wings.train.watching.counts import NAMES, count, layout_of
-from wings.train.watching.flops import Flops, tower_flops
 
 
 def sample(processor, text, images=0):

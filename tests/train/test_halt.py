@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from wings.train.__main__ import main
-from wings.train.folder import RunFolder
-from wings.train.halt import NOT_FINISHED, Stopped
 from wings.train.run import train
+from wings.train.run_folder import RunFolder
+from wings.train.signals import NOT_FINISHED, Stopped
 
 
 def weights(folder):
@@ -73,7 +73,7 @@ def test_the_command_stops_with_its_own_exit_code(make_recipe, tmp_path, capsys,
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("wings.train.watching.progress.Progress.on_train_begin", signals)
+    monkeypatch.setattr("wings.train.metrics.progress.Progress.on_train_begin", signals)
     assert main([str(tmp_path / "r.yaml")]) == NOT_FINISHED == 75
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "stopped by SIGTERM after step 1 of 4" in said
@@ -104,7 +104,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
         textwrap.dedent(
             """
             import os, signal, sys, torch
-            from wings.train.halt import Halt, Stopped
+            from wings.train.signals import Halt, Stopped
             from wings.train.recipe import Recipe
             from wings.train.run import train
 

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.folder import RunFolder
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train.lora import adapters, merge_adapters
+from wings.train.param_groups import prepare
 from wings.train.recipe import Lora, Recipe
 from wings.train.run import train
-from wings.train.stage import prepare
+from wings.train.run_folder import RunFolder
 
 pytest.importorskip("peft")
 

@@ -9,11 +9,11 @@ import pytest
 from torch.utils.data import DataLoader
 
 from wings.errors import WingsError
-from wings.images import WingsImageProcessor
-from wings.processor import WingsProcessor
-from wings.train.batches import data as data_module
-from wings.train.batches.data import Conversations
-from wings.train.batches.order import Order, epoch_counts
+from wings.processing.image_processor import WingsImageProcessor
+from wings.processing.processor import WingsProcessor
+from wings.train.data import dataset as data_module
+from wings.train.data.dataset import Conversations
+from wings.train.data.sampler import Order, epoch_counts
 from wings.train.recipe import Recipe, Source
 from wings.train.run import train
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers.training_args import ParallelMode
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.train import parallel
-from wings.train.folder import RunFolder
+from wings.model.causal_lm import WingsForCausalLM
+from wings.train import distributed as parallel
 from wings.train.recipe import Source
 from wings.train.run import train
+from wings.train.run_folder import RunFolder
 
 # Long enough for two processes to import torch on a busy machine, short enough to name a hang.
 HANG = 240

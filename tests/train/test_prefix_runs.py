@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
+from wings.model.causal_lm import WingsForCausalLM
 from wings.train.build import load_model
-from wings.train.planning.budget import Budget
-from wings.train.planning.skeleton import Origin
+from wings.train.estimate.budget import Budget
+from wings.train.estimate.meta_model import Origin
+from wings.train.metrics.flops import Flops
+from wings.train.param_groups import prepare
 from wings.train.recipe import Source
 from wings.train.run import train
-from wings.train.stage import prepare
-from wings.train.watching.flops import Flops
 
 BASELINE = {"learners": [], "prefix": 4}
 

@@ -16,19 +16,19 @@ from transformers import AutoConfig
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train import __main__ as command
 from wings.train import preflight as module
-from wings.train.halt import NOT_FINISHED
-from wings.train.loop import WingsTrainer
 from wings.train.preflight import (
     check_checkpoint,
     preflight,
     unready_stages,
 )
 from wings.train.run import train
+from wings.train.signals import NOT_FINISHED
 from wings.train.small_model import TOWER, small_config
+from wings.train.trainer import WingsTrainer
 
 VISION = {"vision_cfg": TOWER}
 
@@ -256,7 +256,7 @@ def test_a_signal_during_it_ends_the_command_as_one_during_the_run(
     def signals(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("wings.train.watching.progress.Progress.on_train_begin", signals)
+    monkeypatch.setattr("wings.train.metrics.progress.Progress.on_train_begin", signals)
     assert command.main([str(tmp_path / "r.yaml")]) == NOT_FINISHED
     assert "stopped before the first step" in capsys.readouterr().err
     assert not Path(recipe.output).exists()

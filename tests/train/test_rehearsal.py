@@ -9,12 +9,12 @@ from torch.profiler import profile
 from transformers import AutoConfig
 
 from wings.config import WingsConfig
-from wings.model import WingsForCausalLM
-from wings.train.planning.budget import Budget
-from wings.train.planning.rehearsal import Batch, Rehearsal
-from wings.train.planning.skeleton import Origin, all_alike
+from wings.model.causal_lm import WingsForCausalLM
+from wings.train.estimate.budget import Budget
+from wings.train.estimate.fake_step import Batch, Rehearsal
+from wings.train.estimate.meta_model import Origin, all_alike
+from wings.train.param_groups import lay_out, prepare
 from wings.train.recipe import Recipe
-from wings.train.stage import lay_out, prepare
 from wings.upstream.weights import checkpoint_blocks
 
 VISION = {

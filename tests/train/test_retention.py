@@ -11,18 +11,18 @@ from accelerate import Accelerator
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
-from wings.train.batches.collate import Collator, Packer
-from wings.train.batches.data import Conversations
-from wings.train.batches.retained import with_retained
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+from wings.train.data.collator import Collator, Packer
+from wings.train.data.dataset import Conversations
+from wings.train.data.kl_turns import with_retained
+from wings.train.kl_to_base import RetentionTerm, as_llm
 from wings.train.lora import adapters
+from wings.train.loss import asked
+from wings.train.metrics.metric_tracker import of_the_run
+from wings.train.param_groups import prepare
 from wings.train.recipe import Lora, Recipe, Retention, Source, TextTurns
-from wings.train.retention import RetentionTerm, as_llm
 from wings.train.run import train
-from wings.train.stage import prepare
-from wings.train.watching.figures import of_the_run
-from wings.train.watching.loss import asked
 
 HANG = 300
 SPREAD = Path(__file__).with_name("spread.py")

@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train import run
 from wings.train.__main__ import main
-from wings.train.batches.collate import Collator
-from wings.train.batches.data import Conversations
-from wings.train.batches.order import Order
-from wings.train.folder import RunFolder
+from wings.train.data.collator import Collator
+from wings.train.data.dataset import Conversations
+from wings.train.data.sampler import Order
 from wings.train.recipe import Source
 from wings.train.run import train
+from wings.train.run_folder import RunFolder
 
 
 def weights(folder):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from wings.train.planning.budget import GIB, Budget
-from wings.train.planning.skeleton import Origin
+from wings.train.estimate.budget import GIB, Budget
+from wings.train.estimate.meta_model import Origin
 from wings.train.recipe import Recipe
 from wings.train.shipped import SHIPPED, find, names
 

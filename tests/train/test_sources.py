@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.train.batches.data import Conversations
+from wings.train.data.dataset import Conversations
+from wings.train.data.formats import to_messages
+from wings.train.data.readers.members import to_record
+from wings.train.data.readers.open_records import open_records
 from wings.train.recipe import Source
-from wings.train.sources.formats import to_messages
-from wings.train.sources.members import to_record
-from wings.train.sources.open_records import open_records
 
 
 def talk(question, answer, **more):

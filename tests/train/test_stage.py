@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from wings.errors import WingsError
-from wings.model import WingsForCausalLM
-from wings.processor import WingsProcessor
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model
-from wings.train.stage import prepare
+from wings.train.param_groups import prepare
 
 BOTH = {"learners": ("image", "text"), "router": "position"}
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wings.errors import WingsError
-from wings.processor import WingsProcessor
-from wings.train.batches.data import Conversations
-from wings.train.batches.lengths import Lengths
-from wings.train.batches.text_turns import TextExchanges
-from wings.train.planning.epoch import Epoch
+from wings.processing.processor import WingsProcessor
+from wings.train.data.dataset import Conversations
+from wings.train.data.inspect import survey
+from wings.train.data.lengths import Lengths
+from wings.train.data.text_turns import TextExchanges
+from wings.train.estimate.epoch import Epoch
 from wings.train.recipe import Source, TextTurns
 from wings.train.run import train
-from wings.train.sources.survey import survey
 
 PICTURE = [{"role": "user", "content": [{"type": "image", "image": "x"}]}]
 ANSWERED = [*PICTURE, {"role": "assistant", "content": [{"type": "text", "text": "red"}]}]

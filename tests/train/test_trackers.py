@@ -5,9 +5,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerCallback
 
 from wings.errors import WingsError
+from wings.train.metrics import trackers
 from wings.train.recipe import Evaluate, HeldOut
 from wings.train.run import train
-from wings.train.watching import trackers
 
 
 def scalars(folder):

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from wings.errors import WingsError
-from wings.train.batches.workers import LostWorker, asking_workers, watching_workers
+from wings.train.data.workers import LostWorker, asking_workers, watching_workers
 
 
 def fail(error):

@@ -98,7 +98,9 @@ def modules():
     for path in files():
         inner = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(inner if inner[0] == "wings" else ("wings", *inner))
-        if path.stem == "__main__" or name.startswith(("wings.kernels.", "wings.eval.lmms")):
+        if path.stem == "__main__" or name.startswith(
+            ("wings.kernels.", "wings.eval.harness.lmms")
+        ):
             continue
         yield name.removesuffix(".__init__")
 

@@ -4,7 +4,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from wings.processor import WingsProcessor
+from wings.processing.processor import WingsProcessor
 
 TINY = {
     "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from wings import WingsCache, WingsForCausalLM, WingsStaticCache
-from wings.router import GAIN, AttendedRouter
+from wings.layers.router import GAIN, AttendedRouter
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)

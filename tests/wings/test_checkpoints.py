@@ -175,7 +175,7 @@ def older_decoder(family):
     """A tiny decoder in an older style of modelling code, at least in some releases."""
     from transformers import AutoConfig
 
-    from wings.decoder import build_causal_lm
+    from wings.model.inject import build_causal_lm
 
     names = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     if family in ("mpt", "codegen"):

@@ -128,7 +128,7 @@ def test_foreign_caches_are_refused():
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
     if not whole:
-        monkeypatch.setattr("wings.cache.MOST_KEYS", 0)
+        monkeypatch.setattr("wings.cache.wings_cache.MOST_KEYS", 0)
     model = build("llama")
     batch, _ = batch_of(model, [["text"] * 30 + ["image"]])
     with torch.no_grad():

@@ -119,7 +119,7 @@ def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed, keeps_k
     pictures = batch.get("pixel_values")
     owners = first_of.nonzero()[:, 1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wings.cache.MOST_KEYS", 8192 if keeps_keys else 0)
+        patch.setattr("wings.cache.wings_cache.MOST_KEYS", 8192 if keeps_keys else 0)
         make = WingsStaticCache if static else WingsCache
         cache = make(model.config, **({"max_cache_len": length + 3} if static else {}))
     start, pieces = 0, []
@@ -230,7 +230,7 @@ def test_the_language_model_comes_out_unharmed(family):
 
 @pytest.mark.parametrize("family", EVERY)
 def test_pretrained_parts_prove_identity(family, tmp_path):
-    from wings.decoder import build_causal_lm
+    from wings.model.inject import build_causal_lm
 
     torch.manual_seed(2)
     bare = build_causal_lm(text_config(family)).eval()

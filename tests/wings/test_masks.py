@@ -2,8 +2,8 @@
 
 import torch
 
-from wings.layout import Layout
-from wings.masks import Masks
+from wings.attention.masks import Masks
+from wings.attention.token_layout import Layout
 
 
 def layouts():

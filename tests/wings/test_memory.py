@@ -115,7 +115,7 @@ def test_an_image_in_pieces_is_kept_once(chunk):
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("most_keys", [8192, 0])
 def test_gradients_flow_through_chunks(monkeypatch, most_keys, frozen):
-    monkeypatch.setattr("wings.cache.MOST_KEYS", most_keys)
+    monkeypatch.setattr("wings.cache.wings_cache.MOST_KEYS", most_keys)
     model = build("llama")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".wings." in name or not (frozen or "vision_tower" in name))

@@ -7,10 +7,10 @@ from families import Layouts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wings.layout import IMAGE, PADDING, TEXT, Layout
-from wings.rotary import Rotary, count_heads
-from wings.routed_attention import Rule, routed_attention
-from wings.visible_attention import Visibility
+from wings.attention.learner_mask import Visibility
+from wings.attention.rotary import Rotary, count_heads
+from wings.attention.routed_attention import Rule, routed_attention
+from wings.attention.token_layout import IMAGE, PADDING, TEXT, Layout
 
 PER_IMAGE = 3
 
@@ -90,7 +90,7 @@ def test_visible_attention_equals_its_definition(path, seed, packed, kind):
     visibility = Visibility(layout, keys, continued=False)
     with pytest.MonkeyPatch.context() as patch:
         if path != "mask":
-            patch.setattr("wings.visible_attention.BLOCK", 4)
+            patch.setattr("wings.attention.learner_mask.BLOCK", 4)
             visibility = Visibility(layout, keys, continued=path == "blocks")
         torch.manual_seed(seed)
         make = dict(dtype=torch.float64, requires_grad=True)

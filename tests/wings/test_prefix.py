@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM, WingsStaticCache
-from wings.block import WingsAttentionMixin
-from wings.prefix import Prefix
+from wings.layers.prefix import Prefix
+from wings.layers.wings_layer import WingsAttentionMixin
 from wings.upstream.weights import checkpoint_blocks
 
 EVERY = [family for family in FAMILIES if family not in HYBRIDS]

@@ -19,8 +19,8 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 import wings  # noqa: F401  (registers the processor)
 from wings.errors import WingsError
-from wings.images import WingsImageProcessor
-from wings.processor import WingsProcessor
+from wings.processing.image_processor import WingsImageProcessor
+from wings.processing.processor import WingsProcessor
 
 
 def test_image_tokens_stand_where_images_stand(processor):

@@ -14,7 +14,7 @@ from processors import (
 )
 
 from wings.errors import WingsError
-from wings.processor import WingsProcessor
+from wings.processing.processor import WingsProcessor
 
 
 def test_a_template_that_hides_the_turn_is_refused():

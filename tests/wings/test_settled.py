@@ -3,7 +3,7 @@
 import dataclasses
 
 from wings import WingsConfig
-from wings.settled import Settled
+from wings.config_fields import Settled
 
 
 @dataclasses.dataclass

@@ -26,7 +26,7 @@ def test_a_static_cache_gives_the_same_tokens(family, rows, guard, more):
 @pytest.mark.parametrize("most_keys", [8192, 0])
 @pytest.mark.parametrize("router", ["position", "modality", "attended", None])
 def test_one_graph_decodes_every_token(monkeypatch, router, most_keys):
-    monkeypatch.setattr("wings.cache.MOST_KEYS", most_keys)
+    monkeypatch.setattr("wings.cache.wings_cache.MOST_KEYS", most_keys)
     model = build("llama", router=router)
     batch, _ = batch_of(model, ROWS, side="left")
     expected = model.generate(**batch, **GREEDY)

@@ -10,9 +10,9 @@ import torch
 from open_clip.model import _build_vision_tower
 from safetensors.torch import save_file
 
+from wings.encoders.open_clip_tower import VisionTower
+from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
-from wings.vision import VisionTower
-from wings.vision_config import canonical_config
 
 CFG = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 3, "head_width": 16}
 NATIVE = {"vision_cfg": CFG}

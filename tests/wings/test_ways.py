@@ -5,7 +5,7 @@ import torch
 from families import MAIN, VISION, Layouts, batch_of, text_config
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
-from wings.operations import choose
+from wings.layers.dispatch import choose
 
 # Heads that are wide enough for the kernels.
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
@@ -142,7 +142,7 @@ def test_an_explicit_request_never_falls_back(monkeypatch):
     with pytest.raises(WingsError, match="but the moon is full"):
         choose("triton", CPU, lambda: "the moon is full")
     assert choose("auto", CPU, lambda: "the moon is full") == "torch"
-    monkeypatch.setattr("wings.operations.has_triton", lambda: False)
+    monkeypatch.setattr("wings.layers.dispatch.has_triton", lambda: False)
     with pytest.raises(WingsError, match="triton is not installed"):
         choose("triton", CPU, nothing)
 

@@ -26,9 +26,9 @@ from .contract import Contract
 # The module that holds an Auto class, and the module of Wings that registers a class there.
 REGISTERS = {
     "transformers.models.auto.configuration_auto": "wings.config",
-    "transformers.models.auto.modeling_auto": "wings.model",
-    "transformers.models.auto.image_processing_auto": "wings.images",
-    "transformers.models.auto.processing_auto": "wings.processor",
+    "transformers.models.auto.modeling_auto": "wings.model.causal_lm",
+    "transformers.models.auto.image_processing_auto": "wings.processing.image_processor",
+    "transformers.models.auto.processing_auto": "wings.processing.processor",
 }
 WATCHED = ("transformers", "wings")
 

@@ -18,12 +18,12 @@ from wings.eval.benchmarks.mmbench import read_mmbench
 from wings.eval.benchmarks.mmmu import read_mmmu
 from wings.eval.benchmarks.scienceqa import read_scienceqa
 from wings.eval.benchmarks.vqav2 import read_vqav2
-from wings.eval.comparison import ALL, Comparison
+from wings.eval.compare.comparison import ALL, Comparison
 from wings.eval.items import Item, read_items
-from wings.eval.mark import mark
-from wings.eval.samples import samples_of
-from wings.eval.score import Score
-from wings.images import load_image
+from wings.eval.report.samples import samples_of
+from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.score import mark
+from wings.processing.image_processor import load_image
 
 
 def picture(colour="red"):

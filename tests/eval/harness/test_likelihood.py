@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
-from wings.eval.answers import answer_items, encode
+from wings.eval.generate import answer_items, encode
 from wings.eval.items import Item
-from wings.eval.likelihood import Likelihood, choice_likelihoods, rank, ranked, reciprocal_ranks
+from wings.eval.loglikelihood import Likelihood, choice_likelihoods, rank, ranked, reciprocal_ranks
 
 
 def captions(folder):

@@ -9,10 +9,10 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.models.registry_v2 import ModelRegistryV2
 
 from wings.errors import WingsError
-from wings.eval.answers import answer_items
+from wings.eval.generate import answer_items
+from wings.eval.harness.lmms import MANIFEST, WingsLmms, cut
 from wings.eval.items import Item
-from wings.eval.likelihood import choice_likelihoods
-from wings.eval.lmms import MANIFEST, WingsLmms, cut
+from wings.eval.loglikelihood import choice_likelihoods
 
 DOCS = [
     {"question": "What?", "image": Image.new("RGB", (30, 28), "red"), "answer": "red"},

@@ -12,15 +12,15 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from tiny_tasks import CHOICES, ROLLING, SAID, on_file
 
-from wings.commands import main
+from wings.cli import main
 from wings.errors import WingsError
 from wings.eval.harness import chosen, measure
 from wings.eval.harness.chosen import ChosenTasks, choose_tasks
 from wings.eval.harness.measure import measure_tasks
-from wings.eval.kept import Kept
-from wings.eval.ranks import Ranks
-from wings.eval.subject import load_subject
-from wings.eval.work import Work
+from wings.eval.models import load_subject
+from wings.eval.processes import Ranks
+from wings.eval.result_cache import Kept
+from wings.eval.runner import Work
 
 TASKS = {"tiny_red": CHOICES, "tiny_blue": CHOICES, "tiny_said": SAID, "tiny_text": ROLLING}
 

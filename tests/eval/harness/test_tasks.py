@@ -16,11 +16,11 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from wings.errors import WingsError
+from wings.eval.builtin.tasks import TASKS as LOCAL
 from wings.eval.harness.docs import checked, document
 from wings.eval.harness.model import WingsLM
 from wings.eval.harness.offline import GROUP, write_tasks
 from wings.eval.harness.paper import PAPER, TASKS
-from wings.eval.local.tasks import TASKS as LOCAL
 
 ROOT = Path(__file__).parents[3]
 # One record in the own format of each: choices in a struct, beside each other, in a text that

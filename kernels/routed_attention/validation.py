@@ -1,0 +1,72 @@
+"""What does not fit routed attention's kernels is refused here, before a launch."""
+
+import torch
+from torch import Tensor
+
+from wings.kernels.key_ranges import Runs
+from wings.kernels.tiles import INTERPRETED
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WIDEST, MOST_COLUMNS = 256, 64
+
+
+def check(q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: float) -> None:
+    """Arguments of `routed_attention`.
+
+    Raises:
+        ValueError: the first thing that does not fit, with names and sizes.
+    """
+    check_shapes(q, k, v, columns)
+    for name, x in {"k": k, "v": v}.items():
+        if x.dtype != q.dtype:
+            raise ValueError(f"{name} is {x.dtype} but q is {q.dtype}; both need one dtype.")
+    if q.dtype not in DTYPES:
+        raise ValueError(f"q is {q.dtype}; the kernels take float16, bfloat16 and float32.")
+    if not columns.dtype.is_floating_point:
+        raise ValueError(f"columns are {columns.dtype}; they need a float dtype.")
+    where = {"k": k, "v": v, "columns": columns, "runs.first": runs.first, "runs.end": runs.end}
+    for name, x in where.items():
+        if x.device != q.device:
+            raise ValueError(f"{name} is on {x.device} but q is on {q.device}; move one of them.")
+    if q.device.type != "cuda" and not INTERPRETED.value:
+        raise ValueError(
+            f"q is on {q.device}, where Triton's kernels do not run; move it to a GPU, or set "
+            "TRITON_INTERPRET=1 before triton is imported."
+        )
+    rows, queries = torch.broadcast_shapes(runs.first.shape, runs.end.shape)
+    if rows not in (1, q.shape[0]) or (queries, runs.keys) != (q.shape[2], k.shape[2]):
+        raise ValueError(
+            f"runs are of {rows} rows, {queries} queries and {runs.keys} keys, but q and k have "
+            f"{q.shape[0]} rows, {q.shape[2]} queries and {k.shape[2]} keys."
+        )
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; it must be above 0.")
+
+
+def check_shapes(q: Tensor, k: Tensor, v: Tensor, columns: Tensor) -> None:
+    """Raises ValueError where the four tensors do not fit each other."""
+    dims = {"q": (q, "B, H, T, d"), "k": (k, "B, G, S, d"), "v": (v, "B, G, S, e")}
+    for name, (x, names) in {**dims, "columns": (columns, "B, S, C")}.items():
+        if x.ndim != len(names.split(", ")):
+            raise ValueError(f"{name} has shape {list(x.shape)}; it must be [{names}].")
+    for name, (x, _) in dims.items():
+        if not 1 <= x.shape[-1] <= WIDEST:
+            raise ValueError(f"{name} has width {x.shape[-1]}; 1 to {WIDEST} are possible.")
+    if not 1 <= columns.shape[-1] <= MOST_COLUMNS:
+        raise ValueError(f"columns has C = {columns.shape[-1]}; 1 to {MOST_COLUMNS} are possible.")
+    (B, H, _, d), (_, G, S, _) = q.shape, k.shape
+    if k.shape[0] != B or k.shape[3] != d:
+        raise ValueError(
+            f"k has shape {list(k.shape)}, but q of {list(q.shape)} needs [{B}, G, S, {d}]."
+        )
+    if G == 0 or H == 0 or H % G:
+        raise ValueError(f"k has {G} heads, which do not divide q's {H}.")
+    if v.shape[:3] != k.shape[:3]:
+        raise ValueError(
+            f"v has shape {list(v.shape)}, but k of {list(k.shape)} needs [{B}, {G}, {S}, e]."
+        )
+    if columns.shape[:2] != (B, S):
+        raise ValueError(
+            f"columns has shape {list(columns.shape)}, but k of {list(k.shape)} needs "
+            f"[{B}, {S}, C]."
+        )

@@ -1,0 +1,73 @@
+"""`wings chat`: a conversation goes on from its cache, and what is typed is obeyed or refused."""
+
+import io
+
+import pytest
+
+from wings.cli import main
+from wings.cli.chat import Conversation, load
+
+
+@pytest.fixture
+def pictures(data):
+    return sorted(str(path) for path in (data / "img").iterdir())[:2]
+
+
+def said_at_once(conversation, turns, max_new_tokens):
+    """The last answer of a conversation that is computed from its beginning."""
+    fresh = Conversation(conversation.model, conversation.processor)
+    fresh.messages = conversation.messages[: 2 * turns - 2]
+    user = conversation.messages[2 * turns - 2]["content"]
+    fresh.pictures = [part["image"] for part in user if part["type"] == "image"]
+    return fresh.say(user[-1]["text"], max_new_tokens)
+
+
+def test_a_conversation_goes_on_from_its_cache_with_a_new_picture(checkpoint, pictures):
+    conversation = load(str(checkpoint))
+    conversation.pictures = [pictures[0]]
+    first = conversation.say("What is top-left?", 5)
+    cached = conversation.cache
+    conversation.add_picture(pictures[1])
+    second = conversation.say("Where is the star?", 5)
+    third = conversation.say("Repeat: red star", 5)
+    assert conversation.cache is cached
+    assert [first, second, third] == [said_at_once(conversation, n, 5) for n in (1, 2, 3)]
+
+
+def test_a_history_that_was_told_otherwise_is_computed_from_where_it_differs(checkpoint):
+    conversation = load(str(checkpoint))
+    conversation.say("What is top-left?", 3)
+    conversation.messages[-1]["content"] = "something that was never said"
+    conversation.say("Where is the star?", 3)
+    assert conversation.messages[-1]["content"] == said_at_once(conversation, 2, 3)
+
+
+def test_lines_of_standard_input(checkpoint, pictures, monkeypatch, capsys):
+    lines = ["What is this?", f"/image {pictures[1]}", "And this?", "/quit", "Not asked."]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    arguments = ["chat", str(checkpoint), "--image", pictures[0], "--max-new-tokens", "3"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert said.count("wings  ") == 2 and "And this?" in said and "Not asked." not in said
+
+
+def test_a_wrong_line_gets_a_sentence_and_the_talk_goes_on(checkpoint, monkeypatch, capsys):
+    lines = ["/picture a.png", "/image nowhere.png", "Repeat: cat", "/new", "Repeat: dog"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert main(["chat", str(checkpoint), "--max-new-tokens", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "there is no /picture" in said and "nowhere.png" in said
+    assert said.count("wings  ") == 2
+
+
+@pytest.mark.parametrize("argument", ["nowhere", "a/b"])
+def test_no_checkpoint_is_one_sentence(argument, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["chat", str(tmp_path / argument)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("wings chat: ") and argument in error and "Traceback" not in error
+
+
+def test_a_missing_picture_is_refused_before_the_model_loads(checkpoint, capsys):
+    assert main(["chat", str(checkpoint), "--image", "nowhere.png"]) == 2
+    assert "nowhere.png" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""`wings data check`: what it counts, what it calls broken, what it shows, and its exit code."""
+
+import json
+import re
+
+import pytest
+import yaml
+from PIL import Image
+
+from wings.cli import main
+from wings.cli.data import marked
+from wings.processing.processor import WingsProcessor
+
+ANSWER = "a red house"
+
+
+def talk(question, answer, **more):
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"conversations": turns, **more}
+
+
+@pytest.fixture
+def recipe(tmp_path, checkpoint):
+    """A function of records: a recipe whose start has no weights, as a path."""
+    start = tmp_path / "start"
+    start.mkdir()
+    WingsProcessor.from_pretrained(checkpoint).save_pretrained(start)
+    (start / "config.json").write_text((checkpoint / "config.json").read_text())
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.jpg")
+
+    def write(*sources, **changes):
+        data = []
+        for n, records in enumerate(sources):
+            path = tmp_path / f"{n}.json"
+            path.write_text(json.dumps(records))
+            data.append({"path": str(path)})
+        values = {"stage": "instruct", "output": "x", "start": str(start), "data": data}
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**values, **changes}))
+        return str(path)
+
+    return write
+
+
+def rows(said):
+    """The figures of a report by name, the last source winning."""
+    return dict(re.findall(r"^  (\S.{0,18}?) {2,}(.+)$", said, re.MULTILINE))
+
+
+def test_good_data_is_counted_and_shown(recipe, capsys):
+    pictures = [talk("<image>\nwhat?", ANSWER, image="red.jpg", id=str(n)) for n in range(40)]
+    text = [talk(f"{n}?", ANSWER) for n in range(7)]
+    path = recipe([*pictures, *text], max_length=64)
+    assert main(["data", "check", path]) == 0
+    said = capsys.readouterr().out
+    found = rows(said)
+    assert found["records"] == "47" and found["in an epoch"].startswith("47 samples, 100.0%")
+    assert found["without image"] == "7" and found["images a record"] == "1: 40"
+    assert found["cut"] == "0 (0.0%) to max_length 64"
+    assert "all 47 records can be used" in said
+    shown = said[said.index("3 samples") :]
+    assert shown.count("record") >= 3 and f"{ANSWER}<|end|>]]" in shown.replace(" ]]", "]]")
+    assert "<image: 4 tokens>" in shown and shown.count("[[") == 1 + 3
+
+
+def test_everything_that_is_wrong_is_named_and_the_exit_code_says_so(recipe, tmp_path, capsys):
+    whole = (tmp_path / "red.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+    bad = [
+        talk("<image>", ANSWER, image="gone.jpg", id="g"),
+        talk("<image>", ANSWER, image="half.jpg"),
+        talk("<image>", ANSWER, image="page.jpg"),
+        {"conversations": [{"from": "gpt", "value": "me first"}]},
+        talk("no place", ANSWER, image="red.jpg"),
+        talk("word " * 99, ANSWER),
+        talk("empty", " "),
+        {"unknown": 1},
+    ]
+    path = recipe([talk("fine?", ANSWER), *bad], max_length=64)
+    assert main(["data", "check", path]) == 1
+    said = capsys.readouterr().out
+    found = rows(said)
+    assert found["missing images"] == "1" and found["broken images"] == "2"
+    assert found["unbalanced turns"] == "1" and found["too long"] == "1"
+    assert found["other bad records"] == "3"
+    assert re.search(r"0\.json record 1 \(id 'g'\): there is no image file .*gone\.jpg", said)
+    assert "8 of 9 records cannot be used; training stops there" in said
+    assert main(["data", "check", path, "on_bad_record=skip"]) == 1
+    assert "training takes the next good one instead" in capsys.readouterr().out
+
+
+def test_only_the_first_sentences_are_printed(recipe, capsys):
+    assert main(["data", "check", recipe([talk("q", "") for _ in range(30)])]) == 1
+    said = capsys.readouterr().out
+    assert rows(said)["other bad records"] == "30" and said.count("an answer is empty") == 5
+    assert "samples; what is learned" not in said
+
+
+def test_quick_draws_from_every_source(recipe, capsys):
+    # Of two kinds in turn, a tenth taken at equal steps would be of one kind.
+    first = [talk(*pair, **more) for _ in range(50) for pair, more in KINDS_IN_TURN]
+    path = recipe(first, [talk("q", "b")] * 3, max_length=64)
+    assert main(["data", "check", path, "--quick", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "100, 10 of them read" in said and "all 13 records" in said
+    without = int(re.search(r"without image +(\d+)", said).group(1))
+    assert 0 < without < 10
+
+
+KINDS_IN_TURN = [(("<image>", "a"), {"image": "red.jpg"}), (("q", "b"), {})]
+
+
+def test_turns_that_are_cut_are_counted_with_the_pictures_they_take_along(recipe, capsys):
+    turns = talk("<image>" + "word " * 9, ANSWER)["conversations"] * 2
+    turns[2] = {"from": "human", "value": "And now?"}
+    record = {"conversations": turns, "image": "red.jpg"}
+    path = recipe([record, talk("q", ANSWER)], max_length=32)
+    assert main(["data", "check", path]) == 0
+    cut = rows(capsys.readouterr().out)["cut"]
+    assert cut == "1 (50.0%) to max_length 32; 1 lose pictures with their oldest turns"
+
+
+def test_any_number_of_processes_finds_the_same(recipe, capsys):
+    records = [talk(f"{n}?", "x" * (n % 7)) for n in range(100)]
+    path = recipe(records)
+    said = []
+    for workers in ("1", "2"):
+        assert main(["data", "check", path, "--workers", workers]) == 1
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "15 of 100 records" in said[0]
+
+
+def test_marks_are_brackets_or_colour(checkpoint):
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    image = Image.new("RGB", (9, 9))
+    messages = [
+        {"role": "user", "content": [{"type": "image", "image": image}] * 2},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "x" * 2000},
+        {"role": "assistant", "content": "yes"},
+    ]
+    sample = processor.encode(messages)
+    plain, green = marked(sample, processor, False), marked(sample, processor, True)
+    assert plain.plain.count("[[") == plain.plain.count("]]") == 2 and "[[" not in green.plain
+    assert plain.plain.count("<image: 4 tokens>") == 2 and "letters ..." in plain.plain
+    learned = [green.plain[span.start : span.end] for span in green.spans if span.style == "green"]
+    assert ["two" in learned[0].replace(" ", ""), "yes" in learned[1].replace(" ", "")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.yaml"], "no such recipe file"),
+        (["{}", "data.0.path=gone.json"], "gone.json: no such data file"),
+        (["{}", "batchsize=3"], "did you mean 'batch_size'"),
+        (["{}", "start=gone/folder/x"], "there is no folder"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_sentence(recipe, capsys, arguments, words):
+    path = recipe([talk("a", "b")])
+    assert main(["data", "check", *(one.format(path) for one in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("wings data: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_quick_takes_a_number_from_one(number, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["data", "check", "align", "--quick", number])
+    assert end.value.code == 2 and "--quick" in capsys.readouterr().err
+
+
+def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(recipe, tmp_path, capsys):
+    pytest.importorskip("datasets")
+    lines = [json.dumps(talk(f"{n}?", ANSWER)) for n in range(40)]
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    source = {"path": str(tmp_path / "lines.jsonl"), "split": "train", "stream": True}
+    path = recipe(data=[{**source, "limit": 40, "window": 16}])
+    assert main(["data", "check", path, "--workers", "2"]) == 0
+    assert "all 40 records" in capsys.readouterr().out
+    for quick, code in (([], 2), (["--quick", "20"], 0)):
+        assert main(["data", "check", path, "data.0.limit=90", *quick]) == code
+    said = capsys.readouterr()
+    assert "90, 20 of them read" in said.out
+    assert "the stream has fewer records than 90; set limit" in said.err and "\n" in said.err
+
+
+def test_text_turns_are_counted(recipe, tmp_path, capsys):
+    pictures = [talk("<image>\nwhat?", ANSWER, image="red.jpg", id=str(n)) for n in range(9)]
+    lines = [talk("1+1?", "2"), talk("1+" * 30 + "?", "2")]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    turns = {"path": str(tmp_path / "texts.jsonl"), "share": 1.0}
+    path = recipe([*pictures, talk("hi", ANSWER)], max_length=64, text_turns=turns)
+    assert main(["data", "check", path]) == 0
+    found = rows(capsys.readouterr().out)
+    behind, without = re.findall(r"\d+", found["text turns"])[:2]
+    assert int(behind) + int(without) == 9 and int(behind) and int(without)
+    assert found["cut"].startswith("0 ")

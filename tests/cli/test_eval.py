@@ -1,0 +1,209 @@
+"""`wings eval`: killed and going on, on two ranks, and what it refuses before any work is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from transformers import ViTConfig
+
+from wings.cli import main
+from wings.eval.provenance import refuse_unless_frozen
+from wings.examples.quickstart.dataset import read_lines, write_lines
+from wings.examples.quickstart.tiny_llm import make_model
+from wings.processing.processor import WingsProcessor
+
+KINDS = ("text", "pictures", "conversations", "attention", "drift")
+
+
+@pytest.fixture
+def quick(checkpoint, data, tmp_path):
+    """The checkpoint where a quickstart would have left it, beside its own items."""
+    row = tmp_path / "quick" / "rows" / "row"
+    shutil.copytree(checkpoint, row)
+    (tmp_path / "quick" / "data").symlink_to(data)
+    return row
+
+
+def arguments(row, llm, output, *more):
+    few = ["--batch-size", "2", "--max-new-tokens", "4"]
+    return [
+        "eval", str(row), *(("--against", str(llm)) if llm else ()), "--output", str(output),
+        *few, *more,
+    ]  # fmt: skip
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def kept(folder):
+    lines = [
+        line
+        for path in (folder / "kept").glob("*.jsonl")
+        for line in path.read_bytes().split(b"\n")
+        if line.endswith(b"}")
+    ]
+    return [json.loads(line)["key"] for line in lines]
+
+
+def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path, capsys):
+    """One report three times: in one go; killed in the middle and gone on; on two ranks."""
+    assert main(arguments(quick, llm, tmp_path / "one")) == 0
+    whole = report(tmp_path / "one")
+    assert list(whole["measurements"]) == list(KINDS)
+    assert all(whole["measurements"][kind]["kinds"]["all"]["after"]["total"] == 8
+               for kind in ("text", "conversations"))  # fmt: skip
+    said = capsys.readouterr().out
+    assert "Drift on held-out text" in said and "held-out items" in said
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "wings.cli"]
+    broken = tmp_path / "broken"
+    process = subprocess.Popen(
+        [*command, *arguments(quick, llm, broken)], env=environment, stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and (not (broken / "kept").exists() or len(kept(broken)) < 9):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = kept(broken)
+    assert 9 <= len(before) < len(kept(tmp_path / "one")) and not (broken / "report.json").exists()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc-per-node", "2", "-m", "wings.cli"]
+    done = subprocess.run(
+        [*launch, *arguments(quick, llm, broken)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    both = report(broken)
+    assert both["measurements"] == whole["measurements"] and both["processes"] == 2
+    everything = kept(broken)
+    assert len(set(everything)) == len(everything) == len(kept(tmp_path / "one"))
+    assert set(before) < set(everything)
+    assert (broken / "kept" / "rank-1.jsonl").stat().st_size > 0
+    assert done.stdout.count("Everything is in") == 1
+
+
+def test_items_made_on_the_spot_ask_for_nothing_that_was_taught(checkpoint, llm, tmp_path):
+    from wings.cli import eval_data
+
+    made = tmp_path / "out" / "data"
+    made.parent.mkdir()
+    eval_data.make(made)
+    first = {path.name: path.read_bytes() for path in made.glob("*.jsonl")}
+    assert sorted(first) == sorted(eval_data.OWN)
+    for name in eval_data.OWN:
+        records = read_lines(made / name)
+        assert len(records) >= 180 and "facts" not in {record["kind"] for record in records}
+        for record in records:
+            for part in record["messages"][0]["content"]:
+                assert (
+                    isinstance(part, str) or "image" not in part or (made / part["image"]).exists()
+                )
+    writing = made.with_name("writing-data")
+    (writing / "img").mkdir(parents=True)
+    (writing / "img" / "0.png").write_bytes(b"")
+    shutil.rmtree(made)
+    eval_data.make(made)
+    assert {path.name: path.read_bytes() for path in made.glob("*.jsonl")} == first
+
+
+def test_given_files_alone_are_asked_and_a_plain_model_is_not_shown_pictures(
+    data, llm, tmp_path, capsys
+):
+    few = tmp_path / "few.jsonl"
+    write_lines(few, read_lines(data / "text_held_out.jsonl")[:3])
+    files = ["--text", str(few), "--pictures", str(data / "pictures_held_out.jsonl")]
+    assert main(arguments(llm, llm, tmp_path / "out", *files)) == 0
+    found = report(tmp_path / "out")
+    assert list(found["measurements"]) == ["text"]
+    assert found["measurements"]["text"]["kinds"]["all"]["difference"]["value"] == 0
+    (note,) = found["notes"]
+    assert "pictures are left out" in note and "plain 'llama' model" in note
+    for name in ("model", "llm", "versions", "device", "date", "seeds", "machine", "command"):
+        assert found[name]
+    assert main(arguments(llm, tmp_path, tmp_path / "out", *files)) == 2
+    assert "no model" in capsys.readouterr().err
+
+
+def write_recipe(folder, **fields):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(json.dumps(fields), encoding="utf-8")
+    return str(folder)
+
+
+def test_the_llm_inside_is_taken_only_where_it_stayed_frozen(quick, data, tmp_path, capsys):
+    align, row = tmp_path / "align", quick
+    files = ["--text", str(data / "text_held_out.jsonl")]
+    assert main(arguments(row, None, tmp_path / "out", *files)) == 2
+    assert "nothing says that the LLM" in capsys.readouterr().err
+    for stage, freeze, first, said in (
+        ("instruct", False, {"stage": "align", "freeze_llm": True}, "was trained"),
+        ("instruct", None, {"stage": "align"}, "was trained"),
+        ("instruct", True, {"stage": "instruct", "freeze_llm": False}, "was trained"),
+        ("instruct", True, None, "nothing says"),
+    ):
+        shutil.rmtree(align, ignore_errors=True)
+        if first:
+            write_recipe(align, **first)
+        write_recipe(row, stage=stage, freeze_llm=freeze, start=str(align))
+        assert main(arguments(row, None, tmp_path / "out", *files)) == 2
+        error = capsys.readouterr().err
+        assert said in error and "--against" in error
+    write_recipe(align, stage="align", model={"text": "x"}, start=None)
+    sentence = refuse_unless_frozen(str(row))
+    assert "could not show the forgetting" in sentence
+    assert main(arguments(row, None, tmp_path / "out", *files)) == 0
+    found = report(tmp_path / "out")
+    assert found["notes"] == [sentence] and found["llm"]["name"] == f"the LLM inside {row}"
+    assert found["llm"]["parameters"] < found["model"]["parameters"]
+    write_recipe(row, stage="instruct", freeze_llm=True, start=str(row))
+    assert main(arguments(row, None, tmp_path / "out", *files)) == 2
+    (row / "recipe.yaml").write_text("- a\n- b")
+    assert main(arguments(row, None, tmp_path / "out", *files)) == 2
+    assert "is no recipe" in capsys.readouterr().err
+
+
+def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path, capsys):
+    text = ["--text", str(data / "text_held_out.jsonl")]
+    vit, adapter, cut = tmp_path / "vit", tmp_path / "adapter", tmp_path / "cut"
+    ViTConfig(hidden_size=8).save_pretrained(vit)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    shutil.copytree(llm, cut)
+    (cut / "model.safetensors").write_bytes((llm / "model.safetensors").read_bytes()[:1000])
+    short = tmp_path / "short"
+    model = make_model(WingsProcessor.from_pretrained(checkpoint).tokenizer, 1)
+    kept_names = {n: t for n, t in model.state_dict().items() if "layers.3" not in n}
+    model.save_pretrained(short, state_dict=kept_names)
+    busy, other = tmp_path / "busy", tmp_path / "other"
+    for folder, name in ((busy, "a.txt"), (other, "report.json")):
+        folder.mkdir()
+        (folder / name).write_text(json.dumps({"asked": {"checkpoint": "x", "against": "y"}}))
+    out = tmp_path / "out"
+    for row, against, output, more, said in (
+        (tmp_path / "none", llm, out, text, "none"),
+        (adapter, llm, out, text, "adapter"),
+        (busy, llm, out, text, "no config.json"),
+        (vit, llm, out, text, "'vit' model, which is neither"),
+        (cut, llm, out, text, "cut"),
+        (short, llm, out, text, "tensors of a 'llama' language model"),
+        (llm, None, out, text, "--against"),
+        (checkpoint, checkpoint, out, text, "is a Wings checkpoint; name the LLM"),
+        (checkpoint, llm, busy, text, "holds no report"),
+        (checkpoint, llm, other, text, "report of x against y"),
+        (checkpoint, llm, busy / "a.txt", text, "is a file"),
+        (checkpoint, llm, out, ["--text", "none.jsonl"], "there is no file none.jsonl"),
+        (checkpoint, llm, out, [*text, "--batch-size", "0"], "--batch-size is 0"),
+    ):
+        assert main(arguments(row, against, output, *more)) == 2, said
+        error = capsys.readouterr().err
+        assert error.startswith("wings eval: ") and error.count("\n") == 1, error
+        assert said in error, error
+    assert torch.is_grad_enabled()

@@ -1,0 +1,139 @@
+"""`wings plan`: what it prints, and what it says when it cannot."""
+
+import json
+
+import pytest
+import yaml
+from tiny import records, tiny_model
+from transformers import AutoConfig
+
+from wings.cli import main
+
+VISION = {
+    "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
+}
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """A function of changes: writes `r.yaml` for a small decoder that is only a configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    text = AutoConfig.for_model(
+        "llama",
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        dtype="bfloat16",
+    )
+    text.save_pretrained(tmp_path / "llm")
+
+    def file(**changes):
+        values = {
+            "stage": "instruct",
+            "output": "out",
+            "model": {"vision": VISION, "text": str(tmp_path / "llm")},
+            "wings": {"rank": 4, "router_positions": 128},
+            "data": [{"path": "data.json"}],
+            "max_length": 64,
+            "bf16": True,
+            **changes,
+        }
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+        return "r.yaml"
+
+    return file
+
+
+def test_a_plan_says_what_fits_and_what_it_costs(write, capsys):
+    assert main(["plan", write(), "--gpus", "2", "--memory", "1", "--mfu", "0.5"]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    embeddings, block = 512 * 64, 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
+    llm = 2 * embeddings + 2 * block + 64
+    assert lines["language_model"][1:4] == [f"{llm:,}", "2.0e-06", "float32"]
+    assert lines["vision_tower"][2:4] == ["frozen", "bfloat16"]
+    assert "fsdp" in out and "ddp (the recipe's)" in out
+    assert "the recipe fits" in out and "MFU of 50% of 989 TFLOP/s" in out
+    assert "hours per million tokens" in out and "data.json: no such data file" in out
+    assert "Not in it: CUDA's context" in " ".join(out.split())
+
+
+def test_what_does_not_fit_is_said(write, capsys):
+    assert main(["plan", write(batch_size=32), "--memory", "0.01"]) == 0
+    out = capsys.readouterr().out
+    assert "THE RECIPE DOES NOT FIT" in out
+    # The number that is named fits, and one more does not.
+    (line,) = [line for line in out.splitlines() if "largest device_batch_size" in line]
+    most = int(line.split(" with gradient")[0].split()[-1])
+    assert 1 <= most < 32
+    for rows, sentence in ((most, "the recipe fits"), (most + 1, "DOES NOT FIT")):
+        more = [f"device_batch_size={rows}", f"batch_size={rows}", "gradient_checkpointing=true"]
+        assert main(["plan", "r.yaml", *more, "--memory", "0.01"]) == 0
+        assert sentence in capsys.readouterr().out
+
+
+def test_adapters_are_a_group_of_the_plan(write, capsys):
+    pytest.importorskip("peft")
+    assert main(["plan", write(lora={"rank": 2})]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    ends = 4 * (64 + 64) + 3 * (64 + 128)
+    assert lines["lora"][1:4] == [f"{2 * 2 * ends:,}", "1.0e-04", "float32"]
+    assert lines["language_model"][2:4] == ["frozen", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({"model": {"vision": VISION, "text": "./gone"}}, [], "model.text: the configuration of"),
+        ({"model": {"vision": "ViT-B-99", "text": "llm"}}, [], "no vision model 'ViT-B-99'"),
+        ({"model": None, "start": "runs/gone/x"}, [], "start: there is no folder runs/gone/x"),
+        ({}, ["--gpus", "0"], "--gpus 0 must be larger than 0"),
+        ({}, ["--mfu", "0"], "--mfu 0.0 must be larger than 0"),
+        ({}, ["--gpus", "5"], "batch_size: 32 cannot be split over 5 GPUs"),
+        ({}, ["max_lenght=3"], "max_lenght: no such key (did you mean"),
+        ({"rates": {"router": 1e-3}, "wings": {"router": None}}, [], "rates.router: this model"),
+    ],
+)
+def test_what_cannot_be_planned_is_a_sentence(write, capsys, changes, options, sentence):
+    assert main(["plan", write(**changes), *options]) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+def test_data_that_is_there_is_counted(tmp_path, monkeypatch, capsys):
+    """A start that is a whole checkpoint, with a tokeniser: tokens of an epoch, and its time."""
+    monkeypatch.setenv("COLUMNS", "120")
+    model, processor = tiny_model(learners=("image",), router=None)
+    model.save_pretrained(tmp_path / "one")
+    processor.save_pretrained(tmp_path / "one")
+    lines = [json.dumps(record) for record in records(tmp_path, 8, pictures=False)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    values = {
+        "stage": "instruct",
+        "output": str(tmp_path / "two"),
+        "start": str(tmp_path / "one"),
+        "data": [{"path": str(tmp_path / "d.jsonl")}],
+        "max_length": 64,
+        "batch_size": 4,
+        "epochs": 2,
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    assert main(["plan", str(tmp_path / "r.yaml")]) == 0
+    out = capsys.readouterr().out
+    tokens = [len(processor.encode(talk(line))["input_ids"]) for line in lines]
+    assert f"8 samples of {sum(tokens) / 8:,.0f} tokens on average" in out
+    assert "2 epochs take" in out and "text_learners" in out
+    # A fifth of an epoch more, up to whole batches: 8 / (1 - 0.2) = 10 samples, so 12.
+    values["data"].append({"path": str(tmp_path / "d.jsonl"), "share": 0.2})
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    assert main(["plan", str(tmp_path / "r.yaml")]) == 0
+    assert "12 samples of" in capsys.readouterr().out
+
+
+def talk(line):
+    turns = json.loads(line)["conversations"]
+    names = {"human": "user", "gpt": "assistant"}
+    return [{"role": names[turn["from"]], "content": turn["value"]} for turn in turns]

@@ -1,0 +1,3 @@
+"""The small checkpoint and its data, for the tests of this folder."""
+
+from small_checkpoint import checkpoint, data, llm  # noqa: F401

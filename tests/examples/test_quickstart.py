@@ -1,0 +1,79 @@
+"""`wings quickstart` from nothing, a few steps of everything, through the code that a user runs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from wings.examples.quickstart.plan import ROWS
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+
+CODE = """
+import sys
+from pathlib import Path
+from wings.examples.quickstart.run import quickstart
+from wings.examples.quickstart.size import Amounts, Size
+
+amounts = Amounts(text=300, captions=16, conversations=16, held_out=8)
+size = Size(amounts, tower_steps=4, llm_steps=4, align_steps=2, instruct_steps=2)
+quickstart(Path(sys.argv[1]), seed=3, from_nothing=True, size=size)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder and what was printed. In a process of its own: it forks before torch computes."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout
+
+
+def test_the_folder_holds_everything(run):
+    folder, _ = run
+    with Image.open(folder / "plot.png") as image:
+        assert image.width > 1000
+    with Image.open(folder / "showcase/1.png") as image:
+        assert image.width == image.height == 256
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in (folder / "llm").iterdir()
+    }
+    for row in ROWS:
+        assert (folder / "rows" / row.key / "model.safetensors").exists() == row.default
+
+
+def test_results_are_what_was_measured(run):
+    folder, said = run
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert results["seed"] == 3 and results["seconds"]["total"] > 0
+    assert {"torch", "transformers", "wings-lorra"} <= set(results["versions"])
+    for row in (row for row in ROWS if row.default):
+        job = results["jobs"][f"row-{row.key}"]
+        assert job["rates"] == row.rates and len(job["losses"]) > 0
+        for test in ("text", "mixed", "pictures"):
+            score = job["scores"][test]
+            assert score["total"] == 8
+            assert sum(kind["right"] for kind in score["kinds"].values()) == score["right"]
+        percent = 100 * job["scores"]["pictures"]["right"] / 8
+        assert f"| {row.title} |" in report and f"| {percent:.1f} (" in report
+    # The terminal breaks lines where the folder's name happens to end.
+    assert "loaded back" in " ".join(said.split()) and "▀" in said
+
+
+def test_a_checkpoint_loads_and_a_frozen_one_says_of_text_what_the_llm_said(run):
+    folder, _ = run
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["jobs"]
+    frozen = [row for row in ROWS if row.default and row.llm_rate is None]
+    assert frozen
+    for row in frozen:
+        before, after = results["before"]["text"], results[f"row-{row.key}"]["scores"]["text"]
+        assert after == before
+    model = WingsForCausalLM.from_pretrained(folder / "rows" / frozen[0].key)
+    processor = WingsProcessor.from_pretrained(folder / "rows" / frozen[0].key)
+    assert model.config.image_seq_length == processor.image_seq_length

@@ -1,0 +1,87 @@
+"""Records of a tar shard, as WebDataset writes it: an index of headers; the rest stays there."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wings.errors import WingsError
+
+from .members import is_used, to_record
+from .records import Records, SourceError
+
+# One member in the index: which record it belongs to, where its bytes are, and its extension.
+_MEMBER = np.dtype([("offset", np.int64), ("size", np.int64), ("extension", np.int32)])
+
+
+class ShardRecords(Records):
+    """The records of one uncompressed `.tar`: members that share a key, wherever they stand in it.
+
+    The key is a member's path up to the first dot of its last part, the rest its extension:
+    `a/x.jpg` and `a/x.json` are one record. Opening reads the headers once; a record reads its own
+    bytes.
+
+    Raises:
+        WingsError: not a tar, a compressed one, or one that is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.folder = path, path.parent
+        found: dict[str, list[tuple[int, int, int]]] = {}
+        extensions: dict[str, int] = {}
+        try:
+            # "r:" is a plain tar: a compressed one has no offsets to go to.
+            with tarfile.open(path, "r:") as tar:
+                for member in iter(tar.next, None):
+                    # Else tarfile keeps every header that it has read; typeshed leaves it out.
+                    tar.members.clear()  # type: ignore[attr-defined]
+                    key, extension = split_name(member.name)
+                    if member.isfile() and is_used(extension):
+                        code = extensions.setdefault(extension, len(extensions))
+                        entry = (member.offset_data, member.size, code)
+                        found.setdefault(key, []).append(entry)
+                # tarfile takes a header that it cannot read, or none at all, for the end.
+                tar.fileobj.seek(tar.offset)
+                if tar.fileobj.read(512) != bytes(512):
+                    raise tarfile.ReadError(f"neither a header nor the end at {tar.offset:,} bytes")
+        except (tarfile.TarError, OSError) as error:
+            raise WingsError(
+                f"{path}: not readable as an uncompressed tar ({error}); a compressed one must be"
+                " unpacked, one that is cut off must be fetched again."
+            ) from None
+        self._extensions = list(extensions)
+        self._members = np.array(
+            [entry for entries in found.values() for entry in entries], dtype=_MEMBER
+        )
+        self._starts = np.cumsum([0, *map(len, found.values())])
+        self._keys = np.array([key.encode() for key in found], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def read(self, number: int) -> Any:
+        """The record of key `number`, pictures as bytes."""
+        members = {}
+        try:
+            with self.path.open("rb") as file:
+                for one in self._members[self._starts[number] : self._starts[number + 1]]:
+                    file.seek(int(one["offset"]))
+                    data = file.read(int(one["size"]))
+                    if len(data) < one["size"]:
+                        raise EOFError("it is shorter than it was")
+                    members[self._extensions[one["extension"]]] = data
+        except (OSError, EOFError) as error:
+            raise SourceError(f"the shard cannot be read any more ({error})") from None
+        return to_record(self._keys[number].decode(), members)
+
+    def place(self, number: int) -> str:
+        """The shard and the key in it."""
+        return f"{self.path} key {self._keys[number].decode()}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`a.b/x.0.JPG` -> (`a.b/x`, `0.jpg`); a hidden file has no extension."""
+    folder, slash, last = name.removeprefix("./").rpartition("/")
+    stem, _, extension = last.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower() if stem else ""

@@ -1,0 +1,135 @@
+"""Progress of a run: a bar in a terminal, lines elsewhere, or whatever the caller draws."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .evaluate import PREFIX, renamed
+
+# Step, number of steps, and the newest figures (`loss`, `grad_norm`, `rate/...`, `eval/...`).
+Watch = Callable[[int, int, dict[str, float]], None]
+
+# Figures of a step as they stand in a line, the most telling first.
+SHOWN = (
+    ("loss", "loss ", ".4f"),
+    ("retention", "retention ", ".4f"),
+    ("tokens_per_second", "tokens/s ", ",.0f"),
+    ("skipped", "skipped ", ".0f"),
+    ("rate", "rate ", ".1e"),
+    ("grad_norm", "gradient ", ".2f"),
+    ("mfu", "MFU ", ".0%"),
+    ("memory_gib", "GiB ", ".1f"),
+    ("padding", "padding ", ".0%"),
+    ("image_tokens", "images ", ".0%"),
+)
+BAR_WIDTH = 12
+
+
+class Progress(TrainerCallback):
+    """Shows where a run is, on the first process only.
+
+    Args:
+        title: what stands before the bar.
+        watch: called after every step instead of drawing anything.
+    """
+
+    def __init__(self, title: str, watch: Watch | None = None) -> None:
+        self.title, self.watch = title, watch
+        self.figures: dict[str, float] = {}
+        self.told = 0
+        self.bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar at the step that a resumed run has reached."""
+        if state.is_world_process_zero and self.watch is None and sys.stderr.isatty():
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self.title,
+                dynamic_ncols=True,
+                leave=True,
+                bar_format=f"{{desc:<9}}{{percentage:3.0f}}% {{bar:{BAR_WIDTH}}}"
+                " {n_fmt}/{total_fmt}  {elapsed}<{remaining}{postfix}",
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move on by one step; the last one is always logged."""
+        if self.bar is not None:
+            self.bar.update(1)
+        control.should_log |= state.global_step >= state.max_steps
+        if not control.should_log:
+            self._tell(state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take in new figures, those of a step or those of an evaluation."""
+        if logs is None or not state.is_world_process_zero:
+            return
+        evaluated = any(name.startswith(PREFIX) for name in logs)
+        if not evaluated and "loss" not in logs:
+            return
+        self.figures |= renamed(logs)
+        if not evaluated:
+            self._tell(state)
+        if self.bar is not None:
+            # Losses on held-out data stay on the screen, one line an evaluation.
+            if evaluated:
+                self.bar.write(self._place(state) + self._evaluation(), file=sys.stderr)
+            else:
+                taken = BAR_WIDTH + 35 + 2 * len(str(state.max_steps))
+                columns = shutil.get_terminal_size().columns
+                self.bar.set_postfix_str(self._line(columns - taken))
+        elif self.watch is None:
+            line = self._evaluation() if evaluated else self._line()
+            print(self._place(state) + line, flush=True)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _tell(self, state: TrainerState) -> None:
+        if self.watch is None or not state.is_world_process_zero or self.told == state.global_step:
+            return
+        self.told = state.global_step
+        self.watch(state.global_step, state.max_steps, self.figures)
+
+    def _place(self, state: TrainerState) -> str:
+        return f"{self.title} {state.global_step}/{state.max_steps}  "
+
+    def _evaluation(self) -> str:
+        """Loss on each held-out set, and how it has changed since the start."""
+        losses = {
+            name.split("/")[1]: (value, self.figures[f"{name.removesuffix('/loss')}/rise"])
+            for name, value in self.figures.items()
+            if name.startswith("eval/") and name.endswith("/loss")
+        }
+        parts = [f"{name} {loss:.4f} ({rise:+.4f})" for name, (loss, rise) in losses.items()]
+        return f"held out: {'  '.join(parts)}"
+
+    def _line(self, room: int = 1000) -> str:
+        """The figures that tell whether a run goes well, as many as fit; trackers get all."""
+        figures = dict(self.figures)
+        figures["rate"] = max(rate for name, rate in figures.items() if name.startswith("rate/"))
+        if not figures["skipped"]:
+            del figures["skipped"]
+        parts = [f"{word}{figures[name]:{form}}" for name, word, form in SHOWN if name in figures]
+        while len("  ".join(parts)) > room and len(parts) > 1:
+            parts.pop()
+        return "  ".join(parts)

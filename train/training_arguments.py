@@ -1,0 +1,89 @@
+"""The recipe in the words of transformers' `TrainingArguments`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from wings.errors import WingsError
+from wings.train.recipe import Recipe
+from wings.upstream.arguments import set_checkpointing, use_one_device
+
+from .distributed import parallel_arguments, refuse_undistributed
+
+
+def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+    """Arguments for `Trainer`; joins the process group when torchrun started this process.
+
+    Args:
+        recipe: what to run.
+        folder: where its result goes.
+        steps: optimiser steps of the whole run.
+
+    Raises:
+        WingsError: `batch_size` cannot be split over the processes, or `parallel` cannot run here.
+    """
+    spread: dict[str, Any] = parallel_arguments(recipe)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        learning_rate=max(recipe.rates.values(), default=1e-3),
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        bf16=recipe.bf16,
+        # Said outright, as bf16 is refused on a CPU that was merely found.
+        use_cpu=not torch.accelerator.is_available(),
+        **spread,
+        dataloader_num_workers=recipe.workers,
+        dataloader_persistent_workers=recipe.workers > 0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_steps=recipe.log_every,
+        logging_first_step=True,
+        # A loss that is not a number must be seen, not averaged away.
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if recipe.save_every else "no",
+        save_steps=recipe.save_every or 500,
+        eval_strategy="steps" if recipe.evaluate else "no",
+        eval_steps=recipe.evaluate.every if recipe.evaluate else None,
+        eval_on_start=recipe.evaluate is not None,
+        # Trackers are made where the run is, so that one that is missing is named in time.
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        average_tokens_across_devices=True,
+        # Every trained weight gets a gradient in every batch, pictures or not: the model sees to
+        # it.
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+        # `Trainer` would write False into the configuration of the checkpoint; the forward knows
+        # when a cache makes sense.
+        use_cache=True,
+    )
+    refuse_undistributed(recipe, arguments)
+    # Set afterwards: with shards transformers warns of a second gather, which FSDP2 does not do.
+    set_checkpointing(arguments, recipe.gradient_checkpointing)
+    use_one_device(arguments)
+    _split_batch(arguments, recipe)
+    return arguments
+
+
+def _split_batch(arguments: TrainingArguments, recipe: Recipe) -> None:
+    ranks = arguments.world_size
+    share, rest = divmod(recipe.batch_size, ranks)
+    if rest:
+        raise WingsError(f"batch_size: {recipe.batch_size} cannot be split over {ranks} processes.")
+    size = min(recipe.device_batch_size or share, share)
+    if share % size:
+        raise WingsError(
+            f"device_batch_size: {size} does not divide the {share} samples of each of {ranks}"
+            f" processes (batch_size {recipe.batch_size})."
+        )
+    arguments.per_device_train_batch_size = size
+    arguments.gradient_accumulation_steps = share // size

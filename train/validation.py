@@ -1,0 +1,257 @@
+"""What a recipe may not say: every value is checked before any work is done."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedConfig
+
+from wings.config import WingsConfig
+from wings.errors import WingsError, nearest
+
+from .metrics.trackers import check_names
+
+if TYPE_CHECKING:
+    from wings.train.recipe import Recipe, Source
+
+# The paper's rates (projector and language model); it gives none for the learners and the router,
+# which follow the projector here. Adapters take what is usual for LoRA. A prefix takes
+# a hundred times the projector's: it begins in this stage, behind gates at zero, and AdamW moves a
+# gate by about a rate a step, so that at 1e-5 a thousand steps would open it by no more than 0.01.
+RATES: dict[str, dict[str, float]] = {
+    "align": {"projector": 1e-3, "image_learners": 1e-3},
+    "instruct": {
+        "projector": 1e-5,
+        "image_learners": 1e-5,
+        "text_learners": 1e-5,
+        "router": 1e-5,
+        "prefix": 1e-3,
+        "language_model": 2e-6,
+        "lora": 1e-4,
+    },
+}
+
+_POSITIVE = (
+    "max_length", "epochs", "batch_size", "max_grad_norm", "log_every", "keep",
+    "steps", "device_batch_size", "save_every",
+)  # fmt: skip
+_NOT_NEGATIVE = ("weight_decay", "workers", "seed")
+
+# Fields of the configuration that the model and the processor set themselves.
+_DERIVED = {
+    "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
+}  # fmt: skip
+
+
+def check(recipe: "Recipe") -> None:
+    """Raise a `WingsError` that names the key of the first bad value."""
+    _check_stage(recipe)
+    _check_numbers(recipe)
+    _check_batching(recipe)
+    _check_sources(recipe.data)
+    _check_text_turns(recipe)
+    _check_wings(recipe.stage, recipe.wings)
+    _check_lora(recipe)
+    _check_retention(recipe)
+    _check_rates(recipe)
+    _check_evaluate(recipe)
+    check_names(recipe.trackers or ())
+
+
+def _check_stage(recipe: "Recipe") -> None:
+    if recipe.stage not in RATES:
+        close = nearest(str(recipe.stage), RATES)
+        raise WingsError(f"stage: {recipe.stage!r} is not one of {', '.join(RATES)}{close}.")
+    if recipe.model and recipe.start:
+        raise WingsError("model and start are both given; start goes on, model begins: keep one.")
+    if recipe.stage == "align" and recipe.freeze_llm is False:
+        raise WingsError("freeze_llm: stage align never trains the LLM; use stage instruct.")
+    if not recipe.data:
+        raise WingsError("data is empty: list at least one file of records.")
+
+
+def _check_batching(recipe: "Recipe") -> None:
+    if recipe.batching == "pad":
+        return
+    for n, source in enumerate(recipe.data):
+        if source.stream:
+            raise WingsError(
+                f"batching: {recipe.batching} must know how long records are before they come, and"
+                f" the stream data.{n} cannot say so; use pad, or stream: false."
+            )
+
+
+def _check_numbers(recipe: "Recipe") -> None:
+    values: dict[str, Any] = {name: vars(recipe)[name] for name in _POSITIVE}
+    for n, source in enumerate(recipe.data):
+        values |= {f"data.{n}.{name}": vars(source)[name] for name in ("weight", "limit", "window")}
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise WingsError(f"{name}: {value} must be larger than 0.")
+    for name in _NOT_NEGATIVE:
+        if vars(recipe)[name] < 0:
+            raise WingsError(f"{name}: {vars(recipe)[name]} must not be negative.")
+    if not 0 <= recipe.warmup < 1:
+        raise WingsError(f"warmup: {recipe.warmup} is not a share of the steps, 0 to 1.")
+    small, whole = recipe.device_batch_size, recipe.batch_size
+    if small and whole % small:
+        raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
+
+
+def _check_sources(sources: list["Source"]) -> None:
+    for n, source in enumerate(sources):
+        if source.share is not None and not 0 < source.share < 1:
+            raise WingsError(
+                f"data.{n}.share: {source.share} is not between 0 and 1; 0.1 is a tenth of the"
+                " samples of an epoch."
+            )
+        if source.share is not None and source.weight != 1:
+            raise WingsError(f"data.{n}: weight and share are both given; keep one.")
+        for key in ("stream", "subset"):
+            if vars(source)[key] and source.split is None:
+                raise WingsError(f"data.{n}.{key}: also needs split, as split: train.")
+    shares = [source.share for source in sources if source.share is not None]
+    if shares and len(shares) == len(sources):
+        raise WingsError(
+            "data: every source has a share, so nothing says how long an epoch is; leave out the"
+            " share of one."
+        )
+    if sum(shares) >= 1:
+        raise WingsError(
+            f"data: the shares add up to {sum(shares):g}; nothing is left for the source"
+            " without one."
+        )
+
+
+def _check_text_turns(recipe: "Recipe") -> None:
+    turns = recipe.text_turns
+    if turns is not None and not 0 < turns.share <= 1:
+        raise WingsError(
+            f"text_turns.share: {turns.share} is not a share above 0 and up to 1; 0.5 is half of"
+            " the conversations with pictures, and for none the key text_turns is left out."
+        )
+
+
+def _check_wings(stage: str, wings: dict[str, Any]) -> None:
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
+    known = {field.name for field in dataclasses.fields(WingsConfig)} - inherited
+    for name in wings:
+        if name not in known:
+            raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
+    if stage == "align" and wings.get("router") is not None:
+        raise WingsError("wings.router: stage align has no router; name it in stage instruct.")
+    if stage == "align" and wings.get("prefix"):
+        raise WingsError("wings.prefix: stage align has no prefix; name it in stage instruct.")
+    if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
+        raise WingsError("wings.learners: stage align knows [image], or [] for a plain projector.")
+
+
+def _check_lora(recipe: "Recipe") -> None:
+    lora = recipe.lora
+    if lora is None:
+        return
+    if recipe.stage == "align":
+        raise WingsError("lora: stage align never trains the LLM; use stage instruct.")
+    if recipe.freeze_llm is False:
+        raise WingsError("freeze_llm: lora trains adapters beside a frozen LLM; keep one.")
+    if recipe.parallel != "ddp":
+        raise WingsError(f"lora: adapters cannot be merged out of {recipe.parallel}; take ddp.")
+    for name in ("rank", "alpha"):
+        if not vars(lora)[name] > 0:
+            raise WingsError(f"lora.{name}: {vars(lora)[name]} must be larger than 0.")
+    if not 0 <= lora.dropout < 1:
+        raise WingsError(f"lora.dropout: {lora.dropout} is not a share, 0 to 1.")
+    if lora.targets == []:
+        raise WingsError("lora.targets: name at least one layer, or remove the key for all.")
+
+
+def _check_retention(recipe: "Recipe") -> None:
+    if recipe.retention is None:
+        return
+    if not recipe.freeze_llm:
+        raise WingsError(
+            "retention: holds the model to the untouched LLM, which is not there any more in a run"
+            " that trains it; add freeze_llm: true or lora, or remove the key."
+        )
+    if not recipe.retention.weight > 0:
+        raise WingsError(
+            f"retention.weight: {recipe.retention.weight} must be larger than 0; for no such term"
+            " remove the key retention."
+        )
+    learners = ("image",) if recipe.stage == "align" else ("image", "text")
+    refuse_idle_retention(
+        recipe, recipe.wings.get("learners", learners), recipe.wings.get("text_guard", False)
+    )
+
+
+def refuse_idle_retention(recipe: "Recipe", learners: Sequence[str], text_guard: bool) -> None:
+    """Raise a `WingsError` where `retention` would hold nothing that could move.
+
+    Args:
+        recipe: of the run.
+        learners: of the model.
+        text_guard: of the model.
+    """
+    if recipe.retention is None or recipe.text_turns is not None or recipe.lora is not None:
+        return
+    if text_guard or "text" not in learners:
+        why = "under text_guard" if text_guard else "without a text learner"
+        raise WingsError(
+            f"retention: {why} the model says of text what the LLM says, so nothing would be"
+            " retained; add text_turns, whose answers stand behind pictures, or remove the key."
+        )
+
+
+def _check_rates(recipe: "Recipe") -> None:
+    for group, rate in recipe.rates.items():
+        why = None
+        if group == "vision_tower":
+            why = "the vision tower is frozen in both stages"
+        elif group not in RATES["instruct"]:
+            why = f"no such group{nearest(group, RATES['instruct'])}"
+        elif group not in RATES[recipe.stage]:
+            why = f"stage {recipe.stage} does not train this group; remove the rate"
+        elif group == "language_model" and recipe.freeze_llm:
+            adapters = recipe.lora is not None
+            why = "lora keeps the LLM frozen; set rates.lora" if adapters else "freeze_llm is on"
+            why += "" if adapters else "; remove the rate"
+        elif group == "lora" and recipe.lora is None:
+            why = "there are no adapters; add lora, or remove the rate"
+        elif not rate > 0:
+            why = f"{rate} must be larger than 0"
+        if why:
+            raise WingsError(f"rates.{group}: {why}.")
+
+
+def _check_evaluate(recipe: "Recipe") -> None:
+    evaluate = recipe.evaluate
+    if evaluate is None:
+        return
+    if not evaluate.data:
+        raise WingsError("evaluate.data is empty: list held-out files, each with a name.")
+    if evaluate.every <= 0:
+        raise WingsError(f"evaluate.every: {evaluate.every} must be larger than 0.")
+    for n, source in enumerate(evaluate.data):
+        place = f"evaluate.data.{n}"
+        # A name becomes a part of the figures' names, which trackers read as a path.
+        if not re.fullmatch(r"[\w.-]+", source.name):
+            raise WingsError(
+                f"{place}.name: {source.name!r} must be of letters, digits, '_', '-' and '.'."
+            )
+        if source.weight != 1.0:
+            raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
+        if source.limit is not None and source.limit <= 0:
+            raise WingsError(f"{place}.limit: {source.limit} must be larger than 0.")
+    names = [source.name for source in evaluate.data]
+    stop = evaluate.stop
+    if stop is None:
+        return
+    if stop.on not in names:
+        known = ", ".join(dict.fromkeys(names))
+        raise WingsError(
+            f"evaluate.stop.on: no held-out data is called {stop.on!r}{nearest(stop.on, names)};"
+            f" known: {known}."
+        )
+    if not stop.rise > 0:
+        raise WingsError(f"evaluate.stop.rise: {stop.rise} must be larger than 0.")

@@ -1,0 +1,96 @@
+"""Caches of a Wings model: the decoder's own, and beside it what the learners keep."""
+
+from torch import LongTensor, Tensor
+from transformers import Cache, DynamicCache, StaticCache
+
+from wings.config import WingsConfig
+from wings.errors import WingsError
+from wings.upstream.cache_layers import replace_plain_layers
+
+from .growing_layer import GrowingLayer
+from .learner_cache import Memory
+
+# Numbers a token may cost for the keys of all learners; the design's cache at D 4096 has as many.
+MOST_KEYS = 8192
+
+
+def keeps_keys(config: WingsConfig) -> bool:
+    """Whether a model is so small that its cache keeps the learners' keys as they are."""
+    return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
+
+
+class RemembersSources(Cache):
+    """Put before a cache of transformers: the learners' memory follows all that happens to it."""
+
+    memory: Memory
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        super().reset()
+        self.memory.forget()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Drops the newest tokens: `-n` takes n away; n, as long ago, keeps the first n."""
+        length = int(self.memory.tokens)
+        keep = tokens_to_remove if tokens_to_remove > 0 else length + tokens_to_remove
+        super().crop(min(keep - length, 0))
+        self.memory.cut(keep)
+
+    def reorder_cache(self, beam_idx: LongTensor) -> None:
+        """Puts rows of the batch into the order `beam_idx [B]`."""
+        super().reorder_cache(beam_idx)
+        self.memory.change(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats every row of the batch."""
+        super().batch_repeat_interleave(repeats)
+        self.memory.change(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps only the rows `indices` of the batch."""
+        super().batch_select_indices(indices)
+        self.memory.change(lambda rows: rows[indices.to(rows.device)])
+
+
+class WingsCache(RemembersSources, DynamicCache):
+    """A `DynamicCache` with the memory of the learners; it grows as the text does, in place.
+
+    So it holds up to an eighth, or 64 tokens, more than the text. Layers with a window stay
+    transformers' own.
+    """
+
+    def __init__(self, config: WingsConfig) -> None:
+        super().__init__(config=config.text_config)
+        replace_plain_layers(self, GrowingLayer)
+        self.memory = Memory(config.learners, keeps_keys(config))
+
+
+class WingsStaticCache(RemembersSources, StaticCache):
+    """A `StaticCache` with the memory of the learners: all room is made at the first token.
+
+    So a decoding step can be compiled, or recorded as a CUDA graph.
+
+    Raises:
+        WingsError: more room than the position router knows positions.
+    """
+
+    def __init__(self, config: WingsConfig, max_cache_len: int) -> None:
+        if (
+            config.is_routed
+            and config.router == "position"
+            and (max_cache_len > config.router_positions)
+        ):
+            raise WingsError(
+                f"a static cache of {max_cache_len} tokens reaches beyond the "
+                f"{config.router_positions} positions that the position router knows: give it "
+                f"fewer, or build the model with larger router_positions or router='modality'."
+            )
+        super().__init__(config=config.text_config, max_cache_len=max_cache_len)
+        self.room = max_cache_len
+        self.memory = Memory(config.learners, keeps_keys(config), max_cache_len)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused, as by transformers' own static cache."""
+        raise WingsError(
+            "a static cache cannot be cropped: use wings.WingsCache to take back tokens."
+        )

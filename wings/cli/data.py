@@ -1,0 +1,154 @@
+"""`wings data check`: what the data of a recipe holds, what is wrong with it, what is learned."""
+
+import warnings
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from wings.processing.processor import WingsProcessor
+from wings.train.build import load_processor
+from wings.train.data.dataset import Conversations
+from wings.train.data.inspect import KINDS, SourceSurvey, quantiles, survey
+from wings.train.recipe import Recipe
+from wings.train.shipped import find
+
+SHARES = (0.0, 0.05, 0.5, 0.95, 0.99, 1.0)
+NAMES = ("shortest", "5%", "median", "95%", "99%", "longest")
+# Letters of one stretch of a sample; what is longer is shown by its two ends.
+STRETCH = 600
+
+
+def check(name: str, overrides: Sequence[str], quick: int | None, workers: int | None) -> int:
+    """Reads the data of a recipe and prints what is there.
+
+    Args:
+        name: the recipe, a file or a shipped one.
+        overrides: `key=value` as in training.
+        quick: only so many records of each source.
+        workers: processes that read; by default one per core.
+
+    Returns:
+        0, or 1 when a record cannot be used.
+
+    Raises:
+        WingsError: a recipe, a processor or a source that cannot be opened.
+    """
+    recipe = Recipe.from_yaml(find(name), overrides)
+    console = Console(highlight=False, soft_wrap=True)
+    with console.status("opening the data"):
+        processor = load_processor(recipe)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeRemainingColumn(), transient=True, console=console) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def watch(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        found, samples = survey(recipe, processor, quick, workers, watch)
+    in_epoch = sum(one.samples for one in found)
+    for one in found:
+        report(one, in_epoch, recipe, console)
+    show(samples, recipe, processor, console)
+    bad = sum(one.problems.total() for one in found)
+    read = sum(one.read for one in found)
+    if bad:
+        console.print(f"[red]{bad:,} of {read:,} records cannot be used[/]{_what_then(recipe)}")
+    else:
+        console.print(f"[green]all {read:,} records can be used[/]")
+    return 1 if bad else 0
+
+
+def report(found: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console) -> None:
+    """Prints what was found in one source."""
+    console.print(Text(str(found.path), style="bold"))
+    read = "" if found.read == found.records else f", {found.read:,} of them read"
+    share = found.samples / in_epoch
+    _row(console, "records", f"{found.records:,}{read}")
+    _row(console, "in an epoch", f"{found.samples:,} samples, {share:.1%} of all")
+    if found.images:
+        _row(console, "without image", f"{found.images[0]:,}")
+        counts = sorted((n, count) for n, count in found.images.items() if n)
+        listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
+        more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
+        _row(console, "images a record", f"{listed}{more}" if counts else "none has any")
+    if found.text_turns:
+        _row(console, "text turns", f"behind {found.text_turns:,}{_without(found, recipe)}")
+    if found.tokens:
+        values = zip(NAMES, quantiles(found.tokens, SHARES), strict=True)
+        _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
+        _row(console, "learned", f"{found.trained / sum(found.tokens):.1%} of the tokens")
+        cut = f"{found.cut:,} ({found.cut / len(found.tokens):.1%})"
+        lost = f"; {found.blinded:,} lose pictures with their oldest turns" if found.blinded else ""
+        _row(console, "cut", f"{cut} to max_length {recipe.max_length:,}{lost}")
+    for kind in KINDS:
+        if found.problems[kind]:
+            _row(console, kind, f"{found.problems[kind]:,}", red=True)
+            for sentence in found.sentences[kind]:
+                console.print(Text(f"    {sentence}"))
+    console.print()
+
+
+def show(samples: Sequence[int], recipe: Recipe, processor: WingsProcessor, out: Console) -> None:
+    """Prints records as they are trained, with marks on the tokens that are learned."""
+    if not samples:
+        return
+    data = Conversations.of(recipe, processor)
+    marks = "green" if out.is_terminal else "between [[ and ]]"
+    out.print(f"{len(samples)} samples; what is learned is {marks}")
+    for number in samples:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sample = data.encode(number)
+        out.print(Text(data.name(number), style="bold"))
+        out.print(marked(sample, processor, out.is_terminal))
+        out.print()
+
+
+def marked(sample: dict, processor: WingsProcessor, colour: bool) -> Text:
+    """An encoded conversation as text, with its trained tokens green or in brackets.
+
+    Args:
+        sample: `input_ids` and `labels` [T].
+        processor: that encoded it.
+        colour: green rather than brackets.
+    """
+    image, length = processor.image_token_id, processor.image_seq_length
+    text = Text()
+    pairs = zip(sample["input_ids"].tolist(), sample["labels"].tolist(), strict=True)
+    for (is_image, learned), run in groupby(
+        pairs, key=lambda pair: (pair[0] == image, pair[1] != -100)
+    ):
+        ids = [token for token, _ in run]
+        if is_image:
+            text.append(f"<image: {length} tokens>" * (len(ids) // length), style="cyan")
+            continue
+        words = _shorten(processor.tokenizer.decode(ids, skip_special_tokens=False))
+        words = words if colour or not learned else f"[[{words}]]"
+        text.append(words, style="green" if learned else "dim")
+    return text
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= STRETCH:
+        return text
+    half = STRETCH // 2
+    return f"{text[:half]} ... {len(text) - 2 * half:,} letters ... {text[-half:]}"
+
+
+def _without(found: SourceSurvey, recipe: Recipe) -> str:
+    if not found.without:
+        return ""
+    return f"; {found.without:,} go without, which max_length {recipe.max_length:,} has no room for"
+
+
+def _row(console: Console, name: str, value: str, red: bool = False) -> None:
+    console.print(Text(f"  {name:<20}{value}", style="red" if red else ""))
+
+
+def _what_then(recipe: Recipe) -> str:
+    if recipe.on_bad_record == "skip":
+        return "; training takes the next good one instead"
+    return "; training stops there, unless on_bad_record is skip"

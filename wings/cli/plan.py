@@ -1,0 +1,191 @@
+"""`wings plan`: what a recipe needs of a GPU and what it costs, before anything is loaded."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from wings.errors import WingsError
+from wings.train.estimate.budget import GIB, KEPT_FREE, WAYS, Budget, Group
+from wings.train.estimate.epoch import Epoch
+from wings.train.estimate.meta_model import Origin
+from wings.train.recipe import Recipe
+from wings.train.shipped import find
+
+LEFT_OUT = (
+    "Counted by running the model's own code, forward and backward, on tensors without numbers, in"
+    " plain torch: every sample as long as max_length, one image in each, all text trained, which"
+    " is the most a batch can ask. Blocks that are alike are counted twice and drawn out. Not in"
+    f" it: CUDA's context, NCCL's buffers, workspaces and gaps of the allocator ({KEPT_FREE:.0%} of"
+    " the card is kept free for them); what Triton kernels save; evaluation; the LLM's own"
+    " pass that retention asks for; time for data, communication and checkpoints, which an MFU has"
+    " to cover."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is assumed of a GPU: GiB, dense bfloat16 TFLOP/s, and the share of them that is used."""
+
+    memory: float
+    tflops: float
+    mfu: float
+
+
+def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
+    """Prints the plan of a recipe.
+
+    Args:
+        recipe: a file or the name of a shipped one.
+        overrides: `key=value` each.
+        gpus: how many share the run.
+        card: what each of them is.
+
+    Raises:
+        WingsError: a recipe or a configuration that cannot be used.
+    """
+    for name, value in (("gpus", gpus), *vars(card).items()):
+        if not value > 0:
+            raise WingsError(f"--{name} {value} must be larger than 0.")
+    logging.set_verbosity_error()
+    file = find(recipe)
+    read = Recipe.from_yaml(file, overrides)
+    if read.batch_size % gpus:
+        raise WingsError(f"batch_size: {read.batch_size} cannot be split over {gpus} GPUs.")
+    budget = Budget(read, Origin.of(read, file), gpus, card.memory)
+    console = Console(highlight=False, soft_wrap=True)
+    if budget.origin.note:
+        console.print(budget.origin.note)
+    console.print(title(budget, recipe, card))
+    console.print(groups(budget))
+    console.print(memory(budget))
+    for line in fits(budget):
+        console.print(line)
+    for line in cost(budget, card):
+        console.print(line)
+    console.print(LEFT_OUT, style="dim")
+
+
+def title(budget: Budget, name: str, card: Card) -> str:
+    """What is planned for what."""
+    recipe, blocks = budget.recipe, budget.model.config.text_config.num_hidden_layers
+    on = "one GPU" if budget.gpus == 1 else f"{budget.gpus} GPUs"
+    precision = "bfloat16" if recipe.bf16 else "float32"
+    return (
+        f"{name}: stage {recipe.stage}, {blocks} blocks of width"
+        f" {budget.model.config.hidden_size}, {precision}, on {on} of {card.memory:g} GiB;"
+        f" {recipe.batch_size} samples a step, {budget.rows} at once on a GPU,"
+        f" up to {budget.length:,} tokens each"
+    )
+
+
+def groups(budget: Budget) -> Table:
+    """Parameter groups and their bytes, of the whole model."""
+    table = Table(box=None, header_style="")
+    for name in ("group", "weights", "rate", "held in", "weights, GiB", "gradients", "AdamW"):
+        table.add_column(name, justify="left" if name in ("group", "held in") else "right")
+    for group in budget.groups:
+        table.add_row(
+            group.name,
+            f"{group.count:,}",
+            "frozen" if group.rate is None else f"{group.rate:.1e}",
+            str(group.kind).removeprefix("torch."),
+            *(gib(size) for size in (group.weights, group.gradients, group.optimiser)),
+        )
+    trained = sum(group.count for group in budget.groups if group.rate is not None)
+    everything = sum(group.count for group in budget.groups)
+    sums = [sum(bytes_of(group)[n] for group in budget.groups) for n in range(3)]
+    table.add_row("all", f"{everything:,}", "", "", *map(gib, sums), style="bold")
+    table.add_row("of it trained", f"{trained:,}")
+    return table
+
+
+def bytes_of(group: Group) -> tuple[int, int, int]:
+    """Bytes of a group: weights, gradients, optimiser."""
+    return group.weights, group.gradients, group.optimiser
+
+
+def memory(budget: Budget) -> Table:
+    """What one GPU holds, one column per way to spread a run."""
+    ways = WAYS if budget.gpus > 1 else WAYS[:1]
+    table = Table(box=None, header_style="")
+    table.add_column("GiB on each GPU")
+    for way in ways:
+        mark = " (the recipe's)" if way == budget.recipe.parallel and budget.gpus > 1 else ""
+        table.add_column(f"{way}{mark}" if budget.gpus > 1 else "one GPU", justify="right")
+    shares = [budget.share(way) for way in ways]
+    for name in ("weights", "gradients", "optimiser"):
+        table.add_row(name, *(gib(vars(share)[name]) for share in shares))
+    if budget.gpus > 1:
+        table.add_row("buckets, gathered parts", *(gib(share.extra) for share in shares))
+    chosen = budget.recipe.gradient_checkpointing
+    for on in (True, False):
+        name = "with gradient checkpointing" if on else "without gradient checkpointing"
+        mark = " (the recipe's)" if on == chosen else ""
+        sizes = [budget.activations(way, budget.rows, on) for way in ways]
+        table.add_row(f"activations of {budget.rows}, {name}{mark}", *map(gib, sizes))
+    table.add_row("  of it logits and loss", *[gib(budget.logits())] * len(ways), style="dim")
+    table.add_row("  of it learners' sources", *[gib(budget.sources())] * len(ways), style="dim")
+    whole = [
+        share.fixed + budget.activations(way, budget.rows, chosen)
+        for way, share in zip(ways, shares, strict=True)
+    ]
+    table.add_row("together", *map(gib, whole), style="bold")
+    return table
+
+
+def fits(budget: Budget) -> list[str]:
+    """Whether it fits, and what is the most that does."""
+    lines = []
+    for way in WAYS if budget.gpus > 1 else WAYS[:1]:
+        most = {on: budget.largest(way, on) for on in (True, False)}
+        name = way if budget.gpus > 1 else "one GPU"
+        lines.append(
+            f"{name}: the largest device_batch_size that fits is {most[True] or 'none'} with"
+            f" gradient checkpointing, {most[False] or 'none'} without"
+        )
+    way = budget.recipe.parallel if budget.gpus > 1 else "ddp"
+    ok = budget.largest(way, budget.recipe.gradient_checkpointing) >= budget.rows
+    lines.append("the recipe fits" if ok else "THE RECIPE DOES NOT FIT")
+    return lines
+
+
+def cost(budget: Budget, card: Card) -> list[str]:
+    """FLOPs, tokens and hours."""
+    useful = budget.flops_per_token(False)
+    again = budget.recipe.gradient_checkpointing
+    done = budget.flops_per_token(True) if again else useful
+    speed = budget.gpus * card.tflops * 1e12 * card.mfu / done
+    lines = [
+        f"{useful / 1e9:,.1f} GFLOP a token"
+        + (f", {done / 1e9:,.1f} with what is computed again" if done > useful else "")
+        + f"; at an MFU of {card.mfu:.0%} of {card.tflops:g} TFLOP/s (--mfu, --tflops; counting"
+        f" what is computed again) {speed:,.0f} tokens/s"
+    ]
+    epoch = Epoch.of(budget.recipe)
+    if epoch.tokens is None:
+        return [
+            *lines,
+            f"{1e6 / speed / 3600:,.4f} hours per million tokens"
+            f" ({1e9 / speed / 3600 * budget.gpus:,.1f} GPU-hours per thousand million);"
+            f" {epoch.why}",
+        ]
+    total = epoch.tokens * epoch.passes
+    return [
+        *lines,
+        f"{epoch.samples:,} samples of {epoch.mean:,.0f} tokens on average (of {epoch.looked_at}"
+        f" looked at): {epoch.tokens / 1e6:,.2f} million tokens an epoch; {epoch.passes:g} epochs"
+        f" take {hours(total / speed)}, {total / speed / 3600 * budget.gpus:,.2f} GPU-hours",
+    ]
+
+
+def hours(seconds: float) -> str:
+    """Time as a person says it."""
+    return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} hours"
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB; small ones with more places."""
+    value = size / GIB
+    return "-" if not size else f"{value:,.1f}" if value >= 10 else f"{value:,.2f}"

@@ -1,0 +1,103 @@
+"""`wings shift`: the attention shift of a checkpoint, as a table, its curves and JSON."""
+
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.utils import logging
+
+from wings.config import WingsConfig
+from wings.errors import WingsError
+from wings.eval.attention.shift import Choices, Shift, measure_shift
+from wings.eval.attention.shift_plot import curves_figure
+from wings.eval.items import pictures_of, read_items
+from wings.eval.models import on_device
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+
+
+def shift(checkpoint: str, items: Path, output: Path, choices: Choices) -> Shift:
+    """Measures, prints a table, and writes `shift.json` and `shift.png` into a folder.
+
+    Args:
+        checkpoint: folder or Hub name of a Wings model, a vision-language model or a causal LM.
+        items: JSON Lines of chat messages; those with a picture are measured.
+        output: the folder, made if it is not there.
+        choices: what the paper leaves open.
+
+    Raises:
+        WingsError: no such items or checkpoint, or a model that cannot be measured.
+    """
+    console = Console(highlight=False)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    chosen = [item for item in read_items(items) if pictures_of(item)]
+    if not chosen:
+        raise WingsError(f"no item of {items} has a picture to split its text; give items with one")
+    with console.status(f"loading {checkpoint}"):
+        model, processor = load(checkpoint)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("attention", total=len(chosen))
+        found = measure_shift(
+            model,
+            processor,
+            chosen,
+            choices,
+            on_batch=lambda count: progress.advance(task, count),
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    result = {"checkpoint": checkpoint, "items": str(items), **found.to_dict()}
+    text = json.dumps(result, indent=1)
+    (output / "shift.json").write_text(text + "\n", encoding="utf-8")
+    name = Path(checkpoint).name
+    curves_figure(found, f"Attention over the blocks of {name}").savefig(
+        output / "shift.png", dpi=160
+    )
+    table = Table("branch", "attention shift", "samples with a score", title=name)
+    for row in found.rows():
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"{output / 'shift.png'}, {output / 'shift.json'}")
+    return found
+
+
+def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]:
+    """Any causal LM or vision-language model with what writes its prompts, on a GPU if there is.
+
+    Raises:
+        WingsError: none that transformers can load.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+        model: PreTrainedModel
+        processor: ProcessorMixin | PreTrainedTokenizerBase
+        if isinstance(config, WingsConfig):
+            model = WingsForCausalLM.from_pretrained(checkpoint)
+            processor = WingsProcessor.from_pretrained(checkpoint)
+        elif type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+            processor = AutoProcessor.from_pretrained(checkpoint)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(checkpoint)
+            processor = AutoTokenizer.from_pretrained(checkpoint)
+    except WingsError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WingsError(f"no model can be loaded from '{checkpoint}': {reason}") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return on_device(model, device).eval(), processor

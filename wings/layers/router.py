@@ -1,0 +1,159 @@
+"""Routers: from what the main attention looks at to one weight per learner and token."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wings.attention.token_layout import IMAGE, TEXT, Layout
+from wings.upstream.weights import init
+
+HIDDEN = 16
+# The attended router's first gain: a token that spends a tenth of its attention on pictures gives
+# its learners a weight of tanh(0.8) = 0.66.
+GAIN = 8.0
+
+
+class PositionRouter(nn.Module):
+    """The paper's router: logits = W a, one column of W for each key position (section 3.3).
+
+    It needs the head-averaged attention a only through W a, so each key brings the M numbers of
+    its position's column, and routed attention returns the logits themselves.
+    """
+
+    def __init__(self, learners: int, positions: int) -> None:
+        super().__init__()
+        self.by_position = nn.Embedding(positions, learners)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero: learners start with equal weight at every position."""
+        init.zeros_(self.by_position.weight)
+
+    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+        """`[B, S, M]`: W's column at each key's position; padding, which has no weight, has any."""
+        return self.by_position(keys.index).to(dtype)
+
+    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+        """Weights `[B, T, M]`, float32."""
+        return gates(sums)
+
+
+class ModalityRouter(nn.Module):
+    """A router blind to length: logits = MLP(attention mass on three kinds of keys).
+
+    The masses are those on image tokens, on text before the newest image and on text after it,
+    the newest as of the query, so that nothing later matters. It is the paper's attention-shift
+    measure (LAWS, section 2) put to use.
+    """
+
+    def __init__(self, learners: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, HIDDEN)
+        self.outer = nn.Linear(HIDDEN, learners)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The last layer is zero: learners start with equal weight."""
+        init.normal_(self.inner.weight, std=1.0)
+        init.zeros_(self.inner.bias)
+        init.zeros_(self.outer.weight)
+        init.zeros_(self.outer.bias)
+
+    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+        """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in.
+
+        For a single query the three kinds are known beforehand: `[B, S, 3]`.
+        """
+        if len(queries) == 1:
+            is_text, newest = keys.kind == TEXT, queries.images
+            before, after = is_text & (keys.images < newest), is_text & (keys.images == newest)
+            return torch.stack([keys.kind == IMAGE, before, after], dim=-1).to(dtype)
+        stretches = torch.arange(int(keys.images.max()) + 1, device=keys.table.device)
+        text = (keys.kind == TEXT)[..., None] & (keys.images[..., None] == stretches)
+        found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)
+        return found.to(dtype)
+
+    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+        """Weights `[B, T, M]`, float32."""
+        masses = sums if len(queries) == 1 else self._masses(sums, queries)
+        inner = self.inner(masses.to(self.inner.weight.dtype))
+        return gates(self.outer(nn.functional.gelu(inner)))
+
+    def _masses(self, sums: Tensor, queries: Layout) -> Tensor:
+        image, text = sums[..., :1], sums[..., 1:]
+        newest = queries.images[..., None]
+        stretch = torch.arange(text.shape[-1], device=text.device)
+        before = (text * (stretch < newest)).sum(-1, keepdim=True)
+        after = (text * (stretch == newest)).sum(-1, keepdim=True)
+        return torch.cat([image, before, after], dim=-1)
+
+
+class AttendedRouter(nn.Module):
+    r"""Learners are as loud as the main attention looks at pictures; where it does not, silent.
+
+    With mass_i the block's head-averaged attention of token i on image tokens (the paper's LAWS,
+    section 2) and one parameter p_m per learner::
+
+        g_im = tanh(softplus(p_m) mass_i)
+
+    So where a conversation has turned away from its picture the learners fall silent by themselves,
+    and before any picture they are exactly zero. It is an idea of ours. Learners are not weighed
+    against one another, so that it makes sense for a single one too.
+
+    tanh and not min(1, gain mass), which has no gradient where it is cut off, nor
+    1 - (1 - mass)^gain, which is NaN where rounding lifts a mass above 1. softplus keeps a gain
+    above zero, where its sign could otherwise turn a learner round.
+    """
+
+    def __init__(self, learners: tuple[str, ...]) -> None:
+        super().__init__()
+        self.names = learners
+        for name in learners:
+            # One by name, so that a learner that comes later leaves the others theirs.
+            self.register_parameter(name, nn.Parameter(torch.empty(1)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every gain is `GAIN`."""
+        for parameter in self.parameters(recurse=False):
+            init.constant_(parameter, math.log(math.expm1(GAIN)))
+
+    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+        """`[B, S, 1]`: is the key an image token."""
+        return (keys.kind == IMAGE)[..., None].to(dtype)
+
+    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+        """Weights `[B, T, M]`, float32."""
+        raw = torch.cat([self._gain(name) for name in self.names])
+        return gates.closing(torch.tanh(nn.functional.softplus(raw.float()) * sums.float()))
+
+    def _gain(self, name: str) -> Tensor:
+        gain = self._parameters[name]
+        assert gain is not None, "a learner's gain is registered with a value"
+        return gain
+
+
+class Gates:
+    """Which learners share a token's weight: those with at least one visible key."""
+
+    def __init__(self, visible: Tensor) -> None:
+        """visible: `[B, T, M]` bool."""
+        # Where no learner sees anything a softmax over nothing would be NaN: those weights are
+        # dropped.
+        self.closed = ~(visible | ~visible.any(-1, keepdim=True))
+        self.visible = visible.float()
+
+    def __call__(self, logits: Tensor | None) -> Tensor:
+        """Logits `[B, T, M]`, or None for weight 1 each -> weights `[B, T, M]`, float32."""
+        if logits is None:
+            return self.visible
+        return logits.float().masked_fill(self.closed, -torch.inf).softmax(-1) * self.visible
+
+    def closing(self, weights: Tensor) -> Tensor:
+        """Weights `[B, T, M]`, zero for learners that see nothing."""
+        return weights * self.visible
+
+    def to(self, device: torch.device) -> "Gates":
+        """A copy on `device`."""
+        return Gates(self.visible.to(device) > 0)

@@ -1,0 +1,381 @@
+"""`WingsForCausalLM`: a decoder LLM with a vision tower, and learners beside its attention."""
+
+import contextlib
+import copy
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Cache,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from wings.config import WingsConfig
+from wings.encoders.open_clip_tower import VisionTower
+from wings.errors import WingsError, nearest
+from wings.layers.dispatch import known_way
+from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
+from wings.upstream.weights import mark_as_drawn
+
+from .backbone import WingsModel
+from .checkpoint import GROWTH, CheckpointMixin
+from .generation import WingsGenerationMixin
+from .inject import build_causal_lm, regrow_wings, split, take_out
+from .logits import LogitScaling, prefix_of
+from .self_check import check_untested_releases
+
+IMAGE_TOKEN = "<image>"
+# How far logits may lie from the decoder's own, as a share of their size: rounding, not error.
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+LOW_PRECISION_ROUNDING = 5e-2
+# Keywords of the loss function, which the decoder need not see.
+OF_THE_LOSS = ("num_items_in_batch", "shift_labels")
+
+
+@dataclasses.dataclass
+class WingsCausalLMOutput(BothCacheNames, CausalLMOutputWithPast):
+    """`router_weights`: one `[B, T, M]` per block with learners, on request."""
+
+    router_weights: tuple[Tensor, ...] | None = None
+
+
+class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
+    """Any decoder LLM with a vision tower, visual and textual learners and routers.
+
+    Wings: Learning Multimodal LLMs without Text-only Forgetting (arXiv 2406.03496). Fresh learners
+    leave every logit of the decoder as it was.
+    """
+
+    def __init__(
+        self,
+        config: WingsConfig,
+        causal_lm: PreTrainedModel | None = None,
+        vision_tower: VisionTower | None = None,
+    ) -> None:
+        """Random weights, or the given parts, which the model takes over."""
+        super().__init__(config)
+        if causal_lm is None:
+            causal_lm = build_causal_lm(config.text_config)
+        else:
+            # It comes with its weights, wherever they are from.
+            mark_as_drawn(causal_lm)
+        decoder, head = split(causal_lm)
+        config.text_config = decoder.config
+        self.model = WingsModel(config, decoder, vision_tower)
+        self.lm_head = head
+        self.scaling = LogitScaling(config.text_config)
+        self.keep_whole(decoder)
+        table = prefix_of(decoder.get_input_embeddings(), decoder)
+        self.tie_head(f"model.language_model.{table}.weight")
+        self.post_init()
+        # Parts may come in other types; one model has one.
+        self.model.projector.to(decoder.dtype)
+        for name, module in decoder.named_modules():
+            if name.endswith(".wings"):
+                module.to(decoder.dtype)
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls, vision: str | Mapping, text: str | PreTrainedModel, **options: Any
+    ) -> "WingsForCausalLM":
+        """Puts a vision tower and a language model together; both keep their weights.
+
+        Args:
+            vision: as for `VisionTower.from_pretrained`.
+            text: a Hub id, a folder or a loaded causal LM, which the model takes over.
+            options: fields of `WingsConfig`; `dtype` for a `text` that is loaded here.
+
+        Raises:
+            WingsError: an unknown option, a decoder that cannot carry wings, or one whose logits
+                the model would not reproduce.
+        """
+        dtype = options.pop("dtype", "auto")
+        refuse_unknown(options)
+        name = text if isinstance(text, str) else text.name_or_path
+        if name and "image_token_id" not in options:
+            options["image_token_id"] = image_token_id(name)
+        if isinstance(text, str):
+            text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
+        causal_lm = text.eval()
+        tower = VisionTower.from_pretrained(vision)
+        few = range(min(9, causal_lm.config.vocab_size))
+        plain = [token for token in few if token != options.get("image_token_id")]
+        ids = torch.tensor([plain], device=causal_lm.device)
+        with torch.no_grad():
+            expected = causal_lm(input_ids=ids, use_cache=False).logits
+        generation_config = causal_lm.generation_config
+        config = WingsConfig(
+            text_config=copy.deepcopy(causal_lm.config),
+            vision_config=tower.config,
+            dtype=causal_lm.dtype,
+            **options,
+        )
+        tower = tower.to(causal_lm.device, causal_lm.dtype)
+        model = cls(config, causal_lm, tower).to(causal_lm.device)
+        model.generation_config = generation_config
+        model.eval()
+        model._prove_identity(ids, expected)
+        return model
+
+    @property
+    def kernels(self) -> str:
+        """How the two operations of every block run: `"auto"`, `"triton"` or `"torch"`.
+
+        `"auto"` takes the Triton kernels on a GPU wherever they can do the job. The environment
+        variable `WINGS_KERNELS` goes before it.
+        """
+        return self.model.kernels
+
+    @kernels.setter
+    def kernels(self, way: str) -> None:
+        self.model.kernels = known_way(way)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_router_weights: bool = False,
+        return_dict: bool = True,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> WingsCausalLMOutput | tuple:
+        """Logits, and the loss where there are labels.
+
+        Args:
+            input_ids: `[B, T]`, `image_token_id` once per image feature.
+            attention_mask: `[B, P + T]` of 0 and 1, P the tokens already in the cache.
+            position_ids: `[B, T]`; restarting at 0 marks a packed sequence.
+            pixel_values: `[N, 3, H, W]`, all pictures that begin in `input_ids`, in reading order.
+            labels: `[B, T]`, -100 where nothing is asked; a sequence's first token is never asked.
+            cache: the `WingsCache` of the tokens before.
+            use_cache: default: where nothing is trained.
+            logits_to_keep: the last so many tokens get logits; 0 for all.
+            output_attentions: also the main attention's weights, `[B, H, T, S]` a block: this
+                writes whole matrices, which nothing else here does.
+            output_hidden_states: also the input of each block.
+            output_router_weights: also each learner's weight per token.
+            return_dict: False for a tuple.
+            past_key_values: the same as `cache`, under its name before transformers 5.24.
+
+        Raises:
+            WingsError: pictures and image tokens that do not match (both counts, the row), or
+                shapes that do not fit.
+        """
+        out = self.model(
+            input_ids, attention_mask, position_ids, pixel_values,
+            one_cache(cache, past_key_values), use_cache,
+            output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+            output_router_weights=output_router_weights,
+            **{name: value for name, value in kwargs.items() if name not in OF_THE_LOSS},
+        )  # fmt: skip
+        keep: Tensor | slice
+        if isinstance(logits_to_keep, int):
+            keep = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
+        else:
+            keep = logits_to_keep
+        logits = self.scaling(self.lm_head(out.last_hidden_state[:, keep]))
+        loss = None
+        if labels is not None:
+            labels = without_first(labels, attention_mask, position_ids)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs
+            )
+        result = WingsCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
+            router_weights=out.router_weights,
+            **{NAME: cache_of(out)},
+        )
+        return result if return_dict else result.to_tuple()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the decoder's token embeddings."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output head."""
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the output head."""
+        self.lm_head = value
+
+    def get_decoder(self) -> nn.Module:
+        """Everything but the output head."""
+        return self.model
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by part, in the order of the list; parts without any are absent.
+
+        vision_tower, projector, image_learners, text_learners, router, prefix, language_model.
+        """
+        order = (
+            "vision_tower", "projector", "image_learners", "text_learners", "router",
+            "prefix", "language_model",
+        )  # fmt: skip
+        groups = defaultdict(list)
+        for name, parameter in self.named_parameters():
+            groups[part_of(name)].append(parameter)
+        return {part: groups[part] for part in order if part in groups}
+
+    def grow(self, **changes: Any) -> None:
+        """Gives the blocks other `learners`, another `router` or a `prefix`, in place.
+
+        Parts that are there keep their weights, new ones start fresh, parts no longer named go.
+
+        Raises:
+            WingsError: another field, a value that no model can have, or a prefix of another length
+                than the model's; nothing has changed then.
+        """
+        for name in changes:
+            if name not in GROWTH:
+                raise WingsError(f"a model cannot grow '{name}': give one of {', '.join(GROWTH)}.")
+        before = {name: getattr(self.config, name) for name in changes}
+        if before.get("prefix") and changes["prefix"] not in (0, before["prefix"]):
+            raise WingsError(
+                f"the model has a prefix of {before['prefix']} keys, which cannot become one of "
+                f"{changes['prefix']!r}: keep its length, or drop it with prefix=0 first."
+            )
+        if "learners" in changes:
+            # A router's outputs stand in the learners' order: those that stay keep their place.
+            had = before["learners"]
+            changes["learners"] = tuple(
+                sorted(changes["learners"], key=lambda name: (*had, name).index(name))
+            )
+        try:
+            for name, value in changes.items():
+                setattr(self.config, name, value)
+            self.config.refuse_bad_values()
+        except WingsError:
+            for name, value in before.items():
+                setattr(self.config, name, value)
+            raise
+        regrow_wings(self.model.language_model, self.config)
+
+    @contextlib.contextmanager
+    def without_wings(self) -> Iterator[None]:
+        """Passes inside have no learners and no router: on text, the LLM's own, to the last bit.
+
+        Pictures still come in through the projector. A cache belongs to one side: what it holds
+        was computed with learners or without.
+        """
+        before, self.model.learners_act = self.model.learners_act, False
+        try:
+            yield
+        finally:
+            self.model.learners_act = before
+
+    def extract_language_model(self) -> PreTrainedModel:
+        """The language model alone, as the causal LM it came from: a copy without wings."""
+        causal_lm = take_out(self.model.language_model, self.lm_head, self.config)
+        causal_lm.generation_config = self.generation_config
+        return causal_lm
+
+    @torch.no_grad()
+    def _prove_identity(self, ids: Tensor, expected: Tensor) -> None:
+        """One pass through every learner, all of them fresh: the logits must be the decoder's own.
+
+        So no block is left out, no keyword is swallowed, and no scaling, cap or bias that this
+        package does not know of goes unnoticed.
+        """
+        guard, self.config.text_guard = self.config.text_guard, False
+        decoder = type(self.model.language_model).__name__
+        try:
+            logits = self(input_ids=ids, use_cache=False).logits
+        except WingsError:
+            raise
+        except Exception as error:
+            raise WingsError(
+                f"{decoder} cannot carry wings, as a trial pass failed ({type(error).__name__}: "
+                f"{error}): choose a decoder that uses transformers' attention interface."
+            ) from error
+        finally:
+            self.config.text_guard = guard
+        allowed = ROUNDING.get(expected.dtype, LOW_PRECISION_ROUNDING) * expected.abs().max()
+        change = (logits - expected).abs().max()
+        if not change <= allowed:
+            raise WingsError(
+                f"{decoder} cannot carry wings: with fresh learners its logits change by "
+                f"{change:.2g} where rounding explains {allowed:.2g}, so it does something that "
+                f"wings do not reproduce; choose another decoder."
+            )
+
+
+def without_first(
+    labels: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
+) -> Tensor:
+    """Labels `[B, T]` with -100 at the first token of every sequence.
+
+    Before it stands nothing, padding or another packed sequence, none of which should predict it.
+    """
+    if position_ids is not None:
+        first = position_ids == 0
+    elif attention_mask is not None:
+        real = attention_mask.bool()
+        first = real & (real.long().cumsum(1) == 1)
+    else:
+        return labels
+    return labels.masked_fill(first[:, -labels.shape[1] :].to(labels.device), -100)
+
+
+def refuse_unknown(options: dict[str, Any]) -> None:
+    """Raises a `WingsError` for an option that `WingsConfig` does not have."""
+    known = {field.name for field in dataclasses.fields(WingsConfig)} - {
+        "text_config",
+        "vision_config",
+    }
+    for name in options:
+        if name not in known:
+            raise WingsError(f"there is no option '{name}'{nearest(name, known)}; see WingsConfig.")
+
+
+def image_token_id(text: str) -> int | None:
+    """The id that the processor of `text` gives `<image>`; None where there is no tokenizer."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(text)
+    except (OSError, ValueError):
+        return None
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # Some tokenizer classes make an empty tokenizer of a folder that holds none.
+        return None
+    found = tokenizer.get_vocab().get(IMAGE_TOKEN)
+    return len(tokenizer) if found is None else found
+
+
+def part_of(name: str) -> str:
+    """The group of a parameter, by its name."""
+    if ".wings." in name:
+        part = name.split(".wings.")[1].split(".")[0]
+        return part if part in ("router", "prefix") else f"{part}_learners"
+    if name.startswith("model.") and not name.startswith("model.language_model."):
+        return name.split(".")[1]
+    return "language_model"
+
+
+# At import, before any weights are loaded: with a release that nobody tested, results are proven.
+check_untested_releases()
+
+AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
+AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)

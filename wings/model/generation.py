@@ -1,0 +1,154 @@
+"""Generation with pictures: what `generate` of transformers cannot know about them."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import Cache, LogitsProcessorList
+
+from wings.cache.wings_cache import WingsCache, WingsStaticCache
+from wings.config import WingsConfig
+from wings.errors import WingsError
+from wings.upstream.cache_name import NAME, take_cache
+from wings.upstream.generation import GenerationHooks
+
+
+class ImageBlindProcessors(LogitsProcessorList):
+    """Logits processors that see no image token, and logits that never choose one.
+
+    The id of an image token may lie past the vocabulary, where a repetition penalty would look for
+    its score; and a picture cannot be generated.
+    """
+
+    def __init__(self, processors: LogitsProcessorList, image_token_id: int) -> None:
+        super().__init__(processors)
+        self.image_token_id = image_token_id
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """ids `[B, T]`, scores `[B, V]` -> `[B, V]`."""
+        if self.image_token_id < scores.shape[-1]:
+            scores = scores.clone()
+            scores[:, self.image_token_id] = -torch.inf
+        is_image = input_ids == self.image_token_id
+        stand_in = scores.argmin(-1, keepdim=True).expand_as(input_ids)
+        ids = cast(torch.LongTensor, torch.where(is_image, stand_in, input_ids))
+        return super().__call__(ids, scores, **kwargs)
+
+
+class WingsGenerationMixin(GenerationHooks):
+    """`generate` for rows with pictures: padding on either side, beams, longer conversations."""
+
+    config: WingsConfig
+    _static_room = 0
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `generate`; padding on the right is moved to the left first.
+
+        New tokens must follow the last real one, so rows come back with their padding on the left
+        of all tokens that no cache holds yet.
+        """
+        cache = take_cache(kwargs)
+        if cache is not None:
+            kwargs[NAME] = cache
+        name = "input_ids" if inputs is None else None
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        mask = kwargs.get("attention_mask")
+        if ids is not None and mask is not None and mask.shape == ids.shape:
+            held = 0 if cache is None else cache.get_seq_length()
+            ids, kwargs["attention_mask"] = pad_left(ids, mask, held)
+            if name is None:
+                inputs = ids
+            else:
+                kwargs[name] = ids
+        return super().generate(inputs, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The inputs of one step: of all pictures, those that begin in the step's tokens."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, pixel_values=pixel_values, **kwargs
+        )
+        step = inputs["input_ids"].shape[1]
+        if inputs.get("pixel_values") is not None and step < input_ids.shape[1]:
+            inputs["pixel_values"] = self._new_images(input_ids, step, inputs["pixel_values"])
+        return inputs
+
+    def _new_images(self, input_ids: Tensor, step: int, pixel_values: Tensor) -> Tensor | None:
+        """The pictures whose first token is among the last `step`, of those of the whole rows.
+
+        A caller may also give only the new ones.
+        """
+        is_image = input_ids == self.config.image_token_id
+        per_image = self.config.image_seq_length
+        total = (is_image.sum(1) // per_image).tolist()
+        before = (-(-is_image[:, :-step].sum(1) // per_image)).tolist()
+        fresh = [all_ - old for all_, old in zip(total, before, strict=True)]
+        if len(pixel_values) == sum(fresh) != sum(total):
+            return pixel_values
+        rows = pixel_values.split(total) if len(pixel_values) == sum(total) else None
+        if rows is None:
+            raise WingsError(
+                f"pixel_values hold {len(pixel_values)} images, but the conversation has "
+                f"{sum(total)}, {sum(fresh)} of them new: give all of them or the new ones."
+            )
+        chosen = torch.cat([row[old:] for row, old in zip(rows, before, strict=True)])
+        return chosen if len(chosen) else None
+
+    def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+        """Each row's pictures as a group, for rows that are repeated for beams."""
+        is_image = input_ids == self.config.image_token_id
+        counts = (is_image.sum(1) // self.config.image_seq_length).tolist()
+        if sum(counts) != len(pixel_values):
+            return pixel_values
+        groups = pixel_values.split(counts)
+        return torch.cat([copy for group in groups for copy in [group] * times])
+
+    def make_cache(self, implementation: str | None, room: int) -> Cache:
+        """A cache with the memory of the learners.
+
+        Raises:
+            WingsError: a kind of cache that cannot hold it.
+        """
+        if implementation not in (None, "dynamic", "static"):
+            raise WingsError(
+                f"cache_implementation is '{implementation}', but a Wings model decodes with a "
+                f"cache of its own: leave it out or set it to 'static'."
+            )
+        if implementation != "static":
+            return WingsCache(self.config)
+        # Room of an earlier call is asked for again, so that nothing is compiled anew.
+        self._static_room = max(room, self._static_room)
+        return WingsStaticCache(self.config, self._static_room)
+
+    def static_mask(self, attention_mask: Tensor, cache: Cache) -> Tensor:
+        """The plain mask `[B, S]` for all the room of a static cache, always of one shape.
+
+        transformers' own mask `[B, 1, T, S]` says less than the learners need.
+        """
+        if not isinstance(cache, WingsStaticCache):
+            # The forward refuses it, with the reason.
+            return attention_mask
+        return torch.nn.functional.pad(attention_mask, (0, cache.room - attention_mask.shape[1]))
+
+    def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
+        """Processors that see no image token."""
+        return ImageBlindProcessors(processors, self.config.image_token_id)
+
+
+def pad_left(input_ids: Tensor, attention_mask: Tensor, held: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows `[B, T]` with their padding moved to the left, and their masks.
+
+    The first `held` tokens of each row are in a cache and stay where they are.
+    """
+    if bool(attention_mask[:, -1].all()):
+        return input_ids, attention_mask
+    # Tokens that stay sort as -1: before padding, in the order they have.
+    rank = attention_mask.to(torch.long, copy=True)
+    rank[:, :held] = -1
+    order = rank.argsort(dim=1, stable=True)
+    return input_ids.gather(1, order), attention_mask.gather(1, order)

@@ -1,0 +1,181 @@
+"""The language model: taken from its causal LM, given wings, and handed back unharmed."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from wings.config import WingsConfig
+from wings.errors import WingsError
+from wings.layers.wings_layer import IMPLEMENTATIONS, OWN, BlockWings, WingsAttentionMixin
+from wings.upstream.attention import attention_classes, attention_name, block_index, name_attention
+from wings.upstream.weights import no_init_weights
+
+from .logits import prefix_of
+
+
+def build_causal_lm(text_config: PreTrainedConfig) -> PreTrainedModel:
+    """A causal LM with random weights, free to choose its attention implementation.
+
+    Raises:
+        WingsError: transformers has no causal LM for the configuration.
+    """
+    own = copy.deepcopy(text_config)
+    name_attention(own, None)
+    try:
+        return AutoModelForCausalLM.from_config(own)
+    except ValueError as error:
+        raise WingsError(
+            f"transformers has no causal language model for model_type "
+            f"'{text_config.model_type}': choose a decoder that AutoModelForCausalLM knows."
+        ) from error
+
+
+def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
+    """The bare decoder and the output head of a causal LM.
+
+    Raises:
+        WingsError: a decoder whose embeddings are of another width than its blocks.
+    """
+    decoder = causal_lm.get_decoder()
+    if decoder is causal_lm:
+        decoder = next(m for m in causal_lm.children() if isinstance(m, PreTrainedModel))
+    head, embeddings = causal_lm.get_output_embeddings(), causal_lm.get_input_embeddings()
+    width = causal_lm.config.hidden_size
+    table = None if embeddings is None else embeddings.weight
+    if head is None or not isinstance(table, Tensor) or table.shape[1] != width:
+        raise WingsError(
+            f"{type(causal_lm).__name__} has no plain embedding and output head of width {width}, "
+            f"so image features cannot take the place of token embeddings in it."
+        )
+    return decoder, head
+
+
+def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
+    """Hangs learners, router and prefix beside the attention of the chosen blocks, in place.
+
+    Each attention module changes its class to one made on the spot and gains a child `wings`; no
+    other key changes, and nothing of the decoder's code is copied or hooked.
+
+    Raises:
+        WingsError: a decoder that cannot carry wings, with the reason.
+    """
+    implementation = attention_name(decoder.config)
+    if implementation not in IMPLEMENTATIONS:
+        raise WingsError(
+            f"{type(decoder).__name__} uses the attention implementation '{implementation}', but "
+            f"wings work beside {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
+        )
+    name_attention(decoder.config, IMPLEMENTATIONS[implementation])
+    if not config.learners and not config.prefix:
+        return
+    attentions = find_attentions(decoder)
+    if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:
+        # A hybrid decoder: wings hang beside what attention it has.
+        config.learner_layers = tuple(sorted(attentions))
+    for layer in config.layers_with_wings:
+        if layer not in attentions:
+            raise WingsError(
+                f"block {layer} of {type(decoder).__name__} has no attention to hang wings "
+                f"beside: name blocks that have one ({sorted(attentions)}) in learner_layers."
+            )
+        attention = attentions[layer]
+        attention.wings = BlockWings(config, layer)
+        attention.__class__ = winged(type(attention))
+
+
+def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
+    """Replaces the wings of every block by what `config` asks for; parts in both keep weights."""
+    if not any(isinstance(module, BlockWings) for module in decoder.modules()):
+        name_attention(decoder.config, OWN[attention_name(decoder.config)])
+        grow_wings(decoder, config)
+        for module in decoder.modules():
+            if isinstance(module, BlockWings):
+                module.to(decoder.device, decoder.dtype)
+        return
+    for attention in find_attentions(decoder).values():
+        if isinstance(attention, WingsAttentionMixin):
+            old, new = attention.wings, BlockWings(config, attention.wings.layer)
+            # Where all learners had gone, there is nothing left to take after but the decoder.
+            like = next(old.parameters(), decoder)
+            new.load_state_dict(old.state_dict(), strict=False)
+            attention.wings = new.to(like.device, like.dtype).train(old.training)
+
+
+def winged(attention: type[nn.Module]) -> type[nn.Module]:
+    """The class of `attention` with wings, one for each attention class."""
+    if attention not in _WINGED:
+        body = {
+            "__doc__": f"`{attention.__name__}` with learners, router and prefix beside it.",
+            # A pickle finds classes by name: it gets the decoder's own, which has one.
+            "__reduce__": lambda module: (unfilled, (attention,), module.__dict__),
+        }
+        _WINGED[attention] = type(
+            f"Wings{attention.__name__}", (WingsAttentionMixin, attention), body
+        )
+    return _WINGED[attention]
+
+
+_WINGED: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def unfilled(attention: type[nn.Module]) -> nn.Module:
+    """An attention module with wings whose state a pickle or a copy fills in."""
+    own = winged(attention)
+    return own.__new__(own)
+
+
+def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
+    """The self-attention module of each block, by block index.
+
+    A decoder tells transformers which class computes its `attentions`; that is the one.
+
+    Raises:
+        WingsError: a decoder that does not tell.
+    """
+    classes = attention_classes(decoder)
+    if not classes:
+        raise WingsError(
+            f"{type(decoder).__name__} does not tell transformers which class is its attention "
+            f"(an older style of modelling code), so wings find no place to hang: choose a "
+            f"decoder that uses transformers' attention interface."
+        )
+    found = [module for module in decoder.modules() if isinstance(module, classes)]
+    if not found:
+        raise WingsError(
+            f"{type(decoder).__name__} has no attention in any of its blocks, so wings find no "
+            f"place to hang: choose a decoder with attention."
+        )
+    return {block_index(module): module for module in found}
+
+
+def refuse_unreached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:
+    """Raises a `WingsError` where a pass did not come by the wings of every block."""
+    missing = sorted(expected - reached)
+    if missing:
+        raise WingsError(
+            f"the blocks {missing} of {type(decoder).__name__} did not pass the keyword `wings` to "
+            f"their attention, or do not use transformers' attention interface, so their wings "
+            f"would be dead: leave them out of learner_layers or choose another decoder."
+        )
+
+
+def take_out(decoder: PreTrainedModel, head: nn.Module, config: WingsConfig) -> PreTrainedModel:
+    """The language model alone, as the causal LM it came from: a copy, without a trace of wings."""
+    own = copy.deepcopy(config.text_config)
+    name_attention(own, None)
+    with no_init_weights():
+        causal_lm = AutoModelForCausalLM.from_config(own, dtype=decoder.dtype)
+    bare, empty_head = split(causal_lm)
+    prefix, head_prefix = prefix_of(bare, causal_lm), prefix_of(empty_head, causal_lm)
+    state = {
+        f"{prefix}.{name}": tensor
+        for name, tensor in decoder.state_dict().items()
+        if ".wings." not in name
+    }
+    state |= {f"{head_prefix}.{name}": tensor for name, tensor in head.state_dict().items()}
+    with torch.no_grad():
+        causal_lm.load_state_dict(state)
+    causal_lm.tie_weights()
+    return causal_lm.eval()

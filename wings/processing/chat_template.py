@@ -1,0 +1,74 @@
+"""A language model's chat template: messages to text, and the letters in it that are learned."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from wings.errors import WingsError
+from wings.upstream.chat_template import render_with_spans
+
+from .conversation import Conversation, Span
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    Attributes:
+        tokenizer: has the template and its special tokens.
+        options: variables of the template (`enable_thinking`, `tools`, ...).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    options: dict[str, Any]
+
+    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        """The text of messages whose content is a string.
+
+        Raises:
+            WingsError: no template, or one that refuses the messages.
+        """
+        if not self.tokenizer.chat_template and "chat_template" not in self.options:
+            raise WingsError(
+                "the tokenizer has no chat template; set processor.chat_template to the one that "
+                "the language model was trained with"
+            )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self.options,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise WingsError(f"the chat template cannot write the messages: {error}") from error
+        # One conversation that is not tokenised: of all that the method may return, a string.
+        return cast(str, text)
+
+    def spans(self, conversation: Conversation, text: str) -> list[Span]:
+        """Letters [start, end) of the rendered `text` that the assistant's turns are.
+
+        Templates that mark them with `{% generation %}` are believed; else they are searched for.
+
+        Raises:
+            WingsError: a turn that cannot be found for certain.
+        """
+        template = self.tokenizer.get_chat_template(self.options.get("chat_template"))
+        if not _GENERATION.search(template):
+            special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
+            return conversation.assistant_spans(self.render, text, special)
+        variables = {**self.tokenizer.special_tokens_map, **self.options}
+        variables.pop("chat_template", None)
+        rendered, spans = render_with_spans(conversation.messages, template, variables)
+        turns = sum(message["role"] == "assistant" for message in conversation.messages)
+        if not text.startswith(rendered) or len(spans) < turns:
+            raise WingsError(
+                f"the chat template marks {len(spans)} of {turns} assistant's turns with "
+                "{% generation %}; mark all or none"
+            )
+        return spans

@@ -1,0 +1,197 @@
+"""A conversation: chat messages as a template's text, and which letters are the assistant's."""
+
+import re
+import warnings
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wings.errors import WingsError, nearest
+
+IMAGE = "<image>"
+# An "<image>" that someone typed. As long as the placeholder, so that it changes no offset.
+TYPED = "\ue0a1image\ue0a1"
+# Stands for what the assistant said, to see what a template writes around it.
+_MARK = "\ue0a2answer\ue0a2"
+ROLES = ("system", "user", "assistant", "tool")
+SOURCE_KEYS = ("image", "url", "path")
+
+Span = tuple[int, int]
+Render = Callable[[list[dict], bool], str]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages whose content is a string, with their images in reading order.
+
+    Attributes:
+        messages: as a chat template takes them; `IMAGE` stands for each image, `TYPED` for the same
+            letters typed by someone.
+        images: per message, its image sources; None for one that is given apart.
+    """
+
+    messages: list[dict] = field(default_factory=list)
+    images: list[list] = field(default_factory=list)
+
+    @property
+    def all_images(self) -> list:
+        """Every image source in reading order."""
+        return [source for per_message in self.images for source in per_message]
+
+    @classmethod
+    def parse(cls, messages: Sequence[Mapping]) -> "Conversation":
+        """Reads `{"role", "content"}` messages; content is a string or a list of parts.
+
+        Args:
+            messages: parts are `{"type": "text", "text": ..}` and `{"type": "image"}`, the latter
+                with its source under `image`, `url` or `path`, or without (given apart).
+
+        Raises:
+            WingsError: an empty conversation, an unknown role or part (which).
+        """
+        if isinstance(messages, str | Mapping) or not messages:
+            raise WingsError("a conversation is a list of at least one {'role', 'content'} message")
+        conversation = cls()
+        for index, message in enumerate(messages):
+            where = f"message {index}"
+            if not isinstance(message, Mapping) or "role" not in message:
+                raise WingsError(f"{where} is {message!r:.80}; it must be {{'role', 'content'}}")
+            if message["role"] not in ROLES:
+                role = str(message["role"])
+                raise WingsError(
+                    f"{where} has the role {role!r}{nearest(role, ROLES)}; "
+                    f"roles are {', '.join(ROLES)}"
+                )
+            text, images = _flatten(message, where)
+            conversation.messages.append({**message, "content": text})
+            conversation.images.append(images)
+        return conversation
+
+    def fill(self, sources: list) -> None:
+        """Gives the images without a source the next of `sources`, which are used up."""
+        for per_message in self.images:
+            for index, source in enumerate(per_message):
+                if source is None:
+                    per_message[index] = sources.pop(0)
+
+    def exchanges(self) -> list[int]:
+        """Where each exchange begins: at every user message that answers no other user message."""
+        roles = [message["role"] for message in self.messages]
+        starts = [
+            i for i, role in enumerate(roles) if role == "user" and (i == 0 or roles[i - 1] != role)
+        ]
+        return starts or [0]
+
+    def without_oldest(self, count: int) -> "Conversation":
+        """The conversation without its `count` oldest exchanges; what stands before them stays."""
+        starts = self.exchanges()
+        # Only a system message stays: an answer without its question goes with the oldest exchange.
+        first = next(
+            (i for i, m in enumerate(self.messages) if m["role"] != "system"), len(self.messages)
+        )
+        cut = first if not count else starts[count]
+        keep = [*range(first), *range(cut, len(self.messages))]
+        return Conversation([self.messages[i] for i in keep], [self.images[i] for i in keep])
+
+    def shorten(self, length: Callable[["Conversation"], int], max_length: int) -> "Conversation":
+        """The conversation without as many of its oldest exchanges as it takes to fit (warns).
+
+        Args:
+            length: tokens of a conversation.
+            max_length: tokens that it may have.
+
+        Raises:
+            WingsError: the newest exchange alone is too long.
+        """
+        newest = len(self.exchanges()) - 1
+        if length(self) <= max_length:
+            return self
+        last = self.without_oldest(newest)
+        if length(last) > max_length:
+            raise WingsError(
+                f"the newest exchange takes {length(last)} tokens with its {len(last.all_images)} "
+                f"images, more than max_length={max_length}; raise max_length or shorten it"
+            )
+        dropped = 1 + bisect_left(
+            range(1, newest), True, key=lambda n: length(self.without_oldest(n)) <= max_length
+        )
+        warnings.warn(
+            f"the {dropped} oldest of {newest + 1} exchanges of a conversation were dropped to fit "
+            f"max_length={max_length}",
+            stacklevel=4,
+        )
+        return self.without_oldest(dropped)
+
+    def assistant_spans(self, render: Render, whole: str, special: Iterable[str]) -> list[Span]:
+        """Letters [start, end) of `whole` that the assistant writes, end-of-turn token included.
+
+        A turn begins where the template's generation prompt ends and ends behind the first special
+        token after it. Both are seen by rendering the conversation up to the turn; where a template
+        writes an older turn otherwise than the newest (thoughts left out, say), the turn is found
+        by what stands around it.
+
+        Args:
+            render: (messages, add_generation_prompt) -> text, by the template that wrote `whole`.
+            whole: the rendered conversation.
+            special: the tokenizer's special tokens, among which is the one that ends a turn.
+
+        Raises:
+            WingsError: a template in which a turn cannot be found for certain (which turn).
+        """
+        ends = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+        turns = [i for i, message in enumerate(self.messages) if message["role"] == "assistant"]
+        return [_turn_span(self.messages, turn, render, whole, ends) for turn in turns]
+
+
+def _flatten(message: Mapping, where: str) -> tuple[str, list]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content.replace(IMAGE, TYPED), []
+    if content is None and "tool_calls" in message:
+        return "", []
+    if not isinstance(content, Sequence) or isinstance(content, bytes) or not content:
+        raise WingsError(f"{where} has no content; it must be a string or a list of parts")
+    # Parts of text are joined before they are searched: "<image" and ">" are typed letters too.
+    runs, images = [""], []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            runs[-1] += part["text"]
+        elif kind == "image":
+            given = (part[key] for key in SOURCE_KEYS if part.get(key) is not None)
+            images.append(next(given, None))
+            runs.append("")
+        else:
+            raise WingsError(
+                f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}} "
+                "and {'type': 'image', 'image': ..}"
+            )
+    return IMAGE.join(run.replace(IMAGE, TYPED) for run in runs), images
+
+
+def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:
+    """The span in `whole` of the assistant's message number `turn`."""
+    earlier = messages[:turn]
+    marked = {**messages[turn], "content": _MARK}
+    before, prompt = render(earlier, False), render(earlier, True)
+    alone = render(messages[: turn + 1], False)
+    _, opaque, tail = render([*earlier, marked], False).rpartition(_MARK)
+    closing = re.match(rf"\s*(?:{ends})", tail) if ends else None
+    ending = closing.group() if closing else tail
+    has_prompt = prompt != before and whole.startswith(prompt)
+    if opaque and has_prompt and whole.startswith(alone) and alone.endswith(tail):
+        return len(prompt), len(alone) - len(tail) + len(ending)
+
+    # Not a prefix of the whole: what the template writes for the content stands between what it
+    # writes around a mark in its place.
+    head, opaque, rest = render([*earlier, marked, *messages[turn + 1 :]], False).partition(_MARK)
+    first, last = len(head), len(whole) - len(rest)
+    if opaque and first <= last and whole.startswith(head) and whole.endswith(rest):
+        if has_prompt or (whole.startswith(prompt) and not whole[len(prompt) : first].strip()):
+            first = min(first, len(prompt))
+        if rest.startswith(ending) and (closing or whole.startswith(alone)):
+            return first, last + len(ending)
+    raise WingsError(
+        f"message {turn} (assistant) cannot be found for certain in what the chat template writes; "
+        "give the template {% generation %} marks around the assistant's turns"
+    )

@@ -1,0 +1,347 @@
+"""The processor: text, chat messages and images to the tensors that are a batch of Wings."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+from wings.config import WingsConfig
+from wings.encoders.open_clip_tower import VisionTower
+from wings.encoders.tower_config import canonical_config
+from wings.errors import WingsError
+
+from .chat_template import ChatTemplate
+from .conversation import IMAGE, TYPED, Conversation, Span
+from .image_processor import WingsImageProcessor, check_counts, flatten_images
+from .tokenization import add_image_token, pad_rows, tokenize
+
+
+class WingsProcessor(ProcessorMixin):
+    """The image transform of a vision tower and the tokenizer of a language model, as one.
+
+    Args:
+        image_processor: the tower's.
+        tokenizer: the language model's; `<image>` is added as a special token if it has none.
+        image_seq_length: features per image of the tower.
+        chat_template: replaces the tokenizer's own.
+
+    Attributes:
+        image_token: "<image>", which stands for an image in a text.
+        image_token_id: stands `image_seq_length` times for an image in `input_ids`; it may be
+            the first id behind the language model's vocabulary.
+    """
+
+    image_token = IMAGE
+
+    def __init__(
+        self,
+        image_processor: WingsImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        image_seq_length: int,
+        chat_template: str | dict | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer)
+        self.chat_template = chat_template
+        self.image_seq_length = image_seq_length
+        self.image_token_id = add_image_token(tokenizer)
+        if tokenizer.pad_token is None:
+            # Padding is masked, so it needs an id and no meaning.
+            tokenizer.pad_token = tokenizer.eos_token
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision: str | Mapping,
+        text: str | Path | PreTrainedTokenizerBase,
+        **tokenizer_options: Any,
+    ) -> "WingsProcessor":
+        """The processor of these two; no weights are loaded.
+
+        Args:
+            vision: as `VisionTower.from_pretrained` takes it.
+            text: a Hub id, a folder, or a tokenizer (which is copied).
+            **tokenizer_options: for `AutoTokenizer.from_pretrained`.
+
+        Raises:
+            WingsError: a tower or a tokenizer that is not known.
+        """
+        config = canonical_config(vision)
+        with torch.device("meta"):
+            tower = VisionTower(config)
+        if isinstance(text, PreTrainedTokenizerBase):
+            tokenizer = copy.deepcopy(text)
+        elif isinstance(text, str | Path):
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(text, **tokenizer_options)
+            except (OSError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise WingsError(
+                    f"no tokenizer can be loaded from {str(text)!r}: {reason}"
+                ) from error
+        else:
+            raise WingsError(
+                f"text is a {type(text).__name__}; the processor needs the language model's Hub "
+                "id, folder or tokenizer"
+            )
+        images = WingsImageProcessor.from_vision_config(config)
+        return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
+
+    @property
+    def chat_template(self) -> str | dict | None:
+        """The tokenizer's chat template: there is only this one."""
+        return self.tokenizer.chat_template
+
+    @chat_template.setter
+    def chat_template(self, template: str | dict | None) -> None:
+        # ProcessorMixin sets None before there is a tokenizer to keep it in.
+        if template is not None:
+            self.tokenizer.chat_template = template
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The tensors of a batch."""
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = True,
+        padding_side: str = "left",
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Plain text with one `<image>` for each image, as a padded batch.
+
+        Args:
+            images: sources in reading order; with one list per text, each is checked alone.
+            text: one text or several; without one, only `pixel_values` come back.
+            add_special_tokens: the tokenizer's own (a BOS, say).
+            padding: rows of a batch are always padded to the longest.
+            padding_side: "left" or "right".
+            return_tensors: "pt".
+
+        Returns:
+            `input_ids`, `attention_mask` [B, T] and `pixel_values` [N, 3, height, width] (N > 0).
+
+        Raises:
+            WingsError: images and `<image>` that do not match (both counts).
+        """
+        if return_tensors != "pt":
+            raise WingsError(f"return_tensors is {return_tensors!r}; a batch comes as 'pt' only")
+        if text is None:
+            return self.image_processor(images)
+        texts = [text] if isinstance(text, str) else list(text)
+        check_counts([one.count(IMAGE) for one in texts], images)
+        rows = [self._row(one, None, add_special_tokens) for one in texts]
+        # Pixels of a batch stand in reading order, whichever row they are handed in with.
+        rows[0] = self._with_pixels(rows[0], flatten_images(images))
+        return self.pad(rows, padding_side)
+
+    def encode(
+        self,
+        messages: Sequence[Mapping],
+        *,
+        max_length: int | None = None,
+        add_generation_prompt: bool = False,
+        **template_options: Any,
+    ) -> dict[str, Tensor]:
+        """One conversation, as training takes it.
+
+        Args:
+            messages: `{"role", "content"}`; content is a string or a list of `{"type": "text",
+                "text"}` and `{"type": "image", "image"}`. An `<image>` in a text is only letters.
+            max_length: tokens; while there are more, the oldest exchange goes (with a warning).
+            add_generation_prompt: end with the assistant's header, for it to answer.
+            **template_options: variables of the chat template.
+
+        Returns:
+            `input_ids` [T] and `labels` [T] int64 (-100 except for the assistant's turns with their
+            end-of-turn tokens), `pixel_values` [n, 3, height, width] float32 where n > 0.
+
+        Raises:
+            WingsError: a bad message, an image without a source, no chat template or one that
+                cannot render the messages, no turn to learn from, a newest exchange longer than
+                `max_length`.
+        """
+        conversation = Conversation.parse(messages)
+        self._fill([conversation], None)
+        template = ChatTemplate(self.tokenizer, template_options)
+        return self._encode(conversation, template, max_length, add_generation_prompt, True)
+
+    # transformers declares `str` whatever is asked for.
+    @overload  # type: ignore[override]
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        images: Any = None,
+        *,
+        tokenize: Literal[True] = True,
+        return_dict: Literal[True] = True,
+        return_tensors: str = "pt",
+        add_generation_prompt: bool | None = None,
+        return_labels: bool = False,
+        max_length: int | None = None,
+        padding_side: str = "left",
+        **template_options: Any,
+    ) -> BatchFeature: ...
+
+    @overload
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        images: Any = None,
+        *,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+        add_generation_prompt: bool | None = None,
+        return_labels: bool = False,
+        max_length: int | None = None,
+        padding_side: str = "left",
+        **template_options: Any,
+    ) -> BatchFeature | Tensor | str | list[str]: ...
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence,
+        images: Any = None,
+        *,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+        add_generation_prompt: bool | None = None,
+        return_labels: bool = False,
+        max_length: int | None = None,
+        padding_side: str = "left",
+        **template_options: Any,
+    ) -> BatchFeature | Tensor | str | list[str]:
+        """A conversation, or a list of them, as a padded batch.
+
+        Args:
+            conversation: messages (see `encode`), or a list of conversations.
+            images: sources of the image parts that have none, in reading order.
+            tokenize: False gives the text of the template, with one `<image>` for each image.
+            return_dict: False gives `input_ids` alone.
+            return_tensors: "pt".
+            add_generation_prompt: end with the assistant's header (default: unless return_labels).
+            return_labels: labels on the assistant's turns.
+            max_length: tokens of a row, see `encode`.
+            padding_side: "left" or "right".
+            **template_options: variables of the chat template.
+
+        Returns:
+            `input_ids`, `attention_mask` [B, T], `pixel_values` [N, 3, height, width] of all images
+            in reading order (absent when N = 0), `labels` [B, T] on request.
+
+        Raises:
+            WingsError: as `encode`, naming the row where there are several.
+        """
+        if return_tensors != "pt":
+            raise WingsError(f"return_tensors is {return_tensors!r}; a batch comes as 'pt' only")
+        is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
+        rows = list(conversation) if is_batch else [conversation]
+        if add_generation_prompt is None:
+            continues = template_options.get("continue_final_message", False)
+            add_generation_prompt = not (return_labels or continues)
+        conversations = _each_row(rows, Conversation.parse)
+        self._fill(conversations, images)
+        template = ChatTemplate(self.tokenizer, template_options)
+        if not tokenize:
+            texts = [template.render(one.messages, add_generation_prompt) for one in conversations]
+            texts = [text.replace(TYPED, IMAGE) for text in texts]
+            return texts if is_batch else texts[0]
+        encoded = _each_row(
+            conversations,
+            lambda one: self._encode(
+                one, template, max_length, add_generation_prompt, return_labels
+            ),
+        )
+        batch = self.pad(encoded, padding_side)
+        return batch if return_dict else batch["input_ids"]
+
+    def pad(
+        self, rows: Sequence[Mapping[str, Tensor]], padding_side: str = "right"
+    ) -> BatchFeature:
+        """What `encode` gave for several conversations as one batch: see `apply_chat_template`."""
+        return BatchFeature(pad_rows(rows, self.tokenizer.pad_token_id or 0, padding_side))
+
+    def _encode(
+        self,
+        conversation: Conversation,
+        template: ChatTemplate,
+        max_length: int | None,
+        add_generation_prompt: bool,
+        with_labels: bool,
+    ) -> dict[str, Tensor]:
+        def length(shorter: Conversation) -> int:
+            text = template.render(shorter.messages, add_generation_prompt)
+            return len(self._row(text, None)["input_ids"])
+
+        roles = [message["role"] for message in conversation.messages]
+        if add_generation_prompt and roles[-1] == "assistant":
+            raise WingsError(
+                "the last message is the assistant's, so there is nothing to answer; end with a "
+                "user's message or pass add_generation_prompt=False"
+            )
+        if with_labels and not add_generation_prompt and "assistant" not in roles:
+            raise WingsError("the conversation has no assistant's turn to learn from; add one")
+        if max_length is not None:
+            conversation = conversation.shorten(length, max_length)
+        text = template.render(conversation.messages, add_generation_prompt)
+        images = conversation.all_images
+        if text.count(IMAGE) != len(images):
+            raise WingsError(
+                f"the chat template writes {text.count(IMAGE)} {IMAGE} for {len(images)} images; "
+                "give it a template that writes each message's content once"
+            )
+        spans = template.spans(conversation, text) if with_labels else None
+        return self._with_pixels(self._row(text, spans), images)
+
+    def _row(
+        self, text: str, spans: list[Span] | None, add_special_tokens: bool = False
+    ) -> dict[str, Tensor]:
+        ids, labels = tokenize(
+            self.tokenizer, text, spans, self.image_token_id, self.image_seq_length,
+            add_special_tokens,
+        )  # fmt: skip
+        row = {"input_ids": torch.tensor(ids, dtype=torch.long)}
+        return row if spans is None else row | {"labels": torch.tensor(labels, dtype=torch.long)}
+
+    def _with_pixels(self, row: dict[str, Tensor], images: list) -> dict[str, Tensor]:
+        return row | dict(self.image_processor(images)) if images else row
+
+    def _fill(self, conversations: list[Conversation], images: Any) -> None:
+        """Gives the image parts without a source the given images, row by row."""
+        wanted = [one.all_images.count(None) for one in conversations]
+        check_counts(wanted, images)
+        given = flatten_images(images)
+        for conversation in conversations:
+            conversation.fill(given)
+
+
+def _each_row(rows: list, work: Callable) -> list:
+    """`work` on every row; an error says which row it was."""
+    done = []
+    for index, row in enumerate(rows):
+        try:
+            done.append(work(row))
+        except WingsError as error:
+            if len(rows) == 1:
+                raise
+            raise WingsError(f"row {index}: {error}") from error
+    return done
+
+
+AutoProcessor.register(WingsConfig, WingsProcessor, exist_ok=True)

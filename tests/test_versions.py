@@ -111,11 +111,11 @@ def test_setup_takes_its_bounds_from_one_place():
     assert "bounds.py" in text
 
 
-def test_the_readme_shows_the_table_of_versions():
+def test_the_page_shows_the_table_of_versions():
     made = runpy.run_path(str(ROOT / "tests" / "versions.py"))
     runs = json.loads((ROOT / "docs" / "versions.json").read_text())
     assert {"oldest"} <= set(runs) <= {"oldest", "newest"}
-    shown = (ROOT / "README.md").read_text()
+    shown = (ROOT / "docs" / "versions.md").read_text()
     assert f"{made['BEGIN']}\n{made['table'](runs)}\n{made['END']}" in shown
     for run in runs.values():
         assert all("failed" not in count for count in run["tests"].values())
@@ -125,3 +125,9 @@ def test_the_readme_shows_the_table_of_versions():
     low = {library: bounds[0] for library, bounds in BOUNDS.items()}
     for library, release in low.items():
         assert runs["oldest"]["versions"][library].startswith(release), library
+
+
+def test_the_readme_states_the_bounds():
+    status = (ROOT / "README.md").read_text()
+    for library in ("torch", "transformers"):
+        assert "{} >={},<{}".format(library, *BOUNDS[library]) in status

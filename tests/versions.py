@@ -3,7 +3,7 @@
     python tests/versions.py            both; also `make versions`
     python tests/versions.py --keep DIR keeps the environments, and uses those that are there
 
-Writes docs/versions.json and the table of the README that is made from it. The oldest run wants
+Writes docs/versions.json and the table of docs/versions.md that is made from it. The oldest run wants
 Python 3.10 (`--oldest-python`); without one it takes the Python that runs this.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs" / "versions.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "versions.md"
 BOUNDS = runpy.run_path(str(ROOT / "wings" / "upstream" / "bounds.py"))["BOUNDS"]
 BEGIN, END = "<!-- versions: made by `make versions` -->", "<!-- end of versions -->"
 # Contracts, guarantees, generation, checkpoints, a tiny training of both stages.
@@ -83,14 +83,14 @@ def table(runs: dict) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def write(runs: dict, readme: Path = README, file: Path = FILE) -> None:
-    """Writes the runs, and their table into the README."""
+def write(runs: dict, page: Path = PAGE, file: Path = FILE) -> None:
+    """Writes the runs, and their table into the page."""
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> int:

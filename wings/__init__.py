@@ -1,4 +1,4 @@
-"""Wings: learners that let any decoder LLM see without forgetting its language."""
+"""Wings: low-rank attention learners that give any decoder LLM eyes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,18 +1,18 @@
-"""CONTRIBUTING.md lists the contracts as the code states them."""
+"""docs/upstream.md lists the contracts as the code states them."""
 
 from pathlib import Path
 
 from wings.upstream.contract import listing
 
-FILE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+FILE = Path(__file__).parents[2] / "docs" / "upstream.md"
 BEGIN, END = "<!-- contracts -->\n", "\n<!-- end of contracts -->"
 RENEW = (
     "python -c 'from wings.upstream.contract import listing; print(listing())' prints the list "
-    "that belongs between the marks of CONTRIBUTING.md"
+    "that belongs between the marks of docs/upstream.md"
 )
 
 
-def test_contributing_lists_every_contract():
+def test_the_page_lists_every_contract():
     _, begin, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
     listed, end, _ = rest.partition(END)
     assert begin and end

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="wings", description="Lets any decoder LLM see without forgetting its language."
+        prog="wings", description="Gives any decoder LLM eyes: train, measure and use such models."
     )
     parser.add_argument("--version", action="version", version=f"wings {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

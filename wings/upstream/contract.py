@@ -126,7 +126,7 @@ def contracts(importable_only: bool = False) -> Iterator[tuple[str, Contract]]:
 
 
 def listing() -> str:
-    """All contracts as a list in Markdown, for CONTRIBUTING.md."""
+    """All contracts as a list in Markdown, for docs/upstream.md."""
     return "\n".join(
         f"- `{module}.py`, {contract.library} since {contract.since}: {contract.sentence}."
         for module, contract in contracts()

@@ -98,8 +98,8 @@ def recipe(folder: Path, name: str, steps: int, seed: int) -> Recipe:
             Source(str(data / "pictures.jsonl"), str(data)),
             Source(str(data / "captions.jsonl"), str(data), weight=0.5),
         ],
-        rates={"projector": 1e-3, "image_learners": 1e-3, "text_learners": 1e-3, "router": 1e-3,
-               "language_model": 3e-4},
+        learning_rates={"projector": 1e-3, "image_learners": 1e-3, "text_learners": 1e-3,
+                        "router": 1e-3, "language_model": 3e-4},
         steps=steps, seed=seed, batch_size=8, device_batch_size=4, max_length=256,
         batching="pack", workers=1, on_bad_record="skip", log_every=1, save_every=4,
     )  # fmt: skip

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("recipe", help=f"a YAML file, or a shipped recipe: {', '.join(names())}")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="rates.projector=1e-4 ..."
+        "overrides", nargs="*", metavar="key=value", help="learning_rates.projector=1e-4 ..."
     )
     given = parser.parse_args(arguments)
     return run(given.recipe, given.overrides)

@@ -1,4 +1,4 @@
-"""Retention: answers to text are held to what the language model itself would say."""
+"""KL to the base LLM: answers to text are held to what the language model itself would say."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from wings.train.lora import without_adapters
 from .loss import asked
 
 
-class RetentionTerm:
+class KLToBaseLoss:
     r"""KL(LLM || model) of the retained tokens, in nats a token.
 
     With p_i what the language model expects at retained token i of the global batch, q_i what the
@@ -104,13 +104,13 @@ class RetentionTerm:
             self._tokens += int(totals[1])
 
     def read(self) -> dict[str, float]:
-        """`retention`, the mean KL of a token since the last reading; nothing where there was none.
+        """`kl_to_base`, the mean KL per token since the last call; empty without such tokens.
 
         Every process must ask.
         """
         total, tokens = self.totals()
         self._forget()
-        return {"retention": total / tokens} if tokens else {}
+        return {"kl_to_base": total / tokens} if tokens else {}
 
     def _forget(self) -> None:
         device = self.accelerator.device

@@ -15,7 +15,9 @@ def override(values: dict[str, Any], text: str) -> None:
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise WingsError(f"{text!r}: an override is written key=value, as rates.projector=1e-3.")
+        raise WingsError(
+            f"{text!r}: an override is written key=value, as learning_rates.projector=1e-3."
+        )
     *parents, last = key.split(".")
     place: Any = values
     for part in parents:

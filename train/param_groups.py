@@ -112,11 +112,11 @@ def lay_out(model: WingsForCausalLM, recipe: Recipe) -> Plan:
                 f"stage align trains projector and visual learners, but this model has {extra[0]};"
                 " train it in stage instruct."
             )
-    for group in recipe.rates:
+    for group in recipe.learning_rates:
         if group not in groups:
             raise WingsError(
-                f"rates.{group}: this model has no such group (it has {', '.join(groups)});"
-                " remove the rate or change the wings options."
+                f"learning_rates.{group}: this model has no such group (it has"
+                f" {', '.join(groups)}); remove the rate or change the wings options."
             )
     taken: set[int] = set()
     rows = []
@@ -127,7 +127,7 @@ def lay_out(model: WingsForCausalLM, recipe: Recipe) -> Plan:
         trains = group in RATES[recipe.stage] and not (
             group == "language_model" and recipe.freeze_llm
         )
-        rows.append(Row(group, own, recipe.rate(group) if trains else None))
+        rows.append(Row(group, own, recipe.learning_rate(group) if trains else None))
     return Plan(recipe.stage, rows)
 
 

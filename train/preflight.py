@@ -279,7 +279,7 @@ def check_training(
     Raises:
         WingsError, PreflightError: a step failed.
     """
-    data = Handful(config, retains=few.retention is not None)
+    data = Handful(config, retains=few.kl_to_base is not None)
 
     def run(of: Recipe) -> Path:
         return train(of, small_model(config), processor, _silent, data).folder

@@ -22,7 +22,7 @@ OPERATIONAL = (
     "workers",
     "log_every",
     "save_every",
-    "keep",
+    "save_total_limit",
     "gradient_checkpointing",
     "trackers",
     "parallel",
@@ -148,7 +148,7 @@ class Lora:
 
 
 @dataclass
-class Retention:
+class KLToBase:
     """Answers to text are held to what the frozen language model itself would say.
 
     Adds `weight` times KL(LLM || model) to the loss: a mean over the retained tokens of the whole
@@ -179,8 +179,8 @@ class Recipe:
         wings: options of `WingsConfig`: rank, router, learners, prefix, text_guard, ...
         freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
         lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
-        retention: hold answers to text to those of the LLM, which must be frozen.
-        rates: learning rate per parameter group; what is left out takes the paper's.
+        kl_to_base: hold answers to text to those of the LLM, which must be frozen.
+        learning_rates: learning rate per parameter group; what is left out takes the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
         on_bad_record: `stop` with a sentence, or `skip`: take the next good record instead, and
@@ -192,11 +192,12 @@ class Recipe:
             `max_length` tokens and gives every step about as many tokens.
         device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
             accumulation.
-        warmup: share of the steps with a rising rate; a cosine to zero follows.
+        warmup_ratio: share of the steps with a rising rate; a cosine to zero follows.
         parallel: how torchrun's processes share a run: `ddp` (each holds the model whole) or `fsdp`
             (weights, gradients and optimiser are sharded).
         workers: processes that read and decode data, per training process.
-        save_every: steps between checkpoints to resume from (`keep` of them stay); none by default.
+        save_every: steps between checkpoints to resume from, of which the last `save_total_limit`
+            stay; none by default.
         evaluate: held-out records whose loss is watched while training.
         trackers: where figures are sent, by the names that transformers' `Trainer` has for them
             (tensorboard, wandb, mlflow, ...); [] for nowhere. Default: tensorboard where installed.
@@ -211,8 +212,8 @@ class Recipe:
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
     lora: Lora | None = None
-    retention: Retention | None = None
-    rates: dict[str, float] = field(default_factory=dict)
+    kl_to_base: KLToBase | None = None
+    learning_rates: dict[str, float] = field(default_factory=dict)
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"
     epochs: float = 1.0
@@ -220,7 +221,7 @@ class Recipe:
     batch_size: int = 32
     batching: Literal["pad", "group", "pack"] = "pad"
     device_batch_size: int | None = None
-    warmup: float = 0.03
+    warmup_ratio: float = 0.03
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
@@ -230,7 +231,7 @@ class Recipe:
     workers: int = 0
     log_every: int = 10
     save_every: int | None = None
-    keep: int = 2
+    save_total_limit: int = 2
     evaluate: Evaluate | None = None
     trackers: list[str] | None = None
 
@@ -241,9 +242,9 @@ class Recipe:
         self.wings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.wings.items()}
         check(self)
 
-    def rate(self, group: str) -> float:
+    def learning_rate(self, group: str) -> float:
         """Learning rate of a parameter group: the recipe's, else the paper's for this stage."""
-        return self.rates.get(group, RATES[self.stage][group])
+        return self.learning_rates.get(group, RATES[self.stage][group])
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Recipe":

@@ -19,14 +19,14 @@ class Carried:
         skipped: records passed over so far on all processes, with the reason.
         loss: sum of the losses since they were last logged, a mean over the processes.
         logged: step at which they were.
-        retention: sum of the retention's KL since it was last logged and its tokens, over the
+        kl_to_base: sum of the KL to the LLM since it was last logged and its tokens, over the
             processes; nothing where there is none.
     """
 
     skipped: dict[int, str] = field(default_factory=dict)
     loss: float = 0.0
     logged: int = 0
-    retention: list[float] = field(default_factory=list)
+    kl_to_base: list[float] = field(default_factory=list)
 
     def write(self, checkpoint: Path) -> None:
         """Put it into a checkpoint that is being written."""

@@ -35,7 +35,7 @@ from .run_folder import RESULT, RunFolder, step_of
 from .signals import Stopped
 from .trainer import WingsTrainer
 from .training_arguments import training_arguments
-from .validation import refuse_idle_retention
+from .validation import refuse_idle_kl_to_base
 
 
 @dataclass
@@ -48,7 +48,7 @@ class TrainResult:
         seconds: wall time of this process's part of it.
         history: figures of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
             `tokens_per_second`, `padding`, `image_tokens` and, where there are such, `mfu`,
-            `memory_gib`, `retention` and `gate/LEARNER/BLOCK`.
+            `memory_gib`, `kl_to_base` and `gate/LEARNER/BLOCK`.
         evaluations: of every evaluation `step`, `eval/NAME/loss` and `eval/NAME/rise`.
         stopped: why the run ended before its last step, or None.
         skipped: a sentence for every record that was passed over.
@@ -157,15 +157,15 @@ def _train(
     if talks and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
-    refuse_idle_retention(recipe, model.config.learners, model.config.text_guard)
+    refuse_idle_kl_to_base(recipe, model.config.learners, model.config.text_guard)
     plan = prepare(model, recipe)
     trainer = WingsTrainer(
         plan=plan,
         order=order,
         folder=folder,
-        keep=recipe.keep,
+        save_total_limit=recipe.save_total_limit,
         evaluation=evaluation,
-        retention=recipe.retention.weight if recipe.retention else None,
+        kl_to_base=recipe.kl_to_base.weight if recipe.kl_to_base else None,
         model=model,
         args=arguments,
         train_dataset=samples,

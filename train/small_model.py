@@ -81,7 +81,7 @@ class Handful(Dataset):
 
     Args:
         config: of the model.
-        retains: whether a retention term asks for the text.
+        retains: whether kl_to_base asks for the text.
     """
 
     def __init__(self, config: WingsConfig, retains: bool) -> None:

@@ -21,7 +21,7 @@ from .data.bucketing import Batching
 from .data.sampler import Order
 from .data.workers import LostWorker, asking_workers, last_line
 from .distributed import describe_shards, take_up
-from .kl_to_base import RetentionTerm
+from .kl_to_base import KLToBaseLoss
 from .loss import asked
 from .metrics.evaluate import Evaluation
 from .metrics.metric_tracker import Figures
@@ -38,9 +38,9 @@ class WingsTrainer(TrainerHooks):
         plan: groups and rates, from `stage.prepare`.
         order: the samples of every epoch.
         folder: where checkpoints go.
-        keep: how many of them stay.
+        save_total_limit: how many of them stay.
         evaluation: the held-out records, if any.
-        retention: the weight of the term that retains text, if any.
+        kl_to_base: the weight of the term that retains text, if any.
         **kwargs: `Trainer`'s own.
     """
 
@@ -51,16 +51,17 @@ class WingsTrainer(TrainerHooks):
         plan: Plan,
         order: Order | Batching,
         folder: RunFolder,
-        keep: int,
+        save_total_limit: int,
         evaluation: Evaluation | None = None,
-        retention: float | None = None,
+        kl_to_base: float | None = None,
         **kwargs: Any,
     ) -> None:
         if evaluation is not None:
             # `Trainer` evaluates only with a set of its own in hand.
             kwargs["eval_dataset"] = evaluation.sets
         super().__init__(**kwargs)
-        self.plan, self.order, self.folder, self.keep = plan, order, folder, keep
+        self.plan, self.order, self.folder = plan, order, folder
+        self.save_total_limit = save_total_limit
         self.halt = Halt()
         self.add_callback(self.halt)
         self.add_callback(Resume(self.take_up, self.begin_epoch))
@@ -70,11 +71,11 @@ class WingsTrainer(TrainerHooks):
         self.evaluation, self.figures = evaluation, Figures(self.model, self.accelerator)
         if not self.model_accepts_loss_kwargs:
             raise TypeError("the model's forward must take num_items_in_batch for a right gradient")
-        self.retention: RetentionTerm | None = None
-        if retention:
+        self.kl_to_base: KLToBaseLoss | None = None
+        if kl_to_base:
             has_adapters = any(row.group == "lora" for row in plan.rows)
-            self.retention = RetentionTerm(
-                retention, has_adapters, self.is_sharded, self.accelerator
+            self.kl_to_base = KLToBaseLoss(
+                kl_to_base, has_adapters, self.is_sharded, self.accelerator
             )
         if self.is_sharded:
             describe_shards(self.accelerator.state.fsdp_plugin, self.model, self.args.bf16)
@@ -99,15 +100,15 @@ class WingsTrainer(TrainerHooks):
     ) -> Any:
         """As in `Trainer`, with logits only where some row is asked for the next token."""
         inputs = {**inputs, **asked(inputs["labels"])}
-        if not self.figures.with_gates and not self.retention:
+        if not self.figures.with_gates and not self.kl_to_base:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        retained = self.retention.take(model, inputs) if self.retention else None
+        retained = self.kl_to_base.take(model, inputs) if self.kl_to_base else None
         inputs["output_router_weights"] = self.figures.with_gates
         loss, out = super().compute_loss(model, inputs, True, **kwargs)
         if self.figures.with_gates:
             self.figures.take_gates(inputs, out.router_weights)
-        if self.retention:
-            loss = loss + self.retention.term(retained, out.logits)
+        if self.kl_to_base:
+            loss = loss + self.kl_to_base.term(retained, out.logits)
         return loss
 
     def get_batch_samples(
@@ -125,8 +126,8 @@ class WingsTrainer(TrainerHooks):
             raise self._lost(f"data cannot be read any more ({last_line(error)})") from error
         for batch in batches:
             self.skipped.update(batch.pop("skipped", ()))
-        if self.retention:
-            self.retention.expect(batches)
+        if self.kl_to_base:
+            self.kl_to_base.expect(batches)
         self.figures.take(batches, with_gates=self._logs_after(self.state.global_step + 1))
         self.rates = {group["name"]: group["lr"] for group in self.create_optimizer().param_groups}
         # Where nothing at all is trained the loss is 0, and not 0 / 0.
@@ -144,7 +145,7 @@ class WingsTrainer(TrainerHooks):
             logs.pop("learning_rate", None)
             logs |= {f"rate/{group}": rate for group, rate in self.rates.items()}
             logs["skipped"] = len(set(gather_object(list(self.skipped))))
-            logs |= self.retention.read() if self.retention else {}
+            logs |= self.kl_to_base.read() if self.kl_to_base else {}
             logs |= self.figures.read()
         super().log(logs, start_time)
 
@@ -208,8 +209,8 @@ class WingsTrainer(TrainerHooks):
             carried = Carried.read(last)
             self.skipped = carried.skipped
             self.resume_losses(carried.loss, carried.logged)
-            if self.retention:
-                self.retention.take_up(carried.retention)
+            if self.kl_to_base:
+                self.kl_to_base.take_up(carried.kl_to_base)
 
     def begin_epoch(self) -> None:
         """Tell the order its epoch.
@@ -272,14 +273,14 @@ class WingsTrainer(TrainerHooks):
             if self.args.should_save:
                 os.replace(draft, whole)
                 self.partial.rmdir()
-                self.folder.forget_old(self.keep)
+                self.folder.forget_old(self.save_total_limit)
             self.accelerator.wait_for_everyone()
         self.partial = None
 
     def _carried(self) -> Carried:
         skipped = dict(gather_object(list(self.skipped.items())))
         loss = self.accelerator.gather(self.unlogged_loss.detach()).mean().item()
-        totals = self.retention.totals() if self.retention else []
+        totals = self.kl_to_base.totals() if self.kl_to_base else []
         return Carried(skipped, loss, self.last_logged_step, totals)
 
     def state_to_save(self, state_dict: State | None) -> State | None:

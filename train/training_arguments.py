@@ -28,9 +28,9 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        learning_rate=max(recipe.rates.values(), default=1e-3),
+        learning_rate=max(recipe.learning_rates.values(), default=1e-3),
         lr_scheduler_type="cosine",
-        warmup_steps=recipe.warmup,
+        warmup_steps=recipe.warmup_ratio,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         seed=recipe.seed,

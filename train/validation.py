@@ -33,7 +33,7 @@ RATES: dict[str, dict[str, float]] = {
 }
 
 _POSITIVE = (
-    "max_length", "epochs", "batch_size", "max_grad_norm", "log_every", "keep",
+    "max_length", "epochs", "batch_size", "max_grad_norm", "log_every", "save_total_limit",
     "steps", "device_batch_size", "save_every",
 )  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "workers", "seed")
@@ -53,8 +53,8 @@ def check(recipe: "Recipe") -> None:
     _check_text_turns(recipe)
     _check_wings(recipe.stage, recipe.wings)
     _check_lora(recipe)
-    _check_retention(recipe)
-    _check_rates(recipe)
+    _check_kl_to_base(recipe)
+    _check_learning_rates(recipe)
     _check_evaluate(recipe)
     check_names(recipe.trackers or ())
 
@@ -92,8 +92,10 @@ def _check_numbers(recipe: "Recipe") -> None:
     for name in _NOT_NEGATIVE:
         if vars(recipe)[name] < 0:
             raise WingsError(f"{name}: {vars(recipe)[name]} must not be negative.")
-    if not 0 <= recipe.warmup < 1:
-        raise WingsError(f"warmup: {recipe.warmup} is not a share of the steps, 0 to 1.")
+    if not 0 <= recipe.warmup_ratio < 1:
+        raise WingsError(
+            f"warmup_ratio: {recipe.warmup_ratio} is not a share of the steps, 0 to 1."
+        )
     small, whole = recipe.device_batch_size, recipe.batch_size
     if small and whole % small:
         raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
@@ -166,45 +168,45 @@ def _check_lora(recipe: "Recipe") -> None:
         raise WingsError("lora.targets: name at least one layer, or remove the key for all.")
 
 
-def _check_retention(recipe: "Recipe") -> None:
-    if recipe.retention is None:
+def _check_kl_to_base(recipe: "Recipe") -> None:
+    if recipe.kl_to_base is None:
         return
     if not recipe.freeze_llm:
         raise WingsError(
-            "retention: holds the model to the untouched LLM, which is not there any more in a run"
+            "kl_to_base: holds the model to the untouched LLM, which is not there any more in a run"
             " that trains it; add freeze_llm: true or lora, or remove the key."
         )
-    if not recipe.retention.weight > 0:
+    if not recipe.kl_to_base.weight > 0:
         raise WingsError(
-            f"retention.weight: {recipe.retention.weight} must be larger than 0; for no such term"
-            " remove the key retention."
+            f"kl_to_base.weight: {recipe.kl_to_base.weight} must be larger than 0; for no such term"
+            " remove the key kl_to_base."
         )
     learners = ("image",) if recipe.stage == "align" else ("image", "text")
-    refuse_idle_retention(
+    refuse_idle_kl_to_base(
         recipe, recipe.wings.get("learners", learners), recipe.wings.get("text_guard", False)
     )
 
 
-def refuse_idle_retention(recipe: "Recipe", learners: Sequence[str], text_guard: bool) -> None:
-    """Raise a `WingsError` where `retention` would hold nothing that could move.
+def refuse_idle_kl_to_base(recipe: "Recipe", learners: Sequence[str], text_guard: bool) -> None:
+    """Raise a `WingsError` where `kl_to_base` would hold nothing that could move.
 
     Args:
         recipe: of the run.
         learners: of the model.
         text_guard: of the model.
     """
-    if recipe.retention is None or recipe.text_turns is not None or recipe.lora is not None:
+    if recipe.kl_to_base is None or recipe.text_turns is not None or recipe.lora is not None:
         return
     if text_guard or "text" not in learners:
         why = "under text_guard" if text_guard else "without a text learner"
         raise WingsError(
-            f"retention: {why} the model says of text what the LLM says, so nothing would be"
+            f"kl_to_base: {why} the model says of text what the LLM says, so nothing would be"
             " retained; add text_turns, whose answers stand behind pictures, or remove the key."
         )
 
 
-def _check_rates(recipe: "Recipe") -> None:
-    for group, rate in recipe.rates.items():
+def _check_learning_rates(recipe: "Recipe") -> None:
+    for group, rate in recipe.learning_rates.items():
         why = None
         if group == "vision_tower":
             why = "the vision tower is frozen in both stages"
@@ -214,14 +216,18 @@ def _check_rates(recipe: "Recipe") -> None:
             why = f"stage {recipe.stage} does not train this group; remove the rate"
         elif group == "language_model" and recipe.freeze_llm:
             adapters = recipe.lora is not None
-            why = "lora keeps the LLM frozen; set rates.lora" if adapters else "freeze_llm is on"
+            why = (
+                "lora keeps the LLM frozen; set learning_rates.lora"
+                if adapters
+                else "freeze_llm is on"
+            )
             why += "" if adapters else "; remove the rate"
         elif group == "lora" and recipe.lora is None:
             why = "there are no adapters; add lora, or remove the rate"
         elif not rate > 0:
             why = f"{rate} must be larger than 0"
         if why:
-            raise WingsError(f"rates.{group}: {why}.")
+            raise WingsError(f"learning_rates.{group}: {why}.")
 
 
 def _check_evaluate(recipe: "Recipe") -> None:

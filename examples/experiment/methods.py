@@ -76,7 +76,7 @@ METHODS = (
     frozen("wings-text-turns", "Wings frozen, text turns", FROZEN, **TEXT_TURNS),
     frozen(
         "wings-retention", "Wings frozen, text turns, retention", FROZEN,
-        retention={"weight": 1.0}, **TEXT_TURNS,
+        kl_to_base={"weight": 1.0}, **TEXT_TURNS,
     ),
     Method("projector", "projector only", "projector", PLAIN, ("projector",), LEARNER_RATES),
     trained("full-text-turns", "full fine-tune, text turns", "projector", PLAIN, **TEXT_TURNS),

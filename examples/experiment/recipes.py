@@ -29,7 +29,7 @@ def align_recipe(key: str, folder: Path, size: Size) -> Recipe:
                 "text": str(folder / "weights" / "llm"),
             },
             "wings": wings,
-            "rates": {"projector": ALIGN_RATE, **learners},
+            "learning_rates": {"projector": ALIGN_RATE, **learners},
             "steps": size.align_steps,
             **_common(size, 0),
         }
@@ -54,7 +54,7 @@ def instruct_recipe(
             "data": data,
             "start": str(folder / f"align-{method.align}"),
             "wings": {"router": None, **method.wings},
-            "rates": rates_of(method, rate),
+            "learning_rates": rates_of(method, rate),
             "steps": steps,
             **({} if "lora" in keys else {"freeze_llm": not method.trains_llm}),
             **_common(size, seed),
@@ -81,7 +81,7 @@ def _common(size: Size, seed: int) -> dict[str, Any]:
         "seed": seed,
         "batch_size": size.batch_size,
         "max_length": 320,
-        "warmup": 0.05,
+        "warmup_ratio": 0.05,
         "bf16": True,
         "log_every": 5,
         # What comes out of it is a page.

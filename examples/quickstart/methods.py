@@ -113,7 +113,7 @@ def align_recipe(row: Row, data: Path, models: Path, output: Path, steps: int, s
             text=str(models / "llm"),
         ),
         wings=row.first_stage,
-        rates={"projector": ALIGN_RATE, **learners},
+        learning_rates={"projector": ALIGN_RATE, **learners},
         **common(steps, seed),
     )
 
@@ -129,7 +129,7 @@ def instruct_recipe(
         start=str(start),
         wings=row.wings,
         freeze_llm=row.llm_rate is None,
-        rates=row.rates,
+        learning_rates=row.rates,
         **common(steps, seed),
     )
 
@@ -141,7 +141,7 @@ def common(steps: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "batch_size": 16,
         "max_length": 256,
-        "warmup": 0.05,
+        "warmup_ratio": 0.05,
         "log_every": 5,
         # The board shows the losses, and what comes out of it is a table.
         "trackers": [],

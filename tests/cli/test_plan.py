@@ -94,7 +94,11 @@ def test_adapters_are_a_group_of_the_plan(write, capsys):
         ({}, ["--mfu", "0"], "--mfu 0.0 must be larger than 0"),
         ({}, ["--gpus", "5"], "batch_size: 32 cannot be split over 5 GPUs"),
         ({}, ["max_lenght=3"], "max_lenght: no such key (did you mean"),
-        ({"rates": {"router": 1e-3}, "wings": {"router": None}}, [], "rates.router: this model"),
+        (
+            {"learning_rates": {"router": 1e-3}, "wings": {"router": None}},
+            [],
+            "learning_rates.router: this model",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_a_sentence(write, capsys, changes, options, sentence):

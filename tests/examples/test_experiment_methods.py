@@ -23,8 +23,8 @@ def test_every_method_is_a_recipe_that_trains_what_it_says(method, tmp_path):
     assert recipe.seed == 1
     assert recipe.steps == STEPS
     assert recipe.freeze_llm == (not method.trains_llm)
-    assert recipe.rates == rates_of(method, 1e-3)
-    assert all(recipe.rates[group] == 1e-3 for group in method.swept)
+    assert recipe.learning_rates == rates_of(method, 1e-3)
+    assert all(recipe.learning_rates[group] == 1e-3 for group in method.swept)
     assert list(method.rates) == sorted(method.rates)
     assert len(method.rates) >= 3
     align_recipe(method.align, tmp_path, Size())

@@ -10,7 +10,7 @@ def test_one_learner_and_its_gain_are_trained(make_recipe, tmp_path):
     options = {"learners": ["image"], "router": "attended"}
     recipe = make_recipe(
         "instruct", freeze_llm=True, wings=options, steps=6, output=str(tmp_path / "two"),
-        rates={"router": 1e-2, "image_learners": 1e-2},
+        learning_rates={"router": 1e-2, "image_learners": 1e-2},
     )  # fmt: skip
     result = train(recipe)
     assert result.history[1]["rate/router"] > 0

@@ -158,7 +158,7 @@ def test_accumulation_and_workers_do_not_matter_to_batching(make_recipe, tmp_pat
     for name, changes in {"a": {}, "b": {"device_batch_size": 2}, "c": {"workers": 1}}.items():
         recipe = make_recipe(
             "instruct", output=str(tmp_path / name), batch_size=8, batching=way,
-            rates={"projector": 1e-2}, **changes,
+            learning_rates={"projector": 1e-2}, **changes,
         )  # fmt: skip
         losses.append(train(recipe).losses)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5) and losses[2] == losses[0]

@@ -46,7 +46,7 @@ def test_two_processes_give_the_curve_of_one_over_shuffled_epochs(
     make_recipe, in_two_processes, tmp_path
 ):
     # Rates at which four steps are seen in the loss; 24 samples fill whole batches of 8.
-    quick = {"batch_size": 8, "steps": None, "epochs": 2, "rates": {"projector": 1e-2}}
+    quick = {"batch_size": 8, "steps": None, "epochs": 2, "learning_rates": {"projector": 1e-2}}
     recipes, expected = [], []
     for name, stage, changes in [
         ("align", "align", {"device_batch_size": 1}),

@@ -86,7 +86,7 @@ def test_the_training_is_the_same_with_and_without(
             block.self_attn.attention_dropout = 0.2
         recipe = make_recipe(
             "instruct", start=None, steps=6, workers=workers, output=str(tmp_path / f"{watched}"),
-            evaluate=evaluate() if watched else None, rates=QUICK,
+            evaluate=evaluate() if watched else None, learning_rates=QUICK,
         )  # fmt: skip
         result = train(recipe, model, processor)
         assert len(result.evaluations) == (4 if watched else 0)
@@ -97,7 +97,7 @@ def test_the_training_is_the_same_with_and_without(
 
 def test_two_processes_evaluate_as_one(make_recipe, evaluate, torchrun, data, tmp_path):
     """Sets of five and seven, three records a forward: one rank has less to do."""
-    settings = {"evaluate": evaluate(), "batch_size": 6, "rates": QUICK, "trackers": None}
+    settings = {"evaluate": evaluate(), "batch_size": 6, "learning_rates": QUICK, "trackers": None}
     one = train(make_recipe("instruct", output=str(tmp_path / "one"), **settings))
     recipe = make_recipe("instruct", output=str(tmp_path / "two"), **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
@@ -128,8 +128,8 @@ def forgetful(make_recipe, data, tmp_path):
 
     def make(**changes):
         settings = {
-            "steps": 40, "warmup": 0.0, "rates": {"language_model": 3e-2}, "log_every": 4,
-            "data": [Source(str(tmp_path / "odd.jsonl"))],
+            "steps": 40, "warmup_ratio": 0.0, "learning_rates": {"language_model": 3e-2},
+            "log_every": 4, "data": [Source(str(tmp_path / "odd.jsonl"))],
             "evaluate": Evaluate(
                 [HeldOut(str(data / "text.jsonl"), name="text")], 3, Stop("text", 0.05)
             ),
@@ -166,7 +166,9 @@ def test_a_run_that_forgets_too_much_ends(forgetful, capsys, save_every):
 
 
 def test_a_loss_that_falls_ends_nothing(make_recipe, evaluate):
-    result = train(make_recipe("instruct", rates=QUICK, evaluate=evaluate(2, Stop("text", 1e-6))))
+    result = train(
+        make_recipe("instruct", learning_rates=QUICK, evaluate=evaluate(2, Stop("text", 1e-6)))
+    )
     assert result.steps == 4 and result.stopped is None
 
 
@@ -178,7 +180,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_with_what_it_was_at_the_start(
     make_recipe, evaluate, tmp_path, monkeypatch, step
 ):
-    settings = {"steps": 6, "save_every": 3, "evaluate": evaluate(2), "rates": QUICK}
+    settings = {"steps": 6, "save_every": 3, "evaluate": evaluate(2), "learning_rates": QUICK}
     whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("instruct", **settings)
 

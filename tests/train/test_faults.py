@@ -35,8 +35,9 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
     records = [*(data / "text.jsonl").read_text().splitlines(), "{oops", '{"conversations": []}']
     (tmp_path / "d.jsonl").write_text("\n".join(records))
     settings = {
-        "steps": 4, "save_every": 1, "keep": 1, "log_every": 3, "rates": {"projector": 1e-2},
-        "on_bad_record": "skip", "data": [Source(str(tmp_path / "d.jsonl"))],
+        "steps": 4, "save_every": 1, "save_total_limit": 1, "log_every": 3,
+        "learning_rates": {"projector": 1e-2}, "on_bad_record": "skip",
+        "data": [Source(str(tmp_path / "d.jsonl"))],
     }  # fmt: skip
     recipe = make_recipe("align", **settings)
     assert in_a_child(calls_of_a_run, recipe, 0, str(tmp_path / "log")) == 0
@@ -63,7 +64,7 @@ SIZES = {50: "config.json", 50_000: "model.safetensors", 350_000: "optimizer.pt"
 def settings(**changes):
     """Four steps with checkpoints after the second and the fourth, and rates that are seen."""
     rates = {"projector": 1e-2, "language_model": 1e-3}
-    return {"steps": 4, "save_every": 2, "log_every": 3, "rates": rates, **changes}
+    return {"steps": 4, "save_every": 2, "log_every": 3, "learning_rates": rates, **changes}
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_gates_are_means_over_tokens_that_see_an_image(
         torch.nn.init.normal_(weight, std=3.0)
     recipe = make_recipe(
         "instruct", start=None, steps=2, device_batch_size=2, gradient_checkpointing=checkpointing,
-        output=str(tmp_path / "gates"), rates={"router": 1e-9},
+        output=str(tmp_path / "gates"), learning_rates={"router": 1e-9},
     )  # fmt: skip
     saved = copy.deepcopy(model).eval()
     entry = train(recipe, model, processor).history[0]
@@ -231,7 +231,7 @@ def test_what_is_watched_does_not_change_what_is_trained(make_recipe, tmp_path):
     for every in (1, 100):
         recipe = make_recipe(
             "instruct", log_every=every, steps=6, output=str(tmp_path / str(every)),
-            rates={"language_model": 1e-3}, gradient_checkpointing=True,
+            learning_rates={"language_model": 1e-3}, gradient_checkpointing=True,
         )  # fmt: skip
         result = train(recipe)
         ends.append(WingsForCausalLM.from_pretrained(result.folder).state_dict())

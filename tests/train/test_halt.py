@@ -34,7 +34,7 @@ def send_at(step, number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_the_running_step_and_the_same_call_goes_on(make_recipe, tmp_path, number):
-    settings = {"steps": 6, "log_every": 4, "rates": {"projector": 1e-2}}
+    settings = {"steps": 6, "log_every": 4, "learning_rates": {"projector": 1e-2}}
     whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("align", **settings)
     before = signal.getsignal(number)
@@ -98,7 +98,7 @@ def test_a_cluster_may_signal_every_process_data_workers_too(make_recipe, tmp_pa
 
 def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, torchrun, tmp_path):
     """The second process alone gets the signal; both save and leave, and both go on."""
-    recipe = make_recipe("align", steps=6, output="run", rates={"projector": 1e-2})
+    recipe = make_recipe("align", steps=6, output="run", learning_rates={"projector": 1e-2})
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
@@ -140,7 +140,12 @@ def test_a_launcher_that_is_terminated_leaves_a_checkpoint_and_packed_ranks_go_o
     make_recipe, torchrun, tmp_path
 ):
     """What a cluster does: the launcher gets SIGTERM, and the same command comes again later."""
-    settings = {"steps": 18, "batch_size": 4, "batching": "pack", "rates": {"projector": 1e-2}}
+    settings = {
+        "steps": 18,
+        "batch_size": 4,
+        "batching": "pack",
+        "learning_rates": {"projector": 1e-2},
+    }
     whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("align", **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())

@@ -25,7 +25,7 @@ from wings.train.run_folder import RunFolder
 pytest.importorskip("peft")
 
 BOTH = {"learners": ("image", "text"), "router": "position"}
-QUICK = {"lora": Lora(rank=4), "rates": {"lora": 1e-2, "image_learners": 1e-2}}
+QUICK = {"lora": Lora(rank=4), "learning_rates": {"lora": 1e-2, "image_learners": 1e-2}}
 
 
 def weights(folder):
@@ -181,11 +181,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path):
         ("instruct", {"lora": Lora(rank=0)}, r"lora\.rank: 0 must be larger"),
         ("instruct", {"lora": Lora(dropout=1.0)}, r"lora\.dropout: 1\.0 is not a share"),
         ("instruct", {"lora": Lora(targets=[])}, r"lora\.targets: name at least one"),
-        ("instruct", {"rates": {"lora": 1e-4}}, r"rates\.lora: there are no adapters"),
         (
             "instruct",
-            {"lora": Lora(), "rates": {"language_model": 1e-5}},
-            r"rates\.language_model: lora keeps the LLM frozen; set rates\.lora",
+            {"learning_rates": {"lora": 1e-4}},
+            r"learning_rates\.lora: there are no adapters",
+        ),
+        (
+            "instruct",
+            {"lora": Lora(), "learning_rates": {"language_model": 1e-5}},
+            r"learning_rates\.language_model: lora keeps the LLM frozen; set learning_rates\.lora",
         ),
     ],
 )

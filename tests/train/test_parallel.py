@@ -152,7 +152,7 @@ def worst(one, other):
 
 STAGES = {
     "align": ("align", {"device_batch_size": 1}),
-    "instruct": ("instruct", {"rates": {"language_model": 1e-3, "router": 1e-2}}),
+    "instruct": ("instruct", {"learning_rates": {"language_model": 1e-3, "router": 1e-2}}),
     "frozen": (
         "instruct",
         {
@@ -224,7 +224,7 @@ def test_half_precision_with_frozen_half_weights(make, in_two, recorded, starts)
 def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
     make, in_two, recorded, alone
 ):
-    settings = {"parallel": "fsdp", "save_every": 2, "steps": 5, "keep": 9}
+    settings = {"parallel": "fsdp", "save_every": 2, "steps": 5, "save_total_limit": 9}
     whole = make("whole", "instruct", **settings)
     broken = make("broken", "instruct", **settings)
     in_two(whole, "break:3", broken, broken)

@@ -40,7 +40,7 @@ def test_a_frozen_language_model_learns_projector_and_prefix_alone(
     assert not any("prefix" in name for name in weights(one.folder))
     recipe = make_recipe(
         "instruct", start=str(one.folder), freeze_llm=True, wings=BASELINE, steps=8,
-        output=str(tmp_path / "two"), rates={"prefix": 3e-2},
+        output=str(tmp_path / "two"), learning_rates={"prefix": 3e-2},
     )  # fmt: skip
     two = train(recipe)
     assert "prefix" in capsys.readouterr().out
@@ -76,8 +76,8 @@ def test_it_has_a_rate_of_its_own_beside_learners(checkpoint, make_recipe):
 def test_stage_align_has_none(make_recipe, aligned, tmp_path):
     with pytest.raises(WingsError, match=r"wings\.prefix: stage align has no prefix"):
         make_recipe("align", wings={"prefix": 4})
-    with pytest.raises(WingsError, match=r"rates\.prefix: stage align does not train"):
-        make_recipe("align", rates={"prefix": 1e-3})
+    with pytest.raises(WingsError, match=r"learning_rates\.prefix: stage align does not train"):
+        make_recipe("align", learning_rates={"prefix": 1e-3})
     model = WingsForCausalLM.from_pretrained(aligned, prefix=4)
     with pytest.raises(WingsError, match=r"this model has prefix; train it in stage instruct"):
         prepare(model, make_recipe("align"))

@@ -106,7 +106,7 @@ def test_a_broken_first_record_is_named_before_the_model_is_loaded(
     [
         ("align", {}),
         ("instruct", {"lora": {"rank": 2, "alpha": 4.0}}),
-        ("instruct", {"freeze_llm": True, "retention": {"weight": 1.0}, "bf16": True}),
+        ("instruct", {"freeze_llm": True, "kl_to_base": {"weight": 1.0}, "bf16": True}),
         ("instruct", {"wings": {"router": "attended", "prefix": 3}, "batching": "pack"}),
     ],
 )

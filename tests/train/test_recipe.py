@@ -16,23 +16,26 @@ GOOD = {
 
 def test_a_recipe_survives_its_own_yaml(tmp_path):
     recipe = Recipe.from_dict(
-        {**GOOD, "rates": {"router": "1e-3"}, "wings": {"learners": ["image"]}}
+        {**GOOD, "learning_rates": {"router": "1e-3"}, "wings": {"learners": ["image"]}}
     )
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     again = Recipe.from_yaml(tmp_path / "r.yaml")
     assert again == recipe
-    assert again.rates == {"router": 1e-3}
+    assert again.learning_rates == {"router": 1e-3}
     assert again.data == [Source("a.json", "pictures")] and again.model == Names(
         "ViT-B-32", "some/llm"
     )
 
 
 def test_the_papers_rates_are_the_defaults():
-    instruct = Recipe.from_dict({**GOOD, "rates": {"router": 3e-4}})
-    assert (instruct.rate("language_model"), instruct.rate("projector")) == (2e-6, 1e-5)
-    assert instruct.rate("router") == 3e-4 and instruct.freeze_llm is False
+    instruct = Recipe.from_dict({**GOOD, "learning_rates": {"router": 3e-4}})
+    assert (instruct.learning_rate("language_model"), instruct.learning_rate("projector")) == (
+        2e-6,
+        1e-5,
+    )
+    assert instruct.learning_rate("router") == 3e-4 and instruct.freeze_llm is False
     align = Recipe.from_dict({**GOOD, "stage": "align"})
-    assert align.rate("projector") == 1e-3 and align.freeze_llm is True
+    assert align.learning_rate("projector") == 1e-3 and align.freeze_llm is True
 
 
 @pytest.mark.parametrize(
@@ -51,19 +54,28 @@ def test_the_papers_rates_are_the_defaults():
         ({"batch_size": 0}, ["r.yaml: batch_size", "larger than 0"]),
         ({"device_batch_size": 5}, ["device_batch_size", "does not divide"]),
         ({"bf16": "yes please"}, ["r.yaml: bf16", "true or false"]),
-        ({"rates": {"projector": "fast"}}, ["r.yaml: rates.projector", "a number", "'fast'"]),
-        ({"rates": {"projektor": 1e-3}}, ["rates.projektor", "did you mean 'projector'"]),
-        ({"rates": {"vision_tower": 1e-3}}, ["rates.vision_tower", "frozen in both stages"]),
-        ({"rates": {"router": -1e-3}}, ["rates.router", "larger than 0"]),
-        ({"freeze_llm": True, "rates": {"language_model": 1e-6}}, ["freeze_llm is on"]),
-        ({"stage": "align", "rates": {"router": 1e-6}}, ["stage align does not train"]),
+        (
+            {"learning_rates": {"projector": "fast"}},
+            ["r.yaml: learning_rates.projector", "a number", "'fast'"],
+        ),
+        (
+            {"learning_rates": {"projektor": 1e-3}},
+            ["learning_rates.projektor", "did you mean 'projector'"],
+        ),
+        (
+            {"learning_rates": {"vision_tower": 1e-3}},
+            ["learning_rates.vision_tower", "frozen in both stages"],
+        ),
+        ({"learning_rates": {"router": -1e-3}}, ["learning_rates.router", "larger than 0"]),
+        ({"freeze_llm": True, "learning_rates": {"language_model": 1e-6}}, ["freeze_llm is on"]),
+        ({"stage": "align", "learning_rates": {"router": 1e-6}}, ["stage align does not train"]),
         ({"stage": "align", "freeze_llm": False}, ["never trains the LLM"]),
         ({"stage": "align", "wings": {"router": "position"}}, ["wings.router", "no router"]),
         ({"stage": "align", "wings": {"learners": ["image", "text"]}}, ["wings.learners"]),
         ({"wings": {"rnk": 4}}, ["wings.rnk", "did you mean 'rank'"]),
         ({"wings": {"image_token_id": 4}}, ["wings.image_token_id", "no such option"]),
         ({"on_bad_record": "ignore"}, ["r.yaml: on_bad_record", "'stop', 'skip'"]),
-        ({"warmup": 30}, ["warmup", "share"]),
+        ({"warmup_ratio": 30}, ["warmup_ratio", "share"]),
         ({"data": [{"path": "a.json", "limit": 0}]}, ["data.0.limit", "larger than 0"]),
     ],
 )
@@ -91,10 +103,12 @@ def test_missing_keys_files_and_broken_yaml(tmp_path):
 
 
 def test_overrides_reach_into_mappings_and_lists(tmp_path):
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**GOOD, "rates": None, "steps": None}))
-    words = ["rates.projector=1e-4", "data.0.path=b.json", "steps=7", "wings.router=null"]
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump({**GOOD, "learning_rates": None, "steps": None})
+    )
+    words = ["learning_rates.projector=1e-4", "data.0.path=b.json", "steps=7", "wings.router=null"]
     recipe = Recipe.from_yaml(tmp_path / "r.yaml", words)
-    assert recipe.rates == {"projector": 1e-4} and recipe.data[0].path == "b.json"
+    assert recipe.learning_rates == {"projector": 1e-4} and recipe.data[0].path == "b.json"
     assert recipe.steps == 7 and recipe.wings == {"router": None}
     for text, word in [
         ("steps", "key=value"),

@@ -129,7 +129,7 @@ def test_accumulation_gives_the_same_losses_and_weights(make_recipe, tmp_path):
     for size in (4, 2, 1):
         recipe = make_recipe(
             "instruct", output=str(tmp_path / str(size)), device_batch_size=size,
-            rates={"language_model": 1e-3, "projector": 1e-3, "router": 1e-3},
+            learning_rates={"language_model": 1e-3, "projector": 1e-3, "router": 1e-3},
         )  # fmt: skip
         results.append(train(recipe))
     for other in results[1:]:
@@ -140,7 +140,7 @@ def test_a_frozen_bfloat16_llm_stays_in_bfloat16(make_recipe, checkpoint):
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
     processor = WingsProcessor.from_pretrained(checkpoint)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    recipe = make_recipe("align", bf16=True, start=None, rates={"projector": 1e-2})
+    recipe = make_recipe("align", bf16=True, start=None, learning_rates={"projector": 1e-2})
     result = train(recipe, model, processor)
     after = weights(result.folder)
     frozen = [name for name in before if ".language_model." in name and ".wings." not in name]
@@ -219,7 +219,7 @@ def test_the_loss_is_the_mean_over_trained_tokens(make_recipe, checkpoint):
 
 @pytest.mark.parametrize("step", [3, 6, 9])
 def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at, step):
-    settings = {"steps": 10, "save_every": 2, "keep": 2, "device_batch_size": 2}
+    settings = {"steps": 10, "save_every": 2, "save_total_limit": 2, "device_batch_size": 2}
     whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("instruct", **settings)
     with kill_at(step).context(), pytest.raises(Killed):
@@ -236,7 +236,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at
 
 
 def test_kill_9_in_the_middle_loses_nothing(make_recipe, tmp_path):
-    settings = {"steps": 40, "save_every": 1, "rates": {"projector": 1e-2}}
+    settings = {"steps": 40, "save_every": 1, "learning_rates": {"projector": 1e-2}}
     whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("align", **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
@@ -255,10 +255,10 @@ def test_kill_9_in_the_middle_loses_nothing(make_recipe, tmp_path):
 
 def test_the_command_runs_a_recipe_and_refuses_in_a_sentence(make_recipe, tmp_path, capsys):
     (tmp_path / "r.yaml").write_text(make_recipe("align").to_yaml())
-    assert main([str(tmp_path / "r.yaml"), "steps=2", "rates.projector=1e-4"]) == 0
+    assert main([str(tmp_path / "r.yaml"), "steps=2", "learning_rates.projector=1e-4"]) == 0
     out = capsys.readouterr().out
     assert "projector" in out and "1.0e-04" in out and "2 steps" in out
-    assert main([str(tmp_path / "r.yaml"), "steps=3", "rates.projector=1e-4"]) == 2
+    assert main([str(tmp_path / "r.yaml"), "steps=3", "learning_rates.projector=1e-4"]) == 2
     assert "holds another run, with steps 2 (now 3)" in capsys.readouterr().err
     # A shipped recipe is found by its name; its placeholder of a data file is not.
     assert main(["qwen2.5-7b/align", f"start={tmp_path}", "model="]) == 2

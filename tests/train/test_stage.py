@@ -23,7 +23,7 @@ def load(checkpoint):
 
 def test_align_trains_projector_and_visual_learners(load, make_recipe):
     model = load()
-    plan = prepare(model, make_recipe("align", rates={"projector": 1e-4}))
+    plan = prepare(model, make_recipe("align", learning_rates={"projector": 1e-4}))
     assert rates(plan) == {
         "vision_tower": None,
         "projector": 1e-4,
@@ -86,8 +86,10 @@ def test_text_only_batches_reach_every_trained_weight(load, make_recipe, checkpo
 
 
 def test_a_rate_for_a_missing_group_is_refused(load, make_recipe):
-    recipe = make_recipe("instruct", rates={"text_learners": 1e-3})
-    with pytest.raises(WingsError, match=r"rates\.text_learners: this model has no such group"):
+    recipe = make_recipe("instruct", learning_rates={"text_learners": 1e-3})
+    with pytest.raises(
+        WingsError, match=r"learning_rates\.text_learners: this model has no such group"
+    ):
         prepare(load(), recipe)
 
 

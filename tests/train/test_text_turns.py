@@ -211,7 +211,7 @@ def test_workers_accumulation_and_batching_change_no_loss(make_recipe, texts, tm
     for name, changes in {"a": {}, "b": {"device_batch_size": 2}, "c": {"workers": 2}}.items():
         recipe = make_recipe(
             "align", output=str(tmp_path / name), text_turns=TextTurns(texts, 0.5),
-            rates={"projector": 1e-2}, **settings, **changes,
+            learning_rates={"projector": 1e-2}, **settings, **changes,
         )  # fmt: skip
         losses.append(train(recipe).losses)
     plain = train(make_recipe("align", output=str(tmp_path / "d"), **settings)).losses
@@ -221,7 +221,7 @@ def test_workers_accumulation_and_batching_change_no_loss(make_recipe, texts, tm
 
 def test_a_resumed_run_gives_the_same_exchanges(make_recipe, texts, tmp_path):
     settings = {
-        "text_turns": TextTurns(texts, 0.5), "rates": {"projector": 1e-2}, "save_every": 3,
+        "text_turns": TextTurns(texts, 0.5), "learning_rates": {"projector": 1e-2}, "save_every": 3,
         "steps": None, "epochs": 2,
     }  # fmt: skip
     whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))

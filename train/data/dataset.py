@@ -83,7 +83,7 @@ class Conversations(Dataset):
         exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
         return cls(
             recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
-            retains=recipe.retention is not None,
+            retains=recipe.kl_to_base is not None,
         )  # fmt: skip
 
     def __len__(self) -> int:

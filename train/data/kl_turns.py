@@ -29,8 +29,8 @@ def with_retained(sample: dict[str, Any], alone: dict[str, Any]) -> dict[str, An
     places = places[max(0, len(places) - len(answers)) :]
     if not torch.equal(sample["labels"][places], answers):
         raise WingsError(
-            "retention: the answer of its text turn is other tokens behind the conversation than it"
-            " is alone, so the language model cannot be asked for them; give the processor a chat"
+            "kl_to_base: the answer of its text turn has other tokens after the conversation than"
+            " on its own, so the language model cannot be run on it; give the processor a chat"
             " template that writes an answer alike in both places"
         )
     retained = torch.zeros_like(sample["labels"], dtype=torch.bool)

@@ -35,7 +35,7 @@ class Flops:
 
     A pair is a token and one that it sees: half of the square. What is left out: padding, the
     router, norms and other elementwise work, what gradient checkpointing does again and the pass
-    that retention asks of the language model. A sliding window is counted as if it were as long as
+    that kl_to_base asks of the language model. A sliding window is counted as if it were as long as
     the text.
     """
 

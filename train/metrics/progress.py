@@ -16,7 +16,7 @@ Watch = Callable[[int, int, dict[str, float]], None]
 # Figures of a step as they stand in a line, the most telling first.
 SHOWN = (
     ("loss", "loss ", ".4f"),
-    ("retention", "retention ", ".4f"),
+    ("kl_to_base", "KL to base ", ".4f"),
     ("tokens_per_second", "tokens/s ", ",.0f"),
     ("skipped", "skipped ", ".0f"),
     ("rate", "rate ", ".1e"),

@@ -19,7 +19,7 @@ LEFT_OUT = (
     " is the most a batch can ask. Blocks that are alike are counted twice and drawn out. Not in"
     f" it: CUDA's context, NCCL's buffers, workspaces and gaps of the allocator ({KEPT_FREE:.0%} of"
     " the card is kept free for them); what Triton kernels save; evaluation; the LLM's own"
-    " pass that retention asks for; time for data, communication and checkpoints, which an MFU has"
+    " pass that kl_to_base asks for; time for data, communication and checkpoints, which an MFU has"
     " to cover."
 )
 

@@ -1,4 +1,4 @@
-"""Retention: the KL and its gradient by definition, however a batch is cut; what is refused."""
+"""KL to the base LLM: value and gradient by definition, however a batch is cut; invalid recipes."""
 
 import copy
 import importlib.util
@@ -16,12 +16,12 @@ from wings.processing.processor import WingsProcessor
 from wings.train.data.collator import Collator, Packer
 from wings.train.data.dataset import Conversations
 from wings.train.data.kl_turns import with_retained
-from wings.train.kl_to_base import RetentionTerm, as_llm
+from wings.train.kl_to_base import KLToBaseLoss, as_llm
 from wings.train.lora import adapters
 from wings.train.loss import asked
 from wings.train.metrics.metric_tracker import of_the_run
 from wings.train.param_groups import prepare
-from wings.train.recipe import Lora, Recipe, Retention, Source, TextTurns
+from wings.train.recipe import KLToBase, Lora, Recipe, Source, TextTurns
 from wings.train.run import train
 
 HANG = 300
@@ -85,7 +85,7 @@ def make(make_recipe, files, awake, tmp_path):
             "output": str(tmp_path / name),
             "data": [Source(str(files / "talk.jsonl"), str(files))],
             "text_turns": TextTurns(str(files / "text.jsonl"), 0.7),
-            "retention": Retention(weight) if weight else None,
+            "kl_to_base": KLToBase(weight) if weight else None,
             "start": awake,
             "freeze_llm": True,
             "batch_size": 8,
@@ -168,7 +168,7 @@ def test_the_term_is_its_definition(make, awake, way, adapted):
     samples = samples_of(recipe, awake)
     trains = [p for p in model.parameters() if p.requires_grad]
     accelerator = Accelerator(cpu=True)
-    term = RetentionTerm(2.0, adapted, False, accelerator)
+    term = KLToBaseLoss(2.0, adapted, False, accelerator)
     batch = (Collator(0) if way == "pad" else Packer(0, 64))(samples)
     assert way == "pad" or len(batch["input_ids"]) < 8
     term.expect([batch])
@@ -188,7 +188,7 @@ def test_the_term_is_its_definition(make, awake, way, adapted):
     assert count == int(term.tokens) > 8 and total > 0.1
     expected, total = 2.0 * total / count, total.item()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert term.read() == {"retention": pytest.approx(total / count, rel=1e-5)}
+    assert term.read() == {"kl_to_base": pytest.approx(total / count, rel=1e-5)}
     assert term.read() == {}
     expected.backward()
     doubled = dict(double.named_parameters())
@@ -221,9 +221,9 @@ def test_the_whole_gradient_is_the_sum_of_its_parts(make, recorded):
     expected = {name: without[name] + 3 * (one[name] - without[name]) for name in one}
     assert worst(three, expected) < 1e-5
     entries = [found[weight][0].history[0] for weight in (None, 1.0, 3.0)]
-    assert "retention" not in entries[0] and entries[1]["retention"] == entries[2]["retention"]
+    assert "kl_to_base" not in entries[0] and entries[1]["kl_to_base"] == entries[2]["kl_to_base"]
     for weight, entry in zip((1.0, 3.0), entries[1:], strict=True):
-        whole = entries[0]["loss"] + weight * entry["retention"]
+        whole = entries[0]["loss"] + weight * entry["kl_to_base"]
         assert entry["loss"] == pytest.approx(whole, rel=1e-5)
 
 
@@ -240,19 +240,19 @@ def test_the_whole_gradient_is_the_sum_of_its_parts(make, recorded):
 def test_a_step_is_the_same_however_it_is_carried_out(make, recorded, change):
     results = []
     for name, changes in (("plain", {}), ("other", change)):
-        recipe = make(name, steps=2, rates={"image_learners": 1e-2}, **changes)
+        recipe = make(name, steps=2, learning_rates={"image_learners": 1e-2}, **changes)
         results.append((recorded(recipe), gradients(recipe)))
     (plain, first), (other, second) = results
     near = 3e-2 if "bf16" in change else 1e-4
     assert other.losses == pytest.approx(plain.losses, rel=near)
-    kl = [[entry["retention"] for entry in result.history] for result in (plain, other)]
+    kl = [[entry["kl_to_base"] for entry in result.history] for result in (plain, other)]
     assert kl[1] == pytest.approx(kl[0], rel=near)
     assert worst(first, second) < (6e-2 if "bf16" in change else 1e-4)
 
 
 def test_two_processes_are_one(make, recorded, torchrun, tmp_path):
     """DDP, FSDP and adapters; a process may have no text at all beside one that has."""
-    settings = {"steps": 3, "rates": {"image_learners": 1e-2}, "device_batch_size": 1}
+    settings = {"steps": 3, "learning_rates": {"image_learners": 1e-2}, "device_batch_size": 1}
     kinds = {"ddp": {}, "fsdp": {"parallel": "fsdp"}}
     if importlib.util.find_spec("peft"):
         kinds["lora"] = {"lora": Lora(rank=2)}
@@ -269,7 +269,7 @@ def test_two_processes_are_one(make, recorded, torchrun, tmp_path):
     assert code == 0, errors[-3000:]
     for single, double, expected in zip(singles, doubles, results, strict=True):
         history = json.loads((Path(double.output) / "result.json").read_text())["history"]
-        for key in ("loss", "retention"):
+        for key in ("loss", "kl_to_base"):
             wanted = [entry[key] for entry in expected.history]
             assert [entry[key] for entry in history] == pytest.approx(wanted, rel=2e-5)
         assert worst(gradients(single), gradients(double)) < 1e-4
@@ -280,24 +280,32 @@ def test_fresh_learners_have_nothing_to_give_back(make, checkpoint, data):
     wings = {"learners": ["image", "text"], "router": None}
     settings = {"start": str(checkpoint), "wings": wings, **text}
     (entry,) = train(make("fresh", **settings)).history
-    assert entry["retention"] == 0.0
+    assert entry["kl_to_base"] == 0.0
     del settings["wings"]
     (entry,) = train(make("routed", **settings)).history
     # The router's sums come out of another way to compute the same attention.
-    assert entry["retention"] == pytest.approx(0.0, abs=1e-6)
+    assert entry["kl_to_base"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_strong_weight_keeps_the_kl_low(make):
-    quick = {"steps": 30, "rates": dict.fromkeys(("image_learners", "text_learners"), 3e-2)}
+    quick = {
+        "steps": 30,
+        "learning_rates": dict.fromkeys(("image_learners", "text_learners"), 3e-2),
+    }
     last = {}
     for weight in (1e-9, 10.0):
         found = train(make(str(weight), weight=weight, **quick)).history
-        last[weight] = sum(entry["retention"] for entry in found[-5:]) / 5
+        last[weight] = sum(entry["kl_to_base"] for entry in found[-5:]) / 5
     assert last[10.0] < 0.5 * last[1e-9]
 
 
 def test_a_run_that_was_stopped_has_the_figures_of_one_that_was_not(make):
-    settings = {"steps": 9, "save_every": 2, "log_every": 3, "rates": {"image_learners": 1e-2}}
+    settings = {
+        "steps": 9,
+        "save_every": 2,
+        "log_every": 3,
+        "learning_rates": {"image_learners": 1e-2},
+    }
     whole = train(make("whole", **settings))
 
     def stop(step, steps, figures):
@@ -310,7 +318,7 @@ def test_a_run_that_was_stopped_has_the_figures_of_one_that_was_not(make):
     result = train(recipe)
     assert of_the_run(result.history) == of_the_run(whole.history)
     assert [entry["step"] for entry in result.history] == [1, 3, 6, 9]
-    assert all(entry["retention"] > 0 for entry in result.history)
+    assert all(entry["kl_to_base"] > 0 for entry in result.history)
 
 
 def test_the_language_model_is_asked_without_dropout_and_nothing_is_left_behind(make_model):
@@ -338,7 +346,7 @@ def test_an_answer_that_becomes_other_tokens_is_refused(make, awake):
     assert "retained" in data[5]
     data = Conversations.of(make(), processor)
     number = next(n for n in range(4) if data.messages(n)[1])
-    with pytest.raises(WingsError, match=r"talk\.jsonl line .*retention: the answer .* chat temp"):
+    with pytest.raises(WingsError, match=r"talk\.jsonl line .*kl_to_base: the answer .* chat temp"):
         data[number]
 
 
@@ -362,19 +370,19 @@ GOOD = {"stage": "instruct", "output": "x", "data": [{"path": "a.json"}], "freez
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"freeze_llm": False}, "retention: holds the model to the untouched LLM, which is not"),
+        ({"freeze_llm": False}, "kl_to_base: holds the model to the untouched LLM, which is not"),
         ({"freeze_llm": False, "text_turns": TURNS}, "untouched LLM"),
-        ({"retention": {"weight": 0}}, r"retention\.weight: 0\.0 must be larger than 0"),
-        ({"retention": {"weight": -1}}, r"retention\.weight"),
-        ({"retention": {}}, "the key 'weight' is missing"),
-        ({"stage": "align"}, "retention: without a text learner .* nothing would be retained"),
-        ({"wings": {"text_guard": True}}, "retention: under text_guard"),
-        ({"wings": {"learners": []}}, "retention: without a text learner"),
+        ({"kl_to_base": {"weight": 0}}, r"kl_to_base\.weight: 0\.0 must be larger than 0"),
+        ({"kl_to_base": {"weight": -1}}, r"kl_to_base\.weight"),
+        ({"kl_to_base": {}}, "the key 'weight' is missing"),
+        ({"stage": "align"}, "kl_to_base: without a text learner .* nothing would be retained"),
+        ({"wings": {"text_guard": True}}, "kl_to_base: under text_guard"),
+        ({"wings": {"learners": []}}, "kl_to_base: without a text learner"),
     ],
 )
 def test_what_retention_cannot_mean_is_refused(changes, words):
     with pytest.raises(WingsError, match=words) as error:
-        Recipe.from_dict({**GOOD, "retention": {"weight": 1}, **changes})
+        Recipe.from_dict({**GOOD, "kl_to_base": {"weight": 1}, **changes})
     assert "\n" not in str(error.value)
 
 
@@ -387,11 +395,11 @@ def test_what_retention_cannot_mean_is_refused(changes, words):
     ],
 )
 def test_what_it_can_mean_is_not(changes):
-    recipe = Recipe.from_dict({**GOOD, "retention": {"weight": 1}, **changes})
+    recipe = Recipe.from_dict({**GOOD, "kl_to_base": {"weight": 1}, **changes})
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
 def test_a_start_under_its_guard_is_refused_before_it_is_trained(make, make_model, tmp_path):
     model, processor = make_model(**BOTH, text_guard=True)
-    with pytest.raises(WingsError, match="retention: under text_guard"):
+    with pytest.raises(WingsError, match="kl_to_base: under text_guard"):
         train(make("guarded", start=None, text_turns=None), model, processor)

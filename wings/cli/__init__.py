@@ -245,7 +245,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("recipe", help="a YAML file, or a shipped recipe such as qwen2.5-7b/align")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as learning_learning_rates.projector=1e-4"
+        "overrides", nargs="*", metavar="key=value", help="such as learning_rates.projector=1e-4"
     )
     parser.set_defaults(run=run_train, needs=("train",))
 

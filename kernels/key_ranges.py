@@ -1,34 +1,35 @@
-"""`Runs`: which keys each query attends to, and which blocks of both a kernel has to visit."""
+"""`KeyRanges`: the range of keys that each query attends to, and the blocks a kernel visits."""
 
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from .segments import Stretch, cut
+from .segments import Segment, split
 
 
-class Runs:
-    """Query i of a row attends to the keys `first_i <= j < end_i`; to none where the run is empty.
+class KeyRanges:
+    """Query i attends to the keys `first_i <= j < end_i`, and to none where that range is empty.
 
-    Causal, windowed, padded and packed attention are all runs, and so is the visibility of a
-    learner's gathered source rows; no T x S mask has to exist for any of them.
+    Ranges describe causal, windowed, padded and packed attention, and which source tokens a learner
+    may see. Two numbers per query replace a mask `[T, S]`, so memory grows with T only.
 
     Args:
-        first, end: `[B, T]` or `[1, T]` (the same for every row), whole numbers of one device.
-        keys: S, the number of keys; every `end` is at most S.
+        first, end: integers `[B, T]`, or `[1, T]` if all rows of the batch share them.
+        count: S, the number of keys; every `end` is at most S.
     """
 
-    def __init__(self, first: Tensor, end: Tensor, keys: int) -> None:
-        self.first, self.end = first.to(torch.int32), end.to(torch.int32)
-        self.keys = keys
-        self._blocks: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    def __init__(self, first: Tensor, end: Tensor, count: int) -> None:
+        first, end = torch.broadcast_tensors(first.to(torch.int32), end.to(torch.int32))
+        self.first, self.end, self.count = first.contiguous(), end.contiguous(), count
+        self._spans: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def causal(
         cls, queries: int, keys: int, window: int | None = None, device: torch.device | None = None
-    ) -> "Runs":
-        """The last query sees the last key; with a window, each sees the newest `window` keys."""
+    ) -> "KeyRanges":
+        """The last query sees the last key; with a window, each sees its newest `window` keys."""
         end = torch.arange(keys - queries + 1, keys + 1, device=device)[None]
         first = torch.zeros_like(end) if window is None else (end - window).clamp(min=0)
         return cls(first, end.clamp(min=0), keys)
@@ -38,70 +39,86 @@ class Runs:
         """T."""
         return self.first.shape[1]
 
-    def sees(self) -> Tensor:
-        """`[B or 1, T, S]` bool, for references and small shapes."""
-        slot = torch.arange(self.keys, device=self.first.device)
-        return (slot >= self.first[..., None]) & (slot < self.end[..., None])
+    def mask(self) -> Tensor:
+        """`[B or 1, T, S]` bool, True where a query sees a key; for references and small shapes."""
+        index = torch.arange(self.count, device=self.first.device)
+        return (index >= self.first[..., None]) & (index < self.end[..., None])
 
     @cached_property
-    def stretches(self) -> list[list[Stretch]]:
-        """The same for a dense attention of queries that are the keys (T = S), row by row."""
-        return [list(cut(*row)) for row in zip(self.first, self.end, strict=True)]
+    def segments(self) -> list[list[Segment]]:
+        """The segments of each row, for self-attention (T = S) with a dense attention function."""
+        return [list(split(*row)) for row in zip(self.first, self.end, strict=True)]
 
-    def blocks(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:
-        """Which blocks meet, for blocks of `queries` queries and `keys` keys.
+    def validate(self, batch: int, queries: int, keys: int, device: torch.device) -> None:
+        """Raises a ValueError unless the ranges fit tensors of these sizes on this device."""
+        rows = self.first.shape[0]
+        if rows not in (1, batch) or (self.queries, self.count) != (queries, keys):
+            raise ValueError(
+                f"key_ranges are of {rows} rows, {self.queries} queries and {self.count} keys, but "
+                f"the tensors have {batch} rows, {queries} queries and {keys} keys."
+            )
+        if self.first.device != device:
+            raise ValueError(
+                f"key_ranges are on {self.first.device} but the tensors are on {device}; move them "
+                "to one device."
+            )
+
+    def block_spans(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:
+        """The blocks to visit, for blocks of `queries` queries and `keys` keys.
 
         Returns:
-            `[B or 1, ceil(T / queries), 4]` int32: for each block of queries the key blocks to
-            visit, as `low, whole_low, whole_high, high`: those in `[low, high)` hold a visible
-            key; in `[whole_low, whole_high)` every query sees the whole block, so that no mask
-            is needed. And the same for each block of keys, `[B or 1, ceil(S / keys), 4]`.
+            `[B or 1, ceil(T / queries), 4]` int32: for each block of queries, the spans of key
+            blocks `low, full_low, full_high, high`. Blocks in `[low, high)` have a visible key. In
+            `[full_low, full_high)` every query sees the whole block, so no mask is needed.
+            And the same for each block of keys, `[B or 1, ceil(S / keys), 4]`.
         """
-        shape = (queries, keys)
-        if shape not in self._blocks:
-            some, whole = self._meet(queries, keys)
-            self._blocks[shape] = (spans(some, whole), spans(some.mT, whole.mT))
-        return self._blocks[shape]
+        size = (queries, keys)
+        if size not in self._spans:
+            visited, full = self._block_masks(queries, keys)
+            self._spans[size] = (_spans(visited, full), _spans(visited.mT, full.mT))
+        return self._spans[size]
 
-    def _meet(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:
+    def _block_masks(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:
         """`[B, nq, nk]` bool: blocks where some query sees some key, and where all see all."""
-        pad = -self.queries % queries
-        blind = self.end <= self.first
         largest = torch.iinfo(torch.int32).max
-        # A blind query visits nothing, but forbids calling a block whole.
-        lowest = blocked(self.first.masked_fill(blind, largest), queries, pad, largest).amin(-1)
-        highest = blocked(self.end.masked_fill(blind, 0), queries, pad, 0).amax(-1)
-        inner_low = blocked(self.first.masked_fill(blind, largest), queries, pad, 0).amax(-1)
-        inner_high = blocked(self.end.masked_fill(blind, 0), queries, pad, largest).amin(-1)
-        start = torch.arange(0, self.keys, keys, device=self.first.device, dtype=torch.int32)
-        # The last block may be cut: it is whole only in full, so that its tail is masked.
+        empty = self.end <= self.first
+
+        def blocks(numbers: Tensor, if_empty: int, padding: int) -> Tensor:
+            numbers = pad(
+                numbers.masked_fill(empty, if_empty), (0, -self.queries % queries), value=padding
+            )
+            return numbers.unflatten(1, (-1, queries))
+
+        # An empty range visits no block, and it makes no block of its queries full. Queries that
+        # only fill up the last block do neither: kernels never store their results.
+        lowest = blocks(self.first, largest, largest).amin(-1)
+        highest = blocks(self.end, 0, 0).amax(-1)
+        full_low = blocks(self.first, largest, 0).amax(-1)
+        full_high = blocks(self.end, 0, largest).amin(-1)
+        start = torch.arange(0, self.count, keys, device=self.first.device, dtype=torch.int32)
+        # `stop` may exceed S: an incomplete last block is never full, so its loads are masked.
         stop = start + keys
-        some = (lowest[..., None] < stop) & (highest[..., None] > start)
-        whole = (inner_low[..., None] <= start) & (inner_high[..., None] >= stop)
-        return some, whole
+        visited = (lowest[..., None] < stop) & (highest[..., None] > start)
+        full = (full_low[..., None] <= start) & (full_high[..., None] >= stop)
+        return visited, full
 
 
-def blocked(numbers: Tensor, size: int, pad: int, fill: int) -> Tensor:
-    """`[B, T]` -> `[B, ceil(T / size), size]`, the last block filled up."""
-    return torch.nn.functional.pad(numbers, (0, pad), value=fill).unflatten(1, (-1, size))
+def _spans(visited: Tensor, full: Tensor) -> Tensor:
+    """`[B, n, m]` bool twice -> the spans of m that `KeyRanges.block_spans` describes, int32."""
+    low, high = _bounds(visited)
+    full_low, full_high = _bounds(full)
+    # A span cannot describe full blocks with partial ones between them. No model makes such ranges;
+    # there, every block is visited with a mask.
+    broken = full.sum(-1, dtype=torch.int32) != full_high - full_low
+    full_low = torch.where(broken, high, full_low).clamp(min=low, max=high)
+    full_high = torch.where(broken, high, full_high).clamp(min=low, max=high)
+    return torch.stack([low, full_low, full_high, high], dim=-1)
 
 
-def spans(some: Tensor, whole: Tensor) -> Tensor:
-    """`[B, n, m]` bool twice -> `[B, n, 4]` int32, the spans of `m` that `Runs.blocks` explains."""
-    low, high = edges(some)
-    whole_low, whole_high = edges(whole)
-    # Whole blocks with others between them (layouts no model makes) are treated like those.
-    broken = whole.sum(-1, dtype=torch.int32) != whole_high - whole_low
-    return torch.stack(
-        [low, torch.where(broken, high, whole_low).clamp(min=low, max=high),
-         torch.where(broken, high, whole_high).clamp(min=low, max=high), high], dim=-1
-    ).contiguous()  # fmt: skip
-
-
-def edges(found: Tensor) -> tuple[Tensor, Tensor]:
-    """First index and one past the last True entry, int32; 0 and 0 where there is none."""
-    count = found.shape[-1]
-    place = torch.arange(count, device=found.device, dtype=torch.int32)
-    low = torch.where(found, place, count).amin(-1)
-    high = torch.where(found, place + 1, 0).amax(-1)
+def _bounds(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The first True index and the last plus one, int32; 0 and 0 where there is none."""
+    size = mask.shape[-1]
+    index = torch.arange(size, device=mask.device, dtype=torch.int32)
+    low = torch.where(mask, index, size).amin(-1)
+    high = torch.where(mask, index + 1, 0).amax(-1)
     return torch.where(high > 0, low, 0).to(torch.int32), high.to(torch.int32)

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.softmax import scores
 from wings.kernels.tiles import LOG2_E, dot, padded_width, put, rounded, tile
 from wings.kernels.tuning import blocks_for
@@ -32,7 +32,7 @@ class Saved:
     """What `lorra_attention` is given, as it explains, with turns `[B or 1, T or S, d / 2]`."""
 
     heads: int
-    runs: Runs
+    key_ranges: KeyRanges
     x: Tensor
     t: Tensor
     source: Tensor
@@ -83,7 +83,7 @@ def queries_kernel(
     BM: tl.constexpr, BN: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program: the gradient of a block of queries of one head; their turned rows, delta."""
-    # Under causal runs the last queries see most: what takes longest starts first.
+    # Under causal ranges the last queries see most: what takes longest starts first.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     start, head = block * BM, tl.program_id(1)
     row, rows = tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
@@ -239,7 +239,7 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
     Returns:
         Gradients of x, t, source, c_k, c_v, b_q, b_k, b_v, a_o.
     """
-    x, t, source, runs, heads = saved.x, saved.t, saved.source, saved.runs, saved.heads
+    x, t, source, key_ranges, heads = saved.x, saved.t, saved.source, saved.key_ranges, saved.heads
     (batch, count, width), (keys, rank) = x.shape, (source.shape[1], t.shape[-1])
     if not (batch and count and keys):
         return tuple(torch.zeros_like(tensor) for tensor in saved.inputs())
@@ -249,7 +249,11 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
         of_values = [tensor.detach().requires_grad_() for tensor in parts]
         rows, c_v, b_v, a_o = of_values
         u = lorra_values(rows, c_v, b_v, a_o, heads)
-    d_out, first, end = d_out.contiguous(), runs.first.contiguous(), runs.end.contiguous()
+    d_out, first, end = (
+        d_out.contiguous(),
+        key_ranges.first,
+        key_ranges.end,
+    )
     half = width // heads // 2
     scale = (2 * half) ** -0.5
     d_y = torch.empty(batch, count, width, dtype=x.dtype, device=x.device)
@@ -260,7 +264,7 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
     tile_sizes = {"HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank)}
 
     blocks = blocks_for("lorra_attention_queries", max(2 * half, rank), x.dtype, x.device)
-    spans, _ = runs.blocks(blocks.queries, blocks.keys)
+    spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
     with torch.cuda.device_of(x):
         queries_kernel[triton.cdiv(count, blocks.queries), heads, batch](
             x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, spans,
@@ -271,7 +275,7 @@ def backward(saved: Saved, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
             num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
     blocks = blocks_for("lorra_attention_keys", max(2 * half, rank), x.dtype, x.device)
-    _, spans = runs.blocks(blocks.queries, blocks.keys)
+    _, spans = key_ranges.block_spans(blocks.queries, blocks.keys)
     with torch.cuda.device_of(x):
         keys_kernel[triton.cdiv(keys, blocks.keys), heads, batch](
             q, k, u, saved.cos_k, saved.sin_k, spans, d_out, facts, d_z, d_u,

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wings.kernels.autograd_context import AutogradContext
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.softmax import scores, weighed
 from wings.kernels.tiles import LOG2_E, dense, dot, padded_width, put, rounded, tile
 from wings.kernels.tuning import blocks_for
@@ -64,7 +64,7 @@ def forward_kernel(
     BM: tl.constexpr, BN: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program: a block of queries, `together` heads one after another."""
-    # Under causal runs the last queries see most: what takes longest starts first.
+    # Under causal ranges the last queries see most: what takes longest starts first.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     start, group = block * BM, tl.program_id(1)
     row, rows = tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
@@ -121,7 +121,7 @@ def forward(saved: Saved) -> tuple[Tensor, Tensor]:
     Returns:
         Output `[B, T, r]`, and the log (base 2) of the sums of exponentials `[B, H, T]` in fp32.
     """
-    x, t, source, runs, heads = saved.x, saved.t, saved.source, saved.runs, saved.heads
+    x, t, source, key_ranges, heads = saved.x, saved.t, saved.source, saved.key_ranges, saved.heads
     batch, count, width = x.shape
     rank, keys = t.shape[-1], source.shape[1]
     lse = torch.empty(batch, heads, count, dtype=torch.float32, device=x.device)
@@ -129,10 +129,10 @@ def forward(saved: Saved) -> tuple[Tensor, Tensor]:
         return torch.zeros(batch, count, rank, dtype=x.dtype, device=x.device), lse.fill_(torch.inf)
     k = turned_rows(source, saved.c_k, saved.b_k, saved.cos_k, saved.sin_k, heads)
     u = lorra_values(source, saved.c_v, saved.b_v, saved.a_o, heads)
-    first, end = runs.first.contiguous(), runs.end.contiguous()
+    first, end = key_ranges.first, key_ranges.end
     half = width // heads // 2
     blocks = blocks_for("lorra_attention", max(2 * half, rank), x.dtype, x.device)
-    spans, _ = runs.blocks(blocks.queries, blocks.keys)
+    spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
     groups, together = share_heads(heads, triton.cdiv(count, blocks.queries) * batch)
     out = torch.empty(
         groups, batch, count, rank,
@@ -161,24 +161,26 @@ class LorraAttentionContext(AutogradContext):
     """Context of `LorraAttention`."""
 
     heads: int
-    runs: Runs
+    key_ranges: KeyRanges
 
 
 class LorraAttention(torch.autograd.Function):
     """Autograd's view of it: keeps the inputs and the log-sums, nothing that was made of them."""
 
     @staticmethod
-    def forward(ctx: LorraAttentionContext, heads: int, runs: Runs, *tensors: Tensor) -> Tensor:
-        out, lse = forward(Saved(heads, runs, *tensors))
+    def forward(
+        ctx: LorraAttentionContext, heads: int, key_ranges: KeyRanges, *tensors: Tensor
+    ) -> Tensor:
+        out, lse = forward(Saved(heads, key_ranges, *tensors))
         ctx.save_for_backward(lse, *tensors)
-        ctx.heads, ctx.runs = heads, runs
+        ctx.heads, ctx.key_ranges = heads, key_ranges
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: LorraAttentionContext, d_out: Tensor) -> tuple[Tensor | None, ...]:
         lse, *tensors = ctx.saved_tensors
-        saved = Saved(ctx.heads, ctx.runs, *tensors)
+        saved = Saved(ctx.heads, ctx.key_ranges, *tensors)
         # The gradients are those of this precision, wherever backward is called.
         with torch.autocast(d_out.device.type, enabled=False):
             return None, None, *backward(saved, lse, d_out), None, None, None, None
@@ -197,12 +199,12 @@ def lorra_attention(
     heads: int,
     turn_q: tuple[Tensor, Tensor],
     turn_k: tuple[Tensor, Tensor],
-    runs: Runs,
+    key_ranges: KeyRanges,
 ) -> Tensor:
     r"""A learner's attention before its last factor::
 
         Q = x + t b_q     K = source + c_k b_k     V = source + c_v b_v
-        out = softmax(rope(Q) rope(K)^T / sqrt(d) over the runs, head by head) V a_o
+        out = softmax(rope(Q) rope(K)^T / sqrt(d) over the key_ranges, head by head) V a_o
 
     `rope` turns the halves of a head: `(x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)`.
 
@@ -216,7 +218,7 @@ def lorra_attention(
         heads: H, which divides D into an even width d from 16 to 256.
         turn_q: cos and sin of the queries' positions, `[B or 1, T, d / 2]` each, in fp32.
         turn_k: the same of the keys, `[B or 1, S, d / 2]`.
-        runs: which keys each query sees.
+        key_ranges: which keys each query sees.
 
     Returns:
         `[B, T, r]` in x's dtype; exact zeros for queries that see no key. Deterministic, and
@@ -231,8 +233,8 @@ def lorra_attention(
         "b_q": b_q, "b_k": b_k, "b_v": b_v, "a_o": a_o,
         "cos_q": cos_q, "sin_q": sin_q, "cos_k": cos_k, "sin_k": sin_k,
     }  # fmt: skip
-    refuse_misfits(rows | tables, heads, runs)
+    refuse_misfits(rows | tables, heads, key_ranges)
     given = [dense(row) for row in rows.values()]
     given += [table.contiguous() for table in tables.values()]
     with torch.autocast(x.device.type, enabled=False):
-        return LorraAttention.apply(heads, runs, *given)
+        return LorraAttention.apply(heads, key_ranges, *given)

@@ -4,18 +4,18 @@ import torch
 import triton
 from torch import Tensor
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 NARROWEST, WIDEST, HIGHEST_RANK = 16, 256, 128
 
 
-def refuse_misfits(tensors: dict[str, Tensor], heads: int, runs: Runs) -> None:
+def refuse_misfits(tensors: dict[str, Tensor], heads: int, key_ranges: KeyRanges) -> None:
     """Raises a ValueError of one sentence where `lorra_attention` cannot be computed.
 
     Args:
         tensors: its tensors by name; `cos_q`, `sin_q`, `cos_k`, `sin_k` are those of the turns.
-        heads, runs: as it is given them.
+        heads, key_ranges: as it is given them.
     """
     for name in ("x", "t", "source"):
         if tensors[name].dim() != 3:
@@ -28,23 +28,7 @@ def refuse_misfits(tensors: dict[str, Tensor], heads: int, runs: Runs) -> None:
     refuse_widths(width, heads, rank)
     refuse_shapes(tensors, (batch, count, width, keys, rank, width // heads // 2))
     refuse_kinds(tensors)
-    rows = runs.first.shape[0]
-    if runs.first.shape != runs.end.shape or (runs.queries, runs.keys) != (count, keys):
-        raise ValueError(
-            f"lorra_attention: runs of {list(runs.first.shape)} queries' first keys and "
-            f"{list(runs.end.shape)} ends among {runs.keys} keys do not fit x with {count} "
-            f"queries and source with {keys} keys."
-        )
-    if rows not in (1, batch):
-        raise ValueError(
-            f"lorra_attention: runs have {rows} rows and x has {batch}; give one or as many."
-        )
-    device = tensors["x"].device
-    if runs.first.device != device or runs.end.device != device:
-        raise ValueError(
-            f"lorra_attention: runs are on {runs.first.device} and {runs.end.device}, x is on "
-            f"{device}; put them on one device."
-        )
+    key_ranges.validate(batch, count, keys, tensors["x"].device)
 
 
 def refuse_widths(width: int, heads: int, rank: int) -> None:

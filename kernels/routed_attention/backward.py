@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.softmax import scores
 from wings.kernels.tiles import LOG2_E, dot, padded, padded_width, put, rounded, tile
 from wings.kernels.tuning import blocks_for
@@ -150,7 +150,7 @@ def keys_kernel(
 ) -> None:  # fmt: skip
     """One program: dk, dv, dcolumns of a block of keys, from 1 / parts of the heads that use it."""
     count = tl.cdiv(S, BN)
-    # Under causal runs the first keys are seen most: what takes longest starts first.
+    # Under causal ranges the first keys are seen most: what takes longest starts first.
     block = tl.program_id(0) % count
     part = tl.program_id(0) // count % parts
     key_head = (tl.program_id(0) // count // parts % G).to(tl.int64)
@@ -204,12 +204,12 @@ def keys_kernel(
 
 def backward(
     q: Tensor, k: Tensor, v: Tensor, columns: Tensor, out: Tensor, sums: Tensor, lse: Tensor,
-    d_out: Tensor, d_sums: Tensor, runs: Runs, scale: float, columns_too: bool,
+    d_out: Tensor, d_sums: Tensor, key_ranges: KeyRanges, scale: float, columns_too: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Launches both kernels.
 
     Args:
-        q, k, v, columns, runs, scale: as the forward took them.
+        q, k, v, columns, key_ranges, scale: as the forward took them.
         out, sums, lse: as it returned them.
         d_out: `[B, T, H, e]`, last dimension dense.
         d_sums: `[B, T, C]`, the gradient of the sums over all heads.
@@ -220,7 +220,7 @@ def backward(
     """
     (B, H, T, D), (_, G, S, E), C = q.shape, v.shape, columns.shape[-1]
     w, d_sums = padded(columns, q.dtype), padded(d_sums, q.dtype)
-    first, end = (x.contiguous() for x in torch.broadcast_tensors(runs.first, runs.end))
+    first, end = key_ranges.first, key_ranges.end
     BD, BE = padded_width(D), padded_width(E)
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *d_out.stride()[:3])
     numbers = (int(first.shape[0] > 1), scale * LOG2_E, scale, T, S)
@@ -231,7 +231,7 @@ def backward(
     delta = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
     queries_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
         q, k, v, w, out, sums, lse, d_out, d_sums, dq, delta,
-        first, end, runs.blocks(blocks.queries, blocks.keys)[0], *strides, *numbers, H,
+        first, end, key_ranges.block_spans(blocks.queries, blocks.keys)[0], *strides, *numbers, H,
         GROUP=H // G, **widths, BM=blocks.queries, BN=blocks.keys,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
@@ -245,7 +245,7 @@ def backward(
     dw = torch.empty(B, G * parts, S, C, dtype=torch.float32, device=q.device)
     keys_kernel[(programs * parts,)](
         q, k, v, w, lse, delta, d_out, d_sums, dk, dv, dw,
-        first, end, runs.blocks(blocks.queries, blocks.keys)[1], *strides, *numbers,
+        first, end, key_ranges.block_spans(blocks.queries, blocks.keys)[1], *strides, *numbers,
         B, H, G, parts, **widths, BM=blocks.queries, BN=blocks.keys,
         DW=columns_too,
         num_warps=blocks.warps, num_stages=blocks.stages,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wings.kernels.autograd_context import AutogradContext
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.softmax import scores, weighed
 from wings.kernels.tiles import LOG2_E, dense, dot, padded, padded_width, put, rounded, tile
 from wings.kernels.tuning import blocks_for
@@ -60,7 +60,7 @@ def forward_kernel(
 ) -> None:  # fmt: skip
     """One program: a block of queries of one head."""
     count = tl.cdiv(T, BM)
-    # Under causal runs the last queries see most: what takes longest starts first.
+    # Under causal ranges the last queries see most: what takes longest starts first.
     block = count - 1 - tl.program_id(0) % count
     head_row = tl.program_id(0) // count
     row, head = (head_row // H).to(tl.int64), (head_row % H).to(tl.int64)
@@ -104,7 +104,7 @@ def forward_kernel(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: float
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, key_ranges: KeyRanges, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launches the forward kernel; arguments as of `routed_attention`, checked and dense.
 
@@ -116,8 +116,8 @@ def forward(
     w = padded(columns, q.dtype)
     BD, BE = padded_width(D), padded_width(E)
     blocks = blocks_for("routed_attention", max(BD, BE), q.dtype, q.device)
-    spans, _ = runs.blocks(blocks.queries, blocks.keys)
-    first, end = (x.contiguous() for x in torch.broadcast_tensors(runs.first, runs.end))
+    spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
+    first, end = key_ranges.first, key_ranges.end
     out = torch.empty(B, T, H, E, dtype=q.dtype, device=q.device)
     sums = torch.empty(B, H, T, C, dtype=torch.float32, device=q.device)
     lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
@@ -135,12 +135,12 @@ def forward(
 class RoutedAttentionContext(AutogradContext):
     """Context of `RoutedAttention`."""
 
-    runs: Runs
+    key_ranges: KeyRanges
     scale: float
 
 
 class RoutedAttention(torch.autograd.Function):
-    """`(q, k, v, columns in fp32, runs, scale)` -> the output and the sums over all heads."""
+    """`(q, k, v, columns in fp32, key_ranges, scale)` -> the output and the sums over all heads."""
 
     @staticmethod
     def forward(
@@ -149,15 +149,15 @@ class RoutedAttention(torch.autograd.Function):
         k: Tensor,
         v: Tensor,
         columns: Tensor,
-        runs: Runs,
+        key_ranges: KeyRanges,
         scale: float,
     ) -> tuple[Tensor, Tensor]:
         q, k, v = dense(q), dense(k), dense(v)
         # Triton launches on the current device, which need not be that of the tensors.
         with torch.cuda.device_of(q):
-            out, sums, lse = forward(q, k, v, columns, runs, scale)
+            out, sums, lse = forward(q, k, v, columns, key_ranges, scale)
         ctx.save_for_backward(q, k, v, columns, out, sums, lse)
-        ctx.runs, ctx.scale = runs, scale
+        ctx.key_ranges, ctx.scale = key_ranges, scale
         return out, sums.sum(1)
 
     @staticmethod
@@ -169,13 +169,24 @@ class RoutedAttention(torch.autograd.Function):
         d_out, columns_too = dense(d_out), ctx.needs_input_grad[3]
         with torch.cuda.device_of(d_out):
             grads = backward(
-                q, k, v, columns, out, sums, lse, d_out, d_sums, ctx.runs, ctx.scale, columns_too
+                q,
+                k,
+                v,
+                columns,
+                out,
+                sums,
+                lse,
+                d_out,
+                d_sums,
+                ctx.key_ranges,
+                ctx.scale,
+                columns_too,
             )
         return *grads, None, None
 
 
 def routed_attention(
-    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: float
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, key_ranges: KeyRanges, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention output and head-averaged, attention-weighted sums of per-key columns.
 
@@ -188,7 +199,7 @@ def routed_attention(
         k: `[B, G, S, d]` in q's dtype; query head h uses key head h // (H // G).
         v: `[B, G, S, e]` in q's dtype, e up to 256.
         columns: `[B, S, C]`, any float dtype, C from 1 to 64; rounded to q's dtype.
-        runs: which keys each query sees, of one row or of B.
+        key_ranges: which keys each query sees, of one row or of B.
         scale: factor of q k^T, above 0.
 
     Returns:
@@ -197,7 +208,7 @@ def routed_attention(
     Raises:
         ValueError: shapes, dtypes, devices or a scale that do not fit.
     """
-    check(q, k, v, columns, runs, scale)
+    check(q, k, v, columns, key_ranges, scale)
     B, H, T, _ = q.shape
     if 0 in (B, T, k.shape[2]):
         # Tied to the arguments, so that a backward reaches them, with gradients of zero.
@@ -207,5 +218,5 @@ def routed_attention(
     # A power of two loses no digit of the columns, and near 1 / H it keeps what their gradient
     # adds to that of the weights within the range of fp16.
     share = 0.5 ** (H - 1).bit_length()
-    out, sums = RoutedAttention.apply(q, k, v, columns.float() * share, runs, scale)
+    out, sums = RoutedAttention.apply(q, k, v, columns.float() * share, key_ranges, scale)
     return out, sums * (1 / (share * H))

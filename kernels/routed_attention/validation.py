@@ -3,14 +3,16 @@
 import torch
 from torch import Tensor
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.tiles import INTERPRETED
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDEST, MOST_COLUMNS = 256, 64
 
 
-def check(q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: float) -> None:
+def check(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, key_ranges: KeyRanges, scale: float
+) -> None:
     """Arguments of `routed_attention`.
 
     Raises:
@@ -24,8 +26,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: f
         raise ValueError(f"q is {q.dtype}; the kernels take float16, bfloat16 and float32.")
     if not columns.dtype.is_floating_point:
         raise ValueError(f"columns are {columns.dtype}; they need a float dtype.")
-    where = {"k": k, "v": v, "columns": columns, "runs.first": runs.first, "runs.end": runs.end}
-    for name, x in where.items():
+    for name, x in {"k": k, "v": v, "columns": columns}.items():
         if x.device != q.device:
             raise ValueError(f"{name} is on {x.device} but q is on {q.device}; move one of them.")
     if q.device.type != "cuda" and not INTERPRETED.value:
@@ -33,12 +34,7 @@ def check(q: Tensor, k: Tensor, v: Tensor, columns: Tensor, runs: Runs, scale: f
             f"q is on {q.device}, where Triton's kernels do not run; move it to a GPU, or set "
             "TRITON_INTERPRET=1 before triton is imported."
         )
-    rows, queries = torch.broadcast_shapes(runs.first.shape, runs.end.shape)
-    if rows not in (1, q.shape[0]) or (queries, runs.keys) != (q.shape[2], k.shape[2]):
-        raise ValueError(
-            f"runs are of {rows} rows, {queries} queries and {runs.keys} keys, but q and k have "
-            f"{q.shape[0]} rows, {q.shape[2]} queries and {k.shape[2]} keys."
-        )
+    key_ranges.validate(q.shape[0], q.shape[2], k.shape[2], q.device)
     if not scale > 0:
         raise ValueError(f"scale is {scale}; it must be above 0.")
 

@@ -5,7 +5,7 @@ import random
 import torch
 from rounding import budget, random_losses
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.lorra_attention import backward as backward_file
 from wings.kernels.lorra_attention import forward as forward_file
 from wings.kernels.lorra_attention import rope as rows_file
@@ -18,7 +18,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 LAYOUTS = ["causal", "window", "packed", "left", "right", "picture", "any", "blind"]
 
 
-def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, runs):
+def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, key_ranges):
     """What the kernels compute, written out, in the arguments' dtype."""
 
     def split(rows):
@@ -31,7 +31,7 @@ def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k
 
     q, k = rope(split(x + t @ b_q), turn_q), rope(split(source + c_k @ b_k), turn_k)
     v = split(source + c_v @ b_v)
-    sees = runs.sees()[:, None]
+    sees = key_ranges.mask()[:, None]
     scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~sees, float("-inf"))
     weights = scores.softmax(-1).masked_fill(~sees, 0.0)
     return (weights @ v).transpose(1, 2).flatten(2) @ a_o
@@ -40,10 +40,12 @@ def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k
 class Case:
     """Random arguments of one call, in float64, rounded to what `dtype` can hold."""
 
-    def __init__(self, dtype, runs, batch=2, heads=2, width=16, rank=16, seed=0, shared=False):
+    def __init__(
+        self, dtype, key_ranges, batch=2, heads=2, width=16, rank=16, seed=0, shared=False
+    ):
         generator = torch.Generator().manual_seed(seed)
-        self.dtype, self.heads, self.runs = dtype, heads, runs
-        T, S, D = runs.queries, runs.keys, heads * width
+        self.dtype, self.heads, self.key_ranges = dtype, heads, key_ranges
+        T, S, D = key_ranges.queries, key_ranges.count, heads * width
 
         def draw(*sizes, std=1.0):
             values = torch.randn(*sizes, generator=generator, dtype=torch.float64) * std
@@ -64,7 +66,7 @@ class Case:
         """Output and gradients by name, in float64."""
         dtype = dtype or self.dtype
         inputs = [tensor.to(dtype).requires_grad_() for tensor in self.tensors]
-        out = operation(*inputs, self.heads, self.turn_q, self.turn_k, self.runs)
+        out = operation(*inputs, self.heads, self.turn_q, self.turn_k, self.key_ranges)
         gradients = torch.autograd.grad(out, inputs, self.d_out.to(dtype))
         results = dict(zip(NAMES, gradients, strict=True), out=out.detach())
         for name, tensor in zip(NAMES, inputs, strict=True):
@@ -93,12 +95,12 @@ def use_blocks(patch, queries, keys):
         patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
 
 
-def on_device(runs):
-    return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), runs.keys)
+def on_device(key_ranges):
+    return KeyRanges(key_ranges.first.to(DEVICE), key_ranges.end.to(DEVICE), key_ranges.count)
 
 
-def random_runs(kind, seed, rows, queries, keys):
-    """Runs of one of `LAYOUTS`; the last row sees everything."""
+def random_key_ranges(kind, seed, rows, queries, keys):
+    """KeyRanges of one of `LAYOUTS`; the last row sees everything."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
     first, end = torch.zeros_like(place), place + 1
@@ -122,4 +124,4 @@ def random_runs(kind, seed, rows, queries, keys):
     first = first.clamp(min=0, max=keys).masked_fill(hidden, 0)
     end = torch.maximum(first, end.clamp(max=keys).masked_fill(hidden, 0))
     first[-1], end[-1] = 0, keys
-    return on_device(Runs(first, end, keys))
+    return on_device(KeyRanges(first, end, keys))

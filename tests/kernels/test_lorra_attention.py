@@ -14,11 +14,11 @@ from lorra_case import (
     Case,
     definition,
     on_device,
-    random_runs,
+    random_key_ranges,
     use_blocks,
 )  # fmt: skip
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.lorra_attention import forward as forward_file
 from wings.kernels.lorra_attention.forward import lorra_attention
 
@@ -46,9 +46,9 @@ def test_any_layout_and_shape(layout, dtype, seed):
     with pytest.MonkeyPatch.context() as patch:
         use_blocks(patch, draw.choice([16, 32]), draw.choice([16, 32]))
         patch.setattr(forward_file, "PROGRAMS", draw.choice([1, 8, 1000]))
-        runs = random_runs(layout, seed, rows, queries, keys)
+        key_ranges = random_key_ranges(layout, seed, rows, queries, keys)
         Case(
-            dtype, runs, rows, heads=draw.randint(1, 3),
+            dtype, key_ranges, rows, heads=draw.randint(1, 3),
             width=draw.choice([16, 20, 24]), rank=draw.choice([1, 3, 16, 20]), seed=seed,
             shared=draw.random() < 0.5,
         ).check()  # fmt: skip
@@ -57,13 +57,13 @@ def test_any_layout_and_shape(layout, dtype, seed):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width, rank", [(16, 1), (80, 5), (128, 64), (256, 4), (32, 128)])
 def test_any_width_and_rank(dtype, width, rank):
-    runs = on_device(Runs.causal(33, 40))
-    Case(dtype, runs, batch=1, heads=2 if width < 256 else 1, width=width, rank=rank).check()
+    key_ranges = on_device(KeyRanges.causal(33, 40))
+    Case(dtype, key_ranges, batch=1, heads=2 if width < 256 else 1, width=width, rank=rank).check()
 
 
 def test_one_row_of_runs_and_turns_serves_all_rows(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
-    Case(torch.float32, on_device(Runs.causal(30, 37, window=9)), batch=3, shared=True).check()
+    Case(torch.float32, on_device(KeyRanges.causal(30, 37, window=9)), batch=3, shared=True).check()
 
 
 def test_queries_and_keys_that_nothing_meets_are_exactly_zero(monkeypatch):
@@ -71,7 +71,7 @@ def test_queries_and_keys_that_nothing_meets_are_exactly_zero(monkeypatch):
     first, end = torch.zeros(2, 40, dtype=torch.long), torch.zeros(2, 40, dtype=torch.long)
     first[0, 5:9], end[0, 5:9] = 3, 20
     first[0, 30:], end[0, 30:] = 17, 25
-    got = Case(torch.float16, on_device(Runs(first, end, 50))).check()
+    got = Case(torch.float16, on_device(KeyRanges(first, end, 50))).check()
     blind = (end <= first).to(DEVICE)
     unseen = torch.ones(2, 50, dtype=torch.bool, device=DEVICE)
     unseen[0, 3:25] = False
@@ -86,7 +86,7 @@ def test_queries_and_keys_that_nothing_meets_are_exactly_zero(monkeypatch):
 @pytest.mark.parametrize("batch, queries, keys", [(2, 0, 5), (2, 5, 0), (0, 5, 5), (2, 0, 0)])
 def test_nothing_to_do(batch, queries, keys):
     table = torch.zeros(1, queries, dtype=torch.long)
-    case = Case(torch.float32, on_device(Runs(table, table, keys)), batch)
+    case = Case(torch.float32, on_device(KeyRanges(table, table, keys)), batch)
     for name, result in case.run(lorra_attention).items():
         assert not result.any(), name
 
@@ -94,15 +94,15 @@ def test_nothing_to_do(batch, queries, keys):
 @pytest.mark.parametrize("queries", [1, 20])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_one_key(dtype, queries):
-    runs = on_device(Runs(torch.zeros(1, queries), torch.ones(1, queries), 1))
-    got = Case(dtype, runs).check()
+    key_ranges = on_device(KeyRanges(torch.zeros(1, queries), torch.ones(1, queries), 1))
+    got = Case(dtype, key_ranges).check()
     # All the weight is on it, whatever the scores.
     for name in ("x", "t", "b_q"):
         assert got[name].abs().max() < 1e-4, name
 
 
 def test_what_all_values_share_costs_no_digits():
-    case = Case(torch.float16, on_device(Runs.causal(60, 60)), heads=1, width=32)
+    case = Case(torch.float16, on_device(KeyRanges.causal(60, 60)), heads=1, width=32)
     case.tensors[2] += 10 * torch.randn(32, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     case.tensors[2] = case.tensors[2].half().double()
     exact, plain = case.run(definition, torch.float64), case.run(definition)
@@ -114,7 +114,7 @@ def test_what_all_values_share_costs_no_digits():
 
 def test_a_key_with_nearly_all_the_weight_costs_no_digits():
     """Its dP and delta, both large, must cancel: what is left is small for every key."""
-    sees_all = Runs(torch.zeros(1, 60), torch.full((1, 60), 60), 60)
+    sees_all = KeyRanges(torch.zeros(1, 60), torch.full((1, 60), 60), 60)
     case = Case(torch.float16, on_device(sees_all), heads=1, width=32)
     still = torch.ones(1, 60, 16, device=DEVICE)
     case.turn_q = case.turn_k = (still, still * 0)
@@ -129,12 +129,12 @@ def test_runs_that_cut_the_first_and_the_last_block(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
     table = torch.arange(64)[None]
     sees = (table >= 5) & (table < 59)
-    Case(torch.float32, on_device(Runs(sees * 5, sees * 59, 64))).check()
+    Case(torch.float32, on_device(KeyRanges(sees * 5, sees * 59, 64))).check()
 
 
 def test_rows_may_lie_anywhere(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
-    case = Case(torch.float32, on_device(Runs.causal(20, 20)))
+    case = Case(torch.float32, on_device(KeyRanges.causal(20, 20)))
     wanted = case.run(lorra_attention)
 
     def strided(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, *rest):
@@ -163,8 +163,8 @@ def test_all_eight_factors(monkeypatch):
         * (1.0 if len(shape) == 3 else shape[0] ** -0.5)
         for name, shape in shapes.items()
     }
-    runs = random_runs("left", 3, B, T, S)
-    case = Case(torch.float32, runs, B, heads, D // heads, r)
+    key_ranges = random_key_ranges("left", 3, B, T, S)
+    case = Case(torch.float32, key_ranges, B, heads, D // heads, r)
     d_out = torch.randn(B, T, D, generator=generator, dtype=torch.float64).to(DEVICE)
 
     def gradients(operation, dtype):
@@ -173,7 +173,7 @@ def test_all_eight_factors(monkeypatch):
         low = operation(
             x, x @ given["a_q"], source, source @ given["a_k"], source @ given["a_v"], given["b_q"],
             given["b_k"], given["b_v"], given["a_o"],
-            heads, case.turn_q, case.turn_k, runs,
+            heads, case.turn_q, case.turn_k, key_ranges,
         )  # fmt: skip
         found = torch.autograd.grad(low @ given["b_o"], list(given.values()), d_out.to(dtype))
         return {name: grad.double() for name, grad in zip(given, found, strict=True)}
@@ -185,7 +185,7 @@ def test_all_eight_factors(monkeypatch):
 
 def test_same_bits_every_time_and_for_any_share_of_heads(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
-    case = Case(torch.float32, random_runs("left", 8, 2, 30, 30), heads=3)
+    case = Case(torch.float32, random_key_ranges("left", 8, 2, 30, 30), heads=3)
     monkeypatch.setattr(forward_file, "PROGRAMS", 1000)
     apart, again = case.run(lorra_attention), case.run(lorra_attention)
     monkeypatch.setattr(forward_file, "PROGRAMS", 8)
@@ -204,7 +204,7 @@ def test_every_head_is_in_one_group(heads, blocks):
 
 
 def test_autocast_changes_nothing():
-    case = Case(torch.float32, on_device(Runs.causal(9, 9)))
+    case = Case(torch.float32, on_device(KeyRanges.causal(9, 9)))
     wanted = case.run(lorra_attention)
     with torch.autocast(DEVICE, torch.bfloat16):
         got = case.run(lorra_attention)
@@ -219,5 +219,5 @@ def test_autocast_changes_nothing():
 def test_real_shapes(dtype, heads, width, queries, keys):
     seed = heads * queries
     for layout in LAYOUTS:
-        runs = random_runs(layout, seed, 2, queries, keys)
-        Case(dtype, runs, 2, heads, width, rank=64, seed=seed).check()
+        key_ranges = random_key_ranges(layout, seed, 2, queries, keys)
+        Case(dtype, key_ranges, 2, heads, width, rank=64, seed=seed).check()

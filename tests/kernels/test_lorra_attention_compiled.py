@@ -27,7 +27,7 @@ def job(kernel, width, rank, target, blocks, dtype="bf16"):
             signature[name] = "fp32" if name in ("scale", "factor") else "i32"
     divisible = [n for n in signature if n.startswith("stride_") and n[7:] not in ("run", "spans")]
     return Job(
-        f"wings.kernels.{file.__name__.rpartition('.')[2]}", kernel, signature, constants,
+        file.__name__, kernel, signature, constants,
         target, blocks.warps, blocks.stages, tuple(divisible),
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lorra_case import NAMES, Case, on_device
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.lorra_attention import forward as forward_file
 from wings.kernels.lorra_attention.forward import lorra_attention
 
@@ -14,10 +14,12 @@ def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
         raise AssertionError("launched")
 
     monkeypatch.setattr(forward_file.LorraAttention, "apply", launch)
-    runs = on_device(Runs.causal(5, 7))
-    good = dict(zip(NAMES, (x.float() for x in Case(torch.float32, runs).tensors), strict=True))
-    turns = Case(torch.float32, runs)
-    good |= {"heads": 2, "turn_q": turns.turn_q, "turn_k": turns.turn_k, "runs": runs}
+    key_ranges = on_device(KeyRanges.causal(5, 7))
+    good = dict(
+        zip(NAMES, (x.float() for x in Case(torch.float32, key_ranges).tensors), strict=True)
+    )
+    turns = Case(torch.float32, key_ranges)
+    good |= {"heads": 2, "turn_q": turns.turn_q, "turn_k": turns.turn_k, "key_ranges": key_ranges}
     with pytest.raises(AssertionError, match="launched"):
         lorra_attention(**good)
     zeros = torch.zeros
@@ -37,9 +39,12 @@ def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
         ({"b_v": good["b_v"].half()}, "b_v is torch.float16 and x is torch.float32"),
         ({"turn_q": [table.half() for table in turns.turn_q]}, "cos_q is torch.float16"),
         ({name: good[name].double() for name in NAMES}, "x is torch.float64"),
-        ({"runs": Runs.causal(6, 7)}, r"\[1, 6\].*5 queries"),
-        ({"runs": Runs.causal(5, 8)}, "8 keys.*7 keys"),
-        ({"runs": Runs(runs.first.expand(3, -1), runs.end.expand(3, -1), 7)}, "runs have 3 rows"),
+        ({"key_ranges": KeyRanges.causal(6, 7)}, "1 rows, 6 queries.*5 queries"),
+        ({"key_ranges": KeyRanges.causal(5, 8)}, "8 keys.*7 keys"),
+        (
+            {"key_ranges": KeyRanges(key_ranges.first.expand(3, -1), key_ranges.end, 7)},
+            "key_ranges are of 3 rows",
+        ),
         ({"a_o": good["a_o"].to("meta")}, "a_o is on meta"),
     ]
     for wrong, message in bad:

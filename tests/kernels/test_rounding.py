@@ -9,7 +9,7 @@ import triton.language as tl
 from lorra_case import DEVICE, DTYPES, Case, on_device
 from rounding import RandomRounding
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.tiles import rounded
 
 # Few numbers, where one draw of the rounding may be lucky, and more.
@@ -17,7 +17,9 @@ SIZES = [(2, 5), (30, 37)]
 
 
 def learner(dtype, size):
-    return Case(dtype, on_device(Runs.causal(*size)), heads=2, width=16, rank=3, seed=sum(size))
+    return Case(
+        dtype, on_device(KeyRanges.causal(*size)), heads=2, width=16, rank=3, seed=sum(size)
+    )
 
 
 def with_a_wrong_scale(x, t, source, c_k, c_v, b_q, *rest):
@@ -29,15 +31,15 @@ def without_a_low_rank_term(x, t, source, c_k, *rest):
 
 
 def without_the_rotation_of_keys(*given):
-    *rest, (cos, _), runs = given
-    return lorra_case.definition(*rest, (torch.ones_like(cos), torch.zeros_like(cos)), runs)
+    *rest, (cos, _), key_ranges = given
+    return lorra_case.definition(*rest, (torch.ones_like(cos), torch.zeros_like(cos)), key_ranges)
 
 
 def with_a_key_too_many(*given):
-    *rest, runs = given
-    end = runs.end.clone()
+    *rest, key_ranges = given
+    end = key_ranges.end.clone()
     end[:, 0] += 1
-    return lorra_case.definition(*rest, Runs(runs.first, end, runs.keys))
+    return lorra_case.definition(*rest, KeyRanges(key_ranges.first, end, key_ranges.count))
 
 
 FAULTS = [without_a_low_rank_term, without_the_rotation_of_keys, with_a_key_too_many]
@@ -68,21 +70,21 @@ def test_scores_wrong_by_two_percent_are_refused(dtype, size):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("fault", ["none", "scale", "key", "columns"])
 def test_routed_attention_has_such_a_budget_too(fault, dtype):
-    def operation(q, k, v, columns, runs, scale):
-        sees = runs.sees().clone()
+    def operation(q, k, v, columns, key_ranges, scale):
+        sees = key_ranges.mask().clone()
         sees[:, 0, 1] |= fault == "key"
         scale = scale * (1.1 if dtype == torch.bfloat16 else 1.02) ** (fault == "scale")
         columns = columns * (fault != "columns")
         return routed.definition(q, k, v, columns, sees, scale)
 
     inputs = routed.arguments((2, 4, 2, 9, 12), dtype)
-    runs = Runs.causal(9, 9, device=DEVICE)
-    runs = Runs(runs.first, runs.end, 12)
+    key_ranges = KeyRanges.causal(9, 9, device=DEVICE)
+    key_ranges = KeyRanges(key_ranges.first, key_ranges.end, 12)
     if fault == "none":
-        routed.compare(inputs, runs, 0.25, operation=operation)
+        routed.compare(inputs, key_ranges, 0.25, operation=operation)
     else:
         with pytest.raises(AssertionError, match="against"):
-            routed.compare(inputs, runs, 0.25, operation=operation)
+            routed.compare(inputs, key_ranges, 0.25, operation=operation)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounding import budget, random_losses
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.routed_attention import backward as backward_file
 from wings.kernels.routed_attention import forward as forward_file
 from wings.kernels.routed_attention.forward import routed_attention
@@ -69,7 +69,7 @@ def cancelled(q, k, v, columns, sees, scale):
     return float(mean_key.norm()) * scale * (v.shape[-1] + columns.shape[-1]) ** 0.5
 
 
-def compare(inputs, runs, scale, seed=1, operation=routed_attention):
+def compare(inputs, key_ranges, scale, seed=1, operation=routed_attention):
     """Results of the operation, which must keep the budgets of `rounding.py`.
 
     delta is made of the output as it was stored, rounded, and the definition never rounds it so:
@@ -82,7 +82,7 @@ def compare(inputs, runs, scale, seed=1, operation=routed_attention):
         torch.randn(B, T, H, inputs[2].shape[-1], generator=generator).to(device, dtype),
         torch.randn(B, T, inputs[3].shape[-1], generator=generator).to(device, torch.float32),
     ]
-    sees = runs.sees()
+    sees = key_ranges.mask()
     wide = [x.detach().double().requires_grad_() for x in inputs]
     wide_weights = [weight.double() for weight in weights]
 
@@ -92,7 +92,7 @@ def compare(inputs, runs, scale, seed=1, operation=routed_attention):
 
     exact = in_float64()
     losses = random_losses(in_float64, exact, dtype)
-    got = all_results(lambda *x: operation(*x, runs, scale), inputs, weights)
+    got = all_results(lambda *x: operation(*x, key_ranges, scale), inputs, weights)
     got = dict(zip(NAMES, got, strict=True))
     rounding = torch.finfo(dtype).eps * cancelled(*[x.detach() for x in wide], sees, scale)
     for name, result in got.items():
@@ -127,26 +127,28 @@ def setting(queries=16, keys=16, parts=1):
         yield
 
 
-def runs_of(first, end, keys):
-    return Runs(torch.tensor(first, device=DEVICE), torch.tensor(end, device=DEVICE), keys)
+def make_key_ranges(first, end, keys):
+    return KeyRanges(torch.tensor(first, device=DEVICE), torch.tensor(end, device=DEVICE), keys)
 
 
-def compare_to_wide(inputs, runs, scale):
+def compare_to_wide(inputs, key_ranges, scale):
     """Against the definition in float64 where fp16's own version overflows; returns the results."""
-    exact = definition(*[x.detach().double() for x in inputs], runs.sees(), scale)
-    out, sums = routed_attention(*inputs, runs, scale)
+    exact = definition(*[x.detach().double() for x in inputs], key_ranges.mask(), scale)
+    out, sums = routed_attention(*inputs, key_ranges, scale)
     for name, a, b in zip(NAMES, (out, sums), exact, strict=False):
         assert float((a.detach().double() - b).norm() / b.norm()) < 2e-3, name
     grads = torch.autograd.grad([out.float().sum() + sums.sum()], inputs)
     return [out, sums, *grads]
 
 
-def random_runs(kind, seed, rows, queries, keys):
-    """Runs of one of `LAYOUTS`."""
+def random_key_ranges(kind, seed, rows, queries, keys):
+    """KeyRanges of one of `LAYOUTS`."""
     draw = random.Random(seed)
     if kind in ("causal", "window"):
-        runs = Runs.causal(queries, keys, draw.randint(1, 45) if kind == "window" else None)
-        return Runs(runs.first.to(DEVICE), runs.end.to(DEVICE), keys)
+        key_ranges = KeyRanges.causal(
+            queries, keys, draw.randint(1, 45) if kind == "window" else None
+        )
+        return KeyRanges(key_ranges.first.to(DEVICE), key_ranges.end.to(DEVICE), keys)
     generator = torch.Generator().manual_seed(seed)
     place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
     first, end = torch.zeros_like(place), (place + 1).clamp(max=keys)
@@ -165,7 +167,7 @@ def random_runs(kind, seed, rows, queries, keys):
     elif kind == "blind":
         end = first
     first, end = first.clamp(max=keys).masked_fill(blind, 0), end.masked_fill(blind, 0)
-    return Runs(first.to(DEVICE), torch.maximum(first, end).to(DEVICE), keys)
+    return KeyRanges(first.to(DEVICE), torch.maximum(first, end).to(DEVICE), keys)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -185,10 +187,13 @@ def test_any_layout_and_shape(layout, dtype, seed):
         value_width=draw.choice([8, 16, 20]),
         columns=draw.choice([1, 2, 3, 4, 17]),
     )
-    runs, scale = random_runs(layout, seed, rows, queries, keys), draw.choice([0.1, 0.25, 1.0])
+    key_ranges, scale = (
+        random_key_ranges(layout, seed, rows, queries, keys),
+        draw.choice([0.1, 0.25, 1.0]),
+    )
     parts = draw.choice([n for n in (1, 2, 3) if group % n == 0])
     with setting(draw.choice([16, 32]), draw.choice([16, 32]), parts):
-        compare(inputs, runs, scale)
+        compare(inputs, key_ranges, scale)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -196,24 +201,24 @@ def test_any_layout_and_shape(layout, dtype, seed):
 def test_head_widths_with_the_blocks_of_the_table(width, dtype):
     inputs = arguments((1, 2, 1, 37, 45), dtype, width, width, columns=1 + width % 4)
     with poisoned_memory():
-        compare(inputs, Runs.causal(37, 45, device=DEVICE), width**-0.5)
+        compare(inputs, KeyRanges.causal(37, 45, device=DEVICE), width**-0.5)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 4])
 def test_gradients_of_any_number_of_columns(columns):
     inputs = arguments((2, 4, 2, 33, 40), torch.bfloat16, columns, 32, columns=columns)
     with setting():
-        got = compare(inputs, Runs.causal(33, 40, window=21, device=DEVICE), 0.2)
+        got = compare(inputs, KeyRanges.causal(33, 40, window=21, device=DEVICE), 0.2)
     assert got["dcolumns"].shape[-1] == columns
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_whole_blocks_between_two_masked_ones(dtype):
-    runs = Runs.causal(48, 48, window=36, device=DEVICE)
-    assert any(a < b < c < d for a, b, c, d in runs.blocks(16, 16)[0][0].tolist())
+    key_ranges = KeyRanges.causal(48, 48, window=36, device=DEVICE)
+    assert any(a < b < c < d for a, b, c, d in key_ranges.block_spans(16, 16)[0][0].tolist())
     inputs = arguments((1, 2, 1, 48, 48), dtype, 5, 32)
     with setting(16, 16):
-        compare(inputs, runs, 0.2)
+        compare(inputs, key_ranges, 0.2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -223,7 +228,7 @@ def test_sums_of_a_column_of_ones_are_one(dtype):
     kind = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(0))
     columns = torch.cat([torch.ones(40, 1), torch.eye(3)[kind]], 1)[None].to(DEVICE)
     with setting():
-        _, sums = routed_attention(q, k, v, columns, Runs.causal(40, 40, device=DEVICE), 0.3)
+        _, sums = routed_attention(q, k, v, columns, KeyRanges.causal(40, 40, device=DEVICE), 0.3)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(sums[..., 0], torch.ones_like(sums[..., 0]), rtol=0, atol=eps)
     torch.testing.assert_close(sums[..., 1:].sum(-1), sums[..., 0], rtol=0, atol=1e-5)
@@ -233,21 +238,21 @@ def test_scores_that_overflow_fp16_or_stand_far_apart():
     inputs = arguments((1, 2, 2, 20, 20), torch.float16, 3, 64, spread=60.0)
     assert (inputs[0].double() @ inputs[1].double().mT).abs().max() > 65504
     with setting():
-        results = compare_to_wide(inputs, Runs.causal(20, 20, device=DEVICE), 0.125)
+        results = compare_to_wide(inputs, KeyRanges.causal(20, 20, device=DEVICE), 0.125)
     assert all(result.isfinite().all() for result in results)
 
 
 def test_gradients_too_small_for_fp16_as_a_share_of_a_head():
     """A 16th of these gradients of the sums would be lost in fp16; the sums are fp32."""
     inputs = arguments((1, 16, 1, 16, 16), torch.float16, 4, 16)
-    runs = Runs.causal(16, 16, device=DEVICE)
+    key_ranges = KeyRanges.causal(16, 16, device=DEVICE)
     pull = torch.full((1, 16, 2), 2.0**-20, device=DEVICE)
     pull[..., 1] *= -1.25
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    _, sums = definition(*exact, runs.sees(), 0.25)
+    _, sums = definition(*exact, key_ranges.mask(), 0.25)
     wanted = torch.autograd.grad(sums, exact[3], pull.double())[0]
     with setting():
-        _, sums = routed_attention(*inputs, runs, 0.25)
+        _, sums = routed_attention(*inputs, key_ranges, 0.25)
         got = torch.autograd.grad(sums, inputs[3], pull)[0].double()
     assert float((got - wanted).norm() / wanted.norm()) < 2e-3
 
@@ -260,7 +265,7 @@ def test_blind_queries_and_unseen_keys_get_exact_zeros():
     for blind in (3, 17, 18, 19):
         first[0][blind], end[0][blind] = 7, 7
     with setting():
-        got = compare(inputs, runs_of(first, end, 24), 0.5)
+        got = compare(inputs, make_key_ranges(first, end, 24), 0.5)
     blind = [3, 17, 18, 19]
     assert not got["out"][:, blind].any() and not got["sums"][:, blind].any()
     assert not got["dq"][:, :, blind].any()
@@ -274,7 +279,7 @@ def test_blind_queries_and_unseen_keys_get_exact_zeros():
 def test_nothing_to_do(rows, queries, keys):
     inputs = arguments((rows, 2, 1, queries, keys), torch.float16, columns=3)
     empty = torch.zeros(1, queries, dtype=torch.int32, device=DEVICE)
-    out, sums = routed_attention(*inputs, Runs(empty, empty, keys), 1.0)
+    out, sums = routed_attention(*inputs, KeyRanges(empty, empty, keys), 1.0)
     assert out.shape == (rows, queries, 2, 16) and out.dtype == torch.float16
     assert sums.shape == (rows, queries, 3) and sums.dtype == torch.float32
     assert not out.any() and not sums.any()
@@ -283,7 +288,7 @@ def test_nothing_to_do(rows, queries, keys):
 
 
 def test_strides_do_not_matter():
-    runs = Runs.causal(20, 20, device=DEVICE)
+    key_ranges = KeyRanges.causal(20, 20, device=DEVICE)
     inputs = arguments((2, 2, 2, 20, 20), torch.float32, 7)
     shuffled = [
         x.detach().permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0).requires_grad_()
@@ -293,7 +298,7 @@ def test_strides_do_not_matter():
     results = []
     with setting():
         for some in (inputs, [*shuffled, columns]):
-            out, sums = routed_attention(*some, runs, 0.3)
+            out, sums = routed_attention(*some, key_ranges, 0.3)
             # Gradients of a sum are one number, expanded.
             results.append([out, sums, *torch.autograd.grad(out.sum() + sums[..., 0].sum(), some)])
     for name, a, b in zip(NAMES, *results, strict=True):
@@ -301,18 +306,18 @@ def test_strides_do_not_matter():
 
 
 def test_only_what_asks_for_a_gradient_gets_one():
-    runs = Runs.causal(8, 8, device=DEVICE)
+    key_ranges = KeyRanges.causal(8, 8, device=DEVICE)
     q, k, v, columns = arguments((1, 2, 1, 8, 8), torch.float32, 8)
     kept = columns.detach()
     with setting():
-        out, sums = routed_attention(q, k, v, kept, runs, 0.5)
+        out, sums = routed_attention(q, k, v, kept, key_ranges, 0.5)
         got = torch.autograd.grad([out.sum() + sums.sum()], [q, k, v])
-        out, sums = routed_attention(q, k, v, columns, runs, 0.5)
+        out, sums = routed_attention(q, k, v, columns, key_ranges, 0.5)
         both = torch.autograd.grad([out.sum() + sums.sum()], [q, k, v, columns])
     # Two kernels on a GPU, which need not round alike.
     torch.testing.assert_close(got, both[:3], rtol=1e-5, atol=1e-6)
     with torch.no_grad(), setting():
-        assert not routed_attention(q, k, v, columns, runs, 0.5)[0].requires_grad
+        assert not routed_attention(q, k, v, columns, key_ranges, 0.5)[0].requires_grad
 
 
 @pytest.mark.gpu
@@ -331,16 +336,16 @@ def test_only_what_asks_for_a_gradient_gets_one():
 def test_real_shapes_with_the_blocks_of_the_table(shape, width, columns, dtype):
     inputs = arguments(shape, dtype, width, width, columns=columns)
     for layout in LAYOUTS:
-        compare(inputs, random_runs(layout, width, shape[0], *shape[3:]), width**-0.5)
+        compare(inputs, random_key_ranges(layout, width, shape[0], *shape[3:]), width**-0.5)
 
 
 @pytest.mark.gpu
 def test_the_same_bits_every_time():
     inputs = arguments((1, 8, 2, 1500, 1500), torch.bfloat16, 0, 128)
-    runs = Runs.causal(1500, 1500, device=DEVICE)
+    key_ranges = KeyRanges.causal(1500, 1500, device=DEVICE)
     results = []
     for _ in range(3):
-        out, sums = routed_attention(*inputs, runs, 0.1)
+        out, sums = routed_attention(*inputs, key_ranges, 0.1)
         results.append([out, sums, *torch.autograd.grad(out.sum() + sums[..., 0].sum(), inputs)])
     for again in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(again, results[0], strict=True))

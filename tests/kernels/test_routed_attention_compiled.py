@@ -6,7 +6,7 @@ import pytest
 import torch
 from compiled import SHARED_LIMIT, Recorder, report
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.routed_attention import backward as backward_file
 from wings.kernels.routed_attention import forward as forward_file
 from wings.kernels.tuning import blocks_for
@@ -32,11 +32,11 @@ def compiled(target, width, dtype, monkeypatch):
     q = torch.empty(B, T, H, width, **new).transpose(1, 2)
     k, v = torch.empty(2, B, S, G, width, **new).transpose(2, 3)
     columns = torch.empty(B, S, 2, device="meta")
-    runs = Runs.causal(T, S, device="meta")
-    out, sums, lse = forward_file.forward(q, k, v, columns, runs, 0.1)
+    key_ranges = KeyRanges.causal(T, S, device="meta")
+    out, sums, lse = forward_file.forward(q, k, v, columns, key_ranges, 0.1)
     sums_of_all = sums.sum(1)
     backward_file.backward(
-        q, k, v, columns, out, sums, lse, out, sums_of_all, runs, 0.1, columns_too=True
+        q, k, v, columns, out, sums, lse, out, sums_of_all, key_ranges, 0.1, columns_too=True
     )
     assert [job.kernel for job in jobs] == ["forward_kernel", "queries_kernel", "keys_kernel"]
     for job, result in zip(jobs, report(*jobs), strict=True):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.routed_attention.forward import routed_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -17,7 +17,7 @@ def wrong(**changes):
     new = {"dtype": torch.float16, "device": DEVICE}
     given = {"q": torch.zeros(2, 4, 8, 16, **new), "columns": torch.zeros(2, 10, 2, device=DEVICE)}
     given["k"] = given["v"] = torch.zeros(2, 2, 10, 16, **new)
-    given |= {"runs": Runs.causal(8, 10, device=DEVICE), "scale": 1.0}
+    given |= {"key_ranges": KeyRanges.causal(8, 10, device=DEVICE), "scale": 1.0}
     return {**given, **{name: change(given[name]) for name, change in changes.items()}}
 
 
@@ -42,12 +42,18 @@ def wrong(**changes):
         ({"v": lambda x: x.float()}, r"v is torch.float32 but q is torch.float16"),
         ({name: lambda x: x.double() for name in "qkv"}, r"q is torch.float64; the kernels take"),
         ({"columns": lambda x: x.to("meta")}, r"columns is on meta but q is on"),
-        ({"runs": lambda x: Runs.causal(7, 10, device=DEVICE)}, r"1 rows, 7 queries and 10 keys"),
         (
-            {"runs": lambda x: Runs.causal(8, 9, device=DEVICE)},
-            r"8 queries and 9 keys, but q and k",
+            {"key_ranges": lambda x: KeyRanges.causal(7, 10, device=DEVICE)},
+            r"1 rows, 7 queries and 10 keys",
         ),
-        ({"runs": lambda x: Runs(x.first.expand(3, -1), x.end, 10)}, r"runs are of 3 rows"),
+        (
+            {"key_ranges": lambda x: KeyRanges.causal(8, 9, device=DEVICE)},
+            r"8 queries and 9 keys, but the tensors have 2 rows, 8 queries and 10 keys",
+        ),
+        (
+            {"key_ranges": lambda x: KeyRanges(x.first.expand(3, -1), x.end, 10)},
+            r"key_ranges are of 3 rows",
+        ),
         ({"scale": lambda x: -x}, r"scale is -1.0; it must be above 0"),
         ({"scale": lambda x: float("nan")}, r"scale is nan"),
     ],
@@ -61,9 +67,9 @@ def test_a_cpu_is_refused_where_the_interpreter_is_off():
     script = (
         "import torch\n"
         "from wings.kernels.routed_attention.forward import routed_attention\n"
-        "from wings.kernels.key_ranges import Runs\n"
+        "from wings.kernels.key_ranges import KeyRanges\n"
         "x = torch.zeros(1, 1, 4, 16)\n"
-        "routed_attention(x, x, x, x[0, ..., :1], Runs.causal(4, 4), 1.0)\n"
+        "routed_attention(x, x, x, x[0, ..., :1], KeyRanges.causal(4, 4), 1.0)\n"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     command = [sys.executable, "-c", script]

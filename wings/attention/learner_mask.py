@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 
 from .token_layout import PADDING, Layout
 
@@ -67,9 +67,9 @@ class Visibility:
         return torch.cat([block.sees(self.keys).any(-1) for block in self._blocks()], dim=1)
 
     @cached_property
-    def runs(self) -> Runs:
+    def runs(self) -> KeyRanges:
         """The same rule as runs of keys."""
-        return Runs(*visible_runs(self.queries, self.keys), len(self.keys))
+        return KeyRanges(*visible_runs(self.queries, self.keys), len(self.keys))
 
     @cached_property
     def spans(self) -> list[list[Span]]:

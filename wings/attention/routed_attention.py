@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 
 # Queries per block where scores are written out (soft caps, sinks), which bounds their memory, and
 # the most under one mask, of which autograd keeps a copy in every layer.
@@ -35,7 +35,7 @@ class Rule:
     softcap: float | None = None
     sinks: Tensor | None = None
     dropout: float = 0.0
-    runs: Callable[[], Runs | None] | None = None
+    runs: Callable[[], KeyRanges | None] | None = None
 
 
 def routed_attention(
@@ -99,13 +99,13 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: 
     )  # fmt: skip
 
 
-def stretched_attention(q: Tensor, k: Tensor, v: Tensor, runs: Runs, rule: Rule) -> Tensor:
+def stretched_attention(q: Tensor, k: Tensor, v: Tensor, runs: KeyRanges, rule: Rule) -> Tensor:
     """Long rows with padding, several sequences or a window, without a T x S mask.
 
     q `[B, H, T, d]`, k and v `[B, G, T, d]` -> `[B, H, T, d]`; zeros for queries without a key.
     """
     rows = []
-    stretches = runs.stretches * (len(q) // len(runs.stretches))
+    stretches = runs.segments * (len(q) // len(runs.segments))
     for own, *row in zip(stretches, q.split(1), k.split(1), v.split(1), strict=True):
         # Not slices: the backward of each would write a whole row.
         sizes = [stretch.stop - stretch.start for stretch in own]

@@ -13,7 +13,7 @@ from wings.attention.rotary import Rotation
 from wings.attention.routed_attention import Rule
 from wings.attention.source_tokens import Kept, Source
 from wings.errors import WingsError
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 
 from . import lorra_attention as plain_learner
 
@@ -43,7 +43,7 @@ def routed_attention(
     runs = rule.runs() if rule.runs is not None else None
     if runs is None:
         # Without a mask a rule is causal, whatever else a decoder may mask elsewhere.
-        runs = Runs.causal(q.shape[2], k.shape[2], device=q.device)
+        runs = KeyRanges.causal(q.shape[2], k.shape[2], device=q.device)
     out, sums = fused(q, k, v, columns, runs, rule.scale)
     return out, sums.to(columns.dtype)
 

@@ -15,7 +15,7 @@ from wings.attention.source_tokens import Source
 from wings.attention.token_layout import PADDING, Layout
 from wings.cache.learner_cache import Memory
 from wings.config import WingsConfig
-from wings.kernels.key_ranges import Runs
+from wings.kernels.key_ranges import KeyRanges
 from wings.layers.router import Gates
 
 
@@ -75,7 +75,7 @@ class WingsContext:
         self.acts: Tensor | None = None
         self.record, self.masks = Record(), Masks()
         self._keys: dict[int, Layout] = {}
-        self._runs: dict[tuple[int, int | None], Runs | None] = {}
+        self._runs: dict[tuple[int, int | None], KeyRanges | None] = {}
 
     @classmethod
     def build(
@@ -139,7 +139,7 @@ class WingsContext:
             self._keys[count] = Layout(table)
         return self._keys[count]
 
-    def runs(self, count: int, window: int | None) -> Runs | None:
+    def runs(self, count: int, window: int | None) -> KeyRanges | None:
         """What the new tokens see of the `count` keys of a main attention, as runs.
 
         None where the decoder masks in a way of its own, where a run would have padding in it, and
@@ -160,7 +160,7 @@ class WingsContext:
             first, end = first.masked_fill(blind, 0), end.masked_fill(blind, 0)
             padding = torch.nn.functional.pad((keys.kind == PADDING).long().cumsum(1), (1, 0))
             gaps = padding.gather(1, end) > padding.gather(1, first.clamp(max=count))
-            self._runs[count, window] = None if bool(gaps.any()) else Runs(first, end, count)
+            self._runs[count, window] = None if bool(gaps.any()) else KeyRanges(first, end, count)
         return self._runs[count, window]
 
     def to(self, device: torch.device, **_: bool) -> "WingsContext":

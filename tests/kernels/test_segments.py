@@ -1,4 +1,4 @@
-"""Stretches: what dense calls see together is what each query sees."""
+"""Segments: what dense calls see together is what each query sees."""
 
 import random
 
@@ -7,11 +7,11 @@ from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wings.kernels import segments as stretches
-from wings.kernels.key_ranges import Runs
+from wings.kernels import segments
+from wings.kernels.key_ranges import KeyRanges
 
 
-def runs_of_a_model(seed):
+def key_ranges_of_a_model(seed):
     """Rows as decoders have them: padding on either side, several sequences, maybe a window."""
     draw = random.Random(seed)
     length, window = draw.randint(1, 40), draw.choice([None, None, 1, 3, 9])
@@ -31,23 +31,23 @@ def runs_of_a_model(seed):
             row.append((low, slot + 1))
         first.append([low for low, _ in row])
         end.append([high for _, high in row])
-    return Runs(torch.tensor(first), torch.tensor(end), length), window
+    return KeyRanges(torch.tensor(first), torch.tensor(end), length), window
 
 
 @examples(200)
 @given(seed=st.integers(0, 1_000_000), longest=st.sampled_from([1, 2, 5, 256]))
 def test_stretches_see_what_runs_see(seed, longest):
-    runs, window = runs_of_a_model(seed)
-    previous, stretches.LONGEST = stretches.LONGEST, longest
+    key_ranges, window = key_ranges_of_a_model(seed)
+    previous, segments.LONGEST = segments.LONGEST, longest
     try:
-        rows = runs.stretches
+        rows = key_ranges.segments
     finally:
-        stretches.LONGEST = previous
-    sees = torch.zeros_like(runs.sees())
+        segments.LONGEST = previous
+    sees = torch.zeros_like(key_ranges.mask())
     for row, own in enumerate(rows):
         # One after another, so that results can be joined.
         assert [one.start for one in own] == [0, *(one.stop for one in own[:-1])]
-        assert own[-1].stop == runs.queries
+        assert own[-1].stop == key_ranges.queries
         for one in own:
             part = sees[row, one.start : one.stop, one.first : one.end]
             if one.is_blind:
@@ -61,4 +61,4 @@ def test_stretches_see_what_runs_see(seed, longest):
                 part.copy_(one.mask)
                 added = one.additive(torch.float64)
                 assert torch.equal(added == 0, one.mask) and added is one.additive(torch.float64)
-    assert torch.equal(sees, runs.sees())
+    assert torch.equal(sees, key_ranges.mask())

@@ -18,10 +18,10 @@ from .compare.bootstrap import Estimate, bootstrap
 from .compare.paired_plot import WIDTH
 from .documents import Document
 from .fingerprint import fingerprint
-from .models import Subject
+from .models import EvalModel
 from .report.plot import COLOURS, GROUND, INK, STYLE
 from .report.section import Section
-from .runner import Work
+from .runner import EvalRunner
 from .vocabulary import tokenizers_differ
 
 WINDOW = 1024  # tokens that are read in one go; a longer document is cut into such pieces
@@ -138,7 +138,9 @@ def spelled(estimate: Estimate, form: str) -> tuple[str, str]:
     return f"{estimate.value:{form}}", f"{estimate.low:{form}} to {estimate.high:{form}}"
 
 
-def measure_drift(llm: Subject, model: Subject, documents: Sequence[Document], work: Work) -> Drift:
+def measure_drift(
+    llm: EvalModel, model: EvalModel, documents: Sequence[Document], runner: EvalRunner
+) -> Drift:
     """Both models' next-token distributions on the same tokens.
 
     Raises:
@@ -163,7 +165,7 @@ def measure_drift(llm: Subject, model: Subject, documents: Sequence[Document], w
             raise WingsError(f"{document.name} is too short: nothing in it is to be predicted")
         pieces += own
         numbers += [number] * len(own)
-    sums = _sums(llm, model, pieces, work)
+    sums = _sums(llm, model, pieces, runner)
     of_document: dict[int, list[tuple[float, ...]]] = {}
     for number, row in zip(numbers, sums, strict=True):
         of_document.setdefault(number, []).append(row)
@@ -177,7 +179,7 @@ def measure_drift(llm: Subject, model: Subject, documents: Sequence[Document], w
                 "numbers; try another dtype or save the checkpoint again"
             )
         found.append(DocumentDrift(document.name, int(tokens), kl, before, after))
-    return Drift(found, work.seed)
+    return Drift(found, runner.seed)
 
 
 def window_of(model: PreTrainedModel) -> int:
@@ -187,26 +189,26 @@ def window_of(model: PreTrainedModel) -> int:
 
 
 def _sums(
-    llm: Subject, model: Subject, pieces: Sequence[Piece], work: Work
+    llm: EvalModel, model: EvalModel, pieces: Sequence[Piece], runner: EvalRunner
 ) -> list[tuple[float, ...]]:
     """Tokens, KL and both losses of every piece; batches are dealt and kept as answers are."""
     what = "drift on held-out text"
-    settings = (llm.fingerprint, model.fingerprint, work.ranks.device.type)
+    settings = (llm.fingerprint, model.fingerprint, runner.ranks.device.type)
     keys = [fingerprint("drift", *settings, *piece) for piece in pieces]
-    mine = work.ranks.share(batches_of([len(ids) for ids, _ in pieces]))
+    mine = runner.ranks.share(batches_of([len(ids) for ids, _ in pieces]))
     done, total = 0, sum(map(len, mine))
-    work.tell(what, 0, total)
+    runner.progress(what, 0, total)
     found: dict[str, tuple[float, ...]] = {}
     for batch in mine:
-        missing = [n for n in batch if keys[n] not in work.kept]
+        missing = [n for n in batch if keys[n] not in runner.cache]
         if missing:
-            ids, mask, asked = padded([pieces[n] for n in missing], work.ranks.device)
+            ids, mask, asked = padded([pieces[n] for n in missing], runner.ranks.device)
             sums = batch_sums(llm.model, model.model, ids, mask, asked)
-            work.kept.add({keys[n]: row for n, row in zip(missing, sums.tolist(), strict=True)})
-        found |= {keys[n]: tuple(work.kept[keys[n]]) for n in batch}
+            runner.cache.add({keys[n]: row for n, row in zip(missing, sums.tolist(), strict=True)})
+        found |= {keys[n]: tuple(runner.cache[keys[n]]) for n in batch}
         done += len(batch)
-        work.tell(what, done, total)
-    everyone = work.ranks.together(found)
+        runner.progress(what, done, total)
+    everyone = runner.ranks.together(found)
     return [everyone[key] for key in keys]
 
 

@@ -6,17 +6,17 @@ from typing import Any, Protocol
 
 from wings.errors import WingsError
 
-from .attention.section import measure_looks
+from .attention.section import measure_attention_shift
 from .compare.comparison import Comparison
 from .data import Data
 from .drift import measure_drift
 from .harness.comparison import TaskComparison
 from .items import pictures_of
-from .models import Subject
+from .models import EvalModel
 from .questions import CONVERSATIONS, PICTURES, TEXT, measure_questions
 from .report.samples import Sample, samples_of
 from .report.section import Section
-from .runner import Work
+from .runner import EvalRunner
 from .vocabulary import tokenizers_differ
 
 
@@ -58,7 +58,7 @@ class Evaluation:
         return {name: measured.to_dict() for name, measured in self.measurements.items()}
 
 
-def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation:
+def evaluate(llm: EvalModel, model: EvalModel, data: Data, runner: EvalRunner) -> Evaluation:
     """Measures text, pictures, conversations, tasks, attention and drift; every rank comes here.
 
     A model that does not see is not shown pictures, and tokenizers that differ leave the drift out:
@@ -74,19 +74,19 @@ def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation
                 "which does not see"
             )
         elif items:
-            measurements[questions.name] = measure_questions(questions, llm, model, items, work)
+            measurements[questions.name] = measure_questions(questions, llm, model, items, runner)
     if data.tasks is not None:
         # The harness is a large package, and not everybody's.
         from .harness.measure import measure_tasks
 
-        measurements["tasks"] = found = measure_tasks(llm, model, data.tasks, work)
+        measurements["tasks"] = found = measure_tasks(llm, model, data.tasks, runner)
         notes += found.notes
     # Any conversation with a picture has text before and after it.
     shown = data.conversations or data.pictures
     conversations = [item for item in shown if pictures_of(item)]
     if conversations and model.sees:
         try:
-            measurements["attention"] = measure_looks(llm, model, conversations, work)
+            measurements["attention"] = measure_attention_shift(llm, model, conversations, runner)
         except WingsError as error:
             notes.append(f"attention shift is left out: {str(error).rstrip('.')}")
     if data.held_out:
@@ -97,5 +97,5 @@ def evaluate(llm: Subject, model: Subject, data: Data, work: Work) -> Evaluation
                 f"({difference}), so their next tokens cannot be compared"
             )
         else:
-            measurements["drift"] = measure_drift(llm, model, data.held_out, work)
+            measurements["drift"] = measure_drift(llm, model, data.held_out, runner)
     return Evaluation(measurements, notes)

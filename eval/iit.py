@@ -15,7 +15,7 @@ from torch import Tensor
 from wings.errors import WingsError
 
 from .items import Item, pictures_of
-from .runner import Tell, nothing
+from .runner import ProgressCallback, no_progress
 
 # What each turn is: T text, V a question about a picture. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")
@@ -25,7 +25,7 @@ DIGITS = 9
 
 
 @dataclass(frozen=True)
-class Conversation:
+class IITConversation:
     """One conversation of the benchmark.
 
     Attributes:
@@ -47,8 +47,8 @@ def build_iit(
     size: int | None = None,
     uses: int = 4,
     seed: int = 0,
-    tell: Tell = nothing,
-) -> list[Conversation]:
+    progress: ProgressCallback = no_progress,
+) -> list[IITConversation]:
     """The six kinds of conversations, `size` of each.
 
     Args:
@@ -65,7 +65,7 @@ def build_iit(
         WingsError: an item of the wrong set, a system message, more conversations than items, or
             too few text items to stand before them.
     """
-    refuse_wrong_items(text, pictures)
+    validate_turns(text, pictures)
     size = min(len(text), len(pictures)) if size is None else size
     for name, items in (("text", text), ("pictures", pictures)):
         if not 1 <= size <= len(items):
@@ -87,7 +87,7 @@ def build_iit(
     ):
 
         def told(done: int, name: str = name) -> None:
-            tell(f"turns before {name}", done, size)
+            progress(f"turns before {name}", done, size)
 
         told(0)
         before[name] = choose(numbers, own, asked[start:], of_text, asked[: len(text)], uses, told)
@@ -144,7 +144,7 @@ def choose(
 
 def joined(
     kind: str, turns: Sequence[tuple[str, int]], sets: dict[str, Sequence[Item]]
-) -> Conversation:
+) -> IITConversation:
     """Items one after another, each but the last with its reference answer; scored as the last."""
     messages: list[dict] = []
     for name, number in turns[:-1]:
@@ -154,7 +154,7 @@ def joined(
     last = sets[name][number]
     # Of a circle not all items need be here.
     asked = replace(last, kind=kind, messages=(*messages, *last.messages), circle="")
-    return Conversation(kind, tuple(turns), asked)
+    return IITConversation(kind, tuple(turns), asked)
 
 
 def question(item: Item) -> str:
@@ -169,7 +169,7 @@ def question(item: Item) -> str:
     return " ".join(" ".join(said).split())
 
 
-def refuse_wrong_items(text: Sequence[Item], pictures: Sequence[Item]) -> None:
+def validate_turns(text: Sequence[Item], pictures: Sequence[Item]) -> None:
     """Raises a `WingsError` for an item that cannot be a turn, naming it."""
     for name, items, wanted in (("text", text, False), ("pictures", pictures, True)):
         for number, item in enumerate(items):
@@ -185,7 +185,7 @@ def refuse_wrong_items(text: Sequence[Item], pictures: Sequence[Item]) -> None:
                 )
 
 
-def write_iit(conversations: Sequence[Conversation], path: str | Path) -> None:
+def write_iit(conversations: Sequence[IITConversation], path: str | Path) -> None:
     """JSON Lines that `items.read_items` and training read; paths of pictures become relative.
 
     The file is never half there.

@@ -9,7 +9,7 @@ from typing import Any
 
 from wings.errors import WingsError, nearest
 
-from .scoring.checks import check_checks
+from .scoring.checks import validate_checks
 
 FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", "circle")
 # How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.
@@ -109,7 +109,7 @@ def _item(line: str, where: str, folder: Path) -> Item:
         raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
     messages = record.get("messages") if isinstance(record, dict) else None
     if isinstance(record, dict):
-        _refuse_misspelt(record, where)
+        _validate_fields(record, where)
     if not isinstance(messages, list) or not messages:
         named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
         raise WingsError(f"{where} has no list of 'messages', but {named or 'nothing'}; rename it")
@@ -132,7 +132,7 @@ def _item(line: str, where: str, folder: Path) -> Item:
     return Item(kind, asked, answer, **extras)
 
 
-def _refuse_misspelt(record: dict, where: str) -> None:
+def _validate_fields(record: dict, where: str) -> None:
     """A name that is nearly one of ours would be passed over, and the answer marked otherwise."""
     for name in record:
         close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.8)
@@ -171,7 +171,7 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
         raise WingsError(f"{where}: the answer {answer!r} is none of its choices; add it to them")
     if scoring == "vqa" and not references:
         raise WingsError(f"{where} has no annotators' answers; list them in 'references'")
-    checks = tuple(check_checks(record.get("checks", []), where))
+    checks = tuple(validate_checks(record.get("checks", []), where))
     if scoring == "checks" and not checks:
         raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'")
     circle = record.get("circle", "")

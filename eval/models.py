@@ -24,7 +24,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalModel:
     """A model under measurement.
 
     Attributes:
@@ -62,7 +62,7 @@ class Subject:
         }
 
 
-def kind_of(name: str) -> str:
+def read_model_type(name: str) -> str:
     """The `model_type` of what lies in a folder or on the Hub; no weights are read.
 
     Raises:
@@ -85,35 +85,35 @@ def kind_of(name: str) -> str:
     return kind
 
 
-def load_subject(name: str, device: torch.device, dtype: Any = "auto") -> Subject:
+def load_eval_model(name: str, device: torch.device, dtype: Any = "auto") -> EvalModel:
     """A Wings checkpoint with its processor, or a language model with its tokenizer.
 
     Raises:
         WingsError: neither of them, or one that was not written whole.
     """
-    kind = kind_of(name)
+    kind = read_model_type(name)
     if kind == "wings":
         model = WingsForCausalLM.from_pretrained(name, dtype=dtype)
-        return _subject(name, kind, model, _read(name, WingsProcessor, "processor"), device)
+        return _eval_model(name, kind, model, _read(name, WingsProcessor, "processor"), device)
     model, info = _language_model(name, kind, dtype)
     if info["missing_keys"]:
         raise WingsError(
             f"'{name}' lacks {len(info['missing_keys'])} tensors of a '{kind}' language model "
             f"({min(info['missing_keys'])}, ...), so what it says would be noise: save it whole"
         )
-    return _subject(name, kind, model, _read(name, AutoTokenizer, "tokenizer"), device)
+    return _eval_model(name, kind, model, _read(name, AutoTokenizer, "tokenizer"), device)
 
 
-def taken_out(subject: Subject) -> Subject:
+def extract_llm(subject: EvalModel) -> EvalModel:
     """The language model inside a Wings checkpoint, as a subject of its own."""
     wings = subject.model
     assert isinstance(wings, WingsForCausalLM)
     model = wings.extract_language_model()
     name = f"the LLM inside {subject.name}"
-    return _subject(name, model.config.model_type, model, subject.tokenizer, wings.device)
+    return _eval_model(name, model.config.model_type, model, subject.tokenizer, wings.device)
 
 
-def with_template_of(subject: Subject, other: Subject) -> bool:
+def copy_chat_template(subject: EvalModel, other: EvalModel) -> bool:
     """Gives a language model without a chat template that of another; whether it had none.
 
     Raises:
@@ -130,15 +130,15 @@ def with_template_of(subject: Subject, other: Subject) -> bool:
     return True
 
 
-def _subject(
+def _eval_model(
     name: str, kind: str, model: PreTrainedModel, processor: Any, device: torch.device
-) -> Subject:
+) -> EvalModel:
     tokenizer = tokenizer_of(processor)
     if tokenizer.pad_token is None:
         # Padding is masked, so it needs an id and no meaning.
         tokenizer.pad_token = tokenizer.eos_token
     print_of = model_fingerprint(model, processor)
-    return Subject(name, kind, on_device(model, device).eval(), processor, print_of)
+    return EvalModel(name, kind, on_device(model, device).eval(), processor, print_of)
 
 
 def on_device(model: Model, device: torch.device) -> Model:

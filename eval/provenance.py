@@ -10,7 +10,7 @@ RECIPE = "recipe.yaml"
 ADVICE = "name the LLM that it grew from with --against"
 
 
-def refuse_unless_frozen(checkpoint: str) -> str:
+def validate_frozen_llm(checkpoint: str) -> str:
     """Sees that no stage trained the language model of a checkpoint.
 
     The recipe beside it is read, and those of the checkpoints that it started from.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from .compare.comparison import Comparison
 from .items import Item, without_pictures
-from .models import Subject
-from .runner import Work
+from .models import EvalModel
+from .runner import EvalRunner
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,16 @@ CONVERSATIONS = Questions(
 
 
 def measure_questions(
-    questions: Questions, llm: Subject, model: Subject, items: Sequence[Item], work: Work
+    questions: Questions,
+    llm: EvalModel,
+    model: EvalModel,
+    items: Sequence[Item],
+    runner: EvalRunner,
 ) -> Comparison:
     """The model's answers to items, and the LLM's to the same items without their pictures."""
     # Many templates take a text as a string alone, none of them refuses one.
     blind = [without_pictures(item) for item in items]
     asked = items if questions.shown else blind
-    before = work.answers(llm, blind, f"{questions.name}: the LLM{', blind' * questions.shown}")
-    after = work.answers(model, asked, f"{questions.name}: the model")
-    return Comparison(questions.title, questions.sentence, asked, before, after, work.seed)
+    before = runner.answers(llm, blind, f"{questions.name}: the LLM{', blind' * questions.shown}")
+    after = runner.answers(model, asked, f"{questions.name}: the model")
+    return Comparison(questions.title, questions.sentence, asked, before, after, runner.seed)

@@ -7,7 +7,7 @@ from typing import Any
 from .processes import Ranks
 
 
-class Kept:
+class ResultCache:
     """Results by key. A run that was killed finds all batches that it had finished.
 
     Every rank appends to a file of its own and knows at the start what any had written; a line cut

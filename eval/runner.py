@@ -7,25 +7,25 @@ from .fingerprint import fingerprint, item_fingerprint
 from .generate import answer_items, batches_of
 from .items import Item
 from .loglikelihood import likeliest
-from .models import Subject
+from .models import EvalModel
 from .processes import Ranks
-from .result_cache import Kept
+from .result_cache import ResultCache
 
 LIKELIHOOD = "likelihood"  # the scoring of items whose choices are ranked and not spoken
-Tell = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+ProgressCallback = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
-def nothing(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """Shows no progress."""
 
 
 @dataclass(frozen=True)
-class Work:
+class EvalRunner:
     """How measurements are made.
 
     Attributes:
         ranks: the processes that share the work.
-        kept: what is measured already.
+        cache: results that are measured already.
         batch_size: conversations that are answered together.
         max_new_tokens: where an answer is cut.
         seed: of the bootstrap's draws.
@@ -33,13 +33,13 @@ class Work:
     """
 
     ranks: Ranks
-    kept: Kept
+    cache: ResultCache
     batch_size: int = 64
     max_new_tokens: int = 32
     seed: int = 0
-    tell: Tell = field(default=nothing)
+    progress: ProgressCallback = field(default=no_progress)
 
-    def answers(self, subject: Subject, items: Sequence[Item], what: str) -> list[str]:
+    def answers(self, subject: EvalModel, items: Sequence[Item], what: str) -> list[str]:
         """A model's greedy answers, or likeliest choices, in the order of the items.
 
         Batches are made of all items before they are dealt to the ranks, and a batch is kept whole
@@ -55,20 +55,20 @@ class Work:
         names, different = list(unique), list(unique.values())
         mine = self.ranks.share(batches_of(different, self.batch_size))
         done, total = 0, sum(map(len, mine))
-        self.tell(what, 0, total)
+        self.progress(what, 0, total)
         found: dict[str, str] = {}
         for batch in mine:
-            missing = [n for n in batch if names[n] not in self.kept]
+            missing = [n for n in batch if names[n] not in self.cache]
             if missing:
                 said = self._said(subject, [different[n] for n in missing])
-                self.kept.add(dict(zip([names[n] for n in missing], said, strict=True)))
-            found |= {names[n]: self.kept[names[n]] for n in batch}
+                self.cache.add(dict(zip([names[n] for n in missing], said, strict=True)))
+            found |= {names[n]: self.cache[names[n]] for n in batch}
             done += len(batch)
-            self.tell(what, done, total)
+            self.progress(what, done, total)
         everyone = self.ranks.together(found)
         return [everyone[key] for key in keys]
 
-    def _said(self, subject: Subject, items: Sequence[Item]) -> list[str]:
+    def _said(self, subject: EvalModel, items: Sequence[Item]) -> list[str]:
         """What a model says to items of one batch, or finds the likeliest."""
         said = dict.fromkeys(range(len(items)), "")
         ranked = [n for n, item in enumerate(items) if item.scoring == LIKELIHOOD]

@@ -15,7 +15,7 @@ ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 LOW_PRECISION_ROUNDING = 5e-2
 
 
-def refuse_other_attention(
+def validate_attention(
     module: nn.Module,
     heads: tuple[Tensor, Tensor, Tensor],
     columns: Tensor,

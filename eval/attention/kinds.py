@@ -7,7 +7,7 @@ from torch import Tensor
 KINDS = ("sink", "before", "image", "between", "after")
 
 
-def kinds_of_keys(is_image: Tensor, real: Tensor) -> Tensor:
+def key_kinds(is_image: Tensor, real: Tensor) -> Tensor:
     """Which kind each token is, as a key: `[B, T]` bool twice -> `[B, T, 5]` of 0 and 1, float32.
 
     Text is `before` the row's first image token, `after` its last, or `between`; a row without an

@@ -29,8 +29,8 @@ from wings.upstream.attention import (
     sdpa_mask,
 )
 
-from .definition import refuse_other_attention
-from .kinds import kinds_of_keys
+from .definition import validate_attention
+from .kinds import key_kinds
 from .learner_masses import LearnerMasses
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def attention_masses(
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with measured(inner, kinds_of_keys(is_image, real), real) as recorder:
+        with measured(inner, key_kinds(is_image, real), real) as recorder:
             run(**batch, use_cache=False)
     finally:
         for module, training in was_training.items():
@@ -240,7 +240,7 @@ def measured_attention(
     recorder.found.append((recorder.layer_of[module], recorder.mean(sums)))
     if recorder.own is not None:
         return recorder.own(module, query, key, value, attention_mask, **kwargs)
-    refuse_other_attention(module, (query, key, value), columns, mask, kwargs, (output, sums))
+    validate_attention(module, (query, key, value), columns, mask, kwargs, (output, sums))
     return output, None
 
 

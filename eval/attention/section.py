@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from wings.errors import WingsError
-from wings.eval.models import Subject
+from wings.eval.models import EvalModel
 from wings.eval.report.section import Section
-from wings.eval.runner import Work
+from wings.eval.runner import EvalRunner
 
 from ..fingerprint import fingerprint, item_fingerprint
 from ..items import Item, pictures_of
 from .masses import Masses
-from .shift import Choices, Shift, measure_shift
+from .shift import ModelShift, ShiftOptions, measure_shift
 from .shift_plot import curves_figure
 
 # One pass each, without an answer; enough for an interval.
@@ -31,11 +31,11 @@ SENTENCE = (
 
 
 @dataclass(frozen=True)
-class Looks:
+class AttentionShift:
     """The attention shift of the LLM and of the model on the same conversations."""
 
-    llm: Shift
-    model: Shift
+    llm: ModelShift
+    model: ModelShift
 
     def to_dict(self) -> dict[str, Any]:
         """Scores, intervals and curves of both."""
@@ -49,54 +49,58 @@ class Looks:
         return Section("Attention shift", SENTENCE, rows, curves_figure(self.model, narrow=True))
 
 
-def measure_looks(
-    llm: Subject, model: Subject, items: Sequence[Item], work: Work, choices: Choices | None = None
-) -> Looks:
+def measure_attention_shift(
+    llm: EvalModel,
+    model: EvalModel,
+    items: Sequence[Item],
+    runner: EvalRunner,
+    options: ShiftOptions | None = None,
+) -> AttentionShift:
     """Both models' shift on the items with pictures, or on `MOST` of them drawn by lot.
 
-    Kept for a break is every sample, under the model, the choices, the device and the item.
+    ResultCache for a break is every sample, under the model, the options, the device and the item.
 
     Raises:
         WingsError: a model whose attention cannot be measured.
     """
     seen = [item for item in items if pictures_of(item)]
     if len(seen) > MOST:
-        seen = random.Random(work.seed).sample(seen, MOST)
-    choices = choices or Choices()
-    return Looks(
-        shared(llm, seen, work, choices, "attention: the LLM"),
-        shared(model, seen, work, choices, "attention: the model"),
+        seen = random.Random(runner.seed).sample(seen, MOST)
+    options = options or ShiftOptions()
+    return AttentionShift(
+        shared(llm, seen, runner, options, "attention: the LLM"),
+        shared(model, seen, runner, options, "attention: the model"),
     )
 
 
 def shared(
-    subject: Subject, items: Sequence[Item], work: Work, choices: Choices, what: str
-) -> Shift:
+    subject: EvalModel, items: Sequence[Item], runner: EvalRunner, options: ShiftOptions, what: str
+) -> ModelShift:
     """`measure_shift`, with the items dealt to the ranks, each kept as soon as it is measured."""
-    settings = (subject.fingerprint, asdict(choices), work.ranks.device.type)
+    settings = (subject.fingerprint, asdict(options), runner.ranks.device.type)
     keys = [fingerprint("attention", *settings, item_fingerprint(item)) for item in items]
     different = dict(zip(keys, items, strict=True))
-    mine = work.ranks.share(list(different))
-    work.tell(what, 0, len(mine))
+    mine = runner.ranks.share(list(different))
+    runner.progress(what, 0, len(mine))
     found: dict[str, Any] = {}
     try:
         for done, key in enumerate(mine, 1):
-            if key not in work.kept:
-                one = measure_shift(subject.model, subject.processor, [different[key]], choices)
-                work.kept.add({key: kept_form(one.masses)})
-            found[key] = work.kept[key]
-            work.tell(what, done, len(mine))
+            if key not in runner.cache:
+                one = measure_shift(subject.model, subject.processor, [different[key]], options)
+                runner.cache.add({key: kept_form(one.masses)})
+            found[key] = runner.cache[key]
+            runner.progress(what, done, len(mine))
     except WingsError as error:
         # A rank without a share would wait for one that was refused.
         found["refused"] = str(error)
-    everyone = work.ranks.together(found)
+    everyone = runner.ranks.together(found)
     if "refused" in everyone:
         raise WingsError(everyone["refused"])
     samples = [everyone[key] for key in keys]
     layers = tuple(samples[0]["layers"])
     main, learners, effect = ([sample[name] for sample in samples] for name in COLUMNS)
     masses = Masses(layers, joined(main), joined_if_any(learners), joined_if_any(effect))
-    return Shift(choices, layers, masses)
+    return ModelShift(options, layers, masses)
 
 
 def kept_form(masses: Masses) -> dict[str, Any]:

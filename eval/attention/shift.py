@@ -62,7 +62,7 @@ DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Choices:
+class ShiftOptions:
     """What the paper leaves open; the top of this file says what else is fixed.
 
     Attributes:
@@ -137,30 +137,30 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Shift:
+class ModelShift:
     """The attention shift of one model on some items.
 
     Attributes:
-        choices: as it was measured.
+        options: as it was measured.
         layers: the blocks' numbers.
         masses: of all samples, in the order of the items.
     """
 
-    choices: Choices
+    options: ShiftOptions
     layers: tuple[int, ...]
     masses: Masses
 
     @property
     def main(self) -> Curves:
         """Of the decoder's own attention."""
-        return Curves(self.masses.main, self.choices.sink)
+        return Curves(self.masses.main, self.options.sink)
 
     @property
     def plus_learners(self) -> Curves | None:
         """Of the main branch plus the learners; None for a model without learners."""
         if self.masses.learners is None:
             return None
-        return Curves(self.masses.main + self.masses.learners, self.choices.sink)
+        return Curves(self.masses.main + self.masses.learners, self.options.sink)
 
     @property
     def branches(self) -> dict[str, Curves]:
@@ -176,7 +176,7 @@ class Shift:
         """Everything as plain values."""
         effect = self.masses.effect
         return {
-            "choices": asdict(self.choices),
+            "options": asdict(self.options),
             "layers": list(self.layers),
             "branches": {name: curves.to_dict() for name, curves in self.branches.items()},
             "effect": None if effect is None else effect.mean(0).tolist(),
@@ -187,11 +187,11 @@ def measure_shift(
     model: "PreTrainedModel | PeftModel",
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     items: Sequence[Item],
-    choices: Choices | None = None,
+    options: ShiftOptions | None = None,
     *,
     batch_size: int = 1,
     on_batch: Callable[[int], None] | None = None,
-) -> Shift:
+) -> ModelShift:
     """The attention shift of a model on items with pictures.
 
     Args:
@@ -199,7 +199,7 @@ def measure_shift(
             them within a `PeftModel`.
         processor: its processor, or the tokenizer of a causal LM.
         items: conversations; those without a picture are passed over.
-        choices: what the paper leaves open.
+        options: what the paper leaves open.
         batch_size: conversations a batch. One alone has no padding, so that not even a mask is
             kept.
         on_batch: called with the number of items just measured.
@@ -207,7 +207,7 @@ def measure_shift(
     Raises:
         WingsError: no item with a picture, or a model or processor that cannot be measured.
     """
-    choices = choices or Choices()
+    options = options or ShiftOptions()
     seen = [item for item in items if pictures_of(item)]
     if not seen:
         raise WingsError(
@@ -216,11 +216,11 @@ def measure_shift(
     parts, device = [], inner_of(model).device
     for start in range(0, len(seen), batch_size):
         chosen = seen[start : start + batch_size]
-        batch, is_image = prompts(processor, chosen, choices.preamble, choices.stand_in)
+        batch, is_image = prompts(processor, chosen, options.preamble, options.stand_in)
         parts.append(attention_masses(model, batch.to(device), is_image.to(device)))
         if on_batch:
             on_batch(len(chosen))
-    return Shift(choices, parts[0].layers, Masses.joined(parts))
+    return ModelShift(options, parts[0].layers, Masses.joined(parts))
 
 
 def one_minus_pearson(before: Tensor, after: Tensor) -> float | None:

@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wings.eval.report.plot import COLOURS, GROUND, INK, SHAPES, STYLE
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
-from .shift import Curves, Shift, spelled
+from .shift import Curves, ModelShift, spelled
 
 LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}
 REST = {"image": ("#5f6b76", "^", ":"), "sink": ("#c3ccd5", "v", ":")}
 
 
 def curves_figure(
-    shift: Shift, title: str = "Attention over the blocks", narrow: bool = False
+    shift: ModelShift, title: str = "Attention over the blocks", narrow: bool = False
 ) -> Figure:
     """Attention on text before and after the picture, block by block, one panel a branch.
 
@@ -80,44 +80,44 @@ def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ShiftPoint:
     """One checkpoint of `score_figure`: its shift with the 95% interval, and its text score."""
 
     name: str
     shift: float
     interval: tuple[float, float]
-    text: Score
+    text: Accuracy
 
 
-def score_figure(marks: Sequence[Mark], title: str = "Attention shift and text") -> Figure:
-    """The score of several checkpoints against their text score (Wings, figure 2), a mark each."""
+def score_figure(points: Sequence[ShiftPoint], title: str = "Attention shift and text") -> Figure:
+    """The score of several checkpoints against their text score (Wings, figure 2), a point each."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 4.8), facecolor=GROUND)
         axes = figure.subplots()
         axes.set_axisbelow(True)
         axes.grid(color="#eef1f4", linewidth=1)
         axes.tick_params(length=0)
-        for n, mark in enumerate(marks):
-            (low, high), (worst, best) = mark.interval, mark.text.interval
+        for n, point in enumerate(points):
+            (low, high), (worst, best) = point.interval, point.text.interval
             colour = COLOURS[n % len(COLOURS)]
             axes.errorbar(
-                mark.shift,
-                mark.text.percent,
-                xerr=[[max(0.0, mark.shift - low)], [max(0.0, high - mark.shift)]],
-                yerr=[[mark.text.percent - worst], [best - mark.text.percent]],
+                point.shift,
+                point.text.percent,
+                xerr=[[max(0.0, point.shift - low)], [max(0.0, high - point.shift)]],
+                yerr=[[point.text.percent - worst], [best - point.text.percent]],
                 color=colour,
                 elinewidth=1.4,
                 alpha=0.45,
             )
             axes.scatter(
-                [mark.shift],
-                [mark.text.percent],
+                [point.shift],
+                [point.text.percent],
                 s=230 if SHAPES[n % len(SHAPES)] == "*" else 95,
                 marker=SHAPES[n % len(SHAPES)],
                 color=colour,
                 edgecolor=GROUND,
                 zorder=3,
-                label=mark.name,
+                label=point.name,
             )
         axes.set_xlabel("attention shift (0: text before and after a picture is looked at alike)")
         axes.set_ylabel("text answered (%)")

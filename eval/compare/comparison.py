@@ -11,10 +11,10 @@ from typing import Any
 
 from wings.eval.items import Item
 from wings.eval.report.section import Section
-from wings.eval.scoring.score import mark
+from wings.eval.scoring.score import score
 
 from .paired import HEADERS, Paired
-from .paired_plot import forest
+from .paired_plot import paired_plot
 
 ALL = "all"
 CIRCULAR = "circular"
@@ -75,7 +75,7 @@ class Comparison:
             circular: the least that any item of a question is worth, not what its first is.
         """
         return [
-            min(mark(self.items[n], said[n]) for n in (numbers if circular else numbers[:1]))
+            min(score(self.items[n], said[n]) for n in (numbers if circular else numbers[:1]))
             for numbers in self.questions
             if kind in (ALL, self.items[numbers[0]].kind)
         ]
@@ -101,7 +101,7 @@ class Comparison:
                 "answer": item.answer,
                 "before": before,
                 "after": after,
-                "right": [mark(item, said) for said in (before, after)],
+                "right": [score(item, said) for said in (before, after)],
                 **({"circle": item.circle} if item.circle else {}),
             }
             for item, before, after in zip(self.items, self.before, self.after, strict=True)
@@ -118,4 +118,4 @@ class Comparison:
             rows.append(paired.row(name))
             lines.append(paired.line(name))
         sentence = self.sentence + (CIRCLES if self.is_circular else "")
-        return Section(self.title, sentence, rows, forest(lines))
+        return Section(self.title, sentence, rows, paired_plot(lines))

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodResult:
     """One row of a report.
 
     Attributes:
@@ -21,9 +21,9 @@ class Outcome:
 
     name: str
     llm_rate: float | None
-    text: Score
-    mixed: Score
-    pictures: Score
+    text: Accuracy
+    mixed: Accuracy
+    pictures: Accuracy
     trained: int
     seconds: float
 

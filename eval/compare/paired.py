@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wings.eval.report.table import spelled
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
 from .bootstrap import Estimate, bootstrap
 from .paired_plot import Line
@@ -22,9 +22,11 @@ class Paired:
     seed: int = 0
 
     @property
-    def scores(self) -> tuple[Score, Score]:
+    def scores(self) -> tuple[Accuracy, Accuracy]:
         """Before and after."""
-        return Score(sum(self.before), len(self.before)), Score(sum(self.after), len(self.after))
+        return Accuracy(sum(self.before), len(self.before)), Accuracy(
+            sum(self.after), len(self.after)
+        )
 
     @property
     def difference(self) -> Estimate:
@@ -62,7 +64,7 @@ class Paired:
         return Line(name, *self.scores, self.difference)
 
 
-def plain(score: Score) -> dict[str, Any]:
+def plain(score: Accuracy) -> dict[str, Any]:
     """A score with its percent and Wilson's interval."""
     return {
         "right": score.right,

@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from wings.eval.report.plot import COLOURS, GROUND, INK, PALE, STYLE, reach
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
 from .bootstrap import Estimate
 
@@ -23,12 +23,12 @@ class Line:
     """One kind of item."""
 
     name: str
-    before: Score
-    after: Score
+    before: Accuracy
+    after: Accuracy
     change: Estimate
 
 
-def forest(lines: Sequence[Line]) -> Figure:
+def paired_plot(lines: Sequence[Line]) -> Figure:
     """Left the two accuracies with Wilson's intervals, right their difference with its own."""
     with matplotlib.rc_context(STYLE):
         height = 1.15 + 0.42 * len(lines)

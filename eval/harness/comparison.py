@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wings.eval.compare.paired import HEADERS, Paired
-from wings.eval.compare.paired_plot import forest
+from wings.eval.compare.paired_plot import paired_plot
 from wings.eval.report.samples import SAMPLES, Sample
 from wings.eval.report.section import Section
 
@@ -129,4 +129,4 @@ class TaskComparison:
         rows = {name: self.paired(leaves, metric) for name, leaves, metric in self.rows}
         table = [HEADERS, *(paired.row(name) for name, paired in rows.items())]
         lines = [paired.line(name) for name, paired in rows.items()]
-        return Section(self.title, SENTENCE, table, forest(lines) if lines else None)
+        return Section(self.title, SENTENCE, table, paired_plot(lines) if lines else None)

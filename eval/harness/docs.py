@@ -11,7 +11,7 @@ import datasets
 
 from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import Item
-from wings.eval.scoring.score import mark, share_passed
+from wings.eval.scoring.score import score, share_passed
 
 from .model import NAME, register
 
@@ -61,4 +61,4 @@ def document(item: Item) -> dict[str, Any]:
 def checked(doc: dict[str, Any], said: list[str]) -> dict[str, float]:
     """`acc`: whether one answer passes all checks; `checks`: the share that it passes."""
     item = Item(doc["kind"], (), doc["answer"], "checks", checks=tuple(json.loads(doc["checks"])))
-    return {"acc": mark(item, said[0]), "checks": share_passed(item, said[0])}
+    return {"acc": score(item, said[0]), "checks": share_passed(item, said[0])}

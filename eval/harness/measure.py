@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wings.eval.fingerprint import fingerprint
-from wings.eval.models import Subject
+from wings.eval.models import EvalModel
 from wings.eval.report.samples import SAMPLES
-from wings.eval.runner import Work
+from wings.eval.runner import EvalRunner
 from wings.upstream.harness import simple_evaluate
 
 from .chosen import ChosenTasks
@@ -18,35 +18,39 @@ from .model import WingsLM
 PLAIN = "none"  # the harness's name of a filter that lets everything through
 
 
-def measure_tasks(llm: Subject, model: Subject, tasks: ChosenTasks, work: Work) -> TaskComparison:
+def measure_tasks(
+    llm: EvalModel, model: EvalModel, tasks: ChosenTasks, runner: EvalRunner
+) -> TaskComparison:
     """What both came to; ranks share the tasks, and a task that is finished is kept."""
     every = dict.fromkeys(leaf for leaves in tasks.leaves.values() for leaf in leaves)
-    settings = (work.batch_size, work.seed, work.ranks.device.type)
+    settings = (runner.batch_size, runner.seed, runner.ranks.device.type)
 
-    def key_of(subject: Subject, leaf: str) -> str:
+    def key_of(subject: EvalModel, leaf: str) -> str:
         return fingerprint("task", subject.fingerprint, *settings, *tasks.identity(leaf))
 
-    mine = work.ranks.share([(subject, leaf) for leaf in every for subject in (llm, model)])
+    mine = runner.ranks.share([(subject, leaf) for leaf in every for subject in (llm, model)])
     found: dict[str, Any] = {}
-    work.tell("tasks: both models", 0, len(mine))
+    runner.progress("tasks: both models", 0, len(mine))
     for done, (subject, leaf) in enumerate(mine, 1):
         key = key_of(subject, leaf)
-        if key not in work.kept:
-            work.kept.add({key: run_task(subject, leaf, tasks, work)})
-        found[key] = work.kept[key]
-        work.tell("tasks: both models", done, len(mine))
-    found = work.ranks.together(found)
+        if key not in runner.cache:
+            runner.cache.add({key: run_task(subject, leaf, tasks, runner)})
+        found[key] = runner.cache[key]
+        runner.progress("tasks: both models", done, len(mine))
+    found = runner.ranks.together(found)
     before, after = (
         {leaf: as_result(found[key_of(subject, leaf)]) for leaf in every}
         for subject in (llm, model)
     )
-    return TaskComparison(tasks.leaves, before, after, work.seed)
+    return TaskComparison(tasks.leaves, before, after, runner.seed)
 
 
-def run_task(subject: Subject, leaf: str, tasks: ChosenTasks, work: Work) -> dict[str, Any]:
+def run_task(
+    subject: EvalModel, leaf: str, tasks: ChosenTasks, runner: EvalRunner
+) -> dict[str, Any]:
     """One task put to one model: a `TaskResult` as JSON holds it."""
     found = simple_evaluate(
-        WingsLM(subject.model, tokenizer=subject.tokenizer, batch_size=work.batch_size),
+        WingsLM(subject.model, tokenizer=subject.tokenizer, batch_size=runner.batch_size),
         tasks=[leaf],
         task_manager=tasks.manager,
         bootstrap_iters=0,
@@ -66,7 +70,7 @@ def run_task(subject: Subject, leaf: str, tasks: ChosenTasks, work: Work) -> dic
             else:
                 left_out.append(name)
     first = next(iter(samples.values()))
-    drawn = random.Random(work.seed).sample(range(len(first)), min(SAMPLES, len(first)))
+    drawn = random.Random(runner.seed).sample(range(len(first)), min(SAMPLES, len(first)))
     said = {str(n): shown(first[n]) for n in sorted(drawn) if says_something(first[n])}
     return {"metrics": metrics, "left_out": left_out, "said": said}
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wings.eval.compare.method_result import Outcome
-from wings.eval.scoring.accuracy import Score
+from wings.eval.compare.method_result import MethodResult
+from wings.eval.scoring.accuracy import Accuracy
 
 INK, PALE, GROUND = "#1f2933", "#c3ccd5", "#ffffff"
 # Distinct for colour-blind readers too, and each row has its own shape besides.
@@ -30,7 +30,7 @@ STYLE: Any = {
 }
 
 
-def plot(path: str | Path, before: Score, outcomes: Sequence[Outcome], title: str) -> None:
+def plot(path: str | Path, before: Accuracy, outcomes: Sequence[MethodResult], title: str) -> None:
     """Writes a PNG of two panels: text asked alone, and text asked after a picture.
 
     Args:
@@ -56,7 +56,7 @@ def plot(path: str | Path, before: Score, outcomes: Sequence[Outcome], title: st
             0.075,
             1 - 0.63 / height,
             "Up: text kept.  Right: pictures learned.  The best place is the upper right corner."
-            "  Bars: 95% intervals.",
+            "  ProgressBars: 95% intervals.",
             fontsize=10.5,
             color="#52606d",
         )
@@ -70,7 +70,7 @@ def plot(path: str | Path, before: Score, outcomes: Sequence[Outcome], title: st
         )
         line = Line2D([], [], **BEFORE, label="the language model before any picture")
         figure.legend(
-            handles=[*(mark(n, outcome) for n, outcome in enumerate(outcomes)), line],
+            handles=[*(legend_entry(n, outcome) for n, outcome in enumerate(outcomes)), line],
             loc="lower center",
             bbox_to_anchor=(0.527, 0.012),
             ncols=2,
@@ -82,7 +82,7 @@ def plot(path: str | Path, before: Score, outcomes: Sequence[Outcome], title: st
         figure.savefig(path, dpi=180)
 
 
-def draw_panel(axes: Axes, before: Score, outcomes: Sequence[Outcome], name: str) -> None:
+def draw_panel(axes: Axes, before: Accuracy, outcomes: Sequence[MethodResult], name: str) -> None:
     """Marks of all outcomes; `name`: the score that goes up, "text" or "mixed"."""
     axes.set_axisbelow(True)
     axes.grid(color="#eef1f4", linewidth=1)
@@ -117,7 +117,7 @@ def draw_panel(axes: Axes, before: Score, outcomes: Sequence[Outcome], name: str
     axes.set_xlim(floor(min(o.pictures.interval[0] for o in outcomes)), 102)
 
 
-def mark(n: int, outcome: Outcome) -> Line2D:
+def legend_entry(n: int, outcome: MethodResult) -> Line2D:
     """The legend's entry of the n-th outcome."""
     return Line2D(
         [],
@@ -131,7 +131,7 @@ def mark(n: int, outcome: Outcome) -> Line2D:
     )
 
 
-def reach(score: Score) -> list[list[float]]:
+def reach(score: Accuracy) -> list[list[float]]:
     """Lengths of an error bar below and above."""
     low, high = score.interval
     # Rounding may put an end of the interval on the wrong side of 0 or 100.

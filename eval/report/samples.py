@@ -7,7 +7,7 @@ from typing import Any
 
 from wings.eval.compare.comparison import Comparison
 from wings.eval.items import text_of
-from wings.eval.scoring.score import mark
+from wings.eval.scoring.score import score
 
 SAMPLES = 10
 
@@ -46,7 +46,7 @@ def samples_of(comparison: Comparison, count: int = SAMPLES) -> list[Sample]:
 def _sample(comparison: Comparison, n: int) -> Sample:
     item, before, after = comparison.items[n], comparison.before[n], comparison.after[n]
     turns = [_turn(message) for message in item.messages]
-    right = mark(item, before) == 1, mark(item, after) == 1
+    right = score(item, before) == 1, score(item, after) == 1
     return Sample(item.kind, turns, item.answer, before, after, right)
 
 

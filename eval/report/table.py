@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from wings.eval.compare.method_result import Outcome
-from wings.eval.scoring.accuracy import Score
+from wings.eval.compare.method_result import MethodResult
+from wings.eval.scoring.accuracy import Accuracy
 
 HEADERS = ("", "trained", "text", "mixed", "pictures", "time")
 
 
 def cells(
-    before: Score, outcomes: Sequence[Outcome], intervals: bool = True
+    before: Accuracy, outcomes: Sequence[MethodResult], intervals: bool = True
 ) -> list[tuple[str, ...]]:
     """Rows of strings under `HEADERS`; the first is the language model before any picture.
 
@@ -26,19 +26,19 @@ def cells(
     return rows
 
 
-def markdown(before: Score, outcomes: Sequence[Outcome]) -> str:
+def markdown(before: Accuracy, outcomes: Sequence[MethodResult]) -> str:
     """The table in Markdown."""
     lines = [HEADERS, ("---", *["---:"] * (len(HEADERS) - 1)), *cells(before, outcomes)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def spelled(score: Score) -> str:
+def spelled(score: Accuracy) -> str:
     """`97.5 (94.6-98.9)`: percent and its 95% interval."""
     low, high = score.interval
     return f"{score.percent:.1f} ({low:.0f}-{high:.0f})"
 
 
-def percent(score: Score) -> str:
+def percent(score: Accuracy) -> str:
     """`97.5`."""
     return f"{score.percent:.1f}"
 

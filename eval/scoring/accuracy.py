@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from wings.eval.items import Item
 
-from .score import mark
+from .score import score
 
 Z = 1.96  # a 95% interval
 
 
 @dataclass(frozen=True)
-class Score:
+class Accuracy:
     """`right` of `total` answers; an answer may be right in part."""
 
     right: float
@@ -32,19 +32,19 @@ class Score:
         low, high = ((middle + sign * half) / (1 + Z * Z / n) for sign in (-1, 1))
         return 100.0 * max(0.0, low), 100.0 * min(1.0, high)
 
-    def __add__(self, other: "Score") -> "Score":
-        return Score(self.right + other.right, self.total + other.total)
+    def __add__(self, other: "Accuracy") -> "Accuracy":
+        return Accuracy(self.right + other.right, self.total + other.total)
 
 
-def score(items: Sequence[Item], answers: Sequence[str]) -> dict[str, Score]:
+def score_by_kind(items: Sequence[Item], answers: Sequence[str]) -> dict[str, Accuracy]:
     """Scores by kind, in the order in which the kinds first appear."""
-    scores: dict[str, Score] = {}
+    scores: dict[str, Accuracy] = {}
     for item, said in zip(items, answers, strict=True):
-        right = Score(mark(item, said), 1)
-        scores[item.kind] = scores.get(item.kind, Score(0, 0)) + right
+        right = Accuracy(score(item, said), 1)
+        scores[item.kind] = scores.get(item.kind, Accuracy(0, 0)) + right
     return scores
 
 
-def overall(scores: Iterable[Score]) -> Score:
+def overall(scores: Iterable[Accuracy]) -> Accuracy:
     """All kinds together, each item counting once."""
-    return sum(scores, Score(0, 0))
+    return sum(scores, Accuracy(0, 0))

@@ -110,7 +110,7 @@ def passes(check: dict, said: str) -> bool:
     return RULES[check["rule"]](said, **fields)
 
 
-def check_checks(checks: Sequence[dict], where: str) -> Sequence[dict]:
+def validate_checks(checks: Sequence[dict], where: str) -> Sequence[dict]:
     """The checks, if each names a rule and gives it the fields that it takes.
 
     Raises:

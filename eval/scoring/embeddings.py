@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wings.eval.runner import Tell, nothing
+from wings.eval.runner import ProgressCallback, no_progress
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def embed_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
-    tell: Tell = nothing,
+    progress: ProgressCallback = no_progress,
 ) -> Tensor:
     """Unit vectors `[N, D]` float64 on the CPU; zeros for a text that is empty or like all others.
 
@@ -39,6 +39,6 @@ def embed_texts(
         ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False), dtype=torch.long)
         # float64 of one order of additions: equal texts give equal vectors, and so equal ties.
         rows.append(table[ids.to(table.device)].double().sum(0).cpu() / max(1, len(ids)))
-        tell("embedding", number, len(texts))
+        progress("embedding", number, len(texts))
     vectors = torch.stack(rows)
     return normalize(vectors - vectors.mean(0), dim=-1, eps=1e-9)

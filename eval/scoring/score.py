@@ -12,7 +12,7 @@ from .short_answers import same, soft_accuracy
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def mark(item: Item, said: str) -> float:
+def score(item: Item, said: str) -> float:
     """The worth of one answer.
 
     "exact" is word for word; "mention" if the reference is named in it; "short" and "vqa" as in
@@ -39,9 +39,9 @@ def mark(item: Item, said: str) -> float:
             return float(is_right(said, item.answer))
 
 
-def marks(items: Sequence[Item], answers: Sequence[str]) -> list[float]:
+def score_all(items: Sequence[Item], answers: Sequence[str]) -> list[float]:
     """The worth of every answer, in order."""
-    return [mark(item, said) for item, said in zip(items, answers, strict=True)]
+    return [score(item, said) for item, said in zip(items, answers, strict=True)]
 
 
 def normalise(text: str) -> str:

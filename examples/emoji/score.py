@@ -24,7 +24,7 @@ from wings import WingsForCausalLM
 from wings.errors import WingsError
 from wings.eval.generate import answer_items, encode
 from wings.eval.items import Item, read_items
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.checks import mentions
 from wings.processing.processor import WingsProcessor
 
@@ -46,14 +46,14 @@ def is_right(item: Item, said: str, groups: Sequence[str]) -> bool:
     return bool(found) and min(found, key=found.__getitem__) == item.answer
 
 
-def count(items: Sequence[Item], said: Sequence[str], groups: Sequence[str]) -> dict[str, Score]:
+def count(items: Sequence[Item], said: Sequence[str], groups: Sequence[str]) -> dict[str, Accuracy]:
     """Scores by kind; groups also one by one, as `group/animal`."""
-    scores: dict[str, Score] = {}
+    scores: dict[str, Accuracy] = {}
     for item, text in zip(items, said, strict=True):
-        one = Score(int(is_right(item, text, groups)), 1)
+        one = Accuracy(int(is_right(item, text, groups)), 1)
         kinds = [item.kind, f"group/{item.answer}"] if item.kind == "group" else [item.kind]
         for kind in kinds:
-            scores[kind] = scores.get(kind, Score(0, 0)) + one
+            scores[kind] = scores.get(kind, Accuracy(0, 0)) + one
     return scores
 
 
@@ -88,7 +88,7 @@ def constant_answers(
 @torch.inference_mode()
 def equal_logits(
     model: WingsForCausalLM, bare: PreTrainedModel, processor: WingsProcessor, items: Sequence[Item]
-) -> Score:
+) -> Accuracy:
     """How many text conversations give bitwise the untouched LLM's logits, one conversation at a
     time.
     """
@@ -96,7 +96,7 @@ def equal_logits(
     for item in items:
         batch = encode(processor, [list(item.messages)])
         same += torch.equal(model(**batch).logits, bare(**batch).logits)
-    return Score(same, len(items))
+    return Accuracy(same, len(items))
 
 
 def score_folder(folder: Path, tell: Tell = print) -> dict:
@@ -150,9 +150,9 @@ def score_folder(folder: Path, tell: Tell = print) -> dict:
             "group": 100 / len(groups),
             "name": 100 / len({i.answer for i in kinds["name"]}),
         },
-        "most frequent": {"group": plain(Score(most, len(kinds["group"])))},
+        "most frequent": {"group": plain(Accuracy(most, len(kinds["group"])))},
         "text logits bitwise equal": plain(equal_logits(model, bare, processor, kinds["text"])),
-        "mixed answer equals the LLM's alone": plain(Score(unchanged, len(kinds["mixed"]))),
+        "mixed answer equals the LLM's alone": plain(Accuracy(unchanged, len(kinds["mixed"]))),
         "samples": {
             kind: [
                 {
@@ -173,7 +173,7 @@ def score_folder(folder: Path, tell: Tell = print) -> dict:
     }
 
 
-def plain(score: Score) -> dict:
+def plain(score: Accuracy) -> dict:
     """A score as a mapping of numbers."""
     low, high = score.interval
     return {

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from wings.eval.items import read_items, text_of
-from wings.eval.scoring.score import mark
+from wings.eval.scoring.score import score
 
 TRAINED = ("align", "instruct")
 
@@ -22,5 +22,5 @@ def guess(data: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for item in read_items(data / "pictures_test.jsonl"):
         said = answers.get(text_of(item.messages[-1]["content"]), Counter({"": 1}))
-        found.setdefault(item.kind, []).append(int(mark(item, said.most_common(1)[0][0])))
+        found.setdefault(item.kind, []).append(int(score(item, said.most_common(1)[0][0])))
     return found

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from wings import WingsForCausalLM, WingsProcessor
 from wings.eval.generate import answer_items
 from wings.eval.items import read_items, without_pictures
-from wings.eval.scoring.score import marks
+from wings.eval.scoring.score import score_all
 from wings.processing.tokenization import IGNORED
 
 from .dataset import PARTS, read_pairs
@@ -73,7 +73,7 @@ def scores_of(
         length = WORDS if test == "pictures" else sentences
         said = answer_items(model, processor, items, max_new_tokens=length)
         kinds = found.setdefault(test, {})
-        for item, mark in zip(items, marks(items, said), strict=True):
+        for item, mark in zip(items, score_all(items, said), strict=True):
             # Whole marks as whole numbers: half the file.
             kinds.setdefault(item.kind, []).append(int(mark) if mark in (0, 1) else mark)
     return found

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from wings.eval.generate import answer_items
 from wings.eval.items import Item, read_items
-from wings.eval.scoring.accuracy import Score, overall, score
+from wings.eval.scoring.accuracy import Accuracy, overall, score_by_kind
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.recipe import Recipe
@@ -83,7 +83,7 @@ def score_llm(job: str, folder: Path, data: Path) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     said = answer_items(model, tokenizer, items, on_batch=lambda n: reporter.step(steps=n))
-    scores = score(items, said)
+    scores = score_by_kind(items, said)
     return {"text": described(scores), "note": f"text {overall(scores.values()).percent:.1f}%"}
 
 
@@ -107,7 +107,7 @@ def run_row(
     scores = {}
     for test in TESTS:
         items = read_items(data / f"{test}_held_out.jsonl")
-        scores[test] = described(score(items, answer_items(model, processor, items)))
+        scores[test] = described(score_by_kind(items, answer_items(model, processor, items)))
     percent = {test: 100 * s["right"] / s["total"] for test, s in scores.items()}
     return {
         **result,
@@ -146,7 +146,7 @@ def watched(job: str, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def described(scores: dict[str, Score]) -> dict[str, Any]:
+def described(scores: dict[str, Accuracy]) -> dict[str, Any]:
     """Scores for results.json: all together and by kind."""
     return {
         **asdict(overall(scores.values())),

@@ -8,11 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from wings.eval.compare.method_result import Outcome
+from wings.eval.compare.method_result import MethodResult
 from wings.eval.report.machine import machine, versions
 from wings.eval.report.plot import plot
 from wings.eval.report.table import HEADERS, cells, markdown
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
 from .methods import Row
 
@@ -23,13 +23,15 @@ EXPLAINED = (
 )
 
 
-def outcomes_of(rows: list[Row], results: dict[str, dict[str, Any]]) -> tuple[Score, list[Outcome]]:
+def outcomes_of(
+    rows: list[Row], results: dict[str, dict[str, Any]]
+) -> tuple[Accuracy, list[MethodResult]]:
     """The language model's text score before, and what became of it in every row."""
     outcomes = []
     for row in rows:
         result = results[f"row-{row.key}"]
         outcomes.append(
-            Outcome(
+            MethodResult(
                 name=row.name,
                 llm_rate=row.llm_rate,
                 trained=sum(result["trained"].values()),
@@ -40,12 +42,12 @@ def outcomes_of(rows: list[Row], results: dict[str, dict[str, Any]]) -> tuple[Sc
     return total(results["before"]["text"]), outcomes
 
 
-def total(described: dict[str, Any]) -> Score:
+def total(described: dict[str, Any]) -> Accuracy:
     """The score over all kinds, as `jobs.described` wrote it."""
-    return Score(described["right"], described["total"])
+    return Accuracy(described["right"], described["total"])
 
 
-def show(console: Console, before: Score, outcomes: list[Outcome]) -> None:
+def show(console: Console, before: Accuracy, outcomes: list[MethodResult]) -> None:
     """Prints the table."""
     table = Table(
         title=TITLE, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
@@ -59,7 +61,9 @@ def show(console: Console, before: Score, outcomes: list[Outcome]) -> None:
     console.print(EXPLAINED, style="dim")
 
 
-def save(folder: Path, before: Score, outcomes: list[Outcome], results: dict[str, Any]) -> None:
+def save(
+    folder: Path, before: Accuracy, outcomes: list[MethodResult], results: dict[str, Any]
+) -> None:
     """Writes `plot.png`, `report.md` and `results.json`."""
     plot(folder / "plot.png", before, outcomes, TITLE)
     seed, seconds = results["seed"], results["seconds"]["total"]

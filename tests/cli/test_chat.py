@@ -5,7 +5,7 @@ import io
 import pytest
 
 from wings.cli import main
-from wings.cli.chat import Conversation, load
+from wings.cli.chat import ChatSession, load
 
 
 @pytest.fixture
@@ -13,33 +13,33 @@ def pictures(data):
     return sorted(str(path) for path in (data / "img").iterdir())[:2]
 
 
-def said_at_once(conversation, turns, max_new_tokens):
+def said_at_once(session, turns, max_new_tokens):
     """The last answer of a conversation that is computed from its beginning."""
-    fresh = Conversation(conversation.model, conversation.processor)
-    fresh.messages = conversation.messages[: 2 * turns - 2]
-    user = conversation.messages[2 * turns - 2]["content"]
+    fresh = ChatSession(session.model, session.processor)
+    fresh.messages = session.messages[: 2 * turns - 2]
+    user = session.messages[2 * turns - 2]["content"]
     fresh.pictures = [part["image"] for part in user if part["type"] == "image"]
     return fresh.say(user[-1]["text"], max_new_tokens)
 
 
 def test_a_conversation_goes_on_from_its_cache_with_a_new_picture(checkpoint, pictures):
-    conversation = load(str(checkpoint))
-    conversation.pictures = [pictures[0]]
-    first = conversation.say("What is top-left?", 5)
-    cached = conversation.cache
-    conversation.add_picture(pictures[1])
-    second = conversation.say("Where is the star?", 5)
-    third = conversation.say("Repeat: red star", 5)
-    assert conversation.cache is cached
-    assert [first, second, third] == [said_at_once(conversation, n, 5) for n in (1, 2, 3)]
+    session = load(str(checkpoint))
+    session.pictures = [pictures[0]]
+    first = session.say("What is top-left?", 5)
+    cached = session.cache
+    session.add_picture(pictures[1])
+    second = session.say("Where is the star?", 5)
+    third = session.say("Repeat: red star", 5)
+    assert session.cache is cached
+    assert [first, second, third] == [said_at_once(session, n, 5) for n in (1, 2, 3)]
 
 
 def test_a_history_that_was_told_otherwise_is_computed_from_where_it_differs(checkpoint):
-    conversation = load(str(checkpoint))
-    conversation.say("What is top-left?", 3)
-    conversation.messages[-1]["content"] = "something that was never said"
-    conversation.say("Where is the star?", 3)
-    assert conversation.messages[-1]["content"] == said_at_once(conversation, 2, 3)
+    session = load(str(checkpoint))
+    session.say("What is top-left?", 3)
+    session.messages[-1]["content"] = "something that was never said"
+    session.say("Where is the star?", 3)
+    assert session.messages[-1]["content"] == said_at_once(session, 2, 3)
 
 
 def test_lines_of_standard_input(checkpoint, pictures, monkeypatch, capsys):

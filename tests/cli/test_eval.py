@@ -13,7 +13,7 @@ import torch
 from transformers import ViTConfig
 
 from wings.cli import main
-from wings.eval.provenance import refuse_unless_frozen
+from wings.eval.provenance import validate_frozen_llm
 from wings.examples.quickstart.dataset import read_lines, write_lines
 from wings.examples.quickstart.tiny_llm import make_model
 from wings.processing.processor import WingsProcessor
@@ -42,10 +42,10 @@ def report(folder):
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-def kept(folder):
+def cached(folder):
     lines = [
         line
-        for path in (folder / "kept").glob("*.jsonl")
+        for path in (folder / "cache").glob("*.jsonl")
         for line in path.read_bytes().split(b"\n")
         if line.endswith(b"}")
     ]
@@ -68,12 +68,14 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
     process = subprocess.Popen(
         [*command, *arguments(quick, llm, broken)], env=environment, stdout=subprocess.DEVNULL
     )
-    while process.poll() is None and (not (broken / "kept").exists() or len(kept(broken)) < 9):
+    while process.poll() is None and (not (broken / "cache").exists() or len(cached(broken)) < 9):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = kept(broken)
-    assert 9 <= len(before) < len(kept(tmp_path / "one")) and not (broken / "report.json").exists()
+    before = cached(broken)
+    assert (
+        9 <= len(before) < len(cached(tmp_path / "one")) and not (broken / "report.json").exists()
+    )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2", "-m", "wings.cli"]
     done = subprocess.run(
@@ -83,10 +85,10 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
     assert done.returncode == 0, done.stderr[-3000:]
     both = report(broken)
     assert both["measurements"] == whole["measurements"] and both["processes"] == 2
-    everything = kept(broken)
-    assert len(set(everything)) == len(everything) == len(kept(tmp_path / "one"))
+    everything = cached(broken)
+    assert len(set(everything)) == len(everything) == len(cached(tmp_path / "one"))
     assert set(before) < set(everything)
-    assert (broken / "kept" / "rank-1.jsonl").stat().st_size > 0
+    assert (broken / "cache" / "rank-1.jsonl").stat().st_size > 0
     assert done.stdout.count("Everything is in") == 1
 
 
@@ -157,7 +159,7 @@ def test_the_llm_inside_is_taken_only_where_it_stayed_frozen(quick, data, tmp_pa
         error = capsys.readouterr().err
         assert said in error and "--against" in error
     write_recipe(align, stage="align", model={"text": "x"}, start=None)
-    sentence = refuse_unless_frozen(str(row))
+    sentence = validate_frozen_llm(str(row))
     assert "could not show the forgetting" in sentence
     assert main(arguments(row, None, tmp_path / "out", *files)) == 0
     found = report(tmp_path / "out")

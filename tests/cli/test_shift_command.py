@@ -14,7 +14,7 @@ def test_a_wings_checkpoint(checkpoint, data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "plus learners" in said
     found = json.loads((tmp_path / "shift.json").read_text(encoding="utf-8"))
-    assert found["choices"]["sink"] == "apart"
+    assert found["options"]["sink"] == "apart"
     assert len(found["branches"]["main"]["samples"]) == len(items.read_text().splitlines())
     for branch in found["branches"].values():
         assert 0 <= branch["score"] <= 2

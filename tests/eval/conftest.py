@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.eval.fingerprint import model_fingerprint
-from wings.eval.models import Subject
+from wings.eval.models import EvalModel
 from wings.eval.processes import Ranks
-from wings.eval.result_cache import Kept
-from wings.eval.runner import Work
+from wings.eval.result_cache import ResultCache
+from wings.eval.runner import EvalRunner
 
 # What tests of attention share stands here, and the families with wings beside the model's tests.
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "wings")]
@@ -70,9 +70,9 @@ def random_table(seed, says):
     return table
 
 
-def subject_of(model, processor, name):
+def make_eval_model(model, processor, name):
     kind = model.config.model_type
-    return Subject(name, kind, model.eval(), processor, model_fingerprint(model, processor))
+    return EvalModel(name, kind, model.eval(), processor, model_fingerprint(model, processor))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def chain():
 
     def make(seed, says):
         table, tokenizer = random_table(seed, says), make_tokenizer()
-        return subject_of(make_chain(table, tokenizer), tokenizer, f"chain {seed}"), table
+        return make_eval_model(make_chain(table, tokenizer), tokenizer, f"chain {seed}"), table
 
     return make
 
@@ -96,18 +96,20 @@ def winged():
         model = WingsForCausalLM.from_vision_text_pretrained(
             VISION, make_chain(table, tokenizer), rank=4, image_token_id=processor.image_token_id
         )
-        return subject_of(model, processor, f"winged {seed}"), table
+        return make_eval_model(model, processor, f"winged {seed}"), table
 
     return make
 
 
 @pytest.fixture
-def make_work(tmp_path):
+def make_runner(tmp_path):
     """A function of settings: work that is kept in one folder."""
 
     def make(**settings):
         ranks = Ranks()
-        return Work(ranks, Kept(tmp_path / "kept", ranks), **{"max_new_tokens": 4, **settings})
+        return EvalRunner(
+            ranks, ResultCache(tmp_path / "cache", ranks), **{"max_new_tokens": 4, **settings}
+        )
 
     return make
 

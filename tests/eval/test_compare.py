@@ -20,7 +20,7 @@ def question(text, answer, picture=None):
 
 
 @pytest.fixture
-def report(chain, winged, make_work, picture, tmp_path):
+def report(chain, winged, make_runner, picture, tmp_path):
     """A function (name, what the model says, ...) -> the folder of its report."""
 
     def write(name, says, against="llm", data=None):
@@ -30,7 +30,7 @@ def report(chain, winged, make_work, picture, tmp_path):
             turns = ({"role": "user", "content": "c d e f"}, {"role": "assistant", "content": "b"})
             more = ({"role": "assistant", "content": "b"}, {"role": "user", "content": "g h"})
             data = Data(text, (), [Item("mixed", (*turns, seen, *more), "a")])
-        found = evaluate(chain(1, "a")[0], winged(2, says)[0], data, make_work())
+        found = evaluate(chain(1, "a")[0], winged(2, says)[0], data, make_runner())
         folder = tmp_path / name
         folder.mkdir()
         asked = {"checkpoint": name, "against": against, "files": {"text": ["t.jsonl"]}}

@@ -31,10 +31,10 @@ def written_out(text, tokenizer, before, after, asked=None):
     return [tokens, float(kl), float(lost), float(loses)]
 
 
-def test_kl_and_losses_of_known_chains(chain, winged, make_work):
+def test_kl_and_losses_of_known_chains(chain, winged, make_runner):
     llm, before = chain(1, "a")
     model, after = winged(2, "b")
-    found = measure_drift(llm, model, documents(), make_work())
+    found = measure_drift(llm, model, documents(), make_runner())
     expected = [written_out(text, llm.tokenizer, before, after) for text in TEXTS]
     got = [[d.tokens, d.kl, d.before, d.after] for d in found.documents]
     torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-4, atol=1e-4)
@@ -46,14 +46,14 @@ def test_kl_and_losses_of_known_chains(chain, winged, make_work):
     assert [document["name"] for document in found.to_dict()["documents"]][-1] == "text 3"
 
 
-def test_a_model_has_not_drifted_from_itself(chain, winged, make_work):
+def test_a_model_has_not_drifted_from_itself(chain, winged, make_runner):
     llm, model = chain(1, "a")[0], winged(1, "a")[0]
-    found = measure_drift(llm, model, documents(), make_work())
+    found = measure_drift(llm, model, documents(), make_runner())
     assert found.kl.to_dict() == {"value": 0.0, "interval": [0.0, 0.0]}
     assert found.perplexity_ratio.to_dict() == {"value": 1.0, "interval": [1.0, 1.0]}
 
 
-def test_of_a_conversation_the_answers_count(chain, make_work):
+def test_of_a_conversation_the_answers_count(chain, make_runner):
     (llm, before), (model, after) = chain(1, "a"), chain(2, "b")
     turns = [("user", "c d"), ("assistant", "a e"), ("user", "f"), ("assistant", "g")]
     messages = tuple({"role": role, "content": text} for role, text in turns)
@@ -61,7 +61,7 @@ def test_of_a_conversation_the_answers_count(chain, make_work):
     asked = [False] * 5 + [True] * 3 + [False] * 4 + [True] * 2
     assert len(text.split()) == len(asked)
     (found,) = measure_drift(
-        llm, model, [Document("talk", messages=messages)], make_work()
+        llm, model, [Document("talk", messages=messages)], make_runner()
     ).documents
     expected = written_out(text, llm.tokenizer, before, after, asked)
     assert [found.tokens, found.kl, found.before] == pytest.approx(expected[:3], rel=1e-4)
@@ -109,10 +109,10 @@ def test_a_token_without_a_chance_adds_nothing(chain):
     assert sums.isfinite().all()
 
 
-def test_long_documents_are_cut_and_keep_their_weight(chain, make_work, monkeypatch):
+def test_long_documents_are_cut_and_keep_their_weight(chain, make_runner, monkeypatch):
     (llm, before), (model, after) = chain(1, "a"), chain(2, "b")
     long = " ".join("abcdefghijkl"[n * n % 12] for n in range(150))
-    (found,) = measure_drift(llm, model, documents([long]), make_work()).documents
+    (found,) = measure_drift(llm, model, documents([long]), make_runner()).documents
     # 64 positions are known, so three pieces, of each of which the first token is not predicted.
     pieces = [" ".join(long.split()[start : start + 64]) for start in (0, 64, 128)]
     rows = [written_out(piece, llm.tokenizer, before, after) for piece in pieces]
@@ -123,14 +123,14 @@ def test_long_documents_are_cut_and_keep_their_weight(chain, make_work, monkeypa
     assert batches_of([3, 9, 2, 3, 20]) == [[2, 0, 3], [1], [4]]
 
 
-def test_what_cannot_be_compared_is_a_sentence(chain, make_work):
+def test_what_cannot_be_compared_is_a_sentence(chain, make_runner):
     llm, model = chain(1, "a")[0], chain(2, "b")[0]
     with pytest.raises(WingsError, match="text 0 is too short"):
-        measure_drift(llm, model, documents(["a"]), make_work())
+        measure_drift(llm, model, documents(["a"]), make_runner())
     with torch.no_grad():
         model.model.lm_head.weight.fill_(math.nan)
     with pytest.raises(WingsError, match=r"text 0 .* no finite numbers"):
-        measure_drift(llm, model, documents(), make_work())
+        measure_drift(llm, model, documents(), make_runner())
 
 
 def test_tokenizers_agree_but_for_the_image_token(chain, winged):

@@ -35,9 +35,9 @@ def data(picture):
     return Data(text, seen, mixed, [Document("t", "a b c"), Document("u", "d e f g")])
 
 
-def test_what_each_kind_lost_and_won(chain, winged, make_work, data):
+def test_what_each_kind_lost_and_won(chain, winged, make_runner, data):
     llm, model = chain(1, "a")[0], winged(2, "b")[0]
-    found = evaluate(llm, model, data, make_work())
+    found = evaluate(llm, model, data, make_runner())
     assert list(found.measurements) == ["text", "pictures", "conversations", "attention", "drift"]
     assert found.notes == []
     text = found.to_dict()["text"]
@@ -61,17 +61,17 @@ def test_what_each_kind_lost_and_won(chain, winged, make_work, data):
     json.dumps(found.to_dict())
 
 
-def test_a_plain_model_is_not_shown_pictures(chain, make_work, data):
-    found = evaluate(chain(1, "a")[0], chain(2, "b")[0], data, make_work())
+def test_a_plain_model_is_not_shown_pictures(chain, make_runner, data):
+    found = evaluate(chain(1, "a")[0], chain(2, "b")[0], data, make_runner())
     assert list(found.measurements) == ["text", "drift"]
     assert [note.split()[0] for note in found.notes] == ["pictures", "conversations"]
     assert "'llama'" in found.notes[0]
 
 
-def test_other_tokenizers_leave_the_drift_out(chain, winged, make_work, data):
+def test_other_tokenizers_leave_the_drift_out(chain, winged, make_runner, data):
     llm, model = chain(1, "a")[0], winged(2, "b")[0]
     llm.tokenizer.add_tokens(["zz"])
-    found = evaluate(llm, model, data, make_work())
+    found = evaluate(llm, model, data, make_runner())
     assert "drift" not in found.measurements and "'zz' is token" in found.notes[0]
 
 
@@ -101,9 +101,9 @@ class Sources(HTMLParser):
 
 
 def test_the_page_holds_everything_and_escapes_what_was_said(
-    chain, winged, make_work, data, tmp_path
+    chain, winged, make_runner, data, tmp_path
 ):
-    found = evaluate(chain(1, "a")[0], winged(2, "b")[0], data, make_work())
+    found = evaluate(chain(1, "a")[0], winged(2, "b")[0], data, make_runner())
     figure = Figure(figsize=(2, 2))
     figure.subplots().plot([1, 2])
     more = [

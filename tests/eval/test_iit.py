@@ -15,7 +15,7 @@ from wings.errors import WingsError
 from wings.eval.iit import KINDS, build_iit, question, write_iit
 from wings.eval.items import Item, pictures_of, read_items
 from wings.eval.scoring.embeddings import embed_texts
-from wings.eval.scoring.score import mark
+from wings.eval.scoring.score import score
 
 LETTERS = "abcdef"
 
@@ -149,15 +149,15 @@ def test_the_last_turn_is_scored_as_its_item_is(tmp_path):
     for item in read_items(tmp_path / "iit.jsonl"):
         if item.kind.endswith("V"):
             assert (item.scoring, item.choices) == ("choice", ("red", "blue"))
-            assert pictures_of(item) == [drawn] and mark(item, "A") == 1
+            assert pictures_of(item) == [drawn] and score(item, "A") == 1
         else:
-            assert mark(item, "two words") == 1 and mark(item, "more than two") == 0
+            assert score(item, "two words") == 1 and score(item, "more than two") == 0
 
 
 def test_it_is_told_how_far_it_is():
     text, pictures = random_sets(3)
     told = []
-    build_iit(text, pictures, counts, size=3, uses=5, tell=lambda *what: told.append(what))
+    build_iit(text, pictures, counts, size=3, uses=5, progress=lambda *what: told.append(what))
     assert told == [
         (f"turns before {name}", done, 3) for name in ("text", "pictures") for done in range(4)
     ]

@@ -5,7 +5,7 @@ import torch
 from families import Layouts, batch_of, build
 
 from wings.attention.rotary import Rotary
-from wings.eval.attention.kinds import KINDS, kinds_of_keys
+from wings.eval.attention.kinds import KINDS, key_kinds
 from wings.eval.attention.masses import attention_masses
 from wings.layers.wings_layer import BlockWings
 
@@ -67,7 +67,7 @@ def expected_learners(model, batch, out, inputs, embeddings):
     """sum over learners of gate times weights, summed over keys by kind, averaged over tokens."""
     rotary = Rotary.of(model.config.hidden_size, model.config.text_config)
     is_image, per = images_of(model, batch), model.config.image_seq_length
-    columns = kinds_of_keys(is_image, batch["attention_mask"].bool()).double()
+    columns = key_kinds(is_image, batch["attention_mask"].bool()).double()
     result = torch.zeros(len(is_image), len(inputs), len(KINDS), dtype=torch.float64)
     for row, real in enumerate(batch["attention_mask"].bool()):
         image = is_image[row, real]
@@ -114,7 +114,7 @@ def test_both_branches_are_as_defined(options, side):
     assert torch.equal(logits_of(model, batch), before)
     tokens = batch["attention_mask"].double()
     tokens = tokens / tokens.sum(1, keepdim=True)
-    columns = kinds_of_keys(images_of(model, batch), batch["attention_mask"].bool()).double()
+    columns = key_kinds(images_of(model, batch), batch["attention_mask"].bool()).double()
     main = [
         torch.einsum("bhts,bsc,bt->bc", w.double(), columns, tokens) / w.shape[1]
         for w in out.attentions
@@ -136,7 +136,7 @@ def test_wings_of_other_families(family):
     masses = attention_masses(model, batch, images_of(model, batch))
     assert torch.equal(logits_of(model, batch), before)
     tokens = batch["attention_mask"].double()
-    columns = kinds_of_keys(images_of(model, batch), tokens.bool()).double()
+    columns = key_kinds(images_of(model, batch), tokens.bool()).double()
     tokens = tokens / tokens.sum(1, keepdim=True)
     found = [w for w in plain.attentions if w is not None]
     main = [

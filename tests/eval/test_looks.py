@@ -5,8 +5,8 @@ from PIL import Image
 
 from wings.errors import WingsError
 from wings.eval.attention import section as looks
-from wings.eval.attention.section import measure_looks
-from wings.eval.attention.shift import Choices, measure_shift
+from wings.eval.attention.section import measure_attention_shift
+from wings.eval.attention.shift import ShiftOptions, measure_shift
 from wings.eval.data import Data
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
@@ -17,10 +17,10 @@ def conversation(picture, letter):
     return Item("k", ({"role": "user", "content": [*parts, {"type": "text", "text": "b"}]},), "a")
 
 
-def test_it_is_the_shift_of_each_model(chain, winged, make_work, picture):
+def test_it_is_the_shift_of_each_model(chain, winged, make_runner, picture):
     (llm, *_), (model, *_) = chain(1, "a"), winged(2, "b")
     items = [conversation(picture, letter) for letter in "abc"]
-    found = measure_looks(llm, model, items, make_work())
+    found = measure_attention_shift(llm, model, items, make_runner())
     for subject, shift in ((llm, found.llm), (model, found.model)):
         alone = measure_shift(subject.model, subject.processor, items)
         assert shift.to_dict() == alone.to_dict()
@@ -43,7 +43,7 @@ def measured(monkeypatch):
 
 
 def test_a_break_costs_the_sample_it_fell_into(
-    chain, winged, make_work, picture, measured, monkeypatch
+    chain, winged, make_runner, picture, measured, monkeypatch
 ):
     (llm, *_), (model, *_) = chain(1, "a"), winged(2, "b")
     items = [conversation(picture, letter) for letter in "abc"]
@@ -57,12 +57,14 @@ def test_a_break_costs_the_sample_it_fell_into(
     with monkeypatch.context() as patch:
         patch.setattr(looks, "measure_shift", broken)
         with pytest.raises(KeyboardInterrupt):
-            measure_looks(llm, model, items, make_work())
+            measure_attention_shift(llm, model, items, make_runner())
     done = [("LlamaForCausalLM", letter) for letter in "abc"] + [("WingsForCausalLM", "a")]
     assert measured == done
     measured.clear()
     told = []
-    found = measure_looks(llm, model, items, make_work(tell=lambda *what: told.append(what)))
+    found = measure_attention_shift(
+        llm, model, items, make_runner(progress=lambda *what: told.append(what))
+    )
     assert measured == [("WingsForCausalLM", letter) for letter in "bc"]
     assert told == [(f"attention: the {name}", n, 3) for name in ("LLM", "model") for n in range(4)]
     for subject, shift in ((llm, found.llm), (model, found.model)):
@@ -73,37 +75,39 @@ def test_a_break_costs_the_sample_it_fell_into(
             assert (ours is None) == (theirs is None) and (ours is None or ours.equal(theirs))
 
 
-def test_what_has_changed_is_measured_anew(chain, winged, make_work, picture, measured):
+def test_what_has_changed_is_measured_anew(chain, winged, make_runner, picture, measured):
     (llm, *_), (model, *_) = chain(1, "a"), winged(2, "b")
     items = [conversation(picture, letter) for letter in "ab"]
-    measure_looks(llm, model, items, make_work())
+    measure_attention_shift(llm, model, items, make_runner())
     measured.clear()
-    measure_looks(llm, model, [*items, conversation(picture, "c"), items[0]], make_work())
+    measure_attention_shift(
+        llm, model, [*items, conversation(picture, "c"), items[0]], make_runner()
+    )
     assert [letter for _, letter in measured] == ["c", "c"]
     measured.clear()
-    measure_looks(llm, model, items, make_work(), Choices(sink="before"))
+    measure_attention_shift(llm, model, items, make_runner(), ShiftOptions(sink="before"))
     assert len(measured) == 4
-    measure_looks(llm, winged(3, "b")[0], items, make_work())
+    measure_attention_shift(llm, winged(3, "b")[0], items, make_runner())
     assert len(measured) == 6
     Image.new("RGB", (28, 28), "blue").save(picture)
-    measure_looks(llm, model, items, make_work())
+    measure_attention_shift(llm, model, items, make_runner())
     assert len(measured) == 10
 
 
-def test_many_are_drawn_by_lot(chain, winged, make_work, picture, monkeypatch):
+def test_many_are_drawn_by_lot(chain, winged, make_runner, picture, monkeypatch):
     monkeypatch.setattr(looks, "MOST", 2)
     items = [conversation(picture, letter) for letter in "abcde"]
     arguments = chain(1, "a")[0], winged(2, "b")[0], items
-    found, again = (measure_looks(*arguments, make_work()) for _ in range(2))
+    found, again = (measure_attention_shift(*arguments, make_runner()) for _ in range(2))
     assert len(found.model.main.scores) == 2 and found.to_dict() == again.to_dict()
 
 
-def test_what_cannot_be_measured_is_a_note(chain, winged, make_work, picture, monkeypatch):
+def test_what_cannot_be_measured_is_a_note(chain, winged, make_runner, picture, monkeypatch):
     def refuse(*_, **__):
         raise WingsError("its attention is of another kind.")
 
     monkeypatch.setattr(looks, "measure_shift", refuse)
     data = Data([], [], [conversation(picture, "a")], [])
-    found = evaluate(chain(1, "a")[0], winged(2, "b")[0], data, make_work())
+    found = evaluate(chain(1, "a")[0], winged(2, "b")[0], data, make_runner())
     assert "attention" not in found.measurements
     assert found.notes == ["attention shift is left out: its attention is of another kind"]

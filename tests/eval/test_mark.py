@@ -6,8 +6,8 @@ import pytest
 
 from wings.errors import WingsError
 from wings.eval.items import Item, read_items, write_items
-from wings.eval.scoring.checks import RULES, check_checks, passes
-from wings.eval.scoring.score import chosen, mark, marks, share_passed, with_choices
+from wings.eval.scoring.checks import RULES, passes, validate_checks
+from wings.eval.scoring.score import chosen, score, score_all, share_passed, with_choices
 from wings.eval.scoring.short_answers import normalise_short, soft_accuracy
 
 CHOICES = ("a cat", "a dog", "a big dog", "none")
@@ -48,7 +48,7 @@ def test_letters_come_before_texts():
 
 def test_nothing_to_choose_from_is_refused():
     with pytest.raises(WingsError, match="nothing to choose from"):
-        mark(Item("all", (), "a", "choice"), "a")
+        score(Item("all", (), "a", "choice"), "a")
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_every_scoring():
         Item("k", (), "dog", "choice", ("cat", "dog")),
         Item("k", (), "", "checks", checks=({"rule": "upper"}, {"rule": "lines", "count": 1})),
     ]
-    assert marks(items, ["Paris.", "Single one", "cat", "B", "A\nB"]) == pytest.approx(
+    assert score_all(items, ["Paris.", "Single one", "cat", "B", "A\nB"]) == pytest.approx(
         [1, 1, 0.9, 1, 0]
     )
     assert share_passed(items[4], "A\nB") == 0.5
-    assert marks(items, ["paris", "two", "bird", "A", "a"]) == [0, 0, 0, 0, 0]
+    assert score_all(items, ["paris", "two", "bird", "A", "a"]) == [0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_every_scoring():
     ],
 )
 def test_checks(check, right, wrong):
-    check_checks([check], "here")
+    validate_checks([check], "here")
     assert passes(check, right) and not passes(check, wrong)
     assert not passes(check, "") or check["rule"] == "without"
 

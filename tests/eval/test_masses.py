@@ -17,7 +17,7 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 
 from wings.errors import WingsError
-from wings.eval.attention.kinds import KINDS, kinds_of_keys
+from wings.eval.attention.kinds import KINDS, key_kinds
 from wings.eval.attention.masses import attention_masses, decoder_of
 
 IMAGE = 90
@@ -61,7 +61,7 @@ def by_matrices(model, batch, is_image):
         found = eager(**batch, use_cache=False, output_attentions=True).attentions
     found = [weights for weights in found if weights is not None]
     mask = batch["attention_mask"].double()
-    columns = kinds_of_keys(is_image, mask.bool()).double()
+    columns = key_kinds(is_image, mask.bool()).double()
     tokens = mask / mask.sum(1, keepdim=True)
     return torch.stack(
         # What padding looks at does not count.
@@ -138,7 +138,7 @@ def test_pictures_in_a_vision_language_model(family):
 def test_every_token_is_of_one_kind(seed):
     batch, is_image = random_batch(seed)
     real = batch["attention_mask"].bool()
-    kinds = kinds_of_keys(is_image, real)
+    kinds = key_kinds(is_image, real)
     assert torch.equal(kinds.sum(-1).bool(), real) and kinds.max() <= 1
     for row in range(len(real)):
         where = real[row].nonzero()[:, 0].tolist()
@@ -198,7 +198,7 @@ def test_adapted_models():
     eager = copy.deepcopy(model)
     eager.get_base_model().set_attn_implementation("eager")
     mask = batch["attention_mask"].double()
-    columns = kinds_of_keys(is_image, mask.bool()).double()
+    columns = key_kinds(is_image, mask.bool()).double()
     tokens = mask / mask.sum(1, keepdim=True)
     with torch.no_grad():
         weights = eager(**batch, use_cache=False, output_attentions=True).attentions

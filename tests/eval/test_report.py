@@ -7,19 +7,29 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wings.eval.compare.bootstrap import Estimate
-from wings.eval.compare.method_result import Outcome
-from wings.eval.compare.paired_plot import Line, forest
+from wings.eval.compare.method_result import MethodResult
+from wings.eval.compare.paired_plot import Line, paired_plot
 from wings.eval.report.plot import draw_panel, plot
 from wings.eval.report.table import HEADERS, cells, markdown, thousands
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
-BEFORE = Score(120, 120)
+BEFORE = Accuracy(120, 120)
 
 
 def outcomes():
     return [
-        Outcome("frozen", None, Score(120, 120), Score(114, 120), Score(96, 120), 1500, 30.4),
-        Outcome("trained", 1e-3, Score(90, 120), Score(60, 120), Score(108, 120), 2_340_000, 61.6),
+        MethodResult(
+            "frozen", None, Accuracy(120, 120), Accuracy(114, 120), Accuracy(96, 120), 1500, 30.4
+        ),
+        MethodResult(
+            "trained",
+            1e-3,
+            Accuracy(90, 120),
+            Accuracy(60, 120),
+            Accuracy(108, 120),
+            2_340_000,
+            61.6,
+        ),
     ]
 
 
@@ -62,8 +72,8 @@ def test_the_plot_is_a_picture(tmp_path):
 
 def test_names_of_kinds_are_not_cut_off():
     names = ["all", "spatial_relationship, circular", "structuralized_imagetext_understanding"]
-    score = Score(6, 10)
-    figure = forest([Line(name, score, score, Estimate(0.0, -9.0, 9.0)) for name in names])
+    score = Accuracy(6, 10)
+    figure = paired_plot([Line(name, score, score, Estimate(0.0, -9.0, 9.0)) for name in names])
     figure.canvas.draw()
     left, right = figure.axes
     for label in left.get_yticklabels():

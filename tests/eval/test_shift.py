@@ -21,10 +21,16 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.eval.attention.masses import Masses
 from wings.eval.attention.prompts import introduced, prompts
-from wings.eval.attention.shift import Choices, Curves, Shift, measure_shift, one_minus_pearson
-from wings.eval.attention.shift_plot import Mark, curves_figure, score_figure
+from wings.eval.attention.shift import (
+    Curves,
+    ModelShift,
+    ShiftOptions,
+    measure_shift,
+    one_minus_pearson,
+)
+from wings.eval.attention.shift_plot import ShiftPoint, curves_figure, score_figure
 from wings.eval.items import Item
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
@@ -178,10 +184,10 @@ def test_a_blind_model_reads_words_in_the_picture_s_place(items):
 def test_measuring_a_blind_model(items):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**TEXT))
-    found = measure_shift(model, tokenizer(), items, Choices(preamble="Look"))
+    found = measure_shift(model, tokenizer(), items, ShiftOptions(preamble="Look"))
     assert found.plus_learners is None and len(found.main.scores) == 2
     assert all(0 <= score <= 2 for score in found.main.scores)
-    together = measure_shift(model, tokenizer(), items, Choices(preamble="Look"), batch_size=2)
+    together = measure_shift(model, tokenizer(), items, ShiftOptions(preamble="Look"), batch_size=2)
     torch.testing.assert_close(together.masses.main, found.masses.main, **ROUNDING)
 
 
@@ -239,9 +245,9 @@ def test_what_cannot_be_measured_is_said(items, picture):
     with pytest.raises(WingsError, match="none of the 1 items has a picture"):
         measure_shift(model, processor, items[1:2])
     with pytest.raises(WingsError, match="sink is 'away'"):
-        Choices(sink="away")
+        ShiftOptions(sink="away")
     with pytest.raises(WingsError, match="stand_in is empty"):
-        Choices(stand_in=" ")
+        ShiftOptions(stand_in=" ")
     blank = tokenizer()
     blank.chat_template = None
     with pytest.raises(WingsError, match="chat template"):
@@ -251,7 +257,9 @@ def test_what_cannot_be_measured_is_said(items, picture):
 def two_branches(count=6):
     torch.manual_seed(1)
     main = torch.rand(count, 4, 5).double() / 5
-    return Shift(Choices(), (0, 1, 2, 5), Masses((0, 1, 2, 5), main, main * 2, main[..., 0]))
+    return ModelShift(
+        ShiftOptions(), (0, 1, 2, 5), Masses((0, 1, 2, 5), main, main * 2, main[..., 0])
+    )
 
 
 def test_the_curves_stand_where_the_masses_are():
@@ -266,17 +274,19 @@ def test_the_curves_stand_where_the_masses_are():
         # Nothing is drawn outside of what is shown.
         low, high = axes.get_ylim()
         assert low == 0 and max(max(line.get_ydata()) for line in lines.values()) < high
-    before = Shift(Choices(sink="before"), shift.layers, shift.masses)
+    before = ModelShift(ShiftOptions(sink="before"), shift.layers, shift.masses)
     labels = {line.get_label() for line in curves_figure(before).axes[0].get_lines()}
     assert "sink" not in labels
 
 
 def test_checkpoints_stand_at_their_scores(tmp_path):
     shift = two_branches()
-    figure = score_figure([Mark("one", shift.main.score, shift.main.interval, Score(90, 120))])
+    figure = score_figure(
+        [ShiftPoint("one", shift.main.score, shift.main.interval, Accuracy(90, 120))]
+    )
     (axes,) = figure.axes
-    (mark,) = [one for one in axes.collections if isinstance(one, PathCollection)]
-    assert mark.get_offsets().tolist() == [[shift.main.score, 75.0]]
+    (point,) = [one for one in axes.collections if isinstance(one, PathCollection)]
+    assert point.get_offsets().tolist() == [[shift.main.score, 75.0]]
     figure.savefig(tmp_path / "score.png")
     with Image.open(tmp_path / "score.png") as image:
         assert len(set(image.convert("L").tobytes())) > 20

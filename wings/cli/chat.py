@@ -18,7 +18,7 @@ from wings.upstream.cache_name import NAME, cache_of
 HELP = "/image FILE adds a picture to the next turn, /new begins anew, /quit ends"
 
 
-class Conversation:
+class ChatSession:
     """A conversation with a model; what was said before is not computed again.
 
     Attributes:
@@ -48,7 +48,7 @@ class Conversation:
         self.pictures.append(path)
 
     def say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None = None) -> str:
-        """The model's answer, greedy; both turns join the conversation."""
+        """The model's answer, greedy; both turns join the session."""
         parts = [{"type": "image", "image": path} for path in self.pictures]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
@@ -103,22 +103,22 @@ def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with console.status(f"loading {checkpoint}"):
-        conversation = load(checkpoint)
-    conversation.pictures = list(pictures)
+        session = load(checkpoint)
+    session.pictures = list(pictures)
     console.print(f"[dim]{HELP}[/]")
     for line in lines(console):
         try:
-            if not answer(conversation, console, line.strip(), max_new_tokens):
+            if not answer(session, console, line.strip(), max_new_tokens):
                 return
         except WingsError as error:
             console.print(f"[red]{error}[/]")
 
 
-def load(checkpoint: str) -> Conversation:
+def load(checkpoint: str) -> ChatSession:
     """The checkpoint's model and processor, on a GPU where there is one."""
     model = WingsForCausalLM.from_pretrained(checkpoint)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return Conversation(model, WingsProcessor.from_pretrained(checkpoint))
+    return ChatSession(model, WingsProcessor.from_pretrained(checkpoint))
 
 
 def lines(console: Console) -> Iterator[str]:
@@ -134,21 +134,21 @@ def lines(console: Console) -> Iterator[str]:
         yield line
 
 
-def answer(conversation: Conversation, console: Console, line: str, max_new_tokens: int) -> bool:
+def answer(session: ChatSession, console: Console, line: str, max_new_tokens: int) -> bool:
     """Does what a line says; whether to go on."""
     command, _, rest = line.partition(" ")
     if command == "/quit":
         return False
     if command == "/new":
-        conversation.clear()
+        session.clear()
     elif command == "/image":
-        conversation.add_picture(rest.strip())
+        session.add_picture(rest.strip())
     elif command.startswith("/"):
         raise WingsError(f"there is no {command}: {HELP}")
     elif line:
         console.print("[bold]wings[/]  ", end="")
         streamer = TextStreamer(
-            conversation.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+            session.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
         )
-        conversation.say(line, max_new_tokens, streamer)
+        session.say(line, max_new_tokens, streamer)
     return True

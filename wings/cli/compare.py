@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from wings.errors import WingsError
-from wings.eval.attention.shift_plot import Mark, score_figure
+from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
-from wings.eval.scoring.accuracy import Score
+from wings.eval.scoring.accuracy import Accuracy
 
 MEASURED = ("text", "pictures", "conversations")
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelSummary:
     """What one model came to.
 
     Attributes:
@@ -28,7 +28,7 @@ class Row:
     """
 
     name: str
-    scores: dict[str, Score]
+    scores: dict[str, Accuracy]
     shift: tuple[float, tuple[float, float]] | None
 
     @property
@@ -39,7 +39,7 @@ class Row:
         return [self.name, *("" if s is None else f"{s.percent:.1f}" for s in scores), shift]
 
 
-def compare(reports: Sequence[Path], output: Path) -> list[Row]:
+def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
     """Prints a table of several reports and draws their attention shifts against their text.
 
     Args:
@@ -52,21 +52,21 @@ def compare(reports: Sequence[Path], output: Path) -> list[Row]:
     documents = {folder: read(folder) for folder in reports}
     first, *others = documents
     for other in others:
-        refuse_different(documents[first]["asked"], documents[other]["asked"], first, other)
-    rows = [row_of("LLM", documents[first], "before", "llm")]
-    rows += [row_of(folder.name, found, "after", "model") for folder, found in documents.items()]
+        validate_same_questions(documents[first]["asked"], documents[other]["asked"], first, other)
+    rows = [summarize("LLM", documents[first], "before", "llm")]
+    rows += [summarize(folder.name, found, "after", "model") for folder, found in documents.items()]
     console = Console(highlight=False)
     table = Table("", *MEASURED, "attention shift")
     for row in rows:
         table.add_row(*row.cells)
     console.print(table)
-    marks = [
-        Mark(row.name, *row.shift, row.scores["text"])
+    points = [
+        ShiftPoint(row.name, *row.shift, row.scores["text"])
         for row in rows
         if row.shift is not None and "text" in row.scores
     ]
-    if marks:
-        score_figure(marks).savefig(output, dpi=160)
+    if points:
+        score_figure(points).savefig(output, dpi=160)
         console.print(f"{output}")
     else:
         console.print("No report has both text and an attention shift, so there is nothing to draw")
@@ -86,7 +86,7 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def refuse_different(ours: dict, theirs: dict, first: Path, other: Path) -> None:
+def validate_same_questions(ours: dict, theirs: dict, first: Path, other: Path) -> None:
     """Raises a `WingsError` where two reports cannot stand side by side."""
     for name in ("against", "files"):
         if ours[name] != theirs[name]:
@@ -96,7 +96,7 @@ def refuse_different(ours: dict, theirs: dict, first: Path, other: Path) -> None
             )
 
 
-def row_of(name: str, found: dict[str, Any], side: str, subject: str) -> Row:
+def summarize(name: str, found: dict[str, Any], side: str, subject: str) -> ModelSummary:
     """One model of a report."""
     measured = found["measurements"]
     scores = {}
@@ -104,10 +104,10 @@ def row_of(name: str, found: dict[str, Any], side: str, subject: str) -> Row:
         if kind in measured:
             # The first kind is all of them, or the only one.
             figures = next(iter(measured[kind]["kinds"].values()))[side]
-            scores[kind] = Score(figures["right"], figures["total"])
+            scores[kind] = Accuracy(figures["right"], figures["total"])
     shift = None
     if "attention" in measured:
         main = measured["attention"][subject]["branches"]["main"]
         if main["score"] is not None:
             shift = main["score"], tuple(main["interval"])
-    return Row(name, scores, shift)
+    return ModelSummary(name, scores, shift)

@@ -18,19 +18,25 @@ from transformers.utils import logging
 from wings.errors import WingsError
 from wings.eval.data import Files, read_data
 from wings.eval.evaluation import Evaluation, evaluate
-from wings.eval.models import Subject, kind_of, load_subject, taken_out, with_template_of
+from wings.eval.models import (
+    EvalModel,
+    copy_chat_template,
+    extract_llm,
+    load_eval_model,
+    read_model_type,
+)
 from wings.eval.processes import Ranks
-from wings.eval.provenance import refuse_unless_frozen
+from wings.eval.provenance import validate_frozen_llm
 from wings.eval.report.machine import machine, versions
 from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.report.section import Section
-from wings.eval.result_cache import Kept
-from wings.eval.runner import Work
+from wings.eval.result_cache import ResultCache
+from wings.eval.runner import EvalRunner
 
 from .eval_data import SEED, find_files
-from .progress import Bars
+from .progress import ProgressBars
 
-KEPT = "kept"
+CACHE = "cache"
 
 
 def run(
@@ -79,27 +85,27 @@ def _run(
     for name, value in (("--batch-size", batch_size), ("--max-new-tokens", max_new_tokens)):
         if value < 1:
             raise WingsError(f"{name} is {value}, but must be at least 1")
-    notes = sort_out(checkpoint, against)
+    notes = validate_models(checkpoint, against)
     folder = output or Path(f"wings-eval-{Path(checkpoint).name}")
-    refuse_other_reports(folder, checkpoint, against)
+    validate_report_folder(folder, checkpoint, against)
     ranks.wait()
     if not files:
         files, sentence = find_files(checkpoint, folder, ranks)
         notes.append(sentence)
     data = read_data(files)
-    kept = Kept(folder / KEPT, ranks)
+    cache = ResultCache(folder / CACHE, ranks)
     console = Console(highlight=False, quiet=not ranks.is_first)
     console.print(f"\n[bold]wings eval[/] {checkpoint}, into [bold]{folder}[/]\n")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with console.status("loading both models"):
         model, llm = load(checkpoint, against, ranks, notes)
-    with Bars(console) as bars:
-        work = Work(ranks, kept, batch_size, max_new_tokens, tell=bars.tell)
-        evaluation = evaluate(llm, model, data, work)
+    with ProgressBars(console) as bars:
+        runner = EvalRunner(ranks, cache, batch_size, max_new_tokens, progress=bars.update)
+        evaluation = evaluate(llm, model, data, runner)
     notes += evaluation.notes
     if ranks.is_first:
-        report = make_report(llm, model, evaluation, notes, files, work, begun)
+        report = make_report(llm, model, evaluation, notes, files, runner, begun)
         report.save(folder)
         show(console, report)
         console.print(f"  Everything is in [bold]{folder / HTML}[/] and {folder / JSON}.\n")
@@ -107,22 +113,22 @@ def _run(
     return folder
 
 
-def sort_out(checkpoint: str, against: str | None) -> list[str]:
+def validate_models(checkpoint: str, against: str | None) -> list[str]:
     """Refuses models that cannot be compared, before any weights are read; returns notes."""
-    kind = kind_of(checkpoint)
+    kind = read_model_type(checkpoint)
     if against is None and kind == "wings":
-        return [refuse_unless_frozen(checkpoint)]
+        return [validate_frozen_llm(checkpoint)]
     if against is None:
         raise WingsError(
             f"{checkpoint} is a plain '{kind}' model, so nothing in it says what it grew from; "
             "name that LLM with --against"
         )
-    if kind_of(against) == "wings":
+    if read_model_type(against) == "wings":
         raise WingsError(f"--against {against} is a Wings checkpoint; name the LLM it grew from")
     return []
 
 
-def refuse_other_reports(folder: Path, checkpoint: str, against: str | None) -> None:
+def validate_report_folder(folder: Path, checkpoint: str, against: str | None) -> None:
     """Raises a `WingsError` where a folder holds something else than this evaluation."""
     if folder.exists() and not folder.is_dir():
         raise WingsError(f"--output {folder} is a file; name a folder")
@@ -136,46 +142,46 @@ def refuse_other_reports(folder: Path, checkpoint: str, against: str | None) -> 
                 f"{folder} holds the report of {asked.get('checkpoint')} against "
                 f"{asked.get('against')}; name another folder with --output"
             )
-    elif folder.exists() and any(folder.iterdir()) and not (folder / KEPT).is_dir():
+    elif folder.exists() and any(folder.iterdir()) and not (folder / CACHE).is_dir():
         raise WingsError(f"{folder} is there already and holds no report; name another --output")
 
 
 def load(
     checkpoint: str, against: str | None, ranks: Ranks, notes: list[str]
-) -> tuple[Subject, Subject]:
+) -> tuple[EvalModel, EvalModel]:
     """The model and the LLM, both in the checkpoint's type: a fair comparison rounds alike."""
-    model = load_subject(checkpoint, ranks.device)
+    model = load_eval_model(checkpoint, ranks.device)
     if against is None:
-        llm = taken_out(model)
+        llm = extract_llm(model)
     else:
-        llm = load_subject(against, ranks.device, dtype=model.model.dtype)
+        llm = load_eval_model(against, ranks.device, dtype=model.model.dtype)
     for one, other in ((llm, model), (model, llm)):
-        if with_template_of(one, other):
+        if copy_chat_template(one, other):
             notes.append(f"{one.name} has no chat template; it is asked with that of {other.name}")
     return model, llm
 
 
 def make_report(
-    llm: Subject,
-    model: Subject,
+    llm: EvalModel,
+    model: EvalModel,
     evaluation: Evaluation,
     notes: Sequence[str],
     files: Files,
-    work: Work,
+    runner: EvalRunner,
     begun: float,
 ) -> Report:
     """The report of an evaluation."""
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     seconds = round(time.perf_counter() - begun, 1)
     of = versions()
-    device = str(work.ranks.device)
-    if work.ranks.device.type == "cuda":
-        device = torch.cuda.get_device_name(work.ranks.device)
+    device = str(runner.ranks.device)
+    if runner.ranks.device.type == "cuda":
+        device = torch.cuda.get_device_name(runner.ranks.device)
     command = shlex.join(["wings", *sys.argv[1:]])
     about = {
         "model": f"{model.name} ({model.kind}, {model.to_dict()['parameters']:,} parameters)",
         "LLM": f"{llm.name} ({llm.kind}, {llm.to_dict()['parameters']:,} parameters)",
-        "made": f"{date}, in {seconds:,.0f} s on {device}, {work.ranks.count} process(es)",
+        "made": f"{date}, in {seconds:,.0f} s on {device}, {runner.ranks.count} process(es)",
         "with": f"wings {of['wings-lorra']}, torch {of['torch']}, transformers "
         f"{of['transformers']}, {model.to_dict()['dtype']}",
         "command": command,
@@ -187,11 +193,11 @@ def make_report(
         "date": date,
         "seconds": seconds,
         "device": device,
-        "processes": work.ranks.count,
+        "processes": runner.ranks.count,
         "machine": machine(),
         "versions": of,
-        "settings": {"batch_size": work.batch_size, "max_new_tokens": work.max_new_tokens},
-        "seeds": {"bootstrap": work.seed, "items made on the spot": SEED},
+        "settings": {"batch_size": runner.batch_size, "max_new_tokens": runner.max_new_tokens},
+        "seeds": {"bootstrap": runner.seed, "items made on the spot": SEED},
         "model": model.to_dict(),
         "llm": llm.to_dict(),
         "notes": list(notes),

@@ -165,11 +165,13 @@ def add_shift(commands: argparse._SubParsersAction) -> None:
 
 def run_shift(arguments: argparse.Namespace) -> int:
     """Runs `wings shift`."""
-    from wings.eval.attention.shift import Choices
+    from wings.eval.attention.shift import ShiftOptions
 
     from .shift import shift
 
-    shift(arguments.checkpoint, arguments.items, arguments.output, Choices(sink=arguments.sink))
+    shift(
+        arguments.checkpoint, arguments.items, arguments.output, ShiftOptions(sink=arguments.sink)
+    )
     return 0
 
 

@@ -12,10 +12,10 @@ from transformers.utils import logging
 from wings.errors import WingsError
 from wings.eval.iit import KINDS, build_iit, write_iit
 from wings.eval.items import read_items
-from wings.eval.models import load_subject
+from wings.eval.models import load_eval_model
 from wings.eval.scoring.embeddings import embed_texts
 
-from .progress import Bars
+from .progress import ProgressBars
 
 TEXT, PICTURES = "text.jsonl", "pictures.jsonl"
 TURNS = {"T": "text", "V": "picture"}
@@ -43,7 +43,7 @@ def iit(
     Raises:
         WingsError: a file, a model, a folder or a size that cannot be used.
     """
-    refuse_other_files(output)
+    validate_output_folder(output)
     text_items, picture_items = read_items(text), read_items(pictures)
     if uses < 1:
         raise WingsError(f"--uses is {uses}, but must be at least 1")
@@ -51,11 +51,11 @@ def iit(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with console.status(f"loading {llm}"):
-        subject = load_subject(llm, torch.device("cpu"))
-    with Bars(console) as bars:
-        embed = partial(embed_texts, subject.model, subject.tokenizer, tell=bars.tell)
+        subject = load_eval_model(llm, torch.device("cpu"))
+    with ProgressBars(console) as bars:
+        embed = partial(embed_texts, subject.model, subject.tokenizer, progress=bars.update)
         built = build_iit(
-            text_items, picture_items, embed, size=size, uses=uses, seed=seed, tell=bars.tell
+            text_items, picture_items, embed, size=size, uses=uses, seed=seed, progress=bars.update
         )
     for name, letter in ((TEXT, "T"), (PICTURES, "V")):
         write_iit([one for one in built if one.kind.endswith(letter)], output / name)
@@ -75,7 +75,7 @@ def iit(
     return count
 
 
-def refuse_other_files(output: Path) -> None:
+def validate_output_folder(output: Path) -> None:
     """Raises a `WingsError` where the folder is none or holds such conversations already."""
     if output.exists() and not output.is_dir():
         raise WingsError(f"--output {output} is a file; name a folder")

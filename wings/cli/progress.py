@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
-class Bars:
+class ProgressBars:
     """A bar a measurement in a terminal, one line a finished measurement elsewhere."""
 
     def __init__(self, console: Console) -> None:
@@ -19,14 +19,14 @@ class Bars:
             disable=not console.is_terminal or console.quiet,
         )
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> "ProgressBars":
         self.progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
-    def tell(self, what: str, done: int, total: int) -> None:
+    def update(self, what: str, done: int, total: int) -> None:
         """Moves a bar; one that is not there yet begins."""
         if what not in self.tasks:
             self.tasks[what] = self.progress.add_task(what, total=total)

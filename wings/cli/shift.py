@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.eval.attention.shift import Choices, Shift, measure_shift
+from wings.eval.attention.shift import ModelShift, ShiftOptions, measure_shift
 from wings.eval.attention.shift_plot import curves_figure
 from wings.eval.items import pictures_of, read_items
 from wings.eval.models import on_device
@@ -30,14 +30,14 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
 
-def shift(checkpoint: str, items: Path, output: Path, choices: Choices) -> Shift:
+def shift(checkpoint: str, items: Path, output: Path, options: ShiftOptions) -> ModelShift:
     """Measures, prints a table, and writes `shift.json` and `shift.png` into a folder.
 
     Args:
         checkpoint: folder or Hub name of a Wings model, a vision-language model or a causal LM.
         items: JSON Lines of chat messages; those with a picture are measured.
         output: the folder, made if it is not there.
-        choices: what the paper leaves open.
+        options: what the paper leaves open.
 
     Raises:
         WingsError: no such items or checkpoint, or a model that cannot be measured.
@@ -56,7 +56,7 @@ def shift(checkpoint: str, items: Path, output: Path, choices: Choices) -> Shift
             model,
             processor,
             chosen,
-            choices,
+            options,
             on_batch=lambda count: progress.advance(task, count),
         )
     output.mkdir(parents=True, exist_ok=True)

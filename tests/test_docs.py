@@ -21,7 +21,7 @@ import setuptools
 import yaml
 from PIL import Image
 
-from wings import WingsForCausalLM, WingsProcessor
+from wings import WingsConfig, WingsForCausalLM, WingsProcessor
 from wings.cli import build_parser
 from wings.train import recipe as recipes
 from wings.train.overrides import override
@@ -355,14 +355,14 @@ def test_yaml_is_a_part_of_a_recipe(page, block):
 def test_keys_within_sentences_are_keys_of_a_recipe():
     """In the training guide `key: value` is a part of a recipe, and `key=value` an override."""
     kinds = [kind for kind in vars(recipes).values() if dataclasses.is_dataclass(kind)]
-    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    known = {field.name for kind in [*kinds, WingsConfig] for field in dataclasses.fields(kind)}
     top = {field.name for field in dataclasses.fields(Recipe)}
     for code in inline("train/README.md"):
         if re.fullmatch(r"[a-z_]+: .+", code):
             fragment = yaml.safe_load(code)
             assert set(fragment) <= known, code
             if set(fragment) <= top:
-                lacking = {"freeze_llm": True} if set(fragment) & {"retention"} else {}
+                lacking = {"freeze_llm": True} if set(fragment) & {"kl_to_base"} else {}
                 read_fragment({**lacking, **fragment})
         elif re.fullmatch(r"[a-z_.]+=\S+( [a-z_.]+=\S+)*", code) and code != "key=value":
             read_fragment({}, code.split())
@@ -394,7 +394,7 @@ def test_the_tree_of_the_readme_is_that_of_the_repository():
     named = set(re.findall(r"(\w+)/ ", tree))
     assert named == {"wings", "kernels", "train", "eval", "examples", "tests", "docs"}
     rooms = re.search(r"^wings/ (.*): the model", tree, re.MULTILINE)[1].split()
-    rooms += re.findall(r"(\w+):", tree.splitlines()[0])[1:] + ["cli"]
+    rooms += [*re.findall(r"(\w+):", tree.splitlines()[0])[1:], "cli"]
     here = {path.parent.name for path in (ROOT / "wings").glob("*/*.py")}
     assert set(rooms) >= here - {"kernels", "train", "eval", "examples"}
 

@@ -3,8 +3,8 @@
     python tests/versions.py            both; also `make versions`
     python tests/versions.py --keep DIR keeps the environments, and uses those that are there
 
-Writes docs/versions.json and the table of docs/versions.md that is made from it. The oldest run wants
-Python 3.10 (`--oldest-python`); without one it takes the Python that runs this.
+Writes docs/versions.json and the table of docs/versions.md that is made from it. The oldest run
+wants Python 3.10 (`--oldest-python`); without one it takes the Python that runs this.
 """
 
 import argparse

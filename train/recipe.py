@@ -106,12 +106,12 @@ class Stop:
     """When forgetting has gone too far.
 
     Attributes:
-        on: the name of a held-out set.
+        name: of a held-out set. (YAML reads a bare `on` as true.)
         rise: the run ends when that loss lies more than this above what it was at the start, in
             nats a token.
     """
 
-    on: str
+    name: str
     rise: float
 
 

@@ -253,11 +253,11 @@ def _check_evaluate(recipe: "Recipe") -> None:
     stop = evaluate.stop
     if stop is None:
         return
-    if stop.on not in names:
+    if stop.name not in names:
         known = ", ".join(dict.fromkeys(names))
         raise WingsError(
-            f"evaluate.stop.on: no held-out data is called {stop.on!r}{nearest(stop.on, names)};"
-            f" known: {known}."
+            f"evaluate.stop.name: no held-out data is called {stop.name!r}"
+            f"{nearest(stop.name, names)}; known: {known}."
         )
     if not stop.rise > 0:
         raise WingsError(f"evaluate.stop.rise: {stop.rise} must be larger than 0.")

@@ -1,4 +1,4 @@
-"""`python -m wings.eval.local FOLDER` writes the items of every local task as JSON Lines."""
+"""`python -m wings.eval.builtin FOLDER` writes the items of every local task as JSON Lines."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def build(folder: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m wings.eval.local FOLDER")
+        sys.exit("usage: python -m wings.eval.builtin FOLDER")
     try:
         print(build(Path(sys.argv[1])))
     except WingsError as error:

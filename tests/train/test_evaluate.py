@@ -227,9 +227,12 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
     [
         ({"data": []}, "evaluate.data is empty"),
         ({"every": 0}, "evaluate.every: 0 must be larger than 0"),
-        ({"stop": {"on": "txt", "rise": 0.1}}, r"evaluate.stop.on: .* 'txt' \(did you mean 'text'"),
-        ({"stop": {"on": "text", "rise": 0}}, "evaluate.stop.rise: 0.0 must be larger"),
-        ({"stop": {"on": "text"}}, "evaluate.stop: the key 'rise' is missing"),
+        (
+            {"stop": {"name": "txt", "rise": 0.1}},
+            r"evaluate.stop.name: .* 'txt' \(did you mean 'text'",
+        ),
+        ({"stop": {"name": "text", "rise": 0}}, "evaluate.stop.rise: 0.0 must be larger"),
+        ({"stop": {"name": "text"}}, "evaluate.stop: the key 'rise' is missing"),
         ({"data": [{"path": "a.jsonl"}]}, "evaluate.data.0: the key 'name' is missing"),
         ({"data": [{"path": "a.jsonl", "name": "a/b"}]}, "evaluate.data.0.name: 'a/b' must be"),
         ({"data": [{"path": "a", "name": "a", "weight": 2}]}, "evaluate.data.0.weight"),

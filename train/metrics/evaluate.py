@@ -122,12 +122,12 @@ class Evaluation:
     def reason(self, history: Sequence[dict[str, float]]) -> str | None:
         """Why a run with this history ends early, or None; by its last evaluation alone."""
         stop, done = self.settings.stop, evaluations(history)
-        if stop is None or not done or done[-1][rise_of(stop.on)] <= stop.rise:
+        if stop is None or not done or done[-1][rise_of(stop.name)] <= stop.rise:
             return None
         last = done[-1]
         return (
-            f"the loss on {stop.on} rose by {last[rise_of(stop.on)]:.4f} to"
-            f" {last[loss_of(stop.on)]:.4f} by step {last['step']:,}, and evaluate.stop.rise is"
+            f"the loss on {stop.name} rose by {last[rise_of(stop.name)]:.4f} to"
+            f" {last[loss_of(stop.name)]:.4f} by step {last['step']:,}, and evaluate.stop.rise is"
             f" {stop.rise:g}"
         )
 

@@ -1,14 +1,13 @@
-"""`AutogradContext`: the context of an autograd function, with the attributes torch leaves out."""
+"""`AutogradContext`: type of the context of an autograd function, for annotations."""
 
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 
 class AutogradContext(FunctionCtx):
-    """Base of the contexts of our autograd functions, for annotations only.
+    """Declares two attributes that torch sets on contexts but declares on another class.
 
-    torch passes a context that has both attributes, but declares them on another class. What a
-    function adds itself is declared in a subclass beside it.
+    Subclasses declare what their function stores on the context.
     """
 
     saved_tensors: tuple[Tensor, ...]

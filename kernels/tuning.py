@@ -1,4 +1,4 @@
-"""Block sizes of the kernels, by card and width: a table, never a search while a model runs."""
+"""Block sizes of the kernels by GPU and width, from a table: nothing is autotuned at run time."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ class Blocks:
     stages: int
 
 
-# (kernel, compute capability's first digit or None for any card, widest head or rank in elements,
-# bytes per element) -> blocks. The first row that fits is taken: narrow before wide.
+# Kernel, major compute capability (None: any GPU), largest head width or rank, largest element size
+# in bytes -> blocks. `blocks_for` takes the first row that fits. The blocks were chosen for shared
+# memory and registers as the compiler reports them; they have not been timed on a GPU.
 TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
     ("routed_attention", 9, 64, 2, Blocks(128, 128, 8, 3)),
     ("routed_attention", 9, 128, 2, Blocks(128, 128, 8, 2)),
@@ -24,24 +25,24 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
     ("routed_attention", None, 128, 2, Blocks(128, 64, 8, 2)),
     ("routed_attention", None, 256, 2, Blocks(64, 32, 4, 2)),
     ("routed_attention", None, 256, 4, Blocks(32, 32, 8, 1)),
-    ("routed_attention_queries", 9, 64, 2, Blocks(128, 128, 8, 2)),
-    ("routed_attention_queries", 9, 128, 2, Blocks(128, 64, 8, 2)),
-    ("routed_attention_queries", 9, 256, 2, Blocks(128, 32, 8, 2)),
-    ("routed_attention_queries", None, 64, 2, Blocks(128, 64, 8, 2)),
-    ("routed_attention_queries", None, 128, 2, Blocks(64, 64, 4, 2)),
-    ("routed_attention_queries", None, 256, 2, Blocks(32, 32, 8, 2)),
-    ("routed_attention_queries", None, 128, 4, Blocks(32, 32, 8, 1)),
-    ("routed_attention_queries", None, 256, 4, Blocks(16, 16, 8, 1)),
-    ("routed_attention_keys", 9, 128, 2, Blocks(64, 128, 8, 2)),
-    ("routed_attention_keys", 9, 256, 2, Blocks(32, 64, 8, 2)),
-    ("routed_attention_keys", None, 64, 2, Blocks(64, 128, 8, 2)),
-    ("routed_attention_keys", None, 128, 2, Blocks(32, 128, 8, 2)),
-    ("routed_attention_keys", None, 256, 2, Blocks(32, 32, 8, 2)),
-    ("routed_attention_keys", None, 128, 4, Blocks(32, 32, 8, 1)),
-    ("routed_attention_keys", None, 256, 4, Blocks(16, 16, 8, 1)),
-    ("turned_rows", None, 128, 2, Blocks(64, 64, 4, 1)),
-    ("turned_rows", None, 256, 2, Blocks(32, 32, 4, 1)),
-    ("turned_rows", None, 256, 4, Blocks(16, 16, 4, 1)),
+    ("routed_attention_dq", 9, 64, 2, Blocks(128, 128, 8, 2)),
+    ("routed_attention_dq", 9, 128, 2, Blocks(128, 64, 8, 2)),
+    ("routed_attention_dq", 9, 256, 2, Blocks(128, 32, 8, 2)),
+    ("routed_attention_dq", None, 64, 2, Blocks(128, 64, 8, 2)),
+    ("routed_attention_dq", None, 128, 2, Blocks(64, 64, 4, 2)),
+    ("routed_attention_dq", None, 256, 2, Blocks(32, 32, 8, 2)),
+    ("routed_attention_dq", None, 128, 4, Blocks(32, 32, 8, 1)),
+    ("routed_attention_dq", None, 256, 4, Blocks(16, 16, 8, 1)),
+    ("routed_attention_dkv", 9, 128, 2, Blocks(64, 128, 8, 2)),
+    ("routed_attention_dkv", 9, 256, 2, Blocks(32, 64, 8, 2)),
+    ("routed_attention_dkv", None, 64, 2, Blocks(64, 128, 8, 2)),
+    ("routed_attention_dkv", None, 128, 2, Blocks(32, 128, 8, 2)),
+    ("routed_attention_dkv", None, 256, 2, Blocks(32, 32, 8, 2)),
+    ("routed_attention_dkv", None, 128, 4, Blocks(32, 32, 8, 1)),
+    ("routed_attention_dkv", None, 256, 4, Blocks(16, 16, 8, 1)),
+    ("rope_rows", None, 128, 2, Blocks(64, 64, 4, 1)),
+    ("rope_rows", None, 256, 2, Blocks(32, 32, 4, 1)),
+    ("rope_rows", None, 256, 4, Blocks(16, 16, 4, 1)),
     ("lorra_attention", 9, 128, 2, Blocks(128, 64, 8, 3)),
     ("lorra_attention", 9, 256, 2, Blocks(128, 32, 8, 2)),
     ("lorra_attention", 8, 128, 2, Blocks(128, 64, 8, 2)),
@@ -49,25 +50,25 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
     ("lorra_attention", None, 128, 2, Blocks(64, 32, 4, 2)),
     ("lorra_attention", None, 128, 4, Blocks(32, 32, 8, 1)),
     ("lorra_attention", None, 256, 4, Blocks(16, 16, 4, 1)),
-    ("lorra_attention_queries", 9, 128, 2, Blocks(128, 64, 8, 3)),
-    ("lorra_attention_queries", 9, 256, 2, Blocks(128, 32, 8, 2)),
-    ("lorra_attention_queries", 8, 128, 2, Blocks(128, 32, 8, 2)),
-    ("lorra_attention_queries", 8, 256, 2, Blocks(64, 32, 8, 2)),
-    ("lorra_attention_queries", None, 128, 2, Blocks(64, 32, 4, 2)),
-    ("lorra_attention_queries", None, 128, 4, Blocks(32, 32, 8, 1)),
-    ("lorra_attention_queries", None, 256, 4, Blocks(16, 16, 4, 1)),
-    ("lorra_attention_keys", 9, 128, 2, Blocks(64, 128, 8, 3)),
-    ("lorra_attention_keys", 9, 256, 2, Blocks(32, 64, 8, 2)),
-    ("lorra_attention_keys", 8, 128, 2, Blocks(64, 64, 4, 2)),
-    ("lorra_attention_keys", 8, 256, 2, Blocks(32, 64, 8, 2)),
-    ("lorra_attention_keys", None, 128, 2, Blocks(32, 64, 4, 2)),
-    ("lorra_attention_keys", None, 128, 4, Blocks(32, 32, 8, 1)),
-    ("lorra_attention_keys", None, 256, 4, Blocks(16, 16, 4, 1)),
+    ("lorra_attention_dq", 9, 128, 2, Blocks(128, 64, 8, 3)),
+    ("lorra_attention_dq", 9, 256, 2, Blocks(128, 32, 8, 2)),
+    ("lorra_attention_dq", 8, 128, 2, Blocks(128, 32, 8, 2)),
+    ("lorra_attention_dq", 8, 256, 2, Blocks(64, 32, 8, 2)),
+    ("lorra_attention_dq", None, 128, 2, Blocks(64, 32, 4, 2)),
+    ("lorra_attention_dq", None, 128, 4, Blocks(32, 32, 8, 1)),
+    ("lorra_attention_dq", None, 256, 4, Blocks(16, 16, 4, 1)),
+    ("lorra_attention_dkv", 9, 128, 2, Blocks(64, 128, 8, 3)),
+    ("lorra_attention_dkv", 9, 256, 2, Blocks(32, 64, 8, 2)),
+    ("lorra_attention_dkv", 8, 128, 2, Blocks(64, 64, 4, 2)),
+    ("lorra_attention_dkv", 8, 256, 2, Blocks(32, 64, 8, 2)),
+    ("lorra_attention_dkv", None, 128, 2, Blocks(32, 64, 4, 2)),
+    ("lorra_attention_dkv", None, 128, 4, Blocks(32, 32, 8, 1)),
+    ("lorra_attention_dkv", None, 256, 4, Blocks(16, 16, 4, 1)),
 ]
 
 
 def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device) -> Blocks:
-    """The blocks of `kernel` for tiles up to `width` wide."""
+    """The blocks of a kernel for heads and ranks of up to `width`."""
     card = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
     for name, of_card, widest, size, blocks in TABLE:
         fits = name == kernel and width <= widest and dtype.itemsize <= size

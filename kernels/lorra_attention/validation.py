@@ -1,4 +1,4 @@
-"""What LoRRA attention refuses before it launches anything, with names and sizes."""
+"""Checks of the arguments of LoRRA attention, before any launch."""
 
 import torch
 import triton
@@ -10,47 +10,47 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 NARROWEST, WIDEST, HIGHEST_RANK = 16, 256, 128
 
 
-def refuse_misfits(tensors: dict[str, Tensor], heads: int, key_ranges: KeyRanges) -> None:
-    """Raises a ValueError of one sentence where `lorra_attention` cannot be computed.
+def validate(tensors: dict[str, Tensor], heads: int, key_ranges: KeyRanges) -> None:
+    """Raises a ValueError for the first argument of `lorra_attention` that does not fit.
 
     Args:
-        tensors: its tensors by name; `cos_q`, `sin_q`, `cos_k`, `sin_k` are those of the turns.
-        heads, key_ranges: as it is given them.
+        tensors: by name; cos and sin are `cos_q`, `sin_q`, `cos_k` and `sin_k`.
+        heads, key_ranges: as given.
     """
     for name in ("x", "t", "source"):
         if tensors[name].dim() != 3:
             raise ValueError(
-                f"lorra_attention: {name} has {tensors[name].dim()} dimensions; give it as a "
-                f"batch of rows of vectors, three."
+                f"lorra_attention: {name} has {tensors[name].dim()} dimensions; it needs three: "
+                "batch, tokens, width."
             )
     (batch, count, width), rank = tensors["x"].shape, tensors["t"].shape[2]
     keys = tensors["source"].shape[1]
-    refuse_widths(width, heads, rank)
-    refuse_shapes(tensors, (batch, count, width, keys, rank, width // heads // 2))
-    refuse_kinds(tensors)
+    validate_widths(width, heads, rank)
+    validate_shapes(tensors, (batch, count, width, keys, rank, width // heads // 2))
+    validate_dtypes(tensors)
     key_ranges.validate(batch, count, keys, tensors["x"].device)
 
 
-def refuse_widths(width: int, heads: int, rank: int) -> None:
-    """Heads that do not divide the width, or tiles that the kernels do not have."""
+def validate_widths(width: int, heads: int, rank: int) -> None:
+    """Checks that heads divide the width and that the kernels have tiles for heads and rank."""
     if heads < 1 or width % heads or width // heads % 2:
         raise ValueError(
             f"lorra_attention: {heads} heads do not divide x's width {width} into an even width."
         )
     if not NARROWEST <= width // heads <= WIDEST:
         raise ValueError(
-            f"lorra_attention: heads are {width // heads} wide ({width} / {heads}), the kernel "
+            f"lorra_attention: heads are {width // heads} wide ({width} / {heads}), but the kernel "
             f"takes {NARROWEST} to {WIDEST}; use torch's version."
         )
     if not 1 <= rank <= HIGHEST_RANK:
         raise ValueError(
-            f"lorra_attention: t has rank {rank}, the kernel takes 1 to {HIGHEST_RANK}; use "
-            f"torch's version."
+            f"lorra_attention: t has rank {rank}, but the kernel takes 1 to {HIGHEST_RANK}; use "
+            "torch's version."
         )
 
 
-def refuse_shapes(tensors: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
-    """Shapes that differ from what x, t and source ask for."""
+def validate_shapes(tensors: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
+    """Checks all shapes against those of x, t and source."""
     batch, count, width, keys, rank, half = sizes
     wanted = {
         "t": (batch, count, rank), "source": (batch, keys, width),
@@ -64,13 +64,13 @@ def refuse_shapes(tensors: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
         shared = name.startswith(("cos", "sin")) and given == (1, *shape[1:])
         if given != shape and not shared:
             raise ValueError(
-                f"lorra_attention: {name} is {list(given)}, but x, t, source and heads ask for "
+                f"lorra_attention: {name} is {list(given)}, but x, t, source and heads need "
                 f"{list(shape)}."
             )
 
 
-def refuse_kinds(tensors: dict[str, Tensor]) -> None:
-    """Types and devices that differ, or that the kernels cannot run on."""
+def validate_dtypes(tensors: dict[str, Tensor]) -> None:
+    """Checks dtypes and devices."""
     x = tensors["x"]
     if x.dtype not in DTYPES:
         raise ValueError(f"lorra_attention: x is {x.dtype}; give float16, bfloat16 or float32.")
@@ -83,11 +83,11 @@ def refuse_kinds(tensors: dict[str, Tensor]) -> None:
             )
         if tensor.device != x.device:
             raise ValueError(
-                f"lorra_attention: {name} is on {tensor.device} and x on {x.device}; put them on "
-                f"one device."
+                f"lorra_attention: {name} is on {tensor.device} but x is on {x.device}; move one "
+                "of them."
             )
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise ValueError(
             f"lorra_attention: x is on {x.device}, where Triton runs only with "
-            f"TRITON_INTERPRET=1; use torch's version."
+            "TRITON_INTERPRET=1; use torch's version."
         )

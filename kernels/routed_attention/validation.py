@@ -1,4 +1,4 @@
-"""What does not fit routed attention's kernels is refused here, before a launch."""
+"""Checks of the arguments of routed attention, before any launch."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,11 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDEST, MOST_COLUMNS = 256, 64
 
 
-def check(
+def validate(
     q: Tensor, k: Tensor, v: Tensor, columns: Tensor, key_ranges: KeyRanges, scale: float
 ) -> None:
-    """Arguments of `routed_attention`.
-
-    Raises:
-        ValueError: the first thing that does not fit, with names and sizes.
-    """
-    check_shapes(q, k, v, columns)
+    """Raises a ValueError for the first argument of `routed_attention` that does not fit."""
+    validate_shapes(q, k, v, columns)
     for name, x in {"k": k, "v": v}.items():
         if x.dtype != q.dtype:
             raise ValueError(f"{name} is {x.dtype} but q is {q.dtype}; both need one dtype.")
@@ -39,8 +35,8 @@ def check(
         raise ValueError(f"scale is {scale}; it must be above 0.")
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor, columns: Tensor) -> None:
-    """Raises ValueError where the four tensors do not fit each other."""
+def validate_shapes(q: Tensor, k: Tensor, v: Tensor, columns: Tensor) -> None:
+    """Checks the shapes of the four tensors against each other."""
     dims = {"q": (q, "B, H, T, d"), "k": (k, "B, G, S, d"), "v": (v, "B, G, S, e")}
     for name, (x, names) in {**dims, "columns": (columns, "B, S, C")}.items():
         if x.ndim != len(names.split(", ")):

@@ -18,7 +18,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 LAYOUTS = ["causal", "window", "packed", "left", "right", "picture", "any", "blind"]
 
 
-def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k, key_ranges):
+def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, rope_q, rope_k, key_ranges):
     """What the kernels compute, written out, in the arguments' dtype."""
 
     def split(rows):
@@ -29,7 +29,7 @@ def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, turn_q, turn_k
         first, second = rows.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
-    q, k = rope(split(x + t @ b_q), turn_q), rope(split(source + c_k @ b_k), turn_k)
+    q, k = rope(split(x + t @ b_q), rope_q), rope(split(source + c_k @ b_k), rope_k)
     v = split(source + c_v @ b_v)
     sees = key_ranges.mask()[:, None]
     scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~sees, float("-inf"))
@@ -59,14 +59,14 @@ class Case:
         self.tensors += [draw(batch, S, rank), draw(batch, S, rank)]
         self.tensors += [draw(rank, D, std=0.5 * rank**-0.5) for _ in range(3)]
         self.tensors += [draw(D, rank, std=D**-0.5)]
-        self.turn_q, self.turn_k = turn(T), turn(S)
+        self.rope_q, self.rope_k = turn(T), turn(S)
         self.d_out = draw(batch, T, rank)
 
     def run(self, operation, dtype=None):
         """Output and gradients by name, in float64."""
         dtype = dtype or self.dtype
         inputs = [tensor.to(dtype).requires_grad_() for tensor in self.tensors]
-        out = operation(*inputs, self.heads, self.turn_q, self.turn_k, self.key_ranges)
+        out = operation(*inputs, self.heads, self.rope_q, self.rope_k, self.key_ranges)
         gradients = torch.autograd.grad(out, inputs, self.d_out.to(dtype))
         results = dict(zip(NAMES, gradients, strict=True), out=out.detach())
         for name, tensor in zip(NAMES, inputs, strict=True):

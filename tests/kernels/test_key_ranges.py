@@ -32,14 +32,14 @@ def test_visited_blocks_hold_all_that_is_seen(seed, m, n):
         for i in range(by_queries.shape[1]):
             for j in range(by_keys.shape[1]):
                 block = sees[row, i * m : (i + 1) * m, j * n : (j + 1) * n]
-                for low, whole_low, whole_high, high, index in (
+                for low, full_low, full_high, high, index in (
                     (*by_queries[row, i].tolist(), j),
                     (*by_keys[row, j].tolist(), i),
                 ):
-                    assert low <= whole_low <= whole_high <= high
+                    assert low <= full_low <= full_high <= high
                     if block.any():
                         assert low <= index < high
-                    if whole_low <= index < whole_high:
+                    if full_low <= index < full_high:
                         assert block.all() and block.shape[1] == n
 
 

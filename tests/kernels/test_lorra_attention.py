@@ -45,7 +45,7 @@ def test_any_layout_and_shape(layout, dtype, seed):
     rows, queries, keys = draw.randint(1, 3), draw.randint(1, 40), draw.randint(1, 40)
     with pytest.MonkeyPatch.context() as patch:
         use_blocks(patch, draw.choice([16, 32]), draw.choice([16, 32]))
-        patch.setattr(forward_file, "PROGRAMS", draw.choice([1, 8, 1000]))
+        patch.setattr(forward_file, "TARGET_PROGRAMS", draw.choice([1, 8, 1000]))
         key_ranges = random_key_ranges(layout, seed, rows, queries, keys)
         Case(
             dtype, key_ranges, rows, heads=draw.randint(1, 3),
@@ -117,7 +117,7 @@ def test_a_key_with_nearly_all_the_weight_costs_no_digits():
     sees_all = KeyRanges(torch.zeros(1, 60), torch.full((1, 60), 60), 60)
     case = Case(torch.float16, on_device(sees_all), heads=1, width=32)
     still = torch.ones(1, 60, 16, device=DEVICE)
-    case.turn_q = case.turn_k = (still, still * 0)
+    case.rope_q = case.rope_k = (still, still * 0)
     case.tensors[0] += 2
     case.tensors[2][:, 7] = 1.5
     exact, got = case.run(definition, torch.float64), case.run(lorra_attention)
@@ -173,7 +173,7 @@ def test_all_eight_factors(monkeypatch):
         low = operation(
             x, x @ given["a_q"], source, source @ given["a_k"], source @ given["a_v"], given["b_q"],
             given["b_k"], given["b_v"], given["a_o"],
-            heads, case.turn_q, case.turn_k, key_ranges,
+            heads, case.rope_q, case.rope_k, key_ranges,
         )  # fmt: skip
         found = torch.autograd.grad(low @ given["b_o"], list(given.values()), d_out.to(dtype))
         return {name: grad.double() for name, grad in zip(given, found, strict=True)}
@@ -186,21 +186,21 @@ def test_all_eight_factors(monkeypatch):
 def test_same_bits_every_time_and_for_any_share_of_heads(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
     case = Case(torch.float32, random_key_ranges("left", 8, 2, 30, 30), heads=3)
-    monkeypatch.setattr(forward_file, "PROGRAMS", 1000)
+    monkeypatch.setattr(forward_file, "TARGET_PROGRAMS", 1000)
     apart, again = case.run(lorra_attention), case.run(lorra_attention)
-    monkeypatch.setattr(forward_file, "PROGRAMS", 8)
-    together = case.run(lorra_attention)
+    monkeypatch.setattr(forward_file, "TARGET_PROGRAMS", 8)
+    summed = case.run(lorra_attention)
     for name, result in apart.items():
         assert torch.equal(result, again[name]), name
-        assert (result - together[name]).norm() <= 1e-6 * result.norm(), name
+        assert (result - summed[name]).norm() <= 1e-6 * result.norm(), name
 
 
 @pytest.mark.parametrize("heads", [1, 2, 7, 9, 32])
 @pytest.mark.parametrize("blocks", [1, 16, 20, 64, 1000])
 def test_every_head_is_in_one_group(heads, blocks):
-    groups, together = forward_file.share_heads(heads, blocks)
-    assert (groups - 1) * together < heads <= groups * together
-    assert together == 1 or groups * blocks >= forward_file.PROGRAMS // 2
+    groups, heads_per_program = forward_file.group_heads(heads, blocks)
+    assert (groups - 1) * heads_per_program < heads <= groups * heads_per_program
+    assert heads_per_program == 1 or groups * blocks >= forward_file.TARGET_PROGRAMS // 2
 
 
 def test_autocast_changes_nothing():

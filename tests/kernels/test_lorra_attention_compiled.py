@@ -17,7 +17,7 @@ def job(kernel, width, rank, target, blocks, dtype="bf16"):
         "BM": blocks.queries, "BN": blocks.keys,
     }  # fmt: skip
     single = ("p_cos", "p_sin", "p_lse", "p_out")
-    whole = ("p_first", "p_end", "p_spans", "p_facts")
+    whole = ("p_first", "p_end", "p_spans", "p_stats")
     signature = {}
     for name in getattr(file, kernel).arg_names:
         if name.startswith("p_"):
@@ -25,7 +25,9 @@ def job(kernel, width, rank, target, blocks, dtype="bf16"):
             signature[name] = f"*{kind}"
         elif name not in constants:
             signature[name] = "fp32" if name in ("scale", "factor") else "i32"
-    divisible = [n for n in signature if n.startswith("stride_") and n[7:] not in ("run", "spans")]
+    divisible = [
+        n for n in signature if n.startswith("stride_") and n[7:] not in ("range", "spans")
+    ]
     return Job(
         file.__name__, kernel, signature, constants,
         target, blocks.warps, blocks.stages, tuple(divisible),
@@ -34,8 +36,8 @@ def job(kernel, width, rank, target, blocks, dtype="bf16"):
 
 KERNELS = {
     "lorra_attention": "forward_kernel",
-    "lorra_attention_queries": "queries_kernel",
-    "lorra_attention_keys": "keys_kernel",
+    "lorra_attention_dq": "dq_kernel",
+    "lorra_attention_dkv": "dkv_kernel",
 }
 # Cards whose capability starts with 8 share blocks, and most have less than an A100.
 LIMITS = {90: SHARED_LIMIT[90], 80: 99 * 1024}

@@ -19,7 +19,7 @@ def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
         zip(NAMES, (x.float() for x in Case(torch.float32, key_ranges).tensors), strict=True)
     )
     turns = Case(torch.float32, key_ranges)
-    good |= {"heads": 2, "turn_q": turns.turn_q, "turn_k": turns.turn_k, "key_ranges": key_ranges}
+    good |= {"heads": 2, "rope_q": turns.rope_q, "rope_k": turns.rope_k, "key_ranges": key_ranges}
     with pytest.raises(AssertionError, match="launched"):
         lorra_attention(**good)
     zeros = torch.zeros
@@ -34,10 +34,10 @@ def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
         ({"c_v": zeros(2, 7, 15)}, r"c_v is \[2, 7, 15\].*\[2, 7, 16\]"),
         ({"b_k": zeros(32, 16)}, r"b_k is \[32, 16\].*\[16, 32\]"),
         ({"a_o": zeros(16, 32)}, r"a_o is \[16, 32\].*\[32, 16\]"),
-        ({"turn_q": turns.turn_k}, r"cos_q is \[2, 7, 8\].*\[2, 5, 8\]"),
-        ({"turn_k": (turns.turn_k[0], zeros(3, 7, 8))}, r"sin_k is \[3, 7, 8\]"),
+        ({"rope_q": turns.rope_k}, r"cos_q is \[2, 7, 8\].*\[2, 5, 8\]"),
+        ({"rope_k": (turns.rope_k[0], zeros(3, 7, 8))}, r"sin_k is \[3, 7, 8\]"),
         ({"b_v": good["b_v"].half()}, "b_v is torch.float16 and x is torch.float32"),
-        ({"turn_q": [table.half() for table in turns.turn_q]}, "cos_q is torch.float16"),
+        ({"rope_q": [table.half() for table in turns.rope_q]}, "cos_q is torch.float16"),
         ({name: good[name].double() for name in NAMES}, "x is torch.float64"),
         ({"key_ranges": KeyRanges.causal(6, 7)}, "1 rows, 6 queries.*5 queries"),
         ({"key_ranges": KeyRanges.causal(5, 8)}, "8 keys.*7 keys"),

@@ -10,7 +10,7 @@ from lorra_case import DEVICE, DTYPES, Case, on_device
 from rounding import RandomRounding
 
 from wings.kernels.key_ranges import KeyRanges
-from wings.kernels.tiles import rounded
+from wings.kernels.tiles import round_to
 
 # Few numbers, where one draw of the rounding may be lucky, and more.
 SIZES = [(2, 5), (30, 37)]
@@ -106,7 +106,7 @@ def test_rounding_at_random_goes_to_neighbours_and_moves_nothing_on_average(dtyp
 @triton.jit
 def rounding_kernel(p_in, p_out, COUNT: tl.constexpr):
     o_place = tl.arange(0, COUNT)
-    b_found = rounded(tl.load(p_in + o_place), p_out.dtype.element_ty)
+    b_found = round_to(tl.load(p_in + o_place), p_out.dtype.element_ty)
     tl.store(p_out + o_place, b_found)
 
 

@@ -123,7 +123,7 @@ def setting(queries=16, keys=16, parts=1):
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         for file in (forward_file, backward_file):
             patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
-        patch.setattr(backward_file, "parts_of_group", lambda *_: parts)
+        patch.setattr(backward_file, "splits_of_group", lambda *_: parts)
         yield
 
 

@@ -1,4 +1,4 @@
-"""Segments: what dense calls see together is what each query sees."""
+"""Segments: together they show each query the keys of its range."""
 
 import random
 

@@ -100,7 +100,7 @@ def dq_kernel(
     )  # fmt: skip
     store_head(b_q, p_q + batch * T * width + column, start, width, T, BM, HALF, HB)
     b_dout = load_tile(p_dout + batch * T * RANK, start, RANK, T, BM, RANK, RB, True)
-    # Queries past the last one get an empty range, so their weights are zero.
+    # Queries past the last one get an empty range. Nothing is stored for them.
     b_first = tl.load(p_first + batch * stride_range + o_query, mask=m_query, other=0)
     b_end = tl.load(p_end + batch * stride_range + o_query, mask=m_query, other=0)
     o_head = (batch * heads + head) * T + o_query
@@ -195,6 +195,7 @@ def dkv_kernel(
     BM: tl.constexpr, BN: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program computes the gradients of a block of keys of one head, and of their values."""
+    # Under causal ranges most queries see the first keys, so the longest programs start first.
     block, head = tl.program_id(0), tl.program_id(1)
     batch, batches = tl.program_id(2).to(tl.int64), tl.num_programs(2).to(tl.int64)
     start, width, column = block * BN, heads * 2 * HALF, head * 2 * HALF
@@ -247,7 +248,8 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     with torch.enable_grad():
         inputs = (source, saved.c_v, saved.b_v, saved.a_o)
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        u = folded_values(*leaves, heads)
+        rows, c_v, b_v, a_o = leaves
+        u = folded_values(rows, c_v, b_v, a_o, heads)
     d_out, first, end = d_out.contiguous(), key_ranges.first, key_ranges.end
     half = width // heads // 2
     scale = (2 * half) ** -0.5
@@ -255,6 +257,7 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     q = torch.empty(batch, count, width, dtype=x.dtype, device=x.device)
     d_z = torch.empty(batch, keys, width, dtype=x.dtype, device=x.device)
     d_u = torch.empty(heads, batch * keys, rank, dtype=x.dtype, device=x.device)
+    # lse and delta as bits, and the key range: the four numbers of a query in one int32 tensor.
     stats = torch.empty(batch, heads, count, 4, dtype=torch.int32, device=x.device)
     tile_sizes = {"HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank)}
 

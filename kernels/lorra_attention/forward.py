@@ -91,7 +91,7 @@ def forward_kernel(
     p_cos += batch * stride_rope
     p_sin += batch * stride_rope
     b_t = load_tile(p_t + batch * stride_tb, start, stride_t, T, BM, RANK, RB, True)
-    # Queries past the last one get an empty range, so their weights are zero.
+    # Queries past the last one get an empty range. Nothing is stored for them.
     b_first = tl.load(p_first + batch * stride_range + o_query, mask=m_query, other=0)
     b_end = tl.load(p_end + batch * stride_range + o_query, mask=m_query, other=0)
     p_spans += batch * stride_spans + block * 4
@@ -150,6 +150,7 @@ def forward(saved: LorraInputs) -> tuple[Tensor, Tensor]:
     blocks = blocks_for("lorra_attention", max(2 * half, rank), x.dtype, x.device)
     spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
     groups, heads_per_program = group_heads(heads, triton.cdiv(count, blocks.queries) * batch)
+    # Partial sums of several groups stay in fp32 and are rounded once, after they are added.
     out = torch.empty(
         groups, batch, count, rank,
         dtype=x.dtype if groups == 1 else torch.float32, device=x.device,
@@ -252,5 +253,6 @@ def lorra_attention(
     validate(sequences | tables, heads, key_ranges)
     tensors = [with_dense_rows(tensor) for tensor in sequences.values()]
     tensors += [tensor.contiguous() for tensor in tables.values()]
+    # The matrix products around the kernels keep the dtype of x, also under autocast.
     with torch.autocast(x.device.type, enabled=False):
         return LorraAttention.apply(heads, key_ranges, *tensors)

@@ -39,6 +39,7 @@ def accumulate_dq(
     b_w = load_tile(p_w, start, BC, S, BN, BC, BC, MASKED)
     b_s = block_scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
     b_p = tl.math.exp2(b_s * factor - b_lse[:, None])
+    # D = d_out v^T + d_sums columns^T: the columns act like further columns of v.
     b_dp = dot(b_do, tl.trans(b_v))
     b_dp = dot(b_ds, tl.trans(b_w), b_dp)
     b_dp = round_to(b_p * (b_dp - b_delta[:, None]), b_k.dtype)
@@ -184,6 +185,7 @@ def dkv_kernel(
     b_dk = tl.zeros([BN, BD], tl.float32)
     b_dv = tl.zeros([BN, BE], tl.float32)
     b_dw = tl.zeros([BN, BC], tl.float32)
+    # The query heads that share a key head are summed in registers: no atomics, no extra memory.
     heads = H // G // splits
     for index in range(0, heads):
         head = (key_head * splits + split) * heads + index
@@ -254,6 +256,7 @@ def backward(
     dtype = q.dtype if splits == 1 else torch.float32
     dk = torch.empty(splits, B, S, G, D, dtype=dtype, device=q.device)
     dv = torch.empty(splits, B, S, G, E, dtype=dtype, device=q.device)
+    # All heads add to the gradient of the columns: one part per program, summed by torch in fp32.
     dw = torch.empty(B, G * splits, S, C, dtype=torch.float32, device=q.device)
     dkv_kernel[(programs * splits,)](
         q, k, v, w, lse, delta, d_out, d_sums, dk, dv, dw,

@@ -88,7 +88,7 @@ def forward_kernel(
     p_k += batch * stride_kb + head // GROUP * stride_kg
     p_v += batch * stride_vb + head // GROUP * stride_vg
     p_w += batch * S * BC
-    # Queries past the last one get an empty range, so their weights are zero.
+    # Queries past the last one get an empty range. Nothing is stored for them.
     b_first = tl.load(p_first + batch * per_batch * T + o_query, mask=o_query < T, other=0)
     b_end = tl.load(p_end + batch * per_batch * T + o_query, mask=o_query < T, other=0)
     p_spans += (batch * per_batch * count + block) * 4
@@ -132,6 +132,7 @@ def forward(
         sum of exponentials `[B, H, T]`.
     """
     (B, H, T, D), (_, G, S, E), C = q.shape, v.shape, columns.shape[-1]
+    # The columns take the dtype of the weights, so that one tensor-core product sums them.
     w = pad_columns(columns, q.dtype)
     BD, BE = padded_width(D), padded_width(E)
     blocks = blocks_for("routed_attention", max(BD, BE), q.dtype, q.device)

@@ -35,7 +35,7 @@ class Figures:
 
     Attributes:
         text, mixed: right answers, with the LLM's as 100; `pictures` percent of all.
-        kinds: of pictures, percent by kind, mean over seeds.
+        kinds: of mixed and of pictures, percent by kind, mean over seeds.
         drift_alone, drift_mixed: nats a token, mean over the seeds that ended with a model.
         cpu_seconds: of stage 2, mean over them too.
         seeds: how many there are.
@@ -45,7 +45,7 @@ class Figures:
     text: Figure
     mixed: Figure
     pictures: Figure
-    kinds: dict[str, float]
+    kinds: dict[str, dict[str, float]]
     drift_alone: float
     drift_mixed: float
     cpu_seconds: float
@@ -64,7 +64,7 @@ def figures(results: Results, runs: Sequence[Result]) -> Figures | None:
         text=figure(results, runs, "text"),
         mixed=figure(results, runs, "mixed"),
         pictures=figure(results, runs, "pictures"),
-        kinds={kind: by_kind(runs, kind) for kind in good[0].found["scores"]["test"]["pictures"]},
+        kinds={test: by_kind(runs, test) for test in ("mixed", "pictures")},
         drift_alone=sum(drift["alone"] for drift in drifts) / count,
         drift_mixed=sum(drift["mixed"] for drift in drifts) / count,
         cpu_seconds=sum(run.found["cpu_seconds"] for run in good) / count,
@@ -94,10 +94,9 @@ def means(runs: Sequence[Result], test: str, part: str = "test") -> list[float]:
     return [sum(of) / len(of) for of in zip(*every, strict=True)]
 
 
-def by_kind(runs: Sequence[Result], kind: str) -> float:
-    """Percent of the pictures of a kind, mean over seeds."""
-    shares = []
-    for run in runs:
-        of = [0.0] if run.failed else run.found["scores"]["test"]["pictures"][kind]
-        shares.append(sum(of) / len(of))
-    return 100 * sum(shares) / len(shares)
+def by_kind(runs: Sequence[Result], test: str) -> dict[str, float]:
+    """Percent of the answers of each kind, mean over seeds."""
+    found = [run.found["scores"]["test"][test] for run in runs if not run.failed]
+    shares = {kind: [sum(of[kind]) / len(of[kind]) for of in found] for kind in found[0]}
+    # A run that ended without a model answered nothing.
+    return {kind: 100 * sum(of) / len(runs) for kind, of in shares.items()}

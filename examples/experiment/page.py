@@ -18,40 +18,41 @@ from .sizes import Size
 FINDINGS = "findings.md"  # written by people, from the figures
 WHAT = (
     "SmolLM2-135M-Instruct (Apache-2.0) and DINOv2 ViT-S/14 (Apache-2.0), from ordinary Python"
-    " packages, learn to read pictures: OpenMoji's drawings (openmoji.org, CC BY-SA 4.0) by name,"
-    " kind and number, two pictures in one turn, and scenes of coloured shapes. Every method gets"
-    " the same pictures, steps and order; it differs in what is trained, at which rate, and in the"
-    " keys of the recipe that the last table lists. Methods with learners train them in stage 1"
-    " already, as published, where the others have a projector only (*learners new in stage 2* is"
-    " the row without that). Text is trained on only where a key says so: text turns stand behind a"
-    " quarter of the conversations, replayed text in the place of a tenth of them."
+    " packages, learn to read pictures. There are OpenMoji's drawings (openmoji.org, CC BY-SA 4.0)"
+    " by name, kind and number, two pictures in one turn, and scenes of coloured shapes. Every"
+    " method gets the same pictures, steps and order. Methods differ in what is trained and how"
+    " much, at which rate, and in the recipe keys that the last table lists. Methods with learners"
+    " already train them in stage 1, as published, where the others train a projector only"
+    " (*learners new in stage 2* is the row without that). Text is trained on only where a key"
+    " asks for it: text turns follow a quarter of the conversations, replayed text replaces a tenth"
+    " of them."
 )
 HOW = (
-    "*Text* and *mixed* count right answers, with those of the untouched LLM as 100 (greedy answers"
-    " to the same questions: sums, capitals, elements, instructions that a program checks, short"
-    " facts; mixed: behind an exchange about a picture, which the LLM reads as words). They are"
-    " net: new right answers make up for lost ones. *Same* is percent of the very questions that"
-    " the LLM answered rightly. *Pictures* are percent of all questions, none of whose pictures was"
-    " trained on; some are right without a look. In brackets the 95% interval that the choice of"
-    " questions leaves (bootstrap over questions, mean of the seeds; text and mixed paired with the"
-    " LLM's own answers). Seeds move the order of the data and what stage 2 draws anew; stage 1 is"
-    " one run. What they leave open is not in the brackets: see every seed below. *Drift* is"
-    " KL(LLM || model) in nats a token on the LLM's own answers, cut after whole sentences, to"
-    " questions that were not trained on, alone and behind a picture; text in the data, and most of"
-    " all retention, trains on such answers. *Seconds* are those of one core: of stage 2 as the"
-    " process counts them, mean of the seeds; of stage 1, one run that methods share, by the clock."
-    " The wall time of each run is in `runs.jsonl`, where other work on the machine is in it."
+    "*Text* and *mixed* count right answers, with those of the untouched LLM as 100. Answers are"
+    " greedy, to the same questions: sums, capitals, elements, instructions that a program checks,"
+    " short facts. Mixed questions follow an exchange about a picture, which the LLM reads as"
+    " words. Both are net: new right answers make up for lost ones, also across kinds. *Same* is"
+    " percent of the very questions that the LLM answered rightly. *Pictures* are percent of all"
+    " questions, none of whose pictures was trained on; some are right without a look. Brackets"
+    " hold the 95% interval over the choice of questions (bootstrap of the mean of the seeds; text"
+    " and mixed paired with the LLM's own answers). **The intervals leave seeds out**: see every"
+    " seed below. Seeds move the order of the data and what stage 2 draws anew; stage 1 is one run."
+    " *Drift* is KL(LLM || model) in nats a token on the LLM's own answers, cut after whole"
+    " sentences, to questions that were not trained on: alone and after a picture. Text in the"
+    " data, and most of all kl_to_base, trains on such answers. *Seconds* are those of one core: of"
+    " stage 2 as the process counts them, mean of the seeds; of stage 1, one run that methods"
+    " share, by the clock. The wall time in `runs.jsonl` includes other work on the machine."
 )
 CHOSEN = (
     "A method's rate is the one whose mean of text, mixed and pictures is highest on the validation"
-    " part; the tables above are of the test part. *Edge*: it is the lowest or the highest that was"
-    " tried; *below its sweep* are lower rates, added later and not chosen from."
-    " A run that ended without a model (its loss was no number) counts as 0. The validation"
+    " part; the tables above are of the test part. *Edge*: the chosen rate is the lowest or the"
+    " highest that was tried. *Below its sweep* are lower rates, added later and not chosen from."
+    " A run that ended without a model (its loss was not a number) counts as 0. The validation"
     " part is small: one right answer is worth {text:.1f} points of text, {mixed:.1f} of mixed."
 )
 AGAINST = (
-    "Two methods on the same questions, at their chosen rates, mean of the seeds; in brackets the"
-    " 95% interval of the paired difference over questions."
+    "Two methods on the same questions, at their chosen rates, mean of the seeds. Brackets hold the"
+    " 95% interval of the paired difference over questions; seeds are not in it."
 )
 HEADERS = (
     "method", "rate", "text", "same", "mixed", "same", "pictures", "drift alone", "drift mixed",
@@ -66,6 +67,8 @@ def write_page(folder: Path, results: Results, size: Size) -> None:
         for n, method in enumerate(METHODS)
         if (found := figures(results, results.at_best(method, size.steps))) is not None
     ]
+    named = [(method.name, of) for _, method, of in rows]
+    named += [(name, of) for name, _, of, _ in below_sweeps(results, size)]
     swept = [(n, m) for n, m in enumerate(METHODS) if results.sweep(m, size.steps)]
     parts = ["# What is learned and what is kept, on a real language model", WHAT, made(size)]
     if rows:
@@ -76,10 +79,12 @@ def write_page(folder: Path, results: Results, size: Size) -> None:
     if (folder / FINDINGS).exists():
         parts.append((folder / FINDINGS).read_text(encoding="utf-8").strip())
     if rows:
-        kinds = list(results.llm["guess"])
-        parts += ["## Every seed, and pictures by kind"]
+        parts += ["## Every seed, and answers by kind"]
         parts += [table(("method", "text", "mixed", "pictures"), seed_rows(rows))]
-        parts += [table(("pictures, percent", *kinds), kind_rows(results, rows, kinds))]
+        parts += [kind_table("mixed", "the LLM, no pictures", results.llm["test"]["mixed"], named)]
+        parts += [
+            kind_table("pictures", "the commonest answer, no look", results.llm["guess"], named)
+        ]
         if against := list(pair_rows(results, size.steps)):
             parts += [AGAINST, table(("points of all questions", *TESTS), against)]
     if swept:
@@ -127,12 +132,18 @@ def main_rows(
             theirs = BY_KEY[TIMED_AGAINST].name
             name = f"{method.name}, {longer} steps: stage 2 as long as that of the {theirs}"
             yield cells(name, rate, timed, results.stage_1[method.align])
+    for row in below_sweeps(results, size):
+        yield cells(*row)
+
+
+def below_sweeps(results: Results, size: Size) -> Iterable[tuple[str, float, Figures, float]]:
+    """Name, rate, figures and seconds of stage 1 of the rows at rates below a sweep."""
     for key, rate in BELOW.items():
         method = BY_KEY[key]
         gentle = figures(results, results.of(method, rate, size.steps))
         if gentle is not None:
             name = f"{method.name}, below its sweep"
-            yield cells(name, rate, gentle, results.stage_1[method.align])
+            yield name, rate, gentle, results.stage_1[method.align]
 
 
 def cells(name: str, rate: float, of: Figures, stage_1: float) -> tuple[str, ...]:
@@ -153,15 +164,15 @@ def seed_rows(rows: Sequence[tuple[int, Method, Figures]]) -> Iterable[tuple[str
         yield (method.name, *(", ".join(f"{x:.0f}" for x in one.seeds) for one in every))
 
 
-def kind_rows(
-    results: Results, rows: Sequence[tuple[int, Method, Figures]], kinds: Sequence[str]
-) -> Iterable[tuple[str, ...]]:
-    """Pictures by kind, mean over seeds, behind the guess."""
-    marks = results.llm["guess"]
-    guesses = (f"{100 * sum(marks[kind]) / len(marks[kind]):.0f}" for kind in kinds)
-    yield ("the commonest answer, no look", *guesses)
-    for _, method, of in rows:
-        yield (method.name, *(f"{of.kinds[kind]:.0f}" for kind in kinds))
+def kind_table(
+    test: str, first: str, marks: dict[str, list[float]], rows: Sequence[tuple[str, Figures]]
+) -> str:
+    """Percent of the answers of each kind, mean over seeds, after a first row of `marks`."""
+    lines = [(first, *(f"{100 * sum(of) / len(of):.0f}" for of in marks.values()))]
+    lines += [(name, *(f"{of.kinds[test][kind]:.0f}" for kind in marks)) for name, of in rows]
+    return table(
+        (f"{test}, percent", *(f"{kind} ({len(of)})" for kind, of in marks.items())), lines
+    )
 
 
 def answer_worth(results: Results, test: str) -> float:

@@ -103,7 +103,7 @@ def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():
     of = figures(results, done)
     assert of.failed == 1 and of.seeds == 3
     assert of.pictures.estimate.value == pytest.approx(2 / 3 * 80.0)
-    assert of.kinds == {"a": pytest.approx(2 / 3 * 80.0)}
+    assert of.kinds["pictures"] == {"a": pytest.approx(2 / 3 * 80.0)}
     assert of.text.seeds == (50.0, 50.0, 0.0)
     assert of.drift_mixed == 0.5
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,53 @@ ALLOWED = {
     "examples": {"examples", "train", "eval", "wings"},
     "cli": {"cli", "examples", "train", "eval", "wings"},
 }
+
+
+# The folders and files of `wings/`, from the ground up: each may import from its own floor and from
+# those below.
+FLOORS = (
+    {"errors", "__init__"},
+    {"upstream"},
+    {"config_fields", "extras"},
+    {"config"},
+    {"attention", "encoders"},
+    {"layers", "processing"},
+    {"cache"},
+    {"model"},
+    {"cli"},
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def test_imports_between_the_folders_of_wings_run_one_way():
+    for path in files("wings"):
+        own = path.relative_to(ROOT / "wings").parts[0].removesuffix(".py")
+        # What `import wings` offers is imported when it is asked for.
+        if own == "__init__":
+            continue
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] != "wings" or len(parts) < 2 or parts[1] in ROOMS or parts[1] not in FLOOR:
+                continue
+            below = FLOOR[parts[1]] < FLOOR[own] or parts[1] == own
+            assert below, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_no_file_imports_itself_in_a_circle():
+    modules = {}
+    for room in ("wings", *ROOMS):
+        for path in files(room):
+            inner = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(("wings", *inner) if inner[0] in ROOMS else inner)
+            modules[name.removesuffix(".__init__")] = set(imported(path))
+    graph = {
+        name: {other for other in used if other in modules and other not in (name, "wings")}
+        for name, used in modules.items()
+    }
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("room", ["wings", *ROOMS])

@@ -17,13 +17,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from wings.attention.rotary import Rotation
-from wings.attention.source_tokens import Source
+from wings.attention.learner_attention import attend
+from wings.attention.rotary import CosSin
+from wings.attention.source_tokens import SourceTokens
 from wings.attention.token_layout import PADDING
-from wings.layers.lorra import Factors
-from wings.layers.lorra_attention import expanded, turned_keys
-from wings.layers.wings_layer import BlockWings, WingsAttentionMixin
-from wings.model.prepare import WingsContext
+from wings.layers.lorra import Factors, expand
+from wings.layers.wings_layer import WingsAttentionMixin, WingsLayer
+from wings.layers.wings_pass import WingsPass
 
 
 class LearnerMasses:
@@ -48,7 +48,7 @@ class LearnerMasses:
         """Within it, hooks stand on the wings of every block of `decoder`."""
         handles = []
         for module in decoder.modules():
-            if isinstance(module, BlockWings):
+            if isinstance(module, WingsLayer):
                 handles.append(module.register_forward_hook(self._look))
             elif isinstance(module, WingsAttentionMixin):
                 weigh = partial(self._weigh, module.wings.layer)
@@ -66,10 +66,10 @@ class LearnerMasses:
         effect = [self.effect.get(layer, none) for layer in layers]
         return torch.stack(masses, dim=1), torch.stack(effect, dim=1)
 
-    def _look(self, block: BlockWings, inputs: tuple, share: Tensor) -> None:
-        x, _, context = inputs
+    def _look(self, block: WingsLayer, inputs: tuple, share: Tensor) -> None:
+        x, _, wings = inputs
         self._share[block.layer] = share
-        self.masses[block.layer] = self.mean(self.of_block(block, x, context))
+        self.masses[block.layer] = self.mean(self.of_block(block, x, wings))
 
     def _weigh(self, layer: int, attention: nn.Module, inputs: tuple, outputs: tuple) -> None:
         share = self._share.pop(layer, None)
@@ -78,31 +78,38 @@ class LearnerMasses:
             ratio = share.float().norm(dim=-1) / main.clamp(min=1e-12)
             self.effect[layer] = self.mean(ratio)
 
-    def of_block(self, block: BlockWings, x: Tensor, context: WingsContext) -> Tensor:
+    def of_block(self, block: WingsLayer, x: Tensor, wings: WingsPass) -> Tensor:
         """sum over m of g_m times the sums of learner m: `[B, T, D]` -> `[B, T, C]`."""
-        gates = context.record.gates[block.layer]
+        assert wings.learners is not None, "learners act where their block is called"
+        gates = wings.trace.weights[block.layer]
         total = x.new_zeros(*x.shape[:2], self.by_position.shape[-1], dtype=torch.float32)
         for number, name in enumerate(block.names):
-            source = context.sources[name]
+            source = wings.learners.sources[name]
             if source is not None:
-                factors, source = block.learner(number)(x.dtype), source.of(x.dtype)
-                sums = self.of_learner(factors, x, source, context.rotation.of(x.dtype))
+                factors = block.learner(number).factors(x.dtype)
+                sums = self.of_learner(factors, x, source, wings.learners.rope)
                 total = total + gates[..., number, None] * sums
         return total
 
-    def of_learner(self, factors: Factors, x: Tensor, source: Source, rotation: Rotation) -> Tensor:
+    def of_learner(self, factors: Factors, x: Tensor, source: SourceTokens, rope: CosSin) -> Tensor:
         """The learner's attention, its values replaced by columns: `[B, T, C]`."""
-        q = rotation(expanded(x, x @ factors.a_q, factors.b_q, rotation))
-        k = turned_keys(source.rows, source.rows @ factors.a_k, factors.b_k, source.rotation)
-        heads, width = q.shape[2:]
+        width = rope.table.shape[-1]
+        q = expand(x, x @ factors.a_q, factors.b_q, width)
+        k = expand(source.tokens, source.tokens @ factors.a_k, factors.b_k, width)
+        key_rope = source.rope
+        if key_rope is None:
+            assert source.decode is not None, "a pass has one of the two"
+            key_rope = CosSin.of(source.decode.rope_table)
+        heads = q.shape[2]
         table = self.by_position.to(x.device)
-        index = source.keys.index[..., None].expand(-1, -1, table.shape[-1])
-        columns = table.gather(1, index).masked_fill((source.keys.kind == PADDING)[..., None], 0.0)
+        layout = source.layout
+        index = layout.position.clamp(min=0)[..., None].expand(-1, -1, table.shape[-1])
+        columns = table.gather(1, index).masked_fill((layout.kind == PADDING)[..., None], 0.0)
         sums = []
         # Values as wide as the heads keep torch's fused attention running.
         for part in columns.to(x.dtype).split(width, dim=-1):
             count = part.shape[-1]
             v = nn.functional.pad(part, (0, width - count))[:, :, None].expand(-1, -1, heads, -1)
             mean = torch.eye(width, dtype=x.dtype, device=x.device)[:, :count].repeat(heads, 1)
-            sums.append(source.visibility.attend(q, k, v, mean / heads))
+            sums.append(attend(q, k, v, mean / heads, source.mask, rope, key_rope))
         return torch.cat(sums, dim=-1).float()

@@ -10,12 +10,12 @@ from typing import Generic
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from wings.layers.lorra_attention import learner_attention
 
 from wings.attention.learner_mask import masked_attention
 from wings.attention.rotary import Rotation
 from wings.attention.routed_attention import Rule, routed_attention
 from wings.attention.source_tokens import Kept
-from wings.layers.lorra_attention import learner_attention
 
 from . import inputs
 from .batch import fits, layout

@@ -4,10 +4,10 @@ import pytest
 import torch
 from families import Layouts, batch_of, build
 
-from wings.attention.rotary import Rotary
+from wings.attention.rotary import RotaryEmbedding
 from wings.eval.attention.kinds import KINDS, key_kinds
 from wings.eval.attention.masses import attention_masses
-from wings.layers.wings_layer import BlockWings
+from wings.layers.wings_layer import WingsLayer
 
 
 def images_of(model, batch):
@@ -20,7 +20,7 @@ def passed(model, batch):
     hooks = [
         module.register_forward_hook(lambda m, args, out: inputs.update({m.layer: args[0]}))
         for module in model.modules()
-        if isinstance(module, BlockWings)
+        if isinstance(module, WingsLayer)
     ]
     hooks.append(
         model.model.language_model.register_forward_pre_hook(
@@ -65,7 +65,7 @@ def weights_of(learner, x, s, sees, rotary):
 
 def expected_learners(model, batch, out, inputs, embeddings):
     """sum over learners of gate times weights, summed over keys by kind, averaged over tokens."""
-    rotary = Rotary.of(model.config.hidden_size, model.config.text_config)
+    rotary = RotaryEmbedding.of(model.config.hidden_size, model.config.text_config)
     is_image, per = images_of(model, batch), model.config.image_seq_length
     columns = key_kinds(is_image, batch["attention_mask"].bool()).double()
     result = torch.zeros(len(is_image), len(inputs), len(KINDS), dtype=torch.float64)
@@ -76,7 +76,7 @@ def expected_learners(model, batch, out, inputs, embeddings):
         begins = torch.where(image, slot - (image.cumsum(0) - 1) % per, slot)
         for layer, x in inputs.items():
             block = next(
-                m for m in model.modules() if isinstance(m, BlockWings) and m.layer == layer
+                m for m in model.modules() if isinstance(m, WingsLayer) and m.layer == layer
             )
             for number, name in enumerate(block.names):
                 of_kind = image if name == "image" else ~image
@@ -183,7 +183,7 @@ def test_effect_is_the_size_of_the_learners_output():
     batch, _ = batch_of(model, [["text", "image", "text", "text"]])
     once = attention_masses(model, batch, images_of(model, batch)).effect[0, 0]
     with torch.no_grad():
-        for block in (m for m in model.modules() if isinstance(m, BlockWings)):
+        for block in (m for m in model.modules() if isinstance(m, WingsLayer)):
             for number in range(len(block.names)):
                 block.learner(number).b_o.mul_(3)
     assert attention_masses(model, batch, images_of(model, batch)).effect[0, 0] == pytest.approx(

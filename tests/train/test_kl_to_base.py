@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from wings.errors import WingsError
+from wings.model.backbone import WITHOUT_WINGS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.data.collator import Collator, Packer
@@ -331,7 +332,7 @@ def test_the_language_model_is_asked_without_dropout_and_nothing_is_left_behind(
     state = torch.get_rng_state()
     with torch.no_grad(), as_llm(model, has_adapters=False):
         once, again = (model(ids, use_cache=False).logits for _ in range(2))
-    assert torch.equal(once, again) and model.training and model.model.learners_act
+    assert torch.equal(once, again) and model.training and not WITHOUT_WINGS.get()
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -86,7 +86,7 @@ def test_a_conversation_goes_on_with_a_new_picture(router, guard):
             found = generate(model, whole | {"pixel_values": given}, cache=cache)
             assert torch.equal(found[:, -STEPS:], expected)
             cache.crop(size - cache.get_seq_length())
-            assert cache.memory.layout.table.shape[1] == size == cache.get_seq_length()
+            assert cache.learners.layout.table.shape[1] == size == cache.get_seq_length()
 
 
 def test_assisted_cropping_keeps_both_halves():
@@ -137,7 +137,7 @@ def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
     config, length = model.config, batch["input_ids"].shape[1]
     numbers = sum(
         rows.all.numel()
-        for source in cache.memory.sources.values()
+        for source in cache.learners.sources.values()
         for rows in (source.rows, source.turns, *chain(*source.blocks.values()))
     )
     blocks = len(config.layers_with_learners)

@@ -7,10 +7,11 @@ from families import Layouts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wings.attention.learner_mask import Visibility
-from wings.attention.rotary import Rotary, count_heads
+from wings.attention.learner_attention import apply_rope, attend
+from wings.attention.learner_mask import LearnerMask
+from wings.attention.rotary import RotaryEmbedding, count_heads
 from wings.attention.routed_attention import Rule, routed_attention
-from wings.attention.token_layout import IMAGE, PADDING, TEXT, Layout
+from wings.attention.token_layout import IMAGE, PADDING, TEXT, TokenLayout
 
 PER_IMAGE = 3
 
@@ -38,11 +39,11 @@ def random_layout(seed, rows=2, longest=9, packed=False):
         where = slice(start, start + len(flag))
         is_image[row, where], mask[row, where] = torch.tensor(flag), 1
         position[row, where] = torch.tensor(positions[row])
-    return Layout.read(is_image, mask, position if packed else None, PER_IMAGE)
+    return TokenLayout.read(is_image, mask, position if packed else None, PER_IMAGE)
 
 
 def visible_by_rule(layout, i, j, row, kind):
-    """The rule of visibility for one pair, spelled out."""
+    """The rule of mask for one pair, spelled out."""
     position, kinds, segment = layout.position[row], layout.kind[row], layout.segment[row]
     if PADDING in (kinds[i], kinds[j]) or kinds[j] != kind or segment[i] != segment[j]:
         return False
@@ -60,16 +61,13 @@ def visible_by_rule(layout, i, j, row, kind):
 def test_layout_says_what_each_token_sees(seed, packed):
     layout = random_layout(seed, packed=packed)
     for kind in (IMAGE, TEXT):
-        keys = Layout(layout.table.clone())
-        keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
+        keys = layout.padded_where(layout.kind != kind)
         sees = layout.sees(keys)
         for row in range(sees.shape[0]):
             for i in range(sees.shape[1]):
-                expected = [visible_by_rule(layout, i, j, row, kind) for j in range(len(layout))]
+                expected = [visible_by_rule(layout, i, j, row, kind) for j in range(layout.length)]
                 assert sees[row, i].tolist() == expected
-    has_image = layout.sees(
-        Layout(torch.where((layout.kind == IMAGE)[..., None], layout.table, PADDING))
-    ).any(-1)
+    has_image = layout.sees(layout.padded_where(layout.kind != IMAGE)).any(-1)
     assert torch.equal(layout.sees_image, has_image)
 
 
@@ -77,29 +75,30 @@ def compact(layout, kind):
     order = torch.argsort((layout.kind != kind).long(), dim=1, stable=True)
     order = order[:, : max(1, int((layout.kind == kind).sum(1).max()))]
     keys = layout.gather(order)
-    keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
-    return keys
+    return keys.padded_where(keys.kind != kind)
 
 
-@pytest.mark.parametrize("path", ["mask", "blocks", "spans"])
+@pytest.mark.parametrize("path", ["mask", "blocks", "segments"])
 @examples(25)
 @given(seed=st.integers(0, 10_000), packed=st.booleans(), kind=st.sampled_from([IMAGE, TEXT]))
 def test_visible_attention_equals_its_definition(path, seed, packed, kind):
     layout = random_layout(seed, packed=packed)
     keys = compact(layout, kind)
-    visibility = Visibility(layout, keys, continued=False)
+    mask = LearnerMask(layout, keys, continued=False)
     with pytest.MonkeyPatch.context() as patch:
         if path != "mask":
             patch.setattr("wings.attention.learner_mask.BLOCK", 4)
-            visibility = Visibility(layout, keys, continued=path == "blocks")
+            mask = LearnerMask(layout, keys, continued=path == "blocks")
         torch.manual_seed(seed)
         make = dict(dtype=torch.float64, requires_grad=True)
         rows = layout.table.shape[0]
-        q = torch.randn(rows, len(layout), 2, 4, **make)
-        k = torch.randn(rows, len(keys), 2, 4, **make)
-        v = torch.randn(rows, len(keys), 2, 4, **make)
+        q = torch.randn(rows, layout.length, 2, 4, **make)
+        k = torch.randn(rows, keys.length, 2, 4, **make)
+        v = torch.randn(rows, keys.length, 2, 4, **make)
         last = torch.randn(8, 3, **make)
-        out = visibility.attend(q, k, v, last)
+        # At position 0 a rotation changes nothing.
+        rope = RotaryEmbedding(4, 1e4).at(torch.zeros_like(layout.position), torch.float64)
+        out = attend(q, k, v, last, mask, rope, None)
         if not out.requires_grad:
             # Nobody sees anything.
             assert not out.any() and not layout.sees(keys).any()
@@ -120,7 +119,7 @@ def test_visible_attention_equals_its_definition(path, seed, packed, kind):
     ):
         torch.testing.assert_close(ours, own, msg=lambda text, name=name: f"d{name}: {text}")
     assert not out[~sees.any(-1)[:, 0]].any()
-    assert torch.equal(visibility.sees_any, sees.any(-1)[:, 0])
+    assert torch.equal(mask.sees_any, sees.any(-1)[:, 0])
 
 
 @pytest.mark.parametrize("widths", [(8, 8), (16, 8), (6, 10), (5, 3)])
@@ -142,9 +141,8 @@ def test_routed_attention_equals_its_definition(case, extra, widths):
         sees[..., 0] = True
         # Padding sees nothing: its result is zero, and so is what it adds to gradients.
         sees[0, :, 3] = False
-    rule = Rule(sees if case == "mask" else None, 0.3, softcap=extra.get("softcap"))
-    if "sinks" in extra:
-        rule.sinks = torch.randn(heads, dtype=torch.float64)
+    sinks = torch.randn(heads, dtype=torch.float64) if "sinks" in extra else None
+    rule = Rule(sees if case == "mask" else None, 0.3, extra.get("softcap"), sinks)
     out, sums = routed_attention(q, k, v, w, rule)
     scores = q @ k.repeat_interleave(2, 1).transpose(2, 3) * 0.3
     if rule.softcap:
@@ -184,8 +182,8 @@ def test_rotation_depends_on_distance_only():
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def score(i, j):
-        turn = [Rotary(8, 1e4).at(torch.tensor([[p]]), torch.float64) for p in (i, j)]
-        return (turn[0](q) * turn[1](k)).sum()
+        ropes = [RotaryEmbedding(8, 1e4).at(torch.tensor([[p]]), torch.float64) for p in (i, j)]
+        return (apply_rope(q, ropes[0]) * apply_rope(k, ropes[1])).sum()
 
     torch.testing.assert_close(score(7, 3), score(100_007, 100_003))
     assert (score(7, 3) - score(7, 4)).abs() > 1e-6

@@ -68,7 +68,7 @@ def build(impl, family, options):
     for name, parameter in model.named_parameters():
         if ".wings." in name:
             parameter.data.normal_(std=0.3)
-    model.kernels = impl
+    model.impl = impl
     return model
 
 

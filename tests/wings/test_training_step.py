@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
-from wings.attention.routed_attention import stretched_attention
+from wings.attention.routed_attention import segmented_attention
 from wings.upstream.weights import checkpoint_blocks
 
 FAMILIES = ["llama", "gemma2", "gemma3_text", "qwen3"]
@@ -95,13 +95,13 @@ def test_long_rows_train_as_short_ones(family, router, layout):
 
     def seen(*args):
         calls.append(args)
-        return stretched_attention(*args)
+        return segmented_attention(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wings.attention.learner_mask.BLOCK", 8)
         patch.setattr("wings.attention.routed_attention.BLOCK", 8)
         patch.setattr("wings.kernels.segments.LONGEST", 8)
-        patch.setattr("wings.attention.routed_attention.stretched_attention", seen)
+        patch.setattr("wings.attention.routed_attention.segmented_attention", seen)
         long_loss, found = gradients(model, batch)
     assert len(calls) == (2 if router else 0)
     torch.testing.assert_close(long_loss, loss)

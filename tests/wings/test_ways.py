@@ -48,7 +48,7 @@ def test_kernels_change_neither_logits_nor_gradients(family, router):
         batch["labels"] = labels_of(model, batch)
         found = {}
         for way in ("triton", "torch"):
-            model.kernels = way
+            model.impl = way
             model.zero_grad(set_to_none=True)
             out = model(**batch)
             out.loss.backward()
@@ -74,10 +74,10 @@ def test_kernels_keep_packed_sequences_apart():
         "position_ids": torch.cat([torch.arange(ids.shape[1]) for ids, _ in alone])[None],
         "pixel_values": torch.cat([own for _, own in alone if own is not None]),
     }
-    model.kernels = "triton"
+    model.impl = "triton"
     with torch.no_grad():
         found = model(**packed, use_cache=False).logits
-        model.kernels = "torch"
+        model.impl = "torch"
         expected = [
             model(input_ids=ids, pixel_values=own, use_cache=False).logits for ids, own in alone
         ]
@@ -89,7 +89,7 @@ def test_kernels_fill_a_cache_that_decoding_reads():
     batch, _ = batch_of(model, [["text", "image", "text", "text"], ["text"] * 4], side="left")
     options = dict(do_sample=False, max_new_tokens=5, pad_token_id=0, eos_token_id=None)
     expected = model.generate(**batch, **options)
-    model.kernels = "triton"
+    model.impl = "triton"
     assert torch.equal(model.generate(**batch, **options), expected)
     static = model.generate(**batch, **options, cache_implementation="static")
     assert torch.equal(static, expected)
@@ -101,7 +101,7 @@ def test_thirty_steps_of_training_lose_the_same():
     for way in ("triton", "torch"):
         one_block = {"num_hidden_layers": 1, "num_key_value_heads": 1}
         model = wide_model("llama", one_block).train()
-        model.kernels = way
+        model.impl = way
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         losses[way] = []
         for step in range(30):
@@ -155,11 +155,11 @@ def test_what_kernels_cannot_do_is_named(family, changes, reason):
     config = WingsConfig(text_config=text_config(family, **changes), vision_config=VISION, rank=4)
     model = WingsForCausalLM(config).eval()
     batch, _ = batch_of(model, [["text", "image", "text"]])
-    model.kernels = "triton"
+    model.impl = "triton"
     with pytest.raises(WingsError, match=reason):
         model(**batch)
     with pytest.raises(WingsError, match="'fast', but must be"):
-        model.kernels = "fast"
+        model.impl = "fast"
 
 
 def test_kernels_follow_autocast():
@@ -167,7 +167,7 @@ def test_kernels_follow_autocast():
     batch, _ = batch_of(model, [["text", "image", "text", "text"]])
     losses = {}
     for way in ("triton", "torch"):
-        model.kernels = way
+        model.impl = way
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**batch, labels=labels_of(model, batch)).loss
         loss.backward()
@@ -181,8 +181,8 @@ def test_a_decoder_with_masks_of_its_own_is_causal_without_one(monkeypatch):
     given = {name: batch[name] for name in ("input_ids", "pixel_values")}
     monkeypatch.setattr(model.model, "_plain_masks", False)
     with torch.no_grad():
-        model.kernels = "triton"
+        model.impl = "triton"
         found = model(**given, use_cache=False).logits
-        model.kernels = "torch"
+        model.impl = "torch"
         expected = model(**given, use_cache=False).logits
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)

@@ -1,6 +1,9 @@
 """Without wings: passes that are the language model's own, and a model that is as it was after."""
 
+import contextlib
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -46,3 +49,49 @@ def test_it_trains_nothing_of_the_wings_and_ends_with_its_block():
 def logits_without(model, batch):
     with model.without_wings():
         return logits(model, batch)
+
+
+@torch.no_grad()
+def test_a_thread_without_wings_leaves_the_others_theirs():
+    """Passes of several threads at once, some without wings: each is as if it were alone."""
+    model = build(MAIN[0])
+    batch, _ = batch_of(model, [["text", "image", "text"], ["image", "text", "text"]])
+    expected = {False: logits(model, batch), True: logits_without(model, batch)}
+    assert not torch.equal(expected[False], expected[True])
+    barrier = threading.Barrier(4)
+
+    def passes(without):
+        found = []
+        with model.without_wings() if without else contextlib.nullcontext():
+            for _ in range(6):
+                # All threads are inside or outside of their block at the same time.
+                barrier.wait()
+                found.append(logits(model, batch))
+        return found
+
+    sides = [True, False, True, False]
+    with ThreadPoolExecutor(4) as pool:
+        for without, found in zip(sides, pool.map(passes, sides), strict=True):
+            assert all(torch.equal(one, expected[without]) for one in found)
+
+
+@torch.no_grad()
+def test_no_pass_leaves_state_on_a_module():
+    """Guarantee 13: attributes of every module are the same objects before and after a pass."""
+    model = build(MAIN[0])
+    batch, _ = batch_of(model, [["text", "image", "text"], ["text"] * 3])
+
+    def attributes():
+        return {
+            (name, key): id(value)
+            for name, module in model.named_modules()
+            for key, value in vars(module).items()
+        }
+
+    logits(model, batch)
+    before = attributes()
+    cache = model(**batch, use_cache=True, output_router_weights=True).cache
+    model(input_ids=torch.tensor([[5], [6]]), cache=cache)
+    with model.without_wings():
+        logits(model, batch)
+    assert attributes() == before

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wings.attention.token_layout import IMAGE, PADDING, TEXT, Layout
+from wings.attention.token_layout import IMAGE, PADDING, TEXT, TokenLayout
 from wings.config import WingsConfig
 
 # Places of a batch, tokens of it, image tokens among those, images, tokens that are trained, pairs
@@ -17,9 +17,9 @@ NAMES = (
 )  # fmt: skip
 
 
-def layout_of(batch: dict[str, Any], config: WingsConfig) -> Layout:
+def layout_of(batch: dict[str, Any], config: WingsConfig) -> TokenLayout:
     """Where every token of a batch stands, as the model reads it."""
-    return Layout.read(
+    return TokenLayout.read(
         batch["input_ids"] == config.image_token_id,
         batch.get("attention_mask"),
         batch.get("position_ids"),
@@ -42,7 +42,7 @@ def count(batch: dict[str, Any], config: WingsConfig) -> Tensor:
     acts = layout.sees_image if config.text_guard else is_real
     starts = (layout.position == 0) & is_real
     # An image is seen whole from its first token on: each token of it sees those after it too.
-    rest = torch.where(is_image, layout.visible_from + config.image_seq_length - 1, 0)
+    rest = torch.where(is_image, layout.visible_at + config.image_seq_length - 1, 0)
     rest = torch.where(is_image, rest - layout.position, 0)
     seen = {"image": so_far(is_image, starts) + rest, "text": so_far(is_text, starts)}
     numbers = [

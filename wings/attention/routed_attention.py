@@ -19,15 +19,15 @@ from wings.kernels.key_ranges import KeyRanges
 BLOCK = 256
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rule:
     """How scores become weights.
 
     `mask`: bool `[B or 1, 1, T, S]`, True where a query sees a key, or None for causal (the last
     query sees every key). `scale`: factor of q k^T. `softcap`: scores become cap * tanh(score /
     cap). `sinks`: `[H]` scores that take weight and give no value. `dropout`: of the weights.
-    `runs`: gives the same as the mask in the form that kernels and long rows take, or None if it
-    has none.
+    `ranges`: gives the mask as ranges of keys, which kernels and long rows take, or None where that
+    is not possible.
     """
 
     mask: Tensor | None
@@ -35,7 +35,7 @@ class Rule:
     softcap: float | None = None
     sinks: Tensor | None = None
     dropout: float = 0.0
-    runs: Callable[[], KeyRanges | None] | None = None
+    ranges: Callable[[], KeyRanges | None] | None = None
 
 
 def routed_attention(
@@ -75,10 +75,10 @@ def padded_attention(q: Tensor, k: Tensor, values: list[Tensor], rule: Rule) -> 
     width = -(-max(q.shape[-1], sum(v.shape[-1] for v in values)) // 8) * 8
     q, k, v = (widened(parts, width) for parts in ([q], [k], values))
     square = q.shape[2] == k.shape[2]
-    if rule.mask is not None and square and q.shape[2] > BLOCK and rule.runs is not None:
-        runs = None if torch.compiler.is_compiling() else rule.runs()
-        if runs is not None:
-            return stretched_attention(q, k, v, runs, rule)
+    if rule.mask is not None and square and q.shape[2] > BLOCK and rule.ranges is not None:
+        ranges = None if torch.compiler.is_compiling() else rule.ranges()
+        if ranges is not None:
+            return segmented_attention(q, k, v, ranges, rule)
     mask = rule.mask if rule.mask is not None or square else causal_mask(q, k)
     return fused_attention(q, k, v, mask, rule)
 
@@ -99,25 +99,25 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: 
     )  # fmt: skip
 
 
-def stretched_attention(q: Tensor, k: Tensor, v: Tensor, runs: KeyRanges, rule: Rule) -> Tensor:
+def segmented_attention(q: Tensor, k: Tensor, v: Tensor, ranges: KeyRanges, rule: Rule) -> Tensor:
     """Long rows with padding, several sequences or a window, without a T x S mask.
 
     q `[B, H, T, d]`, k and v `[B, G, T, d]` -> `[B, H, T, d]`; zeros for queries without a key.
     """
     rows = []
-    stretches = runs.segments * (len(q) // len(runs.segments))
-    for own, *row in zip(stretches, q.split(1), k.split(1), v.split(1), strict=True):
+    segments = ranges.segments * (len(q) // len(ranges.segments))
+    for own, *row in zip(segments, q.split(1), k.split(1), v.split(1), strict=True):
         # Not slices: the backward of each would write a whole row.
-        sizes = [stretch.stop - stretch.start for stretch in own]
+        sizes = [segment.stop - segment.start for segment in own]
         pieces = []
         parts = (x.split(sizes, dim=2) for x in row)
-        for stretch, query, key, value in zip(own, *parts, strict=True):
-            if stretch.is_blind:
+        for segment, query, key, value in zip(own, *parts, strict=True):
+            if segment.is_blind:
                 pieces.append(torch.zeros_like(query))
                 continue
-            if stretch.mask is not None:
-                key, value = (x[:, :, stretch.first : stretch.end] for x in row[1:])
-            mask = stretch.additive(query.dtype)
+            if segment.mask is not None:
+                key, value = (x[:, :, segment.first : segment.end] for x in row[1:])
+            mask = segment.additive(query.dtype)
             pieces.append(fused_attention(query, key, value, mask, rule))
         rows.append(torch.cat(pieces, dim=2))
     return torch.cat(rows)

@@ -1,83 +1,140 @@
-"""`Source`: what a pass can see of one modality; `Kept`: what a block has worked out of it."""
+"""`SourceTokens`: the layer-0 tokens of one modality that a pass can see."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from .learner_mask import Visibility
-from .rotary import Rotation
-from .token_layout import Layout
-
-if TYPE_CHECKING:
-    import torch
-
-    from wings.cache.learner_cache import SourceMemory
+from .learner_attention import apply_rope
+from .learner_mask import LearnerMask
+from .rotary import CosSin
+from .token_layout import TokenLayout
 
 
-@dataclass
-class Source:
-    """The rows of one modality that a pass can see.
+class ProductsCache(Protocol):
+    """A block's cached products of source tokens; `wings.cache.block_cache.BlockCache` is one."""
 
-    keys: their layout, `[B, S]`. rows: `[B, S, D]`. rotation: of their positions. visibility: which
-    of them each token of the pass sees. memory: where blocks keep what they work out of the rows,
-    None without a cache. remakes: whether a backward makes keys and values again.
+    keeps_keys: bool
+
+    def update(
+        self, compressed: Tensor | None, keys: Tensor | None, length: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """Source tokens whose keys and values no block has cached yet.
+
+    tokens: `[B, n, D]`. rope: of their positions. length: for a static cache that refills all of
+    its rows, how many of them are in use; else None, and the tokens are appended.
     """
 
-    keys: Layout
-    rows: Tensor
-    rotation: Rotation
-    visibility: Visibility
-    memory: "SourceMemory | None" = None
-    remakes: bool = False
+    tokens: Tensor
+    rope: CosSin
+    length: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        self._heads: Tensor | None = None
-        self._turned: Tensor | None = None
+    def like(self, x: Tensor) -> "NewTokens":
+        """The same on the device and in the dtype of `x`."""
+        return NewTokens(self.tokens.to(x), self.rope.like(x), self.length)
 
-    @property
-    def heads(self) -> Tensor:
-        """`[B H, S, d]`, the rows head by head; made once for a token that asks in every block."""
-        if self._heads is None:
-            heads = self.rows.unflatten(-1, (-1, self.rotation.width))
-            self._heads = heads.transpose(1, 2).flatten(0, 1)
-        return self._heads
 
-    @property
-    def turned(self) -> Tensor:
-        """`[B, H, d, S]`, the rows turned by their rotation; made once too."""
-        if self._turned is None:
-            heads = self.rows.unflatten(-1, (-1, self.rotation.width))
-            self._turned = self.rotation(heads).permute(0, 2, 3, 1)
-        return self._turned
+@dataclass(frozen=True)
+class DecodeSource:
+    """The source tokens in the forms that a decode step reads.
 
-    def of(self, dtype: "torch.dtype") -> "Source":
-        """The same rows in the dtype in which a block computes."""
-        if self.rows.dtype == dtype:
-            return self
-        return Source(
-            self.keys,
-            self.rows.to(dtype),
-            self.rotation.of(dtype),
-            self.visibility,
-            self.memory,
-            self.remakes,
+    heads: `[B H, S, d]`. roped: the tokens after their rotary positions, `[B, H, d, S]`, or None
+    where blocks cache whole keys. rope_table: cos and sin of their positions, `[B, S, d]`.
+    """
+
+    heads: Tensor
+    roped: Tensor | None
+    rope_table: Tensor
+
+    @classmethod
+    def of(cls, tokens: Tensor, rope_table: Tensor, has_keys: bool) -> "DecodeSource":
+        """From `[B, S, D]` and `[B, S, d]`."""
+        heads = tokens.unflatten(-1, (-1, rope_table.shape[-1]))
+        roped = None
+        if not has_keys:
+            roped = apply_rope(heads, CosSin.of(rope_table)).permute(0, 2, 3, 1)
+        return cls(heads.transpose(1, 2).flatten(0, 1), roped, rope_table)
+
+
+@dataclass(frozen=True)
+class SourceTokens:
+    """Tokens of one modality, `[B, S]`, as one learner of every block sees them in a pass.
+
+    Attributes:
+        layout: of the tokens.
+        tokens: their layer-0 embeddings, `[B, S, D]`.
+        rope: of their positions; None in a decode step.
+        mask: which of them each query sees.
+        impl: "torch" or "triton".
+        recompute_kv: whether a backward recomputes keys and values.
+        new: what blocks have not cached yet, or None.
+        blocks: each block's cache, by block number; None in a pass without a cache.
+        decode: the forms for a pass of one token a row, else None.
+    """
+
+    layout: TokenLayout
+    tokens: Tensor
+    rope: CosSin | None
+    mask: LearnerMask
+    impl: str
+    recompute_kv: bool = False
+    new: NewTokens | None = None
+    blocks: Mapping[int, ProductsCache] | None = None
+    decode: DecodeSource | None = None
+
+    def like(self, x: Tensor) -> "SourceTokens":
+        """The same on the device and in the dtype of `x`."""
+        moved = self.tokens.device != x.device
+        decode = self.decode
+        if decode is not None:
+            table = decode.rope_table.to(x)
+            decode = DecodeSource.of(self.tokens.to(x), table, decode.roped is None)
+        return replace(
+            self,
+            layout=self.layout.to(x.device) if moved else self.layout,
+            tokens=self.tokens.to(x),
+            rope=None if self.rope is None else self.rope.like(x),
+            mask=self.mask.to(x.device) if moved else self.mask,
+            new=None if self.new is None else self.new.like(x),
+            decode=decode,
         )
 
-    def to(self, device: "torch.device") -> "Source":
-        """A copy on `device` with the same memory."""
-        return Source(
-            self.keys.to(device), self.rows.to(device), self.rotation.to(device),
-            self.visibility.to(device), self.memory, self.remakes,
-        )  # fmt: skip
 
+def wanted_columns(wanted: Tensor) -> Tensor | None:
+    """The True columns of each row first, in order, as many as the fullest row has; None for none.
 
-@dataclass
-class Kept:
-    """Of every source row in one block: s A_k and s A_v, and the key where it is kept.
-
-    small: both, `[B, 2, S, r]`. keys: rope(K) as heads, `[B, H, d, S]`, or None.
+    `[B, T]` bool -> `[B, n]`; rows with fewer go on with columns that are not wanted.
     """
+    count = int(wanted.sum(1).max()) if wanted.numel() else 0
+    if not count:
+        return None
+    return torch.argsort((~wanted).long(), dim=1, stable=True)[:, :count]
 
-    small: Tensor
-    keys: Tensor | None = None
+
+def gather_tokens(tokens: Tensor, columns: Tensor) -> Tensor:
+    """`[B, T, D]` at `columns [B, n]` -> `[B, n, D]`."""
+    return tokens.gather(1, columns[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def pick(
+    layout: TokenLayout, tokens: Tensor, wanted: Tensor, columns: Tensor
+) -> tuple[TokenLayout, Tensor]:
+    """Layout and tokens at `columns [B, n]`, `PADDING` where a column is not `wanted [B, T]`."""
+    picked = layout.gather(columns).padded_where(~wanted.gather(1, columns))
+    return picked, gather_tokens(tokens, columns)
+
+
+def is_like(a: Tensor, b: Tensor) -> bool:
+    """Whether both are on one device and of one dtype."""
+    return a.device == b.device and a.dtype == b.dtype
+
+
+def normalized(embeddings: Tensor) -> Tensor:
+    """RMS norm without weights of layer-0 embeddings, `[B, T, D]`."""
+    return torch.nn.functional.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-6)

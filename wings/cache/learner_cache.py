@@ -1,32 +1,26 @@
-"""`Memory`: what the learners keep of past tokens while a text goes on."""
+"""`LearnerCache`: what the learners keep of past tokens while a text goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
-from wings.attention.rotary import Rotary, Rotation
-from wings.attention.source_tokens import Kept, Source
-from wings.attention.token_layout import IMAGE, KINDS, PADDING, TEXT, Layout
-from wings.layers.lorra import Factors
-from wings.layers.lorra_attention import turned_keys
+from wings.attention.rotary import CosSin, RotaryEmbedding
+from wings.attention.source_tokens import NewTokens, gather_tokens, pick, wanted_columns
+from wings.attention.token_layout import IMAGE, KINDS, PADDING, TEXT, TokenLayout
 
-from .buffers import FixedRows, Rows
+from .block_cache import BlockCache, GrowableBuffer, StaticBuffer
 
-# The slot of an image row whose token comes in a later chunk: past any that a text can have.
+# The slot of an image feature whose token comes in a later chunk: past any that a text can have.
 LATER = torch.iinfo(torch.long).max
-# Where the n rows stand in what a block keeps of them, `[B, 2, n, r]` and keys `[B, H, d, n]`: what
-# one query reads stands side by side.
-SMALL, KEYS = 2, 3
 
 
-@dataclass
-class Pending:
-    """Image features whose tokens come in the next chunk: rows `[B, P, D]`, `count [B]` of each."""
+@dataclass(frozen=True)
+class PendingFeatures:
+    """Image features whose tokens come in the next chunk: `[B, P, D]`, `count [B]` of each row."""
 
-    rows: Tensor
+    features: Tensor
     count: Tensor
 
     @property
@@ -36,206 +30,233 @@ class Pending:
 
     def of(self, row: int) -> Tensor:
         """`[n, D]`."""
-        return self.rows[row, : int(self.count[row])]
+        return self.features[row, : int(self.count[row])]
 
 
-class SourceMemory:
-    """The rows of one modality: once for all blocks, and a few numbers of each row per block.
+class SourceCache:
+    """The source tokens of one modality: once for all blocks, and each block's products of them.
 
-    keys: layouts `[B, n, 5]`, kind `PADDING` where a row of the batch has none. slots: which token
-    each row is, `[B, n]`. rows: `[B, n, D]`. turns: cos and sin of their positions, `[B, n, d]`.
-    """
-
-    def __init__(self, make: Callable[..., Rows], keeps_keys: bool) -> None:
-        self._make, self.keeps_keys = make, keeps_keys
-        self.keys, self.slots, self.rows, self.turns = make(PADDING), make(-1), make(0), make(0)
-        self.blocks: dict[int, list[Rows]] = {}
-        self.new: tuple[Tensor, Rotation] | None = None
-        # Whether a fixed memory has rows that blocks know nothing of yet: text under its guard.
-        self.is_behind = self.catches_up = False
-
-    def append(self, keys: Tensor, slots: Tensor, rows: Tensor, rotation: Rotation) -> None:
-        """Takes in new rows, all of one length n."""
-        self.keys.append(keys)
-        self.slots.append(slots)
-        self.rows.append(rows)
-        self.turns.append(rotation.table)
-        self.new = rows, rotation
-
-    def kept(self, layer: int, factors: Factors, source: Source) -> Kept:
-        """What block `layer` keeps of all rows, of which only the new are worked out.
-
-        `source` holds the memory's rows, where and in the dtype in which the block computes.
-        """
-        blocks = self.blocks.get(layer)
-        if blocks is None:
-            blocks = self.blocks[layer] = [self._make(0, SMALL)]
-            if self.keeps_keys:
-                blocks.append(self._make(0, KEYS))
-        if isinstance(self.rows, FixedRows) and are_fixed(blocks):
-            if self.catches_up:
-                fresh = self._work_out(factors, source.rows, source.rotation)
-                for room, numbers in zip(blocks, fresh, strict=True):
-                    room.refill(numbers, self.rows.count)
-            elif self.new is not None:
-                rows, rotation = self.new[0].to(source.rows), self.new[1].like(source.rows)
-                self._append(blocks, self._work_out(factors, rows, rotation))
-        elif (length := blocks[0].length) < source.rows.shape[1]:
-            rows = source.rows[:, length:]
-            if self.new is not None and self.new[0].shape[1] == rows.shape[1]:
-                # One rotation for all blocks, which keeps what it has worked out.
-                rotation = self.new[1].like(rows)
-            else:
-                rotation = Rotation(source.rotation.table[:, length:])
-            self._append(blocks, self._work_out(factors, rows, rotation))
-        return Kept(*(room.all.to(source.rows) for room in blocks))
-
-    def _work_out(self, factors: Factors, rows: Tensor, rotation: Rotation) -> list[Tensor]:
-        small = factors.compress(rows)
-        if not self.keeps_keys:
-            return [small]
-        keys = turned_keys(rows, small[:, 0], factors.b_k, rotation)
-        return [small, keys.permute(0, 2, 3, 1)]
-
-    @staticmethod
-    def _append(blocks: Sequence[Rows], fresh: list[Tensor]) -> None:
-        for rows, numbers in zip(blocks, fresh, strict=True):
-            rows.append(numbers)
-
-    def cut(self, tokens: int) -> None:
-        """Forgets the rows of all tokens from `tokens` on."""
-        if self.keys.buffer is None:
-            return
-        gone = self.slots.all >= tokens
-        keys = self.keys.all.clone()
-        keys[..., 3].masked_fill_(gone, PADDING)
-        slots = self.slots.all.masked_fill(gone, -1)
-        self.keys.replace(keys)
-        self.slots.replace(slots)
-        left = (slots >= 0).any(0).nonzero()
-        length = int(left[-1]) + 1 if len(left) else 0
-        for rows in self._each():
-            rows.cut(length)
-
-    def change(self, how: Callable[[Tensor], Tensor]) -> None:
-        """Reorders, repeats or selects rows of the batch."""
-        for rows in self._each():
-            rows.change(how)
-
-    def _each(self) -> list[Rows]:
-        blocks = [rows for block in self.blocks.values() for rows in block]
-        return [self.keys, self.slots, self.rows, self.turns, *blocks]
-
-
-class Memory:
-    """Every token's layout, and for each learner the source rows of its modality.
-
-    A source row is a token's layer-0 embedding. With the numbers that blocks keep, a token costs
-    D + d + 2 r L numbers for the learners (d: the width of their heads), where a cache of whole
-    keys and values would cost 2 D L. Small models also keep the keys (D L numbers), as working
-    them out of the r numbers at every step is the larger part of a small model's step.
+    layouts: `[B, n, 5]`, kind `PADDING` where a row of the batch has none. slots: which token each
+    is, `[B, n]`. tokens: `[B, n, D]`. ropes: cos and sin of their positions, `[B, n, d]`.
     """
 
     def __init__(
-        self, learners: tuple[str, ...], keeps_keys: bool = False, capacity: int | None = None
+        self, make: Callable[..., GrowableBuffer], layers: tuple[int, ...], keeps_keys: bool
     ) -> None:
-        self.learners, self.keeps_keys, self.capacity = learners, keeps_keys, capacity
-        self.forget()
+        self.layouts, self.slots = make(PADDING), make(-1)
+        self.tokens, self.ropes = make(0), make(0)
+        self.layout: TokenLayout | None = None
+        self.blocks = {layer: BlockCache(make, keeps_keys) for layer in layers}
+        self.keeps_keys = keeps_keys
+        # Tokens that the blocks have products of; with static buffers, whether it is all of them.
+        self.cached = 0
+        self.is_behind = False
 
-    def forget(self) -> None:
-        """Starts anew."""
-        self.table = self._fixed(PADDING)
-        # Rows of images only come with a picture, never while a compiled step runs.
+    def append(self, layout: TokenLayout, slots: Tensor, tokens: Tensor, rope: CosSin) -> None:
+        """Takes in new tokens, `[B, n]`."""
+        self.layout = TokenLayout(self.layouts.append(layout.table))
+        self.slots.append(slots)
+        self.tokens.append(tokens)
+        self.ropes.append(rope.table)
+
+    def take_new(self, appended: tuple[Tensor, CosSin] | None) -> NewTokens | None:
+        """The tokens that all blocks of this pass must add to their products, or None.
+
+        `appended` are those of this pass. There are more after passes in which the learners did
+        not act, such as text under the text guard.
+        """
+        tokens, ropes = self.tokens.value, self.ropes.value
+        if tokens is None or ropes is None:
+            return None
+        if isinstance(self.tokens, StaticBuffer):
+            if self.is_behind:
+                self.is_behind = False
+                return NewTokens(tokens, CosSin.of(ropes), self.tokens.count)
+            return None if appended is None else NewTokens(*appended)
+        start, self.cached = self.cached, self.tokens.length
+        if start == self.cached:
+            return None
+        if appended is not None and appended[0].shape[1] == self.cached - start:
+            return NewTokens(*appended)
+        return NewTokens(tokens[:, start:], CosSin.of(ropes[:, start:]))
+
+    def cut(self, tokens: int) -> None:
+        """Drops what belongs to tokens from `tokens` on."""
+        layout, slots = self.layout, self.slots.value
+        if layout is None or slots is None:
+            return
+        gone = slots >= tokens
+        self.layouts.replace(layout.padded_where(gone).table)
+        slots = slots.masked_fill(gone, -1)
+        self.slots.replace(slots)
+        left = (slots >= 0).any(0).nonzero()
+        length = int(left[-1]) + 1 if len(left) else 0
+        for buffer in self._buffers():
+            buffer.cut(length)
+        self.layout = layout_in(self.layouts)
+        self.cached = min(self.cached, length)
+
+    def change_batch(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Reorders, repeats or selects rows of the batch."""
+        for buffer in self._buffers():
+            buffer.change_batch(change)
+        self.layout = layout_in(self.layouts)
+
+    def _buffers(self) -> list[GrowableBuffer]:
+        blocks = [b for block in self.blocks.values() for b in (block.compressed, block.keys) if b]
+        return [self.layouts, self.slots, self.tokens, self.ropes, *blocks]
+
+
+class LearnerCache:
+    """Every token's layout, and for each learner the source tokens of its modality.
+
+    A source token is a layer-0 embedding. With the products that blocks keep, a token costs
+    D + d + 2 r L numbers for the learners (d: the width of their heads). Whole keys and values
+    would cost 2 D L. Small models also keep the keys (D L numbers): recomputing them at every step
+    would be the larger part of a small model's step.
+
+    Attributes:
+        layout: of all tokens so far, or None; with static buffers, of the whole capacity.
+        length: how many tokens there are, a tensor with static buffers.
+        pending: image features whose tokens come in the next chunk, or None.
+        has_images: whether an image has begun.
+        is_packed: whether a row holds several sequences.
+    """
+
+    def __init__(
+        self,
+        learners: tuple[str, ...],
+        layers: tuple[int, ...],
+        keeps_keys: bool = False,
+        capacity: int | None = None,
+    ) -> None:
+        self.learners, self.layers = learners, layers
+        self.keeps_keys, self.capacity = keeps_keys, capacity
+        self.reset()
+
+    def reset(self) -> None:
+        """Drops every token."""
+        self.layouts = self._make(PADDING)
+        self.layout: TokenLayout | None = None
+        self.length: int | Tensor = self._count()
+        # Image features come with a picture only, never while a compiled step runs.
         self.sources = {
-            name: SourceMemory(self._fixed if KINDS[name] == TEXT else growing, self.keeps_keys)
+            name: SourceCache(
+                self._make if KINDS[name] == TEXT else _growable, self.layers, self.keeps_keys
+            )
             for name in self.learners
         }
-        self.pending: Pending | None = None
+        self.pending: PendingFeatures | None = None
         self.has_images = self.is_packed = False
 
-    def _fixed(self, fill: int, dim: int = 1) -> Rows:
-        return Rows(dim) if self.capacity is None else FixedRows(self.capacity, fill, dim)
+    def _make(self, fill: int, dim: int = 1) -> GrowableBuffer:
+        return (
+            GrowableBuffer(dim) if self.capacity is None else StaticBuffer(self.capacity, fill, dim)
+        )
 
-    @property
-    def layout(self) -> Layout | None:
-        """Layout of all tokens so far, or None."""
-        return None if self.table.buffer is None else Layout(self.table.all)
+    def _count(self) -> int | Tensor:
+        buffer = self.layouts
+        return buffer.count if isinstance(buffer, StaticBuffer) else buffer.length
 
-    @property
-    def tokens(self) -> int | Tensor:
-        """How many tokens there are."""
-        return self.table.count if isinstance(self.table, FixedRows) else self.table.length
+    def _settle(self) -> None:
+        self.layout, self.length = layout_in(self.layouts), self._count()
 
-    def steps(self, layout: Layout) -> bool:
-        """Whether a pass is one step of a fixed memory, which may be compiled or recorded.
+    def is_static_step(self, layout: TokenLayout) -> bool:
+        """Whether a pass is one step with static buffers, which may be compiled or recorded.
 
-        Nothing may depend on the values of its tensors there: it brings one token of text a row.
+        Nothing may depend on the values of its tensors there: it brings one text token a row.
         """
-        is_fixed, is_first = isinstance(self.table, FixedRows), self.table.buffer is None
-        return is_fixed and not is_first and self.pending is None and len(layout) == 1
+        is_static, is_first = self.capacity is not None, self.layout is None
+        return is_static and not is_first and self.pending is None and layout.length == 1
 
-    def take(
+    def append(
         self,
-        layout: Layout,
-        sources: Tensor,
-        later: tuple[Layout, Tensor] | None,
-        rotary: Rotary,
-        active: bool,
+        layout: TokenLayout,
+        tokens: Tensor,
+        later: tuple[TokenLayout, Tensor] | None,
+        rotary: RotaryEmbedding,
+        enabled: bool,
         has_pictures: bool,
-    ) -> Layout:
-        """Takes in new tokens; gives back the layout of all tokens so far.
+    ) -> dict[str, NewTokens | None]:
+        """Takes in the tokens of a pass.
 
         Args:
             layout: of the new tokens, `[B, T]`.
-            sources: their source rows, `[B, T, D]`.
-            later: layout and source rows `[B, P, D]` of image features beyond the last token.
+            tokens: their layer-0 embeddings, `[B, T, D]`.
+            later: layout and features `[B, P, D]` of images that go on in the next chunk.
             rotary: the learners' rotary positions.
-            active: whether the learners act in this pass.
+            enabled: whether the learners act in this pass.
             has_pictures: whether an image begins among the tokens.
-        """
-        before = self.tokens
-        if isinstance(before, Tensor):
-            # The number itself goes on counting.
-            before = before.clone()
-        self.table.append(layout.table)
-        for name, memory in self.sources.items():
-            memory.new = None
-            memory.catches_up = memory.is_behind and active
-            memory.is_behind = not active
-            kind = KINDS[name]
-            wanted = layout.kind == kind
-            if kind == IMAGE and self.pending is not None:
-                wanted = self._without_pending(wanted, self.pending, before)
-            if kind == IMAGE and not has_pictures:
-                found = None
-            elif len(layout) == 1 and self.pending is None:
-                # While decoding nobody is asked whether a row has ended: padding takes a slot.
-                found = torch.zeros_like(layout.kind)
-            else:
-                found = columns_of(wanted)
-            new: tuple[Layout, Tensor, Tensor] | None = None
-            if found is not None:
-                keys = chosen(layout, wanted, found)
-                slots = torch.where(keys.kind == PADDING, -1, found + before)
-                new = keys, slots, gathered(sources, found)
-            if kind == IMAGE and later is not None:
-                more, extra = later
-                unknown = torch.where(more.kind == PADDING, -1, LATER)
-                new = joined(new, (more, unknown, extra))
-            if new is not None:
-                keys, slots, rows = new
-                memory.append(keys.table, slots, rows, rotary.at(keys.position, rows.dtype))
-        return Layout(self.table.all)
 
-    def _without_pending(self, is_image: Tensor, pending: Pending, before: int | Tensor) -> Tensor:
+        Returns:
+            For each learner what its blocks must add to their products in this pass.
+        """
+        before = self.length
+        if isinstance(before, Tensor):
+            # The count itself changes with the append.
+            before = before.clone()
+        self.layout = TokenLayout(self.layouts.append(layout.table))
+        self.length = self._count()
+        new: dict[str, NewTokens | None] = {}
+        for name, source in self.sources.items():
+            appended = self._append_source(
+                source, KINDS[name], layout, tokens, later, rotary, before, has_pictures
+            )
+            if enabled:
+                new[name] = source.take_new(appended)
+            else:
+                source.is_behind = True
+        return new
+
+    def _append_source(
+        self,
+        source: SourceCache,
+        kind: int,
+        layout: TokenLayout,
+        tokens: Tensor,
+        later: tuple[TokenLayout, Tensor] | None,
+        rotary: RotaryEmbedding,
+        before: int | Tensor,
+        has_pictures: bool,
+    ) -> tuple[Tensor, CosSin] | None:
+        wanted = layout.kind == kind
+        if kind == IMAGE and not has_pictures and self.pending is None:
+            return None
+        if kind == IMAGE and self.pending is not None:
+            wanted = self._without_pending(wanted, self.pending, before)
+        parts: tuple[TokenLayout, Tensor, Tensor] | None = None
+        if layout.length == 1 and self.pending is None:
+            # While decoding, padding takes a slot: asking for it would wait for the GPU.
+            keys = layout.padded_where(~wanted)
+            parts = keys, torch.where(keys.kind == PADDING, -1, before), tokens
+        elif kind == TEXT or has_pictures:
+            columns = wanted_columns(wanted)
+            if columns is not None:
+                keys, picked = pick(layout, tokens, wanted, columns)
+                parts = keys, torch.where(keys.kind == PADDING, -1, columns + before), picked
+        if kind == IMAGE and later is not None:
+            more, features = later
+            slots = torch.where(more.kind == PADDING, -1, LATER)
+            parts = _joined(parts, (more, slots, features))
+        if parts is None:
+            return None
+        keys, slots, picked = parts
+        rope = rotary.at(keys.position, picked.dtype)
+        source.append(keys, slots, picked, rope)
+        return picked, rope
+
+    def _without_pending(
+        self, is_image: Tensor, pending: PendingFeatures, before: int | Tensor
+    ) -> Tensor:
         """Image tokens `[B, T]` of images that begin here, not in an earlier chunk.
 
         The features of the others are there already, and now get their slots.
         """
         old = is_image & (is_image.long().cumsum(1) <= pending.count[:, None])
-        columns = columns_of(old)
+        columns = wanted_columns(old)
         if columns is not None:
-            slots = self.sources["image"].slots.all
+            slots = self.sources["image"].slots.value
+            assert slots is not None, "features that wait have slots"
             nth = (slots == LATER).long().cumsum(1) - 1
             known = (slots == LATER) & (nth < old.sum(1, keepdim=True))
             slot = before + columns.gather(1, nth.clamp(0, columns.shape[1] - 1))
@@ -244,68 +265,49 @@ class Memory:
 
     def cut(self, tokens: int) -> None:
         """Keeps the first `tokens` tokens."""
-        if tokens >= self.tokens:
+        if tokens >= self.length:
             return
         if tokens == 0:
-            self.forget()
+            self.reset()
             return
-        # What waits for the next chunk follows a token that is gone.
+        # Features that wait for the next chunk follow a token that is gone.
         self.pending = None
-        self.table.cut(tokens)
-        for memory in self.sources.values():
-            memory.cut(tokens)
-        if self.has_images:
-            self.has_images = bool((Layout(self.table.all).kind == IMAGE).any())
+        self.layouts.cut(tokens)
+        self._settle()
+        for source in self.sources.values():
+            source.cut(tokens)
+        if self.has_images and self.layout is not None:
+            self.has_images = bool((self.layout.kind == IMAGE).any())
 
-    def change(self, how: Callable[[Tensor], Tensor]) -> None:
+    def change_batch(self, change: Callable[[Tensor], Tensor]) -> None:
         """Reorders, repeats or selects rows of the batch."""
-        self.table.change(how)
-        for memory in self.sources.values():
-            memory.change(how)
+        self.layouts.change_batch(change)
+        self._settle()
+        for source in self.sources.values():
+            source.change_batch(change)
         if self.pending is not None:
-            self.pending = Pending(how(self.pending.rows), how(self.pending.count))
+            self.pending = PendingFeatures(
+                change(self.pending.features), change(self.pending.count)
+            )
 
 
-def are_fixed(blocks: list[Rows]) -> TypeGuard[list[FixedRows]]:
-    """Whether the rows of a block have all their room: all of them or none."""
-    return isinstance(blocks[0], FixedRows)
+def _growable(fill: int, dim: int = 1) -> GrowableBuffer:
+    """A buffer that needs no fill, as its spare capacity is never read."""
+    return GrowableBuffer(dim)
 
 
-def growing(fill: int, dim: int = 1) -> Rows:
-    """Rows that need no fill, as their room is never seen."""
-    return Rows(dim)
-
-
-def columns_of(wanted: Tensor) -> Tensor | None:
-    """The True columns of each row first, in order, as many as the fullest row has; None for none.
-
-    `[B, T]` bool -> `[B, n]`; rows with fewer go on with columns that are not wanted.
-    """
-    count = int(wanted.sum(1).max()) if wanted.numel() else 0
-    if not count:
-        return None
-    return torch.argsort((~wanted).long(), dim=1, stable=True)[:, :count]
-
-
-def gathered(rows: Tensor, columns: Tensor) -> Tensor:
-    """`[B, T, D]` at `columns [B, n]` -> `[B, n, D]`."""
-    return rows.gather(1, columns[..., None].expand(-1, -1, rows.shape[-1]))
-
-
-def joined(
-    old: tuple[Layout, Tensor, Tensor] | None, new: tuple[Layout, Tensor, Tensor]
-) -> tuple[Layout, Tensor, Tensor]:
-    """Layout, slots and rows of both, `[B, n + P]`, with the padding of each row last."""
+def _joined(
+    old: tuple[TokenLayout, Tensor, Tensor] | None, new: tuple[TokenLayout, Tensor, Tensor]
+) -> tuple[TokenLayout, Tensor, Tensor]:
+    """Layout, slots and tokens of both, `[B, n + P]`, with the padding of each row last."""
     if old is None:
         return new
-    keys, rows = new[0].after(old[0]), torch.cat([old[2], new[2].to(old[2])], dim=1)
+    layout, tokens = new[0].after(old[0]), torch.cat([old[2], new[2].to(old[2])], dim=1)
     slots = torch.cat([old[1], new[1]], dim=1)
-    order = torch.argsort((keys.kind == PADDING).long(), dim=1, stable=True)
-    return keys.gather(order), slots.gather(1, order), gathered(rows, order)
+    order = torch.argsort((layout.kind == PADDING).long(), dim=1, stable=True)
+    return layout.gather(order), slots.gather(1, order), gather_tokens(tokens, order)
 
 
-def chosen(layout: Layout, wanted: Tensor, columns: Tensor) -> Layout:
-    """The layout at `columns [B, n]`, `PADDING` where a column is not `wanted [B, T]`."""
-    keys = layout.gather(columns)
-    keys.table[..., 3].masked_fill_(~wanted.gather(1, columns), PADDING)
-    return keys
+def layout_in(layouts: GrowableBuffer) -> TokenLayout | None:
+    """The layout whose table the buffer holds, or None."""
+    return None if layouts.value is None else TokenLayout(layouts.value)

@@ -7,8 +7,8 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.upstream.cache_layers import replace_plain_layers
 
-from .growing_layer import GrowingLayer
-from .learner_cache import Memory
+from .block_cache import GrowingLayer
+from .learner_cache import LearnerCache
 
 # Numbers a token may cost for the keys of all learners; the design's cache at D 4096 has as many.
 MOST_KEYS = 8192
@@ -19,41 +19,41 @@ def keeps_keys(config: WingsConfig) -> bool:
     return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
 
 
-class RemembersSources(Cache):
-    """Put before a cache of transformers: the learners' memory follows all that happens to it."""
+class LearnerCacheMixin(Cache):
+    """Put before a cache of transformers: the learners' cache follows every change to it."""
 
-    memory: Memory
+    learners: LearnerCache
 
     def reset(self) -> None:
         """Forgets every token."""
         super().reset()
-        self.memory.forget()
+        self.learners.reset()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Drops the newest tokens: `-n` takes n away; n, as long ago, keeps the first n."""
-        length = int(self.memory.tokens)
+        length = int(self.learners.length)
         keep = tokens_to_remove if tokens_to_remove > 0 else length + tokens_to_remove
         super().crop(min(keep - length, 0))
-        self.memory.cut(keep)
+        self.learners.cut(keep)
 
     def reorder_cache(self, beam_idx: LongTensor) -> None:
         """Puts rows of the batch into the order `beam_idx [B]`."""
         super().reorder_cache(beam_idx)
-        self.memory.change(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+        self.learners.change_batch(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeats every row of the batch."""
         super().batch_repeat_interleave(repeats)
-        self.memory.change(lambda rows: rows.repeat_interleave(repeats, dim=0))
+        self.learners.change_batch(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keeps only the rows `indices` of the batch."""
         super().batch_select_indices(indices)
-        self.memory.change(lambda rows: rows[indices.to(rows.device)])
+        self.learners.change_batch(lambda rows: rows[indices.to(rows.device)])
 
 
-class WingsCache(RemembersSources, DynamicCache):
-    """A `DynamicCache` with the memory of the learners; it grows as the text does, in place.
+class WingsCache(LearnerCacheMixin, DynamicCache):
+    """A `DynamicCache` with the learners' cache; it grows as the text does, in place.
 
     So it holds up to an eighth, or 64 tokens, more than the text. Layers with a window stay
     transformers' own.
@@ -62,11 +62,13 @@ class WingsCache(RemembersSources, DynamicCache):
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)
         replace_plain_layers(self, GrowingLayer)
-        self.memory = Memory(config.learners, keeps_keys(config))
+        self.learners = LearnerCache(
+            config.learners, config.layers_with_learners, keeps_keys(config)
+        )
 
 
-class WingsStaticCache(RemembersSources, StaticCache):
-    """A `StaticCache` with the memory of the learners: all room is made at the first token.
+class WingsStaticCache(LearnerCacheMixin, StaticCache):
+    """A `StaticCache` with the learners' cache: all room is made at the first token.
 
     So a decoding step can be compiled, or recorded as a CUDA graph.
 
@@ -87,7 +89,9 @@ class WingsStaticCache(RemembersSources, StaticCache):
             )
         super().__init__(config=config.text_config, max_cache_len=max_cache_len)
         self.room = max_cache_len
-        self.memory = Memory(config.learners, keeps_keys(config), max_cache_len)
+        self.learners = LearnerCache(
+            config.learners, config.layers_with_learners, keeps_keys(config), max_cache_len
+        )
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refused, as by transformers' own static cache."""

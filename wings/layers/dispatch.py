@@ -1,4 +1,4 @@
-"""The two operations of a block, and the one place that chooses how they run."""
+"""The one place that chooses how the two operations of a block run: in torch or in Triton."""
 
 import importlib.util
 import os
@@ -8,79 +8,96 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from wings.attention import routed_attention as plain_routed
-from wings.attention.rotary import Rotation
+from wings.attention import routed_attention as in_torch
+from wings.attention.rotary import CosSin
 from wings.attention.routed_attention import Rule
-from wings.attention.source_tokens import Kept, Source
+from wings.attention.source_tokens import SourceTokens
 from wings.errors import WingsError
 from wings.kernels.key_ranges import KeyRanges
 
-from . import lorra_attention as plain_learner
-
-WAYS = ("auto", "triton", "torch")
+IMPLS = ("auto", "triton", "torch")
 # Overrides what a model asks for, to find out whether a kernel is to blame.
 VARIABLE = "WINGS_KERNELS"
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def routed_attention(
-    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule, way: str = "auto"
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, rule: Rule, impl: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """`wings.attention.routed_attention.routed_attention` in the `way` that is chosen.
+    """`wings.attention.routed_attention.routed_attention` with the chosen `impl`.
 
-    One query is plain arithmetic in every way.
+    A single query always runs in torch.
 
     Raises:
-        WingsError: 'triton' was asked for and cannot be had.
+        WingsError: impl is "triton" and the kernel cannot run.
     """
     if q.shape[2] > 1:
-        q, k, v = as_autocast(q, k, v)
-    obstacle = partial(routed_obstacle, q, v, columns, rule)
-    if q.shape[2] == 1 or choose(way, q.device, obstacle) == "torch":
-        return plain_routed.routed_attention(q, k, v, columns, rule)
+        q, k, v = _as_autocast(q, k, v)
+    reason = partial(_routed_unsupported_reason, q, v, columns, rule)
+    if q.shape[2] == 1 or choose(impl, q.device, reason) == "torch":
+        return in_torch.routed_attention(q, k, v, columns, rule)
     from wings.kernels.routed_attention.forward import routed_attention as fused
 
-    runs = rule.runs() if rule.runs is not None else None
-    if runs is None:
+    ranges = rule.ranges() if rule.ranges is not None else None
+    if ranges is None:
         # Without a mask a rule is causal, whatever else a decoder may mask elsewhere.
-        runs = KeyRanges.causal(q.shape[2], k.shape[2], device=q.device)
-    out, sums = fused(q, k, v, columns, runs, rule.scale)
+        ranges = KeyRanges.causal(q.shape[2], k.shape[2], device=q.device)
+    out, sums = fused(q, k, v, columns, ranges, rule.scale)
     return out, sums.to(columns.dtype)
 
 
-def learner_attention(
+def fused_lorra_attention(
     x: Tensor,
-    inner: Tensor,
-    source: Source,
-    kept: Kept,
+    query_part: Tensor,
+    source: SourceTokens,
+    compressed: Tensor,
     factors: tuple[Tensor, Tensor, Tensor, Tensor],
-    rotation: Rotation,
-    way: str = "auto",
+    rope: CosSin,
 ) -> Tensor:
-    """`wings.layers.lorra_attention.learner_attention` in the `way` that is chosen.
-
-    Raises:
-        WingsError: 'triton' was asked for and cannot be had.
-    """
-    obstacle = partial(learner_obstacle, x, inner, source)
-    if choose(way, x.device, obstacle) == "torch":
-        return plain_learner.learner_attention(x, inner, source, kept, factors, rotation)
+    """`wings.layers.lorra.lorra_attention` in Triton."""
     from wings.kernels.lorra_attention.forward import lorra_attention as fused
 
-    tensors = as_autocast(x, inner, source.rows, kept.small, *factors)
-    x, inner, rows, small, b_q, b_k, b_v, a_o = tensors
-    key_part, value_part = small.unbind(1)
-    heads = x.shape[-1] // rotation.width
-    of_queries, of_rows = (
-        (turn.cos.float(), turn.sin.float()) for turn in (rotation, source.rotation)
+    assert source.rope is not None and source.mask.ranges is not None
+    tensors = _as_autocast(x, query_part, source.tokens, compressed, *factors)
+    x, query_part, tokens, compressed, b_q, b_k, b_v, a_o = tensors
+    key_part, value_part = compressed.unbind(1)
+    heads = x.shape[-1] // rope.table.shape[-1]
+    (cos, sin), (source_cos, source_sin) = (
+        table.float().chunk(2, dim=-1) for table in (rope.table, source.rope.table)
     )
     return fused(
-        x, inner, rows, key_part, value_part, b_q, b_k, b_v, a_o, heads, of_queries, of_rows,
-        source.visibility.runs,
+        x, query_part, tokens, key_part, value_part, b_q, b_k, b_v, a_o, heads,
+        (cos, sin), (source_cos, source_sin), source.mask.ranges,
     )  # fmt: skip
 
 
-def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def lorra_impl(impl: str, embeddings: Tensor, width: int, rank: int, continued: bool) -> str:
+    """`"triton"` or `"torch"` for the learners of a pass.
+
+    Args:
+        impl: "auto", "triton" or "torch".
+        embeddings: gives device and dtype.
+        width: of the learners' heads.
+        rank: r.
+        continued: whether tokens came before, so that the learners' keys have gaps.
+
+    Raises:
+        WingsError: impl is "triton" and the kernel cannot run.
+    """
+
+    def reason() -> str | None:
+        if embeddings.dtype not in KERNEL_DTYPES:
+            return f"the tensors are {embeddings.dtype}"
+        if not 16 <= width <= 256:
+            return f"the learners' heads are {width} wide, and 16 to 256 is possible"
+        if rank > 128:
+            return f"the learners' rank is {rank}, and 128 is the most"
+        return "tokens came before, so that the learners' keys have gaps" if continued else None
+
+    return choose(impl, embeddings.device, reason)
+
+
+def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the dtype that autocast has for products, or as they are without it."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
@@ -89,37 +106,37 @@ def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
-def choose(way: str, device: torch.device, obstacle: Callable[[], str | None]) -> str:
+def choose(impl: str, device: torch.device, unsupported_reason: Callable[[], str | None]) -> str:
     """`"triton"` or `"torch"`.
 
     Args:
-        way: `"auto"` takes the kernels on a GPU wherever they can do the job; `"triton"` insists.
-            The environment variable `WINGS_KERNELS` goes before it.
-        device: where the tensors are.
-        obstacle: says what keeps the kernels from doing the job, or None; asked only if it matters.
+        impl: `"auto"` takes the kernels on a GPU wherever they can run; `"triton"` insists. The
+            environment variable `WINGS_KERNELS` overrides it.
+        device: the tensors' device.
+        unsupported_reason: why the kernel cannot run, or None; asked only if it matters.
 
     Raises:
-        WingsError: an unknown way, or `"triton"` where it cannot be had, with the reason.
+        WingsError: an unknown impl, or `"triton"` where it cannot run, with the reason.
     """
-    way = known_way(os.environ.get(VARIABLE) or way)
-    if way == "torch" or (way == "auto" and device.type != "cuda"):
+    impl = validate_impl(os.environ.get(VARIABLE) or impl)
+    if impl == "torch" or (impl == "auto" and device.type != "cuda"):
         return "torch"
-    reason = missing(device) or obstacle()
+    reason = _missing(device) or unsupported_reason()
     if reason is None:
         return "triton"
-    if way == "triton":
+    if impl == "triton":
         raise WingsError(f"Triton kernels were asked for, but {reason}: use 'auto' or 'torch'.")
     return "torch"
 
 
-def known_way(way: str) -> str:
-    """The same; a `WingsError` if nothing is called so."""
-    if way not in WAYS:
-        raise WingsError(f"kernels are set to '{way}', but must be 'auto', 'triton' or 'torch'.")
-    return way
+def validate_impl(impl: str) -> str:
+    """The same; a `WingsError` if it is not one of `IMPLS`."""
+    if impl not in IMPLS:
+        raise WingsError(f"impl is '{impl}', but must be 'auto', 'triton' or 'torch'.")
+    return impl
 
 
-def missing(device: torch.device) -> str | None:
+def _missing(device: torch.device) -> str | None:
     """What the machine lacks to run a kernel, or None."""
     if not has_triton():
         return "triton is not installed"
@@ -138,7 +155,7 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def routed_obstacle(q: Tensor, v: Tensor, columns: Tensor, rule: Rule) -> str | None:
+def _routed_unsupported_reason(q: Tensor, v: Tensor, columns: Tensor, rule: Rule) -> str | None:
     """Why the kernel cannot compute this routed attention, or None."""
     if rule.softcap is not None or rule.sinks is not None or rule.dropout:
         return "the decoder's attention has a soft cap, sinks or dropout"
@@ -148,20 +165,6 @@ def routed_obstacle(q: Tensor, v: Tensor, columns: Tensor, rule: Rule) -> str | 
         return f"the decoder's heads are {max(q.shape[-1], v.shape[-1])} wide, and 256 is the most"
     if columns.shape[-1] > 64:
         return f"the router asks for {columns.shape[-1]} columns, and 64 is the most"
-    if rule.mask is not None and (rule.runs is None or rule.runs() is None):
-        return "the decoder's mask is not made of one run of keys per token"
-    return None
-
-
-def learner_obstacle(x: Tensor, inner: Tensor, source: Source) -> str | None:
-    """Why the kernel cannot compute this learner's attention, or None."""
-    width, rank = source.rotation.width, inner.shape[-1]
-    if x.dtype not in KERNEL_DTYPES:
-        return f"the tensors are {x.dtype}"
-    if not 16 <= width <= 256:
-        return f"the learners' heads are {width} wide, and 16 to 256 is possible"
-    if rank > 128:
-        return f"the learners' rank is {rank}, and 128 is the most"
-    if source.visibility.continued:
-        return "tokens came before, so that the learners' keys have gaps"
+    if rule.mask is not None and (rule.ranges is None or rule.ranges() is None):
+        return "the decoder's mask is not made of one range of keys per token"
     return None

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wings.attention.token_layout import IMAGE, TEXT, Layout
+from wings.attention.token_layout import IMAGE, TEXT, TokenLayout
 from wings.upstream.weights import init
 
 HIDDEN = 16
@@ -30,13 +30,13 @@ class PositionRouter(nn.Module):
         """Zero: learners start with equal weight at every position."""
         init.zeros_(self.by_position.weight)
 
-    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+    def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
         """`[B, S, M]`: W's column at each key's position; padding, which has no weight, has any."""
-        return self.by_position(keys.index).to(dtype)
+        return self.by_position(keys.position.clamp(min=0)).to(dtype)
 
-    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+    def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
-        return gates(sums)
+        return gate_mask.softmax(sums)
 
 
 class ModalityRouter(nn.Module):
@@ -60,12 +60,12 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.weight)
         init.zeros_(self.outer.bias)
 
-    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+    def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
         """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in.
 
         For a single query the three kinds are known beforehand: `[B, S, 3]`.
         """
-        if len(queries) == 1:
+        if queries.length == 1:
             is_text, newest = keys.kind == TEXT, queries.images
             before, after = is_text & (keys.images < newest), is_text & (keys.images == newest)
             return torch.stack([keys.kind == IMAGE, before, after], dim=-1).to(dtype)
@@ -74,13 +74,13 @@ class ModalityRouter(nn.Module):
         found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)
         return found.to(dtype)
 
-    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+    def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
-        masses = sums if len(queries) == 1 else self._masses(sums, queries)
+        masses = sums if queries.length == 1 else self._masses(sums, queries)
         inner = self.inner(masses.to(self.inner.weight.dtype))
-        return gates(self.outer(nn.functional.gelu(inner)))
+        return gate_mask.softmax(self.outer(nn.functional.gelu(inner)))
 
-    def _masses(self, sums: Tensor, queries: Layout) -> Tensor:
+    def _masses(self, sums: Tensor, queries: TokenLayout) -> Tensor:
         image, text = sums[..., :1], sums[..., 1:]
         newest = queries.images[..., None]
         stretch = torch.arange(text.shape[-1], device=text.device)
@@ -119,14 +119,14 @@ class AttendedRouter(nn.Module):
         for parameter in self.parameters(recurse=False):
             init.constant_(parameter, math.log(math.expm1(GAIN)))
 
-    def columns(self, keys: Layout, queries: Layout, dtype: torch.dtype) -> Tensor:
+    def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
         """`[B, S, 1]`: is the key an image token."""
         return (keys.kind == IMAGE)[..., None].to(dtype)
 
-    def forward(self, sums: Tensor, queries: Layout, gates: "Gates") -> Tensor:
+    def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
         raw = torch.cat([self._gain(name) for name in self.names])
-        return gates.closing(torch.tanh(nn.functional.softplus(raw.float()) * sums.float()))
+        return gate_mask.close(torch.tanh(nn.functional.softplus(raw.float()) * sums.float()))
 
     def _gain(self, name: str) -> Tensor:
         gain = self._parameters[name]
@@ -134,26 +134,27 @@ class AttendedRouter(nn.Module):
         return gain
 
 
-class Gates:
-    """Which learners share a token's weight: those with at least one visible key."""
+class GateMask:
+    """The learners that share a token's weight: those with at least one visible key.
+
+    Attributes:
+        visible: `[B, T, M]`, 1.0 or 0.0.
+    """
 
     def __init__(self, visible: Tensor) -> None:
-        """visible: `[B, T, M]` bool."""
         # Where no learner sees anything a softmax over nothing would be NaN: those weights are
         # dropped.
         self.closed = ~(visible | ~visible.any(-1, keepdim=True))
         self.visible = visible.float()
 
-    def __call__(self, logits: Tensor | None) -> Tensor:
-        """Logits `[B, T, M]`, or None for weight 1 each -> weights `[B, T, M]`, float32."""
-        if logits is None:
-            return self.visible
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Logits `[B, T, M]` -> weights `[B, T, M]`, float32, over the learners that see a key."""
         return logits.float().masked_fill(self.closed, -torch.inf).softmax(-1) * self.visible
 
-    def closing(self, weights: Tensor) -> Tensor:
+    def close(self, weights: Tensor) -> Tensor:
         """Weights `[B, T, M]`, zero for learners that see nothing."""
         return weights * self.visible
 
-    def to(self, device: torch.device) -> "Gates":
+    def to(self, device: torch.device) -> "GateMask":
         """A copy on `device`."""
-        return Gates(self.visible.to(device) > 0)
+        return GateMask(self.visible.to(device) > 0)

@@ -1,17 +1,16 @@
-"""Wings of one block: learners, router and prefix beside the main attention, each added once."""
+"""`WingsLayer`: the learners, router and prefix of one block, next to the main attention."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wings.attention.rotary import count_heads
 from wings.attention.routed_attention import Rule, attention_weights, causal_mask
-from wings.attention.source_tokens import Kept, Source
+from wings.attention.routed_attention import routed_attention as routed_attention_in_torch
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.model.prepare import WingsContext
 from wings.upstream.attention import (
     AttentionFunction,
     eager_attention_of,
@@ -21,11 +20,11 @@ from wings.upstream.attention import (
     sdpa_mask,
 )
 
-from .dispatch import learner_attention, routed_attention
+from .dispatch import routed_attention
 from .lorra import LoRRALearner
-from .lorra_decode import share_of_one_token
 from .prefix import Prefix
 from .router import AttendedRouter, ModalityRouter, PositionRouter
+from .wings_pass import LearnerInputs, WingsPass
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own.
@@ -33,7 +32,7 @@ IMPLEMENTATIONS = {"sdpa": "wings", "eager": "wings_eager"}
 OWN: dict[str | None, str] = {ours: own for own, ours in IMPLEMENTATIONS.items()}
 
 
-class BlockWings(nn.Module):
+class WingsLayer(nn.Module):
     """The learners of one block, with two of them the router that weighs them, and the prefix."""
 
     def __init__(self, config: WingsConfig, layer: int) -> None:
@@ -53,40 +52,34 @@ class BlockWings(nn.Module):
             self.router = AttendedRouter(self.names)
         self.prefix = Prefix(config) if config.prefix else None
 
-    def forward(self, x: Tensor, sums: Tensor | None, context: WingsContext) -> Tensor:
-        """What the learners add to the main attention's output.
+    def forward(self, x: Tensor, sums: Tensor | None, wings: WingsPass) -> Tensor:
+        """sum over learners of gate * O, added to the main attention's output: `[B, T, D]`.
 
         Args:
             x: the block's normed input, `[B, T, D]`.
             sums: routed attention's sums for the router, `[B, T, C]`, or None without a router.
-            context: the pass.
-
-        Returns:
-            sum over learners of gate * O, `[B, T, D]`, in x's dtype.
+            wings: the pass, on x's device and in its dtype; its learners act.
         """
-        if self.router is None:
-            weights = context.gates(None)
-        else:
-            weights = self.router(sums, context.queries, context.gates)
-        if context.acts is not None:
-            weights = weights * context.acts[..., None]
-        # Only the first: what gradient checkpointing computes again would be kept alive by it, with
-        # all of its graph.
-        context.record.gates.setdefault(self.layer, weights)
-        weights = weights.to(x.dtype)
-        present: dict[int, Source] = {}
-        for n, name in enumerate(self.names):
-            source = context.sources[name]
-            if source is not None:
-                present[n] = source
-        share = None
-        if present:
-            share = self._share(x, weights, present, context)
-        if self.training and torch.is_grad_enabled():
-            for n in set(range(len(self.names))) - set(present):
-                share = added(share, nothing_of(self.learner(n)).expand_as(x))
-            if not present and self.router is not None:
-                share = added(share, nothing_of(self.router).expand_as(x))
+        inputs = wings.learners
+        assert inputs is not None, "a block is asked for its learners only where they act"
+        gates = self._gates(sums, wings, inputs)
+        share: Tensor | None = None
+        absent: list[nn.Module] = []
+        for number, name in enumerate(self.names):
+            learner, source = self._modules[name], inputs.sources[name]
+            assert learner is not None
+            if source is None:
+                absent.append(learner)
+                continue
+            cached = None if source.blocks is None else source.blocks[self.layer]
+            out = learner(x, source, inputs.rope, gates[..., number, None], cached)
+            share = out if share is None else share + out
+        if share is None and self.router is not None:
+            absent.append(self.router)
+        if absent and self.training and torch.is_grad_enabled():
+            for module in absent:
+                zero = zero_of(module).expand_as(x)
+                share = zero if share is None else share + zero
         return torch.zeros_like(x) if share is None else share
 
     @property
@@ -99,41 +92,21 @@ class BlockWings(nn.Module):
         learner: Any = self._modules[self.names[number]]
         return learner
 
-    def _share(
-        self, x: Tensor, weights: Tensor, present: dict[int, Source], context: WingsContext
-    ) -> Tensor:
-        """Gated sum of the learners that have rows to look at, `[B, T, D]`.
-
-        `present`: those rows, by the number of the learner.
-        """
-        factors = [self.learner(n)(x.dtype) for n in present]
-        sources = [source.of(x.dtype) for source in present.values()]
-        kept = [
-            Kept(own.compress(source.rows))
-            if source.memory is None
-            else source.memory.kept(self.layer, own, source)
-            for own, source in zip(factors, sources, strict=True)
-        ]
-        gates = [weights[..., n, None] for n in present]
-        rotation = context.rotation.of(x.dtype)
-        if x.shape[1] == 1:
-            return share_of_one_token(x, factors, sources, kept, gates, rotation)
-        share = None
-        for own, source, of_rows, gate in zip(factors, sources, kept, gates, strict=True):
-            way = context.terms.way
-            out = learner_attention(x, x @ own.a_q, source, of_rows, own.inner, rotation, way)
-            # The gate weighs r numbers a token, not D.
-            share = added(share, (out * gate) @ own.b_o)
-        assert share is not None, "there is at least one learner"
-        return share
+    def _gates(self, sums: Tensor | None, wings: WingsPass, inputs: LearnerInputs) -> Tensor:
+        """Weights of the learners, `[B, T, M]`; written to the trace in float32."""
+        if self.router is None:
+            gates = inputs.gate_mask.visible
+        else:
+            gates = self.router(sums, wings.queries, inputs.gate_mask)
+        if inputs.guard_mask is not None:
+            gates = gates * inputs.guard_mask[..., None]
+        # Only the first: gradient checkpointing runs a block again, and the trace would keep all of
+        # that graph alive.
+        wings.trace.weights.setdefault(self.layer, gates)
+        return gates.to(inputs.rope.table.dtype)
 
 
-def added(share: Tensor | None, more: Tensor) -> Tensor:
-    """The sum, of which nothing may be there yet."""
-    return more if share is None else share + more
-
-
-def nothing_of(module: nn.Module) -> Tensor:
+def zero_of(module: nn.Module) -> Tensor:
     """A zero that depends on every parameter.
 
     Where a batch has nothing for a learner its gradients are zero and not missing, so that every
@@ -145,35 +118,42 @@ def nothing_of(module: nn.Module) -> Tensor:
 
 
 class WingsAttentionMixin(nn.Module):
-    """Put before a decoder's attention class: the same module, with `wings` beside its output."""
+    """Put before a decoder's attention class: the same module, with `wings` added to its output."""
 
-    wings: BlockWings
+    wings: WingsLayer
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple:
-        """The decoder's own attention, plus the learners' share where a context rides along."""
-        context: WingsContext | None = kwargs.get("wings")
-        if context is None:
+        """The decoder's own attention, plus the learners' share where a pass comes with it."""
+        wings: WingsPass | None = kwargs.get("wings")
+        if wings is None:
             return super().forward(hidden_states, *args, **kwargs)
-        context = context.to(hidden_states.device)
-        kwargs["wings"] = context
-        main, evidence, *rest = super().forward(hidden_states, *args, **kwargs)
+        table = wings.queries.table if wings.learners is None else wings.learners.rope.table
+        if table.device != hidden_states.device or (
+            wings.learners is not None and table.dtype != hidden_states.dtype
+        ):
+            kwargs["wings"] = wings = wings.like(hidden_states)
+        main, second, *rest = super().forward(hidden_states, *args, **kwargs)
         if self.wings.prefix is None:
-            context.record.reached.add(self.wings.layer)
-        weights = None
-        if isinstance(evidence, Evidence):
-            weights, evidence = evidence.weights, evidence.sums
-        if context.active:
-            main = main + self.wings(hidden_states, evidence, context).to(main.dtype)
+            wings.trace.reached.add(self.wings.layer)
+        weights = sums = None
+        if isinstance(second, RouterInputs):
+            sums, weights = second
+        if wings.learners is not None:
+            main = main + self.wings(hidden_states, sums, wings).to(main.dtype)
         elif self.training and torch.is_grad_enabled() and not self.wings.is_empty:
-            main = main + nothing_of(self.wings).to(main.dtype)
+            main = main + zero_of(self.wings).to(main.dtype)
         return main, weights, *rest
 
 
-class Evidence:
-    """Handed back in place of attention weights: the router's sums and, on request, the weights."""
+class RouterInputs(NamedTuple):
+    """Returned in place of attention weights.
 
-    def __init__(self, sums: Tensor | None, weights: Tensor | None) -> None:
-        self.sums, self.weights = sums, weights
+    sums: routed attention's, `[B, T, C]`, or None without a router. weights: `[B, H, T, S]` on
+    request, else None.
+    """
+
+    sums: Tensor | None
+    weights: Tensor | None
 
 
 def wings_attention(
@@ -182,12 +162,12 @@ def wings_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    wings: WingsContext | None = None,
+    wings: WingsPass | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, Evidence | None]:
+) -> tuple[Tensor, RouterInputs | Tensor | None]:
     """The attention function of a decoder with wings, for one whose own choice is SDPA.
 
-    Without work for a router or a prefix it *is* the decoder's own function, to the last bit.
+    Without a router or a prefix it *is* the decoder's own function, to the last bit.
     """
     return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, wings, kwargs)
 
@@ -198,9 +178,9 @@ def wings_eager_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    wings: WingsContext | None = None,
+    wings: WingsPass | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, Evidence | None]:
+) -> tuple[Tensor, RouterInputs | Tensor | None]:
     """The same for a decoder that can only use its own eager attention (soft caps, sinks)."""
     home = next(
         c
@@ -218,23 +198,23 @@ def _attend(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
-    wings: WingsContext | None,
+    wings: WingsPass | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Any]:
-    """The main attention's output with what the prefix adds, and evidence or weights."""
-    output, found = _main_attention(own, module, query, key, value, mask, wings, kwargs)
+    """The main attention's output with the prefix's share, and the router's inputs or weights."""
+    output, second = _main_attention(own, module, query, key, value, mask, wings, kwargs)
     if isinstance(module, WingsAttentionMixin) and module.wings.prefix is not None:
-        added_by_prefix = module.wings.prefix(query, scale_of(query, kwargs))
-        output = output + added_by_prefix.to(output.dtype)
-        # Here and not where learners are added: a decoder that does not ask this function would
-        # leave its prefix dead, and a fresh one changes no logit that would tell.
+        share = module.wings.prefix(query, _scale(query, kwargs))
+        output = output + share.to(output.dtype)
+        # Here and not where learners are added: a decoder that does not call this function would
+        # leave its prefix without effect, and a fresh one changes no logit that would tell.
         if wings is not None:
-            wings.record.reached.add(module.wings.layer)
-    return output, found
+            wings.trace.reached.add(module.wings.layer)
+    return output, second
 
 
-def scale_of(query: Tensor, kwargs: dict[str, Any]) -> float:
-    """The factor of the main attention's scores, of which a decoder says nothing if it is usual."""
+def _scale(query: Tensor, kwargs: dict[str, Any]) -> float:
+    """The factor of the main attention's scores; a decoder with the usual one passes none."""
     return query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
 
 
@@ -245,15 +225,15 @@ def _main_attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
-    wings: WingsContext | None,
+    wings: WingsPass | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Any]:
-    if wings is not None and wings.packed:
-        mask = wings.masks.cut(mask, wings.queries, wings.main_keys(key.shape[2]))
+    if wings is not None and wings.is_packed:
+        mask = wings.keys.within_sequences(mask, key.shape[2])
     router = None
-    if isinstance(module, WingsAttentionMixin) and wings is not None and wings.active:
+    if isinstance(module, WingsAttentionMixin) and wings is not None and wings.learners is not None:
         router = module.wings.router
-    if wings is None or (router is None and not wings.terms.with_attentions):
+    if wings is None or (router is None and not wings.options.output_attentions):
         if own is None:
             raise TypeError(f"{type(module).__name__} has no eager attention function.")
         output, _ = own(module, query, key, value, mask, **kwargs)
@@ -263,36 +243,42 @@ def _main_attention(
             f"{type(module).__name__} adds a bias to its attention scores, which routed attention "
             f"does not compute: use router=None with this decoder."
         )
+    length, count = query.shape[2], key.shape[2]
+    if mask is not None:
+        mask = mask[..., :count] if mask.dtype == torch.bool else wings.keys.visible(mask, count)
+    if 1 < length < count and wings.is_first:
+        # A static cache returns its whole capacity, of which only the first keys are there.
+        key, value, keys = key[:, :, :length], value[:, :, :length], wings.queries
+        mask = None if mask is None else mask[..., :length]
+    elif wings.keys.tokens.length == count:
+        keys = wings.keys.tokens
+    else:
+        keys = wings.keys.layout(count)
+    if router is None:
+        columns = key.new_zeros(key.shape[0], key.shape[2], 1)
+    else:
+        columns = router.columns(keys, wings.queries, key.dtype)
     rule = Rule(
-        wings.masks.seen(mask, key.shape[2]),
-        scale_of(query, kwargs),
+        mask,
+        _scale(query, kwargs),
         kwargs.get("softcap"),
         kwargs.get("s_aux"),
         kwargs.get("dropout", 0.0),
+        partial(wings.keys.ranges, key.shape[2], kwargs.get("sliding_window")),
     )
-    length = query.shape[2]
-    if 1 < length < key.shape[2] and wings.is_first:
-        # A static cache hands over all its room, of which only the first keys are there.
-        key, value, keys = key[:, :, :length], value[:, :, :length], wings.queries
-        rule.mask = None if rule.mask is None else rule.mask[..., :length]
+    if wings.options.impl == "torch":
+        output, sums = routed_attention_in_torch(query, key, value, columns, rule)
     else:
-        keys = wings.main_keys(key.shape[2])
-    columns = (
-        key.new_zeros(key.shape[0], key.shape[2], 1)
-        if router is None
-        else router.columns(keys, wings.queries, key.dtype)
-    )
-    rule.runs = partial(wings.runs, len(keys), kwargs.get("sliding_window"))
-    output, sums = routed_attention(query, key, value, columns, rule, wings.terms.way)
+        output, sums = routed_attention(query, key, value, columns, rule, wings.options.impl)
     weights = None
-    if wings.terms.with_attentions:
+    if wings.options.output_attentions:
         group = query.shape[1] // key.shape[1]
-        if rule.mask is None:
-            rule.mask = causal_mask(query, key)
+        seen = causal_mask(query, key) if mask is None else mask
+        rule = Rule(seen, rule.scale, rule.softcap, rule.sinks, rule.dropout)
         weights = attention_weights(query, key.repeat_interleave(group, 1), rule).to(query.dtype)
     if not isinstance(module, WingsAttentionMixin):
         return output, weights
-    return output, Evidence(None if router is None else sums, weights)
+    return output, RouterInputs(None if router is None else sums, weights)
 
 
 register_attention(IMPLEMENTATIONS["sdpa"], wings_attention, sdpa_mask)

@@ -1,5 +1,6 @@
 """`WingsModel`: vision tower, projector and the bare decoder with its wings; no output head."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,22 +9,27 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from wings.attention.rotary import Rotary
-from wings.attention.token_layout import IMAGE, Layout
-from wings.cache.learner_cache import Memory, Pending
+from wings.attention.rotary import RotaryEmbedding
+from wings.attention.token_layout import IMAGE, TokenLayout
+from wings.cache.learner_cache import LearnerCache, PendingFeatures
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
 from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
 from wings.layers.projector import Projector
+from wings.layers.wings_pass import WingsPass
 from wings.upstream.attention import has_plain_masks, same_attention
 from wings.upstream.cache_layers import is_recurrent
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_name, one_cache
 
 from .embeds import count_images, layout_of_later, place
-from .inject import grow_wings, refuse_unreached
-from .prepare import Terms, WingsContext
+from .inject import add_wings, validate_reached
+from .prepare import prepare
 from .pretrained import WingsPreTrainedModel
+
+# Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
+# not a flag on the model, so that one thread does not change the passes of another.
+WITHOUT_WINGS: ContextVar[frozenset[int]] = ContextVar("without_wings", default=frozenset())
 
 
 @dataclass
@@ -46,15 +52,13 @@ class WingsModel(WingsPreTrainedModel):
         self.vision_tower = VisionTower(config.vision_config) if tower is None else tower
         self._settle_images()
         self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
-        grow_wings(decoder, config)
+        add_wings(decoder, config)
         self.language_model = decoder
         self._cache_name = cache_name(decoder)
-        # How the operations run: "auto", "triton" or "torch", see `wings.layers.dispatch.choose`.
-        self.kernels = "auto"
-        # Off inside `WingsForCausalLM.without_wings`.
-        self.learners_act = True
+        # How the operations run: "auto", "triton" or "torch", see `wings/layers/dispatch.py`.
+        self.impl = "auto"
         self._plain_masks = has_plain_masks(decoder)
-        self.rotary = Rotary.of(config.hidden_size, config.text_config)
+        self.rotary = RotaryEmbedding.of(config.hidden_size, config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -92,36 +96,49 @@ class WingsModel(WingsPreTrainedModel):
         if use_cache is None:
             use_cache = given is not None or not trained
         own = self._cache(given, use_cache)
-        memory = None if own is None else own.memory
-        past = None if memory is None else memory.layout
-        layout = Layout.read(
+        learner_cache = None if own is None else own.learners
+        past = None if learner_cache is None else learner_cache.layout
+        layout = TokenLayout.read(
             input_ids == config.image_token_id, attention_mask, position_ids,
-            config.image_seq_length, past, 0 if memory is None else memory.tokens,
+            config.image_seq_length, past, 0 if learner_cache is None else learner_cache.length,
         )  # fmt: skip
-        sees_images = pixel_values is not None or (memory is not None and memory.has_images)
-        active = self.learners_act and bool(config.learners)
-        active = active and (sees_images or not config.text_guard)
-        if active:
-            self._refuse_positions(layout, memory, position_ids is not None)
-        packed = self._is_packed(layout, past, position_ids, memory)
-        embeddings, left, begun = self._embed(
-            input_ids, layout, pixel_values, memory, use_cache and not trained
+        sees_images = pixel_values is not None or (
+            learner_cache is not None and learner_cache.has_images
         )
-        riding = {}
-        if config.layers_with_wings or packed or memory is not None:
+        enabled = (
+            bool(config.learners)
+            and (sees_images or not config.text_guard)
+            and id(self) not in WITHOUT_WINGS.get()
+        )
+        if enabled:
+            self._validate_positions(layout, learner_cache, position_ids is not None)
+        is_packed = self._is_packed(layout, past, position_ids, learner_cache)
+        embeddings, left, begun = self._embed(
+            input_ids, layout, pixel_values, learner_cache, use_cache and not trained
+        )
+        wings = None
+        if config.layers_with_wings or is_packed or learner_cache is not None:
             later = None
             if left is not None and any(begun):
-                later = layout_of_later(left, layout, begun), left.rows
-            terms = Terms(
-                self.kernels, self._plain_masks, output_attentions, not self.checkpoints_blocks
+                later = layout_of_later(left, layout, begun), left.features
+            wings = prepare(
+                config,
+                self.rotary,
+                layout,
+                embeddings,
+                learner_cache,
+                later,
+                has_pictures=pixel_values is not None,
+                enabled=enabled,
+                is_packed=is_packed,
+                is_plain=self._plain_masks,
+                recompute_kv=not self.checkpoints_blocks,
+                impl=self.impl,
+                output_attentions=output_attentions,
             )
-            riding["wings"] = WingsContext.build(
-                config, self.rotary, layout, embeddings, memory, later, pixel_values is not None,
-                active=active, packed=packed, terms=terms,
-            )  # fmt: skip
-        if memory is not None:
-            memory.pending = left
-            memory.has_images |= pixel_values is not None
+        if learner_cache is not None:
+            learner_cache.pending = left
+            learner_cache.has_images |= pixel_values is not None
         out = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -129,14 +146,14 @@ class WingsModel(WingsPreTrainedModel):
             use_cache=use_cache,
             output_attentions=output_attentions,
             **{self._cache_name: own},
-            **riding,
+            **({} if wings is None else {"wings": wings}),
             **kwargs,
         )
         return WingsOutput(
             last_hidden_state=out.last_hidden_state,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
-            router_weights=self._gates(riding.get("wings"), output_router_weights),
+            router_weights=self._router_weights(wings, output_router_weights),
             **{NAME: own},
         )
 
@@ -162,44 +179,47 @@ class WingsModel(WingsPreTrainedModel):
             )
         return given
 
-    def _refuse_positions(self, layout: Layout, memory: Memory | None, given: bool) -> None:
+    def _validate_positions(
+        self, layout: TokenLayout, cache: LearnerCache | None, given: bool
+    ) -> None:
         config = self.config
-        if not config.is_routed or config.router != "position" or not len(layout):
+        length = layout.length
+        if not config.is_routed or config.router != "position" or not length:
             return
-        before = 0 if memory is None else memory.tokens
-        if memory is not None and isinstance(before, Tensor) and memory.steps(layout):
+        before = 0 if cache is None else cache.length
+        if cache is not None and isinstance(before, Tensor) and cache.is_static_step(layout):
             return
         # Positions count tokens unless the caller says otherwise: most passes need no look at them.
-        if not given and int(before) + len(layout) <= config.router_positions:
+        if not given and int(before) + length <= config.router_positions:
             return
-        # Earlier tokens count too: under the text guard nobody has asked the router about them.
-        past = None if memory is None else memory.layout
+        # Earlier tokens count too: under the text guard the router was not asked about them.
+        past = None if cache is None else cache.layout
         largest = int(layout.after(past).position.max())
         if largest >= config.router_positions:
             raise WingsError(
-                f"position {largest} lies beyond the {config.router_positions} that the position "
+                f"Position {largest} is beyond the {config.router_positions} that the position "
                 f"router knows: build the model with larger router_positions or router='modality'."
             )
 
     def _is_packed(
         self,
-        layout: Layout,
-        past: Layout | None,
+        layout: TokenLayout,
+        past: TokenLayout | None,
         position_ids: Tensor | None,
-        memory: Memory | None,
+        cache: LearnerCache | None,
     ) -> bool:
-        """Whether a row holds several sequences; a border of an earlier chunk stays one."""
-        packed = memory is not None and memory.is_packed
-        asked = position_ids is not None and (memory is None or not memory.steps(layout))
+        """Whether a row holds several sequences; a border in an earlier chunk stays one."""
+        packed = cache is not None and cache.is_packed
+        asked = position_ids is not None and (cache is None or not cache.is_static_step(layout))
         if asked and not packed:
             packed = layout.after(past).is_packed
         if packed:
-            self._refuse_leaks()
-        if memory is not None:
-            memory.is_packed = packed
+            self._validate_packing()
+        if cache is not None:
+            cache.is_packed = packed
         return packed
 
-    def _refuse_leaks(self) -> None:
+    def _validate_packing(self) -> None:
         """Raises a `WingsError` where state would run from one packed sequence into the next."""
         if is_recurrent(self.config.text_config):
             raise WingsError(
@@ -211,22 +231,22 @@ class WingsModel(WingsPreTrainedModel):
     def _embed(
         self,
         input_ids: Tensor,
-        layout: Layout,
+        layout: TokenLayout,
         pixel_values: Tensor | None,
-        memory: Memory | None,
+        cache: LearnerCache | None,
         may_cut: bool,
-    ) -> tuple[Tensor, Pending | None, list[int]]:
+    ) -> tuple[Tensor, PendingFeatures | None, list[int]]:
         """Layer-0 embeddings `[B, T, D]` with image features in place.
 
         Also what is left of an image that goes on in the next chunk, and how many images began in
         each row.
         """
         config = self.config
-        late = None if memory is None else memory.pending
+        late = None if cache is None else cache.pending
         # The id of an image token may lie past the table; its embedding is replaced anyway.
         is_id = input_ids == config.image_token_id
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_id, 0))
-        if memory is not None and memory.steps(layout) and pixel_values is None:
+        if cache is not None and cache.is_static_step(layout) and pixel_values is None:
             return embeddings, None, []
         is_image = layout.kind == IMAGE
         waiting = [0] * len(is_image) if late is None else late.counts
@@ -249,12 +269,12 @@ class WingsModel(WingsPreTrainedModel):
         blank = embeddings.new_zeros(1, 3, height, width)
         return self.image_features(blank).sum().to(embeddings.dtype) * 0.0
 
-    def _gates(self, context: WingsContext | None, wanted: bool) -> tuple[Tensor, ...] | None:
-        """What the blocks wrote down, once it is sure that the pass came by all of them."""
-        if context is None:
+    def _router_weights(self, wings: WingsPass | None, wanted: bool) -> tuple[Tensor, ...] | None:
+        """The trace's weights, once it is sure that the pass reached every block's wings."""
+        if wings is None:
             return None
         expected = set(self.config.layers_with_wings)
-        refuse_unreached(self.language_model, expected, context.record.reached)
-        if not wanted or not context.active:
+        validate_reached(self.language_model, expected, wings.trace.reached)
+        if not wanted or wings.learners is None:
             return None
-        return tuple(context.record.gates[layer] for layer in self.config.layers_with_learners)
+        return tuple(wings.trace.weights[layer] for layer in self.config.layers_with_learners)

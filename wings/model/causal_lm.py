@@ -21,14 +21,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
-from wings.layers.dispatch import known_way
+from wings.layers.dispatch import validate_impl
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.weights import mark_as_drawn
 
-from .backbone import WingsModel
+from .backbone import WITHOUT_WINGS, WingsModel
 from .checkpoint import GROWTH, CheckpointMixin
 from .generation import WingsGenerationMixin
-from .inject import build_causal_lm, regrow_wings, split, take_out
+from .inject import build_causal_lm, extract_causal_lm, reconfigure_wings, split
 from .logits import LogitScaling, prefix_of
 from .self_check import check_untested_releases
 
@@ -126,17 +126,17 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         return model
 
     @property
-    def kernels(self) -> str:
+    def impl(self) -> str:
         """How the two operations of every block run: `"auto"`, `"triton"` or `"torch"`.
 
         `"auto"` takes the Triton kernels on a GPU wherever they can do the job. The environment
         variable `WINGS_KERNELS` goes before it.
         """
-        return self.model.kernels
+        return self.model.impl
 
-    @kernels.setter
-    def kernels(self, way: str) -> None:
-        self.model.kernels = known_way(way)
+    @impl.setter
+    def impl(self, impl: str) -> None:
+        self.model.impl = validate_impl(impl)
 
     def forward(
         self,
@@ -272,24 +272,24 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             for name, value in before.items():
                 setattr(self.config, name, value)
             raise
-        regrow_wings(self.model.language_model, self.config)
+        reconfigure_wings(self.model.language_model, self.config)
 
     @contextlib.contextmanager
     def without_wings(self) -> Iterator[None]:
         """Passes inside have no learners and no router: on text, the LLM's own, to the last bit.
 
         Pictures still come in through the projector. A cache belongs to one side: what it holds
-        was computed with learners or without.
+        was computed with learners or without. Other threads are not affected.
         """
-        before, self.model.learners_act = self.model.learners_act, False
+        token = WITHOUT_WINGS.set(WITHOUT_WINGS.get() | {id(self.model)})
         try:
             yield
         finally:
-            self.model.learners_act = before
+            WITHOUT_WINGS.reset(token)
 
     def extract_language_model(self) -> PreTrainedModel:
         """The language model alone, as the causal LM it came from: a copy without wings."""
-        causal_lm = take_out(self.model.language_model, self.lm_head, self.config)
+        causal_lm = extract_causal_lm(self.model.language_model, self.lm_head, self.config)
         causal_lm.generation_config = self.generation_config
         return causal_lm
 
@@ -375,7 +375,7 @@ def part_of(name: str) -> str:
 
 
 # At import, before any weights are loaded: with a release that nobody tested, results are proven.
-check_untested_releases()
+check_untested_releases(WingsForCausalLM)
 
 AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
 AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)

@@ -5,8 +5,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from wings.attention.token_layout import PADDING, Layout
-from wings.cache.learner_cache import Pending
+from wings.attention.token_layout import PADDING, TokenLayout
+from wings.cache.learner_cache import PendingFeatures
 from wings.errors import WingsError
 
 
@@ -19,7 +19,7 @@ def count_images(
         is_image: `[B, T]` bool.
         images: how many images there are for the whole batch.
         image_seq_length: tokens per image.
-        waiting: per row, rows of an image that an earlier chunk began and this one goes on with.
+        waiting: per row, features left of an image that an earlier chunk began.
         may_cut: whether the last image of a row may go on in a later chunk.
 
     Raises:
@@ -67,8 +67,8 @@ def place(
     is_image: Tensor,
     features: Tensor | None,
     begun: list[int],
-    late: Pending | None,
-) -> tuple[Tensor, Pending | None]:
+    late: PendingFeatures | None,
+) -> tuple[Tensor, PendingFeatures | None]:
     """Embeddings `[B, T, D]` with features in the place of image tokens, and what is left over.
 
     `features [N, P, D]` are the images that begin here, `begun` of them in each row; `late` are
@@ -97,20 +97,20 @@ def place(
     if not any(len(rows) for rows in left):
         return embeddings, None
     waiting = torch.tensor([len(rows) for rows in left], device=embeddings.device)
-    return embeddings, Pending(torch.nn.utils.rnn.pad_sequence(left, batch_first=True), waiting)
+    return embeddings, PendingFeatures(
+        torch.nn.utils.rnn.pad_sequence(left, batch_first=True), waiting
+    )
 
 
-def layout_of_later(left: Pending, queries: Layout, begun: list[int]) -> Layout:
+def layout_of_later(left: PendingFeatures, queries: TokenLayout, begun: list[int]) -> TokenLayout:
     """The layout `[B, P]` that the features of images begun here have in the next chunk.
 
     `PADDING` for rows that have none, or that go on with an image of an earlier chunk still.
     """
-    table = queries.table.new_zeros((*left.rows.shape[:2], 5))
-    table[..., 3] = PADDING
-    for row, count in enumerate(left.counts):
-        if count and begun[row]:
-            # They follow the newest token, which is of the same image.
-            last = queries.table[row][queries.kind[row] != PADDING][-1]
-            table[row, :count] = last
-            table[row, :count, 0] += torch.arange(1, count + 1, device=table.device)
-    return Layout(table)
+    # They follow the newest token of their row, which is of the same image.
+    newest = (queries.kind != PADDING).long().cumsum(1).argmax(1, keepdim=True)
+    nth = torch.arange(1, left.features.shape[1] + 1, device=newest.device)
+    starts_here = torch.tensor(begun, device=newest.device) > 0
+    last = queries.gather(newest.expand(-1, len(nth)))
+    comes = (nth <= left.count[:, None]) & starts_here[:, None]
+    return last.replace(position=last.position + nth).padded_where(~comes)

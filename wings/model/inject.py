@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.layers.wings_layer import IMPLEMENTATIONS, OWN, BlockWings, WingsAttentionMixin
+from wings.layers.wings_layer import IMPLEMENTATIONS, OWN, WingsAttentionMixin, WingsLayer
 from wings.upstream.attention import attention_classes, attention_name, block_index, name_attention
 from wings.upstream.weights import no_init_weights
 
@@ -52,7 +52,7 @@ def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
     return decoder, head
 
 
-def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
+def add_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     """Hangs learners, router and prefix beside the attention of the chosen blocks, in place.
 
     Each attention module changes its class to one made on the spot and gains a child `wings`; no
@@ -81,48 +81,48 @@ def grow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
                 f"beside: name blocks that have one ({sorted(attentions)}) in learner_layers."
             )
         attention = attentions[layer]
-        attention.wings = BlockWings(config, layer)
-        attention.__class__ = winged(type(attention))
+        attention.wings = WingsLayer(config, layer)
+        attention.__class__ = with_wings(type(attention))
 
 
-def regrow_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
+def reconfigure_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     """Replaces the wings of every block by what `config` asks for; parts in both keep weights."""
-    if not any(isinstance(module, BlockWings) for module in decoder.modules()):
+    if not any(isinstance(module, WingsLayer) for module in decoder.modules()):
         name_attention(decoder.config, OWN[attention_name(decoder.config)])
-        grow_wings(decoder, config)
+        add_wings(decoder, config)
         for module in decoder.modules():
-            if isinstance(module, BlockWings):
+            if isinstance(module, WingsLayer):
                 module.to(decoder.device, decoder.dtype)
         return
     for attention in find_attentions(decoder).values():
         if isinstance(attention, WingsAttentionMixin):
-            old, new = attention.wings, BlockWings(config, attention.wings.layer)
+            old, new = attention.wings, WingsLayer(config, attention.wings.layer)
             # Where all learners had gone, there is nothing left to take after but the decoder.
             like = next(old.parameters(), decoder)
             new.load_state_dict(old.state_dict(), strict=False)
             attention.wings = new.to(like.device, like.dtype).train(old.training)
 
 
-def winged(attention: type[nn.Module]) -> type[nn.Module]:
+def with_wings(attention: type[nn.Module]) -> type[nn.Module]:
     """The class of `attention` with wings, one for each attention class."""
-    if attention not in _WINGED:
+    if attention not in _CLASSES:
         body = {
             "__doc__": f"`{attention.__name__}` with learners, router and prefix beside it.",
             # A pickle finds classes by name: it gets the decoder's own, which has one.
-            "__reduce__": lambda module: (unfilled, (attention,), module.__dict__),
+            "__reduce__": lambda module: (empty_instance, (attention,), module.__dict__),
         }
-        _WINGED[attention] = type(
+        _CLASSES[attention] = type(
             f"Wings{attention.__name__}", (WingsAttentionMixin, attention), body
         )
-    return _WINGED[attention]
+    return _CLASSES[attention]
 
 
-_WINGED: dict[type[nn.Module], type[nn.Module]] = {}
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
-def unfilled(attention: type[nn.Module]) -> nn.Module:
+def empty_instance(attention: type[nn.Module]) -> nn.Module:
     """An attention module with wings whose state a pickle or a copy fills in."""
-    own = winged(attention)
+    own = with_wings(attention)
     return own.__new__(own)
 
 
@@ -150,7 +150,7 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
     return {block_index(module): module for module in found}
 
 
-def refuse_unreached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:
+def validate_reached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:
     """Raises a `WingsError` where a pass did not come by the wings of every block."""
     missing = sorted(expected - reached)
     if missing:
@@ -161,7 +161,9 @@ def refuse_unreached(decoder: PreTrainedModel, expected: set[int], reached: set[
         )
 
 
-def take_out(decoder: PreTrainedModel, head: nn.Module, config: WingsConfig) -> PreTrainedModel:
+def extract_causal_lm(
+    decoder: PreTrainedModel, head: nn.Module, config: WingsConfig
+) -> PreTrainedModel:
     """The language model alone, as the causal LM it came from: a copy, without a trace of wings."""
     own = copy.deepcopy(config.text_config)
     name_attention(own, None)

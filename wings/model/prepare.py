@@ -1,190 +1,156 @@
-"""`WingsContext`: what the learners of every block need of one forward pass.
-
-It rides through the decoder as the keyword `wings`, untouched by the decoder's own code.
-"""
-
-from dataclasses import dataclass
+"""Prepares a forward pass: builds the `WingsPass` that the blocks read."""
 
 import torch
 from torch import Tensor
 
-from wings.attention.learner_mask import Visibility
-from wings.attention.masks import Masks
-from wings.attention.rotary import Rotary, Rotation
-from wings.attention.source_tokens import Source
-from wings.attention.token_layout import PADDING, Layout
-from wings.cache.learner_cache import Memory
+from wings.attention.learner_mask import LearnerMask
+from wings.attention.main_keys import MainKeys
+from wings.attention.rotary import CosSin, RotaryEmbedding
+from wings.attention.source_tokens import (
+    DecodeSource,
+    NewTokens,
+    SourceTokens,
+    normalized,
+    pick,
+    wanted_columns,
+)
+from wings.attention.token_layout import IMAGE, KINDS, TokenLayout
+from wings.cache.learner_cache import LearnerCache, SourceCache
 from wings.config import WingsConfig
-from wings.kernels.key_ranges import KeyRanges
-from wings.layers.router import Gates
+from wings.layers.dispatch import choose, lorra_impl
+from wings.layers.router import GateMask
+from wings.layers.wings_pass import LearnerInputs, PassOptions, RouterTrace, WingsPass
 
 
-class Record:
-    """What blocks write down in a forward pass; one object, wherever a block runs."""
+def prepare(
+    config: WingsConfig,
+    rotary: RotaryEmbedding,
+    queries: TokenLayout,
+    embeddings: Tensor,
+    cache: LearnerCache | None,
+    later: tuple[TokenLayout, Tensor] | None,
+    *,
+    has_pictures: bool,
+    enabled: bool,
+    is_packed: bool,
+    is_plain: bool,
+    recompute_kv: bool,
+    impl: str,
+    output_attentions: bool,
+) -> WingsPass:
+    """The record of a pass over `embeddings [B, T, D]`, which the cache takes in.
 
-    def __init__(self) -> None:
-        self.reached: set[int] = set()
-        self.gates: dict[int, Tensor] = {}
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a caller and a model ask of every block.
-
-    way: how the operations run. plain_masks: whether the decoder masks nothing but the future,
-    padding, other sequences and what lies before a window. with_attentions: whether the main
-    attention's weights are asked for. remakes: whether a backward makes a learner's keys and values
-    again, which gradient checkpointing does on its own.
+    Args:
+        config: of the model.
+        rotary: the learners' rotary positions.
+        queries: layout of the T tokens.
+        embeddings: layer-0 embeddings with image features in place, `[B, T, D]`.
+        cache: of the tokens before; None in a pass without a cache.
+        later: layout and features `[B, P, D]` of images that go on in the next chunk.
+        has_pictures: whether an image begins among the tokens.
+        enabled: whether the learners act.
+        is_packed: whether a row holds several sequences.
+        is_plain: see `MainKeys`.
+        recompute_kv: whether a backward recomputes the learners' keys and values.
+        impl: how the operations run, "auto", "triton" or "torch".
+        output_attentions: whether the main attention's weights are asked for.
     """
-
-    way: str
-    plain_masks: bool
-    with_attentions: bool
-    remakes: bool
-
-
-class WingsContext:
-    """One forward pass.
-
-    queries: layout of the T new tokens. tokens: layout of all tokens the main attention may see.
-    active: False where learners have nothing to do. packed: whether a row holds several sequences.
-    memory: what blocks keep for later passes, None without a cache. is_first: whether no tokens
-    came before. Of an active pass also rotation: of the new tokens; sources: per learner, None
-    where no row is in the batch; gates: of the learners; acts: `[B, T]` bool, what the text guard
-    lets, or None.
-    """
-
-    rotation: Rotation
-    gates: Gates
-
-    def __init__(
-        self,
-        queries: Layout,
-        tokens: Layout,
-        active: bool,
-        packed: bool,
-        memory: Memory | None,
-        terms: Terms,
-        is_first: bool,
-    ) -> None:
-        self.is_first = is_first
-        self.queries, self.tokens = queries, tokens
-        self.active, self.packed = active, packed
-        self.memory, self.terms = memory, terms
-        self.sources: dict[str, Source | None] = {}
-        self.acts: Tensor | None = None
-        self.record, self.masks = Record(), Masks()
-        self._keys: dict[int, Layout] = {}
-        self._runs: dict[tuple[int, int | None], KeyRanges | None] = {}
-
-    @classmethod
-    def build(
-        cls,
-        config: WingsConfig,
-        rotary: Rotary,
-        queries: Layout,
-        embeddings: Tensor,
-        memory: Memory | None,
-        later: tuple[Layout, Tensor] | None,
-        has_pictures: bool,
-        active: bool,
-        packed: bool,
-        terms: Terms,
-    ) -> "WingsContext":
-        """Prepares a pass over `embeddings [B, T, D]`, which `memory` takes in.
-
-        `later`: layout and features `[B, P, D]` of image tokens that come in the next chunk.
-        """
-        continued = memory is not None and memory.layout is not None
-        # Without a cache the same steps run on a memory that nobody keeps.
-        taken = Memory(config.learners) if memory is None else memory
-        extra = later and (later[0], source_rows(config, later[1]))
-        rows = source_rows(config, embeddings)
-        tokens = taken.take(queries, rows, extra, rotary, active, has_pictures)
-        context = cls(queries, tokens, active, packed, memory, terms, not continued)
-        if not active:
-            return context
-        context.rotation = rotary.at(queries.position, embeddings.dtype)
-        for name, kept in taken.sources.items():
-            source = None
-            if kept.rows.buffer is not None:
-                keys = Layout(kept.keys.all)
-                visibility = Visibility(queries, keys, continued)
-                source = Source(keys, kept.rows.all, Rotation(kept.turns.all), visibility)
-                source.memory = None if memory is None else kept
-                source.remakes = terms.remakes and memory is None
-            context.sources[name] = source
-        nothing = torch.zeros_like(queries.sees_image)
-        visible = [
-            nothing if source is None else source.visibility.sees_any
-            for source in context.sources.values()
-        ]
-        context.gates = Gates(torch.stack(visible, dim=-1))
-        if config.text_guard:
-            context.acts = queries.sees_image
-        return context
-
-    def main_keys(self, count: int) -> Layout:
-        """Layout of the `count` keys of a main attention; a sliding cache has dropped the first."""
-        if count not in self._keys:
-            table = self.tokens.table
-            held = len(self.tokens) if self.memory is None else self.memory.tokens
-            if isinstance(held, int):
-                table = table[:, -count:]
-            elif count < len(self.tokens):
-                # A static cache fills its room from the front, and only then drops the first.
-                start = (held - count).clamp(min=0)
-                where = start + torch.arange(count, device=table.device)
-                table = table.index_select(1, where)
-            self._keys[count] = Layout(table)
-        return self._keys[count]
-
-    def runs(self, count: int, window: int | None) -> KeyRanges | None:
-        """What the new tokens see of the `count` keys of a main attention, as runs.
-
-        None where the decoder masks in a way of its own, where a run would have padding in it, and
-        in the middle of a static cache.
-        """
-        is_fixed = self.memory is not None and isinstance(self.memory.tokens, Tensor)
-        if not self.terms.plain_masks or (is_fixed and count != len(self.queries)):
-            return None
-        if (count, window) not in self._runs:
-            keys, length = self.main_keys(count), len(self.queries)
-            slot = torch.arange(count - length, count, device=keys.table.device)
-            end = (slot + 1).expand(len(keys.table), -1)
-            segments = keys.segment.contiguous(), self.queries.segment.contiguous()
-            first = torch.searchsorted(*segments)
-            if window is not None:
-                first = torch.maximum(first, end - window)
-            blind = self.queries.kind == PADDING
-            first, end = first.masked_fill(blind, 0), end.masked_fill(blind, 0)
-            padding = torch.nn.functional.pad((keys.kind == PADDING).long().cumsum(1), (1, 0))
-            gaps = padding.gather(1, end) > padding.gather(1, first.clamp(max=count))
-            self._runs[count, window] = None if bool(gaps.any()) else KeyRanges(first, end, count)
-        return self._runs[count, window]
-
-    def to(self, device: torch.device, **_: bool) -> "WingsContext":
-        """A copy on `device` that shares the memory and the record; itself where it is there."""
-        if self.queries.table.device == torch.device(device):
-            return self
-        moved = WingsContext(
-            self.queries.to(device), self.tokens.to(device), self.active, self.packed, self.memory,
-            self.terms, self.is_first,
-        )  # fmt: skip
-        moved.record = self.record
-        if self.active:
-            moved.acts = None if self.acts is None else self.acts.to(device)
-            moved.rotation = self.rotation.to(device)
-            moved.gates = self.gates.to(device)
-            moved.sources = {
-                name: None if source is None else source.to(device)
-                for name, source in self.sources.items()
-            }
-        return moved
+    past_length = 0 if cache is None else cache.length
+    is_first = cache is None or cache.layout is None
+    tokens = normalized(embeddings) if config.normalize_sources else embeddings
+    layout, new = queries, {}
+    if cache is not None:
+        if later is not None and config.normalize_sources:
+            later = later[0], normalized(later[1])
+        new = cache.append(queries, tokens, later, rotary, enabled, has_pictures)
+        layout = cache.layout or queries
+    held = None if cache is None or isinstance(past_length, int) else cache.length
+    assert not isinstance(held, int)
+    # Without a GPU no block needs to ask again whether a kernel can run.
+    resolved = impl if choose(impl, embeddings.device, lambda: None) == "triton" else "torch"
+    learners = None
+    if enabled:
+        own = "torch"
+        if queries.length > 1:
+            own = lorra_impl(impl, embeddings, rotary.width, config.rank, not is_first)
+        sources: dict[str, SourceTokens | None] = {}
+        for name in config.learners:
+            if cache is None:
+                sources[name] = _fresh_source(
+                    queries, tokens, KINDS[name], rotary, own, recompute_kv, has_pictures
+                )
+            else:
+                sources[name] = _cached_source(
+                    queries, cache.sources[name], new[name], own, not is_first
+                )
+        nothing = torch.zeros_like(queries.kind, dtype=torch.bool)
+        visible = [nothing if s is None else s.mask.sees_any for s in sources.values()]
+        learners = LearnerInputs(
+            rotary.at(queries.position, embeddings.dtype),
+            sources,
+            GateMask(torch.stack(visible, dim=-1)),
+            queries.sees_image if config.text_guard else None,
+        )
+    return WingsPass(
+        queries,
+        MainKeys(queries, layout, held, is_plain),
+        is_first,
+        is_packed,
+        learners,
+        PassOptions(resolved, output_attentions),
+        RouterTrace(),
+    )
 
 
-def source_rows(config: WingsConfig, embeddings: Tensor) -> Tensor:
-    """What learners attend to of layer-0 embeddings, `[B, T, D]`."""
-    if not config.normalize_sources:
-        return embeddings
-    return torch.nn.functional.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-6)
+def _fresh_source(
+    queries: TokenLayout,
+    tokens: Tensor,
+    kind: int,
+    rotary: RotaryEmbedding,
+    impl: str,
+    recompute_kv: bool,
+    has_pictures: bool,
+) -> SourceTokens | None:
+    """The tokens of one kind in a pass without a cache; None where there are none."""
+    wanted = queries.kind == kind
+    if kind == IMAGE and not has_pictures:
+        return None
+    columns = wanted_columns(wanted)
+    if columns is None:
+        return None
+    keys, picked = pick(queries, tokens, wanted, columns)
+    rope = rotary.at(keys.position, picked.dtype)
+    is_step = queries.length == 1
+    return SourceTokens(
+        keys,
+        picked,
+        None if is_step else rope,
+        LearnerMask(queries, keys, continued=False, fused=impl == "triton"),
+        impl,
+        recompute_kv,
+        decode=DecodeSource.of(picked, rope.table, has_keys=False) if is_step else None,
+    )
+
+
+def _cached_source(
+    queries: TokenLayout,
+    cache: SourceCache,
+    new: NewTokens | None,
+    impl: str,
+    continued: bool,
+) -> SourceTokens | None:
+    """All tokens of one kind in the cache; None where there are none."""
+    keys, tokens, ropes = cache.layout, cache.tokens.value, cache.ropes.value
+    if keys is None or tokens is None or ropes is None:
+        return None
+    is_step = queries.length == 1
+    return SourceTokens(
+        keys,
+        tokens,
+        None if is_step else CosSin.of(ropes),
+        LearnerMask(queries, keys, continued, fused=impl == "triton"),
+        impl,
+        new=new,
+        blocks=cache.blocks,
+        decode=DecodeSource.of(tokens, ropes, cache.keeps_keys) if is_step else None,
+    )

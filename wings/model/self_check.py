@@ -1,7 +1,10 @@
 """A proof, on a tiny model, that cached and uncached generation agree with this installation."""
 
+from collections.abc import Callable
+
 import torch
 
+from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.upstream.contract import BrokenContract, contracts
 from wings.upstream.tiny import tiny_config
@@ -13,7 +16,7 @@ STEPS = 3
 ROUNDING = 1e-4
 
 
-def check_untested_releases() -> None:
+def check_untested_releases(model_class: Callable) -> None:
     """Proves generation where a library is outside the tested bounds, and warns of it.
 
     Raises:
@@ -23,7 +26,7 @@ def check_untested_releases() -> None:
     if not releases:
         return
     try:
-        fault = generation_fault()
+        fault = generation_fault(model_class)
     except Exception as error:
         fault = f"generation fails ({type(error).__name__}: {error})"
     if fault is not None:
@@ -35,18 +38,14 @@ def check_untested_releases() -> None:
 
 
 @torch.no_grad()
-def generation_fault() -> str | None:
+def generation_fault(model_class: Callable) -> str | None:
     """How cached generation after an image differs from uncached, or None; takes a second."""
-    from wings.config import WingsConfig
-
-    from .causal_lm import WingsForCausalLM
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = WingsConfig(
             text_config=tiny_config(), vision_config=TOWER, rank=2, router="modality"
         )
-        model = WingsForCausalLM(config).eval()
+        model = model_class(config).eval()
         for name, parameter in model.named_parameters():
             # Fresh learners add nothing, so that their caches could be wrong unseen.
             if ".wings." in name:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from wings.cache.growing_layer import GrowingLayer
+from wings.cache.block_cache import GrowingLayer
 
 ROWS, HEADS, WIDTH = 2, 3, 4
 

@@ -1,0 +1,99 @@
+"""`WingsPass`: everything that the wings of every block read in one forward pass."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from wings.attention.main_keys import MainKeys
+from wings.attention.rotary import CosSin
+from wings.attention.source_tokens import SourceTokens
+from wings.attention.token_layout import TokenLayout
+
+from .router import GateMask
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """A caller's and a model's choices for every block.
+
+    impl: how the operations run, "auto", "triton" or "torch". output_attentions: whether the main
+    attention's weights are asked for.
+    """
+
+    impl: str
+    output_attentions: bool
+
+
+class RouterTrace:
+    """Written by the blocks of one pass: which of them ran, and the weights of their learners."""
+
+    def __init__(self) -> None:
+        self.reached: set[int] = set()
+        self.weights: dict[int, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class LearnerInputs:
+    """What the learners of every block read; there is none where the learners do not act.
+
+    Attributes:
+        rope: of the positions of the new tokens.
+        sources: for each learner its source tokens; None where the pass has none.
+        gate_mask: which learners share a token's weight.
+        guard_mask: `[B, T]` bool, tokens that the text guard lets learners act on; None without it.
+    """
+
+    rope: CosSin
+    sources: dict[str, SourceTokens | None]
+    gate_mask: GateMask
+    guard_mask: Tensor | None
+
+    def like(self, x: Tensor) -> "LearnerInputs":
+        """The same on the device and in the dtype of `x`."""
+        sources = {
+            name: None if source is None else source.like(x)
+            for name, source in self.sources.items()
+        }
+        guard = None if self.guard_mask is None else self.guard_mask.to(x.device)
+        return LearnerInputs(self.rope.like(x), sources, self.gate_mask.to(x.device), guard)
+
+
+@dataclass(frozen=True)
+class WingsPass:
+    """One forward pass. `model/prepare.py` makes it; blocks only read it.
+
+    It passes through the decoder's own code as the keyword `wings`.
+
+    Attributes:
+        queries: layout of the T new tokens.
+        keys: of the main attention.
+        is_first: whether no tokens came before.
+        is_packed: whether a row holds several sequences.
+        learners: the learners' inputs; None where they do not act.
+        options: of the caller and the model.
+        trace: written by the blocks, shared by copies.
+    """
+
+    queries: TokenLayout
+    keys: MainKeys
+    is_first: bool
+    is_packed: bool
+    learners: LearnerInputs | None
+    options: PassOptions
+    trace: RouterTrace
+
+    def to(self, device: torch.device, **_: bool) -> "WingsPass":
+        """A copy on `device`; itself where it is there. Big-model hooks call this."""
+        if self.queries.table.device == torch.device(device):
+            return self
+        return replace(self, queries=self.queries.to(device), keys=self.keys.to(device))
+
+    def like(self, x: Tensor) -> "WingsPass":
+        """The same on the device and in the dtype in which a block computes, that of `x`."""
+        moved, learners = self.to(x.device), self.learners
+        if learners is not None:
+            table = learners.rope.table
+            if table.device != x.device or table.dtype != x.dtype:
+                return replace(moved, learners=learners.like(x))
+        return moved

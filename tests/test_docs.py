@@ -422,6 +422,35 @@ def test_sentences_are_short(page):
     assert statistics.quantiles(found, n=10)[-1] <= 32, page
 
 
+# Rows of the README's table -> rows of the experiment's page.
+EXPERIMENT = {
+    "**Wings, frozen, attended router, `text_turns`**": "Wings frozen, attended router, text turns",
+    "Wings as published": "Wings as published",
+    "full fine-tune, `text_turns`": "full fine-tune, text turns",
+    "LoRA at a fifth of its chosen rate": "LoRA, below its sweep",
+    "prefix, frozen": "prefix",
+}
+
+
+def cells(page, first, columns):
+    """The rows of a table by their first cell, of the table that has these columns."""
+    tables = re.split(r"\n\n+", text_of(page))
+    (table,) = [text for text in tables if text.startswith("|") and columns in text]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {row[0]: row[1:] for row in rows}[first]
+
+
+@pytest.mark.parametrize("name", EXPERIMENT)
+def test_the_readme_has_the_experiments_numbers(name):
+    results = "eval/results/experiment/README.md"
+    shown = [cell.strip("*") for cell in cells("README.md", name, "of these, sums")]
+    row = cells(results, EXPERIMENT[name], "drift mixed")
+    kinds = cells(results, EXPERIMENT[name], "arithmetic (16)")
+    text, mixed, pictures = (row[n].partition(" ")[0] for n in (1, 3, 5))
+    sums = f"{round(float(kinds[3]) * 48 / 100)} of 48"
+    assert shown == [text, mixed, sums, pictures, f"{float(row[7]):.2f}"]
+
+
 # A docstring opens with a noun or a verb. Rooms to come when they are done: see `NOT_YET`.
 OPENINGS = ("What", "Whether", "Of", "How", "Where")
 NOT_YET = (

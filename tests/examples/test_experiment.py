@@ -1,9 +1,13 @@
 """The experiment's runs: which are done, how a rate is chosen, what the page says of them."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
+from wings.examples.experiment import page as page_module
 from wings.examples.experiment.figures import figures
 from wings.examples.experiment.guess import guess
 from wings.examples.experiment.methods import ALIGNS, BY_KEY, METHODS
@@ -201,3 +205,17 @@ def test_a_page_without_gaps_misses_nothing(tmp_path):
         assert f"| {BY_KEY[ours].name} - {BY_KEY[theirs].name} | " in page
     assert "Not done yet" not in page
     assert all(f"| {method.name} |" in page for method in METHODS)
+
+
+def test_the_committed_page_is_what_the_code_writes(tmp_path, monkeypatch):
+    """Where it is not: `write_page` on a copy of the folder, as here, writes the page anew."""
+    committed = Path(__file__).parents[2] / "eval" / "results" / "experiment"
+    for name in ("runs.jsonl", "llm.json", "stage1.json", "findings.md"):
+        shutil.copy(committed / name, tmp_path)
+    page = (committed / "README.md").read_text(encoding="utf-8")
+    # The machine of the runs, and no plots.
+    machine = re.search(r"one run a core of (.+?); ", page)[1]
+    monkeypatch.setattr(page_module, "processor_name", lambda: machine)
+    monkeypatch.setattr(page_module, "plot", lambda *_, **__: None)
+    write_page(tmp_path, read_results(tmp_path), Size())
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == page

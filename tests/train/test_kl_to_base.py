@@ -127,7 +127,7 @@ def samples_of(recipe, awake):
     return [*Conversations.of(recipe, WingsProcessor.from_pretrained(awake))]
 
 
-@pytest.mark.filterwarnings("ignore:the 1 oldest of 2 exchanges")
+@pytest.mark.filterwarnings("ignore:The 1 oldest of 2 exchanges")
 def test_what_is_retained(make, awake, files):
     processor = WingsProcessor.from_pretrained(awake)
     recipe = make()

@@ -105,8 +105,8 @@ def test_what_is_no_image_is_named(tmp_path):
         (tmp_path / "text.png", r"text\.png' is not a whole"),
         (tmp_path / "empty.png", r"empty\.png' is not a whole"),
         (tmp_path, "is not a whole"),
-        (b"", "image of 0 bytes"),
-        (whole[:300], "image of 300 bytes"),
+        (b"", "Image of 0 bytes"),
+        (whole[:300], "Image of 300 bytes"),
         (file_of(Image.fromarray(colours(64, 64)))[:-400], "is not a whole"),
         (np.zeros((4, 4, 3), np.float32), r"float32 \[4, 4, 3\]"),
         (np.zeros((3, 4, 5), np.uint8), r"uint8 \[3, 4, 5\]"),
@@ -174,9 +174,9 @@ def test_many_images_keep_their_order():
     flat = WingsImageProcessor(4)(images)["pixel_values"]
     assert torch.equal(flat, WingsImageProcessor(4)(nested)["pixel_values"])
     assert flat[:, 0, 0, 0].diff().min() > 0
-    with pytest.raises(WingsError, match="no images"):
+    with pytest.raises(WingsError, match="No images"):
         WingsImageProcessor(4)([])
-    with pytest.raises(WingsError, match="'pt' only"):
+    with pytest.raises(WingsError, match="it must be 'pt'"):
         WingsImageProcessor(4)(images, return_tensors="np")
 
 

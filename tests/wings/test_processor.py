@@ -79,9 +79,9 @@ def test_a_word_of_the_vocabulary_is_the_image_token_too():
 
 
 def test_no_tokenizer(tmp_path):
-    with pytest.raises(WingsError, match="no tokenizer can be loaded"):
+    with pytest.raises(WingsError, match="No tokenizer can be loaded"):
         WingsProcessor.from_vision_text_pretrained(TINY, str(tmp_path))
-    with pytest.raises(WingsError, match="text is a Linear"):
+    with pytest.raises(WingsError, match="'text' is a Linear"):
         WingsProcessor.from_vision_text_pretrained(TINY, torch.nn.Linear(2, 2))
 
 
@@ -119,7 +119,7 @@ def test_images_given_apart(processor):
         processor.apply_chat_template([one, one], images=[red])
     with pytest.raises(WingsError, match=r"1 places .* 0 images"):
         processor.encode(one, add_generation_prompt=True)
-    with pytest.raises(WingsError, match=r"row 0 has 1 places .* 2 images"):
+    with pytest.raises(WingsError, match=r"Row 0 has 1 places .* 2 images"):
         processor.apply_chat_template([one, one], images=[[red, blue], []])
     with pytest.raises(WingsError, match=r"0 places .* 1 images"):
         processor.apply_chat_template([user("<image>?")], images=[red])
@@ -134,13 +134,13 @@ def test_plain_text(processor):
     assert set(alone) == {"input_ids", "attention_mask"}
     with pytest.raises(WingsError, match=r"3 places .* 2 images"):
         processor(text=["<image> it?", "left<image><image>"], images=[picture()] * 2)
-    with pytest.raises(WingsError, match=r"row 1 has 2 places .* 1 images"):
+    with pytest.raises(WingsError, match=r"Row 1 has 2 places .* 1 images"):
         processor(text=["<image>", "<image><image>"], images=[[picture()], [picture()]])
 
 
 def test_an_unreadable_image_is_named(processor):
     messages = [{"role": "user", "content": [{"type": "image", "url": "/nowhere/cat.png"}]}]
-    with pytest.raises(WingsError, match=r"row 1: image '/nowhere/cat\.png' does not exist"):
+    with pytest.raises(WingsError, match=r"Row 1: Image '/nowhere/cat\.png' does not exist"):
         processor.apply_chat_template([[user("a")], messages])
 
 

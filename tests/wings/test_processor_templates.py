@@ -21,7 +21,7 @@ def test_a_template_that_hides_the_turn_is_refused():
     hides = "{% for m in messages %}{{ m['content'] | reverse }}{{ messages | length }}{% endfor %}"
     drops = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
     for template in (hides, drops, drops + "{% if add_generation_prompt %}assistant{% endif %}"):
-        with pytest.raises(WingsError, match="cannot be found for certain"):
+        with pytest.raises(WingsError, match="cannot be located"):
             make_processor(template).encode(
                 [user("a"), assistant("b c"), user("d"), assistant("e")]
             )
@@ -54,14 +54,14 @@ def test_templates_that_say_no():
     [
         ([], "at least one"),
         ({"role": "user", "content": "a"}, "a list"),
-        ([{"role": "user"}], "message 0 has no content"),
-        ([{"role": "user", "content": []}], "message 0 has no content"),
+        ([{"role": "user"}], "Message 0 has no content"),
+        ([{"role": "user", "content": []}], "Message 0 has no content"),
         ([{"role": "usr", "content": "a"}], "did you mean 'user'"),
         (
             [{"role": "user", "content": [{"type": "video", "video": "x"}]}],
-            "message 0 has the part",
+            "Message 0 has the part",
         ),
-        ([user("a")], "no assistant's turn"),
+        ([user("a")], "no assistant turn"),
     ],
 )
 def test_bad_conversations_get_a_sentence(processor, messages, says):

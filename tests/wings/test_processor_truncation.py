@@ -19,14 +19,14 @@ def test_truncation_drops_whole_exchanges(processor):
         warnings.simplefilter("error")
         kept = processor.encode(messages, max_length=length)
     assert torch.equal(kept["input_ids"], whole["input_ids"])
-    with pytest.warns(UserWarning, match="the 1 oldest of 3 exchanges") as caught:
+    with pytest.warns(UserWarning, match="The 1 oldest of 3 exchanges") as caught:
         shorter = processor.encode(messages, max_length=length - 1)
     assert len(caught) == 1
     want = processor.encode([messages[0], *messages[3:]])
     assert all(torch.equal(shorter[name], want[name]) for name in want)
     assert shorter["pixel_values"].shape[0] == 2
     newest = processor.encode([messages[0], *messages[5:]])
-    with pytest.warns(UserWarning, match="the 2 oldest"):
+    with pytest.warns(UserWarning, match="The 2 oldest"):
         got = processor.encode(messages, max_length=len(newest["input_ids"]))
     assert torch.equal(got["input_ids"], newest["input_ids"])
     with pytest.raises(WingsError, match=r"newest exchange takes .* 1 images"):

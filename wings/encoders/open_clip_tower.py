@@ -1,4 +1,4 @@
-"""The vision tower: any open_clip or timm image encoder, cut to the patch features it gives."""
+"""The vision tower: any open_clip or timm image encoder, cut after one block."""
 
 import warnings
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class VisionTower(nn.Module):
     """A frozen image encoder that ends at one block's patch features (no class or register tokens).
 
     Args:
-        vision_config: what `canonical_config` of `tower_config.py` takes; the weights are random.
+        vision_config: as `canonical_config` of `tower_config.py` takes it; the weights are random.
 
     Attributes:
         config: the canonical dict, which rebuilds this architecture and preprocessing offline.
@@ -40,7 +40,7 @@ class VisionTower(nn.Module):
 
     @classmethod
     def from_pretrained(cls, vision: str | Mapping) -> "VisionTower":
-        """The tower with its weights.
+        """Builds the tower and loads its weights.
 
         Args:
             vision: "hf-hub:ORG/NAME", "local-dir:PATH" (a folder with open_clip_config.json and
@@ -59,14 +59,14 @@ class VisionTower(nn.Module):
                 tower.visual, _ = _build(tower.config, pretrained=True)
                 tower.train()
             return tower
-        # Nothing large is fetched for a config that is refused.
+        # Checked first, so that nothing large is downloaded for a bad config.
         config = canonical_config(vision)
         weights = TowerSource.parse(vision["model_name"]).weights()
         tower = cls(config)
         if weights is None:
             warnings.warn(
-                f"{vision['model_name']} names an architecture without weights, so the vision "
-                "tower is random; give 'MODEL/TAG' for trained ones",
+                f"{vision['model_name']!r} names an architecture without weights, so the vision "
+                "tower is random; give 'MODEL/TAG' for trained ones.",
                 stacklevel=2,
             )
         else:
@@ -75,7 +75,7 @@ class VisionTower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights, to which pixels are cast."""
+        """The dtype of the weights, to which pixels are cast."""
         return next(self.parameters()).dtype
 
     def train(self, mode: bool = True) -> "VisionTower":
@@ -85,7 +85,7 @@ class VisionTower(nn.Module):
         return super().train(False)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Patch features in reading order.
+        """Computes patch features in reading order.
 
         Args:
             pixel_values: [N, 3, height, width], normalised, any floating type.
@@ -100,22 +100,22 @@ class VisionTower(nn.Module):
         wanted = [3, size, size] if isinstance(size, int) else [3, *size]
         if list(pixel_values.shape[1:]) != wanted or pixel_values.ndim != 4:
             raise WingsError(
-                f"pixel_values are {list(pixel_values.shape)} where the vision tower takes "
-                f"{['N', *wanted]}; prepare images with the processor of this model"
+                f"'pixel_values' are {list(pixel_values.shape)} where the vision tower takes "
+                f"{['N', *wanted]}; prepare images with the processor of this model."
             )
         if not len(pixel_values):
-            # No encoder can reshape nothing.
+            # Encoders cannot reshape an empty batch.
             return pixel_values.new_zeros(
                 (0, self.image_seq_length, self.hidden_size), dtype=self.dtype
             )
-        # Channels first, which keeps the grid to pool.
+        # Channels first, as pooling needs the grid.
         features = upstream.block_features(self.visual, pixel_values.to(self.dtype), self._block)
         if self.config["pool"] > 1:
             features = F.avg_pool2d(features, self.config["pool"], ceil_mode=True)
         return features.flatten(2).transpose(1, 2)
 
     def reset_buffers(self) -> None:
-        """Computes anew, in place, the buffers that no checkpoint holds (rotary tables, say).
+        """Recomputes, in place, the buffers that no checkpoint holds (rotary tables, say).
 
         Needed after the tower was built on the meta device and its weights were loaded.
         """
@@ -133,7 +133,7 @@ class VisionTower(nn.Module):
             )
 
     def _measure(self) -> tuple[int, int]:
-        """(features per image, their width), found by a forward that computes nothing."""
+        """Returns (features per image, their width), found by a forward on the meta device."""
         tensors = {
             name: torch.empty_like(tensor, device="meta")
             for name, tensor in chain(self.named_parameters(), self.named_buffers())
@@ -146,8 +146,8 @@ class VisionTower(nn.Module):
                 features = functional_call(self, tensors, (pixels,))
         except (AssertionError, RuntimeError, AttributeError) as error:
             raise WingsError(
-                f"the vision tower {_name(self.config)} gives no patch features for images of "
-                f"{height} x {width}: {error}"
+                f"The vision tower {_name(self.config)} gives no patch features for images of "
+                f"{height} x {width} ({error}); choose another 'image_size'."
             ) from error
         return features.shape[1], features.shape[2]
 
@@ -156,7 +156,7 @@ class VisionTower(nn.Module):
             state = upstream.read_weights(path, self.visual)
         # Readers of damaged files raise nearly anything (SafetensorError, UnpicklingError, ...).
         except Exception as error:
-            raise WingsError(f"the weights in {path} cannot be read: {error}") from error
+            raise WingsError(f"The weights in {path} cannot be read ({error}).") from error
         if any(name.startswith("visual.") for name in state):
             state = {name: value for name, value in state.items() if name.startswith("visual.")}
         else:
@@ -168,11 +168,12 @@ class VisionTower(nn.Module):
         if missing or wrong:
             what = "lacks" if missing else "has in another shape"
             names = missing or wrong
+            first = names[0].removeprefix("visual.")
             raise WingsError(
-                f"{path} {what} {len(names)} of the {len(wanted)} tensors of {_name(self.config)}, "
-                f"{names[0].removeprefix('visual.')} first; give the weights of this architecture"
+                f"'{path}' {what} {len(names)} of the {len(wanted)} tensors of "
+                f"{_name(self.config)}, {first} first; give the weights of this architecture."
             )
-        # Blocks and heads behind the selected layer are in the file and not in the tower.
+        # The file also holds blocks after the selected layer and a head, which the tower lacks.
         self.load_state_dict({name: state[name] for name in wanted})
 
 
@@ -182,7 +183,7 @@ def _name(config: dict) -> str:
 
 
 def _build(config: dict, pretrained: bool = False) -> tuple[nn.Module, int]:
-    """open_clip's image encoder cut behind the selected block, and that block's number."""
+    """Builds the image encoder, cut after the selected block; returns that block's number too."""
     cfg = dict(config["vision_cfg"])
     size = cfg["image_size"]
     cfg["image_size"] = (size, size) if isinstance(size, int) else tuple(size)
@@ -191,15 +192,17 @@ def _build(config: dict, pretrained: bool = False) -> tuple[nn.Module, int]:
     try:
         visual = upstream.build(cfg, config["quick_gelu"])
     except (AssertionError, RuntimeError, TypeError, ValueError, OSError) as error:
-        raise WingsError(f"no vision tower can be built from {cfg}: {error}") from error
+        raise WingsError(f"No vision tower can be built from {cfg} ({error}).") from error
     try:
         block = upstream.cut(visual, config["select_layer"])
     except AssertionError as error:
         raise WingsError(
-            f"select_layer {config['select_layer']} is not a layer of {_name(config)}: {error}"
+            f"'select_layer' is {config['select_layer']}, which is no layer of {_name(config)} "
+            f"({error})."
         ) from error
     except (AttributeError, NotImplementedError) as error:
         raise WingsError(
-            f"{_name(config)} cannot give the features of a layer: {error}; take another trunk"
+            f"The trunk {_name(config)} cannot give the features of a layer ({error}); use "
+            f"another one."
         ) from error
     return visual, block

@@ -1,4 +1,4 @@
-"""What a vision tower is, written down: any way to name one becomes the same offline dict."""
+"""Description of a vision tower: every way to name one becomes the same offline dict."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZE_MODES = ("pad", "resize")
 KINDS = ("local-dir", "hf-hub")
 
-# The head is never built, so what shapes it does not belong to the description of a tower.
+# The head is never built, so its fields are left out of the description.
 HEAD_KEYS = (
     "attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "final_ln_after_pool",
     "pool_type", "output_tokens", "patch_dropout",
@@ -25,7 +25,7 @@ HEAD_KEYS = (
 
 @dataclass(frozen=True)
 class TowerSource:
-    """A tower by name: `kind` is "local-dir", "hf-hub" or "model" (open_clip's own, with a tag)."""
+    """A named tower: `kind` is "local-dir", "hf-hub" or "model" (open_clip's own, with a tag)."""
 
     kind: str
     name: str
@@ -33,13 +33,15 @@ class TowerSource:
 
     @classmethod
     def parse(cls, text: str) -> "TowerSource":
-        """`local-dir:PATH`, `hf-hub:ORG/NAME`, `MODEL` or `MODEL/TAG`; `WingsError` for others."""
+        """Reads `local-dir:PATH`, `hf-hub:ORG/NAME`, `MODEL` or `MODEL/TAG`."""
         import open_clip
 
         kind, colon, name = text.partition(":")
         if colon and kind in KINDS:
             if not name:
-                raise WingsError(f"vision {text!r} names nothing: put a name behind the colon")
+                raise WingsError(
+                    f"'vision' is {text!r}, without a name: write one after the colon."
+                )
             return cls(kind, name)
         known = open_clip.list_models()
         if (whole := text.replace("/", "-")) in known:
@@ -49,19 +51,19 @@ class TowerSource:
         if model not in known:
             wanted = model or text
             raise WingsError(
-                f"open_clip knows no vision model {wanted!r}{nearest(wanted, known)}; give one of "
-                "open_clip.list_models(), 'MODEL/TAG', 'hf-hub:ORG/NAME' or 'local-dir:PATH'"
+                f"'vision': open_clip has no model {wanted!r}{nearest(wanted, known)}; give one of "
+                "open_clip.list_models(), 'MODEL/TAG', 'hf-hub:ORG/NAME' or 'local-dir:PATH'."
             )
         if not open_clip.get_pretrained_cfg(model, tag):
             tags = open_clip.list_pretrained_tags_by_model(model)
             raise WingsError(
-                f"open_clip has no weights {tag!r} for {model}{nearest(tag, tags)}; "
-                f"it has {', '.join(tags) or 'none'}"
+                f"'vision': open_clip has no weights {tag!r} for {model}{nearest(tag, tags)}; "
+                f"it has {', '.join(tags) or 'none'}."
             )
         return cls("model", model, tag)
 
     def describe(self) -> dict:
-        """`vision_cfg`, `quick_gelu` and the preprocessing that come with the name."""
+        """Returns `vision_cfg`, `quick_gelu` and the preprocessing that belong to the name."""
         model_cfg: dict[str, Any]
         preprocess: dict[str, Any]
         if self.kind == "model":
@@ -70,14 +72,16 @@ class TowerSource:
             model_cfg, preprocess = upstream.model_config(self.name), {}
             if self.tag:
                 preprocess = open_clip.get_pretrained_cfg(self.name, self.tag)
-                # A tag's own activation, which open_clip itself only warns about.
+                # The tag's own activation; open_clip only warns where it differs.
                 model_cfg["quick_gelu"] = preprocess.get("quick_gelu", False)
         else:
             folder_config = self._read_folder_config()
             model_cfg = folder_config.get("model_cfg", folder_config)
             preprocess = folder_config.get("preprocess_cfg", {})
         if "vision_cfg" not in model_cfg:
-            raise WingsError(f"open_clip_config.json of {self.name} has no vision_cfg")
+            raise WingsError(
+                f"'vision_cfg' is missing in open_clip_config.json of {self.name}; add it."
+            )
         described = {
             "vision_cfg": deepcopy(model_cfg["vision_cfg"]),
             "quick_gelu": model_cfg.get("quick_gelu", False),
@@ -88,7 +92,7 @@ class TowerSource:
         return {key: value for key, value in described.items() if value is not None}
 
     def weights(self) -> Path | None:
-        """The weights file, fetched if it must be; None for an open_clip name without a tag."""
+        """Returns the weights file, downloaded if needed; None for a name without a tag."""
         found: str | Path | None
         try:
             if self.kind == "local-dir":
@@ -100,11 +104,11 @@ class TowerSource:
             else:
                 return None
         except (OSError, RuntimeError) as error:
-            raise WingsError(f"the weights of {self.name} cannot be fetched: {error}") from error
+            raise WingsError(f"The weights of {self.name} cannot be fetched ({error}).") from error
         if not found:
             raise WingsError(
-                f"no weights file (*.safetensors, *.bin, *.pth) lies in {self.name}; "
-                "put one beside open_clip_config.json"
+                f"There is no weights file (*.safetensors, *.bin, *.pth) in {self.name}; "
+                "add one next to open_clip_config.json."
             )
         return Path(found)
 
@@ -116,12 +120,12 @@ class TowerSource:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WingsError(
-                f"{self.kind}:{self.name} has no readable open_clip_config.json: {error}"
+                f"There is no readable open_clip_config.json in {self.kind}:{self.name} ({error})."
             ) from error
 
 
 def canonical_config(vision: str | Mapping) -> dict:
-    """The one dict that rebuilds a tower's architecture and preprocessing without a network.
+    """Returns the dict that rebuilds a tower's architecture and preprocessing without a network.
 
     Args:
         vision: "hf-hub:..", "local-dir:..", open_clip "MODEL" or "MODEL/TAG", or a dict of `KEYS`
@@ -136,13 +140,13 @@ def canonical_config(vision: str | Mapping) -> dict:
     """
     given: dict[str, Any]
     given = {"model_name": vision} if isinstance(vision, str) else deepcopy(dict(vision))
-    _refuse_unknown(given, KEYS, "the vision config")
+    _refuse_unknown(given, KEYS, "The vision config")
     if ("model_name" in given) == ("vision_cfg" in given):
-        raise WingsError("the vision config needs exactly one of 'model_name' and 'vision_cfg'")
+        raise WingsError("The vision config needs exactly one of 'model_name' and 'vision_cfg'.")
     if "model_name" in given:
         given = TowerSource.parse(given.pop("model_name")).describe() | given
     cfg = dict(given["vision_cfg"])
-    _refuse_unknown(cfg, upstream.vision_cfg_keys(), "vision_cfg")
+    _refuse_unknown(cfg, upstream.vision_cfg_keys(), "'vision_cfg'")
     config = _preprocess_defaults(cfg.get("timm_model_name")) | {
         key: value for key, value in given.items() if value is not None
     }
@@ -167,8 +171,8 @@ def canonical_config(vision: str | Mapping) -> dict:
 def _without_head(cfg: dict) -> dict:
     if isinstance(cfg.get("layers"), tuple | list):
         raise WingsError(
-            "vision_cfg describes a CLIP ResNet, which has no patch tokens; "
-            "take a ViT or a timm trunk"
+            "'vision_cfg' describes a CLIP ResNet, which has no patch tokens; "
+            "use a ViT or a timm trunk."
         )
     if name := cfg.get("timm_model_name"):
         return {"timm_model_name": name, "image_size": cfg["image_size"]}
@@ -180,7 +184,7 @@ def _without_head(cfg: dict) -> dict:
 
 
 def _preprocess_defaults(timm_name: str | None) -> dict:
-    """The mean, std and interpolation that the architecture's weights were made with."""
+    """Returns the mean, std and interpolation that the architecture's weights were trained with."""
     if timm_name is None:
         import open_clip
 
@@ -194,8 +198,8 @@ def _preprocess_defaults(timm_name: str | None) -> dict:
     if not timm.is_model(timm_name):
         known = timm.list_models()
         raise WingsError(
-            f"timm knows no model {timm_name!r}{nearest(timm_name, known)}; "
-            "give one of timm.list_models()"
+            f"'timm_model_name': timm has no model {timm_name!r}{nearest(timm_name, known)}; "
+            "give one of timm.list_models()."
         )
     pretrained = timm.get_pretrained_cfg(timm_name)
     if pretrained is None:
@@ -213,7 +217,7 @@ def _preprocess_defaults(timm_name: str | None) -> dict:
 
 def _check_values(config: dict, size: list) -> None:
     def refuse(key: str, wanted: str) -> None:
-        raise WingsError(f"the vision config's {key} is {config[key]!r}; it must be {wanted}")
+        raise WingsError(f"'{key}' of the vision config is {config[key]!r}; it must be {wanted}.")
 
     if len(size) != 2 or not all(type(edge) is int and edge > 0 for edge in size):
         refuse("image_size", "a number of pixels or [height, width]")
@@ -236,5 +240,5 @@ def _refuse_unknown(given: Mapping, known: tuple[str, ...], where: str) -> None:
     for key in given:
         if key not in known:
             raise WingsError(
-                f"{where} has no key {key!r}{nearest(key, known)}; it has {', '.join(known)}"
+                f"{where} has no key {key!r}{nearest(key, known)}; it has {', '.join(known)}."
             )

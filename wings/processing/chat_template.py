@@ -1,4 +1,4 @@
-"""A language model's chat template: messages to text, and the letters in it that are learned."""
+"""A language model's chat template: renders messages and finds the letters to learn."""
 
 import re
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ class ChatTemplate:
     options: dict[str, Any]
 
     def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
-        """The text of messages whose content is a string.
+        """Renders messages whose content is a string.
 
         Raises:
             WingsError: no template, or one that refuses the messages.
         """
         if not self.tokenizer.chat_template and "chat_template" not in self.options:
             raise WingsError(
-                "the tokenizer has no chat template; set processor.chat_template to the one that "
-                "the language model was trained with"
+                "The tokenizer has no chat template; set processor.chat_template to the one that "
+                "the language model was trained with."
             )
         try:
             text = self.tokenizer.apply_chat_template(
@@ -46,14 +46,14 @@ class ChatTemplate:
                 **self.options,
             )
         except (TemplateError, TypeError, ValueError) as error:
-            raise WingsError(f"the chat template cannot write the messages: {error}") from error
-        # One conversation that is not tokenised: of all that the method may return, a string.
+            raise WingsError(f"The chat template cannot render the messages ({error}).") from error
+        # For one conversation that is not tokenised, the method returns a string.
         return cast(str, text)
 
     def spans(self, conversation: Conversation, text: str) -> list[Span]:
-        """Letters [start, end) of the rendered `text` that the assistant's turns are.
+        """Finds the letters [start, end) of the assistant's turns in the rendered `text`.
 
-        Templates that mark them with `{% generation %}` are believed; else they are searched for.
+        Uses the template's `{% generation %}` marks where it has them, and else searches.
 
         Raises:
             WingsError: a turn that cannot be found for certain.
@@ -68,7 +68,7 @@ class ChatTemplate:
         turns = sum(message["role"] == "assistant" for message in conversation.messages)
         if not text.startswith(rendered) or len(spans) < turns:
             raise WingsError(
-                f"the chat template marks {len(spans)} of {turns} assistant's turns with "
-                "{% generation %}; mark all or none"
+                f"The chat template marks {len(spans)} of {turns} assistant turns with "
+                "{% generation %}; mark all or none."
             )
         return spans

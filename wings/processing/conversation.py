@@ -1,4 +1,4 @@
-"""A conversation: chat messages as a template's text, and which letters are the assistant's."""
+"""Conversations: chat messages with images in reading order, and the assistant's spans."""
 
 import re
 import warnings
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from wings.errors import WingsError, nearest
 
 IMAGE = "<image>"
-# An "<image>" that someone typed. As long as the placeholder, so that it changes no offset.
+# An "<image>" that someone typed. It has the placeholder's length, so no offset changes.
 TYPED = "\ue0a1image\ue0a1"
-# Stands for what the assistant said, to see what a template writes around it.
+# Replaces the assistant's words, to see what a template writes around them.
 _MARK = "\ue0a2answer\ue0a2"
 ROLES = ("system", "user", "assistant", "tool")
 SOURCE_KEYS = ("image", "url", "path")
@@ -50,17 +50,19 @@ class Conversation:
             WingsError: an empty conversation, an unknown role or part (which).
         """
         if isinstance(messages, str | Mapping) or not messages:
-            raise WingsError("a conversation is a list of at least one {'role', 'content'} message")
+            raise WingsError(
+                "A conversation must be a list of at least one {'role', 'content'} message."
+            )
         conversation = cls()
         for index, message in enumerate(messages):
-            where = f"message {index}"
+            where = f"Message {index}"
             if not isinstance(message, Mapping) or "role" not in message:
-                raise WingsError(f"{where} is {message!r:.80}; it must be {{'role', 'content'}}")
+                raise WingsError(f"{where} is {message!r:.80}; it must be {{'role', 'content'}}.")
             if message["role"] not in ROLES:
                 role = str(message["role"])
                 raise WingsError(
                     f"{where} has the role {role!r}{nearest(role, ROLES)}; "
-                    f"roles are {', '.join(ROLES)}"
+                    f"roles are {', '.join(ROLES)}."
                 )
             text, images = _flatten(message, where)
             conversation.messages.append({**message, "content": text})
@@ -68,14 +70,14 @@ class Conversation:
         return conversation
 
     def fill(self, sources: list) -> None:
-        """Gives the images without a source the next of `sources`, which are used up."""
+        """Gives each image without a source the next of `sources`, and removes it there."""
         for per_message in self.images:
             for index, source in enumerate(per_message):
                 if source is None:
                     per_message[index] = sources.pop(0)
 
     def exchanges(self) -> list[int]:
-        """Where each exchange begins: at every user message that answers no other user message."""
+        """Indices of the messages that begin an exchange: user messages not after another one."""
         roles = [message["role"] for message in self.messages]
         starts = [
             i for i, role in enumerate(roles) if role == "user" and (i == 0 or roles[i - 1] != role)
@@ -83,7 +85,7 @@ class Conversation:
         return starts or [0]
 
     def without_oldest(self, count: int) -> "Conversation":
-        """The conversation without its `count` oldest exchanges; what stands before them stays."""
+        """Returns the conversation without its `count` oldest exchanges; system messages stay."""
         starts = self.exchanges()
         # Only a system message stays: an answer without its question goes with the oldest exchange.
         first = next(
@@ -94,7 +96,7 @@ class Conversation:
         return Conversation([self.messages[i] for i in keep], [self.images[i] for i in keep])
 
     def shorten(self, length: Callable[["Conversation"], int], max_length: int) -> "Conversation":
-        """The conversation without as many of its oldest exchanges as it takes to fit (warns).
+        """Drops as many of the oldest exchanges as needed to fit, with a warning.
 
         Args:
             length: tokens of a conversation.
@@ -109,26 +111,26 @@ class Conversation:
         last = self.without_oldest(newest)
         if length(last) > max_length:
             raise WingsError(
-                f"the newest exchange takes {length(last)} tokens with its {len(last.all_images)} "
-                f"images, more than max_length={max_length}; raise max_length or shorten it"
+                f"The newest exchange takes {length(last)} tokens with its {len(last.all_images)} "
+                f"images, more than max_length={max_length}; raise max_length or shorten it."
             )
         dropped = 1 + bisect_left(
             range(1, newest), True, key=lambda n: length(self.without_oldest(n)) <= max_length
         )
         warnings.warn(
-            f"the {dropped} oldest of {newest + 1} exchanges of a conversation were dropped to fit "
-            f"max_length={max_length}",
+            f"The {dropped} oldest of {newest + 1} exchanges of a conversation were dropped to fit "
+            f"max_length={max_length}.",
             stacklevel=4,
         )
         return self.without_oldest(dropped)
 
     def assistant_spans(self, render: Render, whole: str, special: Iterable[str]) -> list[Span]:
-        """Letters [start, end) of `whole` that the assistant writes, end-of-turn token included.
+        """Finds the letters [start, end) of the assistant's turns in `whole`, end token included.
 
-        A turn begins where the template's generation prompt ends and ends behind the first special
-        token after it. Both are seen by rendering the conversation up to the turn; where a template
-        writes an older turn otherwise than the newest (thoughts left out, say), the turn is found
-        by what stands around it.
+        A turn begins where the template's generation prompt ends, and ends after the first special
+        token that follows. Rendering the conversation up to the turn shows both. Some templates
+        render an older turn differently from the newest (without thoughts, say); such a turn is
+        found by the text around it.
 
         Args:
             render: (messages, add_generation_prompt) -> text, by the template that wrote `whole`.
@@ -150,8 +152,8 @@ def _flatten(message: Mapping, where: str) -> tuple[str, list]:
     if content is None and "tool_calls" in message:
         return "", []
     if not isinstance(content, Sequence) or isinstance(content, bytes) or not content:
-        raise WingsError(f"{where} has no content; it must be a string or a list of parts")
-    # Parts of text are joined before they are searched: "<image" and ">" are typed letters too.
+        raise WingsError(f"{where} has no content; it must be a string or a list of parts.")
+    # Text parts are joined first: "<image" and ">" in two parts are typed letters too.
     runs, images = [""], []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -164,13 +166,13 @@ def _flatten(message: Mapping, where: str) -> tuple[str, list]:
         else:
             raise WingsError(
                 f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}} "
-                "and {'type': 'image', 'image': ..}"
+                "and {'type': 'image', 'image': ..}."
             )
     return IMAGE.join(run.replace(IMAGE, TYPED) for run in runs), images
 
 
 def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:
-    """The span in `whole` of the assistant's message number `turn`."""
+    """Finds the span in `whole` of the assistant's message number `turn`."""
     earlier = messages[:turn]
     marked = {**messages[turn], "content": _MARK}
     before, prompt = render(earlier, False), render(earlier, True)
@@ -182,8 +184,8 @@ def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends
     if opaque and has_prompt and whole.startswith(alone) and alone.endswith(tail):
         return len(prompt), len(alone) - len(tail) + len(ending)
 
-    # Not a prefix of the whole: what the template writes for the content stands between what it
-    # writes around a mark in its place.
+    # Not a prefix of the whole: render a mark in place of the content, and take what is between
+    # the text before and after the mark.
     head, opaque, rest = render([*earlier, marked, *messages[turn + 1 :]], False).partition(_MARK)
     first, last = len(head), len(whole) - len(rest)
     if opaque and first <= last and whole.startswith(head) and whole.endswith(rest):
@@ -192,6 +194,6 @@ def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends
         if rest.startswith(ending) and (closing or whole.startswith(alone)):
             return first, last + len(ending)
     raise WingsError(
-        f"message {turn} (assistant) cannot be found for certain in what the chat template writes; "
-        "give the template {% generation %} marks around the assistant's turns"
+        f"Message {turn} (assistant) cannot be located in the rendered chat template; "
+        "add {% generation %} marks around the assistant's turns to the template."
     )

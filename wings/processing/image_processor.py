@@ -1,4 +1,4 @@
-"""Images: from whatever holds one to the pixel values that a vision tower takes."""
+"""Images: loads them from any source and turns them into a vision tower's pixel values."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _REMOTE = ("http://", "https://", "data:")
 
 
 def load_image(source: ImageSource) -> Image.Image:
-    """One RGB image, upright as its EXIF says, transparency laid on white, first frame of several.
+    """Loads one RGB image: EXIF orientation applied, transparency on white, first frame of several.
 
     Args:
         source: a PIL image; a path, URL or data URI; the bytes of an image file; a mapping with
@@ -37,8 +37,8 @@ def load_image(source: ImageSource) -> Image.Image:
         held = source.get("bytes") or source.get("path")
         if held is None:
             raise WingsError(
-                f"an image given as a mapping needs 'bytes' or 'path', and this one has "
-                f"{', '.join(map(repr, source)) or 'nothing'}"
+                f"An image given as a mapping needs 'bytes' or 'path', and this one has "
+                f"{', '.join(map(repr, source)) or 'nothing'}."
             )
         return load_image(held)
     name = _describe(source)
@@ -49,14 +49,14 @@ def load_image(source: ImageSource) -> Image.Image:
     except WingsError:
         raise
     except FileNotFoundError as error:
-        raise WingsError(f"{name} does not exist") from error
+        raise WingsError(f"{name} does not exist.") from error
     # Decoders of damaged files raise nearly anything (SyntaxError, struct.error, ...).
     except Exception as error:
-        raise WingsError(f"{name} is not a whole, readable image: {error}") from error
+        raise WingsError(f"{name} is not a whole, readable image ({error}).") from error
 
 
 class WingsImageKeys(TypedDict, total=False):
-    """What an image processor is made of, under the names of the tower's config."""
+    """The settings of an image processor, with the names of the tower's config."""
 
     image_size: int | list[int]
     image_mean: list[float]
@@ -66,7 +66,7 @@ class WingsImageKeys(TypedDict, total=False):
 
 
 class WingsImageProcessor(BaseImageProcessor):
-    """Images to pixel values as one vision tower wants them; the names are those of its config.
+    """Turns images into the pixel values of one vision tower; settings have its config's names.
 
     Args:
         image_size: pixels of the square, or [height, width].
@@ -76,7 +76,7 @@ class WingsImageProcessor(BaseImageProcessor):
         resize_mode: "pad" keeps the aspect and fills with the mean colour; "resize" stretches.
     """
 
-    # Without transformers' own keys, which would be taken and do nothing.
+    # Without transformers' own keys, which would be accepted and have no effect.
     valid_kwargs: Any = WingsImageKeys
 
     def __init__(
@@ -112,10 +112,10 @@ class WingsImageProcessor(BaseImageProcessor):
             WingsError: no image at all, or one that cannot be read (which).
         """
         if return_tensors != "pt":
-            raise WingsError(f"return_tensors is {return_tensors!r}; images come as 'pt' only")
+            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt'.")
         flat = flatten_images(images)
         if not flat:
-            raise WingsError("no images were given; leave the images out where there are none")
+            raise WingsError("No images were given; leave out the argument where there are none.")
         pixels = torch.stack([self._to_pixels(load_image(image)) for image in flat])
         return BatchFeature({"pixel_values": pixels})
 
@@ -141,7 +141,7 @@ class WingsImageProcessor(BaseImageProcessor):
 
 
 def flatten_images(images: ImageSource | Sequence | None) -> list:
-    """Image sources in reading order out of one source, None, or any nesting of lists."""
+    """Lists the image sources of one source, None, or any nesting of lists, in reading order."""
     if images is None:
         return []
     if isinstance(images, list | tuple):
@@ -150,7 +150,7 @@ def flatten_images(images: ImageSource | Sequence | None) -> list:
 
 
 def check_counts(places: Sequence[int], images: Any) -> None:
-    """Refuses images that are not as many as their places.
+    """Raises a `WingsError` where the number of images differs from that of their places.
 
     Args:
         places: per row of a batch, how many images it needs.
@@ -166,11 +166,11 @@ def check_counts(places: Sequence[int], images: Any) -> None:
     wanted = places if len(given) == len(places) else [sum(places)]
     for row, (place_count, image_count) in enumerate(zip(wanted, given, strict=True)):
         if place_count != image_count:
-            where = f"row {row}" if len(wanted) > 1 else "the text"
+            where = f"Row {row}" if len(wanted) > 1 else "The text"
             raise WingsError(
                 f"{where} has {place_count} places for an image without a source and "
                 f"{image_count} images were given; a place is <image> in plain text and a "
-                "{'type': 'image'} part in chat messages"
+                "{'type': 'image'} part in chat messages."
             )
 
 
@@ -184,18 +184,18 @@ def _open(source: ImageSource) -> Image.Image:
     if isinstance(source, bytes | bytearray | memoryview):
         return Image.open(io.BytesIO(source))
     if isinstance(source, Tensor):
-        # A matrix is a grey picture in either layout.
+        # A matrix is a grey image in either layout.
         source = source.movedim(0, -1) if source.ndim == 3 else source
         source = source.detach().cpu().contiguous().numpy()
     if not isinstance(source, np.ndarray):
         raise WingsError(
-            f"{_describe(source)} is not an image; give a PIL image, path, bytes, array or tensor"
+            f"{_describe(source)} is not an image; give a PIL image, path, bytes, array or tensor."
         )
     channels = source.shape[2] if source.ndim == 3 else 1
     if source.dtype != np.uint8 or source.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise WingsError(
             f"{_describe(source)} is not an image; arrays are uint8 [height, width, 3] "
-            "and tensors uint8 [3, height, width]"
+            "and tensors uint8 [3, height, width]."
         )
     return Image.fromarray(source[:, :, 0] if source.ndim == 3 and channels == 1 else source)
 
@@ -217,17 +217,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _describe(source: Any) -> str:
     match source:
         case str() | Path():
-            return f"image {str(source)[:200]!r}"
+            return f"Image {str(source)[:200]!r}"
         case bytes() | bytearray() | memoryview():
-            return f"image of {len(source)} bytes"
+            return f"Image of {len(source)} bytes"
         case np.ndarray() | Tensor():
-            return f"image array {source.dtype} {list(source.shape)}"
+            return f"Image array {source.dtype} {list(source.shape)}"
         case Image.Image():
-            return f"image ({source.mode}, {source.width} x {source.height})"
+            return f"Image ({source.mode}, {source.width} x {source.height})"
     return f"{type(source).__name__} {source!r}"[:200]
 
 
-# Under both names that transformers asks for: with one of them alone it warns of a fallback.
+# Both names that transformers asks for; with only one it warns of a fallback.
 AutoImageProcessor.register(
     WingsConfig,
     image_processor_classes={"pil": WingsImageProcessor, "torchvision": WingsImageProcessor},

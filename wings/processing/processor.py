@@ -1,4 +1,4 @@
-"""The processor: text, chat messages and images to the tensors that are a batch of Wings."""
+"""The processor: turns text, chat messages and images into a batch of tensors."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from .tokenization import add_image_token, pad_rows, tokenize
 
 
 class WingsProcessor(ProcessorMixin):
-    """The image transform of a vision tower and the tokenizer of a language model, as one.
+    """The image transform of a vision tower together with the tokenizer of a language model.
 
     Args:
         image_processor: the tower's.
@@ -38,7 +38,7 @@ class WingsProcessor(ProcessorMixin):
     Attributes:
         image_token: "<image>", which stands for an image in a text.
         image_token_id: stands `image_seq_length` times for an image in `input_ids`; it may be
-            the first id behind the language model's vocabulary.
+            the first id after the language model's vocabulary.
     """
 
     image_token = IMAGE
@@ -65,7 +65,7 @@ class WingsProcessor(ProcessorMixin):
         text: str | Path | PreTrainedTokenizerBase,
         **tokenizer_options: Any,
     ) -> "WingsProcessor":
-        """The processor of these two; no weights are loaded.
+        """Makes the processor of a tower and a language model; no weights are loaded.
 
         Args:
             vision: as `VisionTower.from_pretrained` takes it.
@@ -86,19 +86,19 @@ class WingsProcessor(ProcessorMixin):
             except (OSError, ValueError) as error:
                 reason = str(error).partition("\n")[0]
                 raise WingsError(
-                    f"no tokenizer can be loaded from {str(text)!r}: {reason}"
+                    f"No tokenizer can be loaded from {str(text)!r} ({reason})."
                 ) from error
         else:
             raise WingsError(
-                f"text is a {type(text).__name__}; the processor needs the language model's Hub "
-                "id, folder or tokenizer"
+                f"'text' is a {type(text).__name__}; the processor needs the language model's Hub "
+                "id, folder or tokenizer."
             )
         images = WingsImageProcessor.from_vision_config(config)
         return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
 
     @property
     def chat_template(self) -> str | dict | None:
-        """The tokenizer's chat template: there is only this one."""
+        """The chat template, which is the tokenizer's."""
         return self.tokenizer.chat_template
 
     @chat_template.setter
@@ -122,7 +122,7 @@ class WingsProcessor(ProcessorMixin):
         padding_side: str = "left",
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Plain text with one `<image>` for each image, as a padded batch.
+        """Turns plain text with one `<image>` for each image into a padded batch.
 
         Args:
             images: sources in reading order; with one list per text, each is checked alone.
@@ -139,7 +139,7 @@ class WingsProcessor(ProcessorMixin):
             WingsError: images and `<image>` that do not match (both counts).
         """
         if return_tensors != "pt":
-            raise WingsError(f"return_tensors is {return_tensors!r}; a batch comes as 'pt' only")
+            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt'.")
         if text is None:
             return self.image_processor(images)
         texts = [text] if isinstance(text, str) else list(text)
@@ -157,7 +157,7 @@ class WingsProcessor(ProcessorMixin):
         add_generation_prompt: bool = False,
         **template_options: Any,
     ) -> dict[str, Tensor]:
-        """One conversation, as training takes it.
+        """Encodes one conversation for training.
 
         Args:
             messages: `{"role", "content"}`; content is a string or a list of `{"type": "text",
@@ -227,7 +227,7 @@ class WingsProcessor(ProcessorMixin):
         padding_side: str = "left",
         **template_options: Any,
     ) -> BatchFeature | Tensor | str | list[str]:
-        """A conversation, or a list of them, as a padded batch.
+        """Encodes a conversation, or a list of them, as a padded batch.
 
         Args:
             conversation: messages (see `encode`), or a list of conversations.
@@ -249,7 +249,7 @@ class WingsProcessor(ProcessorMixin):
             WingsError: as `encode`, naming the row where there are several.
         """
         if return_tensors != "pt":
-            raise WingsError(f"return_tensors is {return_tensors!r}; a batch comes as 'pt' only")
+            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt'.")
         is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
         rows = list(conversation) if is_batch else [conversation]
         if add_generation_prompt is None:
@@ -274,7 +274,7 @@ class WingsProcessor(ProcessorMixin):
     def pad(
         self, rows: Sequence[Mapping[str, Tensor]], padding_side: str = "right"
     ) -> BatchFeature:
-        """What `encode` gave for several conversations as one batch: see `apply_chat_template`."""
+        """Pads rows that `encode` returned to one batch; see `apply_chat_template`."""
         return BatchFeature(pad_rows(rows, self.tokenizer.pad_token_id or 0, padding_side))
 
     def _encode(
@@ -292,19 +292,19 @@ class WingsProcessor(ProcessorMixin):
         roles = [message["role"] for message in conversation.messages]
         if add_generation_prompt and roles[-1] == "assistant":
             raise WingsError(
-                "the last message is the assistant's, so there is nothing to answer; end with a "
-                "user's message or pass add_generation_prompt=False"
+                "The last message is the assistant's, so there is nothing to answer; end with a "
+                "user's message or pass add_generation_prompt=False."
             )
         if with_labels and not add_generation_prompt and "assistant" not in roles:
-            raise WingsError("the conversation has no assistant's turn to learn from; add one")
+            raise WingsError("The conversation has no assistant turn to learn from; add one.")
         if max_length is not None:
             conversation = conversation.shorten(length, max_length)
         text = template.render(conversation.messages, add_generation_prompt)
         images = conversation.all_images
         if text.count(IMAGE) != len(images):
             raise WingsError(
-                f"the chat template writes {text.count(IMAGE)} {IMAGE} for {len(images)} images; "
-                "give it a template that writes each message's content once"
+                f"The chat template writes {text.count(IMAGE)} {IMAGE} for {len(images)} images; "
+                "use a template that writes each message's content once."
             )
         spans = template.spans(conversation, text) if with_labels else None
         return self._with_pixels(self._row(text, spans), images)
@@ -332,7 +332,7 @@ class WingsProcessor(ProcessorMixin):
 
 
 def _each_row(rows: list, work: Callable) -> list:
-    """`work` on every row; an error says which row it was."""
+    """Calls `work` on every row; an error names the row."""
     done = []
     for index, row in enumerate(rows):
         try:
@@ -340,7 +340,7 @@ def _each_row(rows: list, work: Callable) -> list:
         except WingsError as error:
             if len(rows) == 1:
                 raise
-            raise WingsError(f"row {index}: {error}") from error
+            raise WingsError(f"Row {index}: {error}") from error
     return done
 
 

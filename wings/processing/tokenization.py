@@ -1,4 +1,4 @@
-"""Token rows: rendered text to ids, with images expanded, labels checked and rows padded."""
+"""Turns rendered text into token ids and labels, expands images and pads rows."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _EITHER = re.compile(f"{IMAGE}|{TYPED}")
 
 
 def add_image_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of `<image>`, which is added as a special token where the tokenizer has none."""
+    """Returns the id of `<image>`; adds it as a special token where the tokenizer has none."""
     if IMAGE not in tokenizer.get_added_vocab():
         token = AddedToken(IMAGE, special=True, normalized=False)
         tokenizer.add_tokens([token], special_tokens=True)
@@ -32,7 +32,7 @@ def tokenize(
     image_seq_length: int,
     add_special_tokens: bool = False,
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a text.
+    """Returns ids and labels of a text.
 
     Args:
         tokenizer: has `<image>` as a token of its own.
@@ -54,8 +54,8 @@ def tokenize(
     ids = _ids(tokenizer, [text], add_special_tokens)[0]
     if ids.count(image_token_id) != len(is_image):
         raise WingsError(
-            f"the tokenizer reads {ids.count(image_token_id)} of {len(is_image)} {IMAGE} as one "
-            "token; add it as a special token"
+            f"The tokenizer reads {ids.count(image_token_id)} of {len(is_image)} {IMAGE} as one "
+            "token; add it as a special token."
         )
     learned = [False] * len(ids)
     cuts = [letter for span in spans or () for letter in span]
@@ -71,7 +71,7 @@ def tokenize(
         elif next(kinds):
             new, learn = [token] * image_seq_length, False
         else:
-            # Typed letters: cut in two, so that they do not become the token.
+            # Typed letters: tokenised in two parts, so that they do not become the image token.
             new = [part for piece in _ids(tokenizer, [IMAGE[:1], IMAGE[1:]]) for part in piece]
         out += new
         labels += new if learn else [IGNORED] * len(new)
@@ -79,7 +79,7 @@ def tokenize(
 
 
 def pad_rows(rows: Sequence[Mapping[str, Tensor]], pad_id: int, padding_side: str) -> dict:
-    """Rows `input_ids` [T], `labels` [T], `pixel_values` [n, 3, H, W] as one batch.
+    """Pads rows `input_ids` [T], `labels` [T], `pixel_values` [n, 3, H, W] to one batch.
 
     Returns:
         `input_ids`, `attention_mask` [B, T], `labels` [B, T] where the rows have them,
@@ -89,9 +89,9 @@ def pad_rows(rows: Sequence[Mapping[str, Tensor]], pad_id: int, padding_side: st
         WingsError: no rows, or a padding side that is neither "left" nor "right".
     """
     if padding_side not in ("left", "right"):
-        raise WingsError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'")
+        raise WingsError(f"'padding_side' is {padding_side!r}; it must be 'left' or 'right'.")
     if not rows:
-        raise WingsError("a batch needs at least one row")
+        raise WingsError("A batch needs at least one row.")
     lengths = [len(row["input_ids"]) for row in rows]
     longest = max(lengths)
 
@@ -132,7 +132,7 @@ def _ids(
 def _token_bounds(
     tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], cuts: list[int]
 ) -> list[int]:
-    """How many of `ids` stand before each cut of `text`; refuses a cut within a token."""
+    """Counts the `ids` before each cut of `text`; raises where a cut is within a token."""
     if not cuts:
         return []
     pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
@@ -143,15 +143,15 @@ def _token_bounds(
             count += len(part)
             bounds.append(count)
         return bounds
-    # Some tokenizers write a space before every text, so a piece reads otherwise than in its place;
-    # what stands before a cut is what a model is given to go on from.
+    # Some tokenizers put a space before every text, so a piece has other ids than within the text.
+    # The text before a cut is the prompt that a model would continue, so compare that.
     prefixes = _ids(tokenizer, [text[:cut] for cut in cuts])
     for cut, prefix in zip(cuts, prefixes, strict=True):
         if ids[: len(prefix)] != prefix:
             raise WingsError(
-                f"the tokenizer joins {text[max(0, cut - 12) : cut]!r} and "
-                f"{text[cut : cut + 12]!r} into one token, so where the assistant's turn begins or "
-                "ends cannot be told; put a special token or a line break between them in the "
-                "chat template"
+                f"The tokenizer joins {text[max(0, cut - 12) : cut]!r} and "
+                f"{text[cut : cut + 12]!r} into one token, so the border of the assistant's turn "
+                "is within a token; put a special token or a line break between them in the "
+                "chat template."
             )
     return [len(prefix) for prefix in prefixes]

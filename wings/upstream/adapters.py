@@ -1,4 +1,4 @@
-"""The layers of peft that hold adapters, and how they are switched off, on and merged."""
+"""peft's layers with adapters: finds them, switches them and merges them."""
 
 from typing import TYPE_CHECKING
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
 
 
 def adapted_layers(model: nn.Module) -> list[tuple[str, "BaseTunerLayer"]]:
-    """Every layer that peft put adapters beside, with its name."""
+    """Lists every layer with adapters of peft, with its name."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
 def enable_adapters(layer: "BaseTunerLayer", enable: bool) -> None:
-    """Switches the adapters of a layer; off, their gradients go too."""
+    """Switches the adapters of a layer on or off; off also disables their gradients."""
     layer.enable_adapters(enable)
 
 
 def merge_into_base(layer: "BaseTunerLayer") -> nn.Module:
-    """Adds what the adapters of a layer learned to the layer beside them, and returns that.
+    """Merges the adapters of a layer into its base layer and returns that.
 
-    The sum is made in float32 and kept in the layer's own type.
+    The sum is computed in float32 and stored in the layer's own dtype.
     """
     plain = layer.get_base_layer()
     weight = plain.get_parameter("weight")
     kept = weight.dtype
     weight.data = weight.data.float()
     layer.merge()
-    # peft may have put another tensor in its place.
+    # peft may have replaced the tensor.
     weight = plain.get_parameter("weight")
     weight.data = weight.data.to(kept)
     return plain

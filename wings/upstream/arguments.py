@@ -11,13 +11,13 @@ _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 
 
 def set_checkpointing(arguments: TrainingArguments, enable: bool) -> None:
-    """Says whether blocks are computed again in the backward pass, under the field's name."""
+    """Sets whether blocks are recomputed in the backward pass."""
     known = {field.name for field in fields(TrainingArguments)}
     setattr(arguments, next(name for name in _CHECKPOINTING if name in known), enable)
 
 
 def use_one_device(arguments: TrainingArguments) -> None:
-    """Keeps one process on one GPU; DataParallel would tear images from their rows."""
+    """Keeps one process on one GPU; DataParallel would separate images from their rows."""
     arguments._n_gpu = min(arguments.n_gpu, 1)
 
 

@@ -1,4 +1,4 @@
-"""How a decoder of transformers finds its attention, and which of its modules are attentions."""
+"""The attention of transformers' decoders: how it is registered, named and found."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def name_attention(config: PreTrainedConfig, name: str | None) -> None:
 
 @contextmanager
 def same_attention(config: PreTrainedConfig) -> Iterator[None]:
-    """Within it the name may change; after it, it is the one before."""
+    """A context that restores the attention's name at its end."""
     before = attention_name(config)
     try:
         yield
@@ -85,9 +85,9 @@ def block_index(attention: nn.Module) -> int:
 
 
 def has_plain_masks(decoder: PreTrainedModel) -> bool:
-    """Whether a family's masks are causal, windowed, padded or packed, and nothing else.
+    """True where a family's masks are only causal, windowed, padded or packed.
 
-    What transformers' flash attention can be told about masks is as much as the kernels know.
+    transformers' flash attention takes the same kinds of masks as our kernels.
     """
     return decoder._supports_flash_attn
 

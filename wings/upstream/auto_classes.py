@@ -6,8 +6,8 @@ whichever of the two packages came first. Both hold with a finder that waits for
 of transformers that hold the Auto classes. When one of them has been imported, the module of Wings
 that registers itself there is imported too.
 
-It waits until the outermost import of transformers or Wings has ended. In the middle of one, some
-module is half executed, and a class that Wings derives from may not exist yet. To notice the end,
+It waits until the outermost import of transformers or Wings has ended. During one, some module is
+partly executed, and a class that Wings derives from may not exist yet. To notice the end,
 the finder wraps the loader of each module of the two packages, as `importlib.util.LazyLoader` does.
 Once all four are registered it removes itself.
 """
@@ -102,7 +102,7 @@ class _CountingLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module; at the end of the outermost import, register what is due."""
-        # From here on the module has its own loader, and nobody meets this one.
+        # From here on the module has its own loader again.
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader

@@ -1,7 +1,7 @@
 """The releases that the tests passed on: the oldest of each library, and the first untested one.
 
 setup.py reads this file by its path, so it imports nothing. To raise a bound, run `make versions`:
-it tests the oldest allowed releases and the newest that exist, and writes a table. Where the newest
+it tests the oldest allowed releases and the newest that exist, and writes a table. If the newest
 pass, write the release after them here.
 """
 

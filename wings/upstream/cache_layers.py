@@ -1,4 +1,4 @@
-"""The layers of a transformers cache: what `WingsCache` puts among them, and asks of them."""
+"""The layers of a transformers cache, as far as `WingsCache` replaces and reads them."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def replace_plain_layers(cache: DynamicCache, kind: type[DynamicLayer]) -> None:
 
 
 def is_recurrent(text_config: PreTrainedConfig) -> bool:
-    """Whether some block of the decoder keeps a state instead of keys and values."""
+    """True where some block of the decoder keeps a state instead of keys and values."""
     layers = DynamicCache(config=text_config).layers
     return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
 

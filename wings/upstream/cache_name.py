@@ -52,7 +52,7 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
     if past_key_values is None:
         return cache
     raise WingsError(
-        "cache and past_key_values are two names of one argument, but hold different caches: "
+        "'cache' and 'past_key_values' are two names of one argument, but hold different caches: "
         "give one of them."
     )
 

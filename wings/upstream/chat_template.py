@@ -1,7 +1,7 @@
 """Chat templates that mark the assistant's turns: the text and the letters of each turn.
 
-`apply_chat_template` of a tokenizer gives a mask over tokens. Wings tokenises the text itself,
-around images, so it needs the letters; transformers' own rendering function returns them.
+A tokenizer's `apply_chat_template` returns a mask over tokens. Wings tokenises the text itself,
+around images, so it needs the letters, which transformers' own rendering function returns.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What `PreTrainedConfig` writes beside the fields of a configuration, and how it is dumped."""
+"""Keys that `PreTrainedConfig` adds to a configuration, and the reading of config.json."""
 
 import os
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .contract import Contract
 
-# Keys that transformers hands to any configuration, beside the fields of its base class.
+# Keys that transformers passes to any configuration, in addition to its base class's fields.
 _BESIDE_FIELDS = {
     "_attn_implementation_internal",
     "_commit_hash",
@@ -30,12 +30,12 @@ _BESIDE_FIELDS = {
 
 
 def keys_of_transformers() -> set[str]:
-    """Every key that transformers may hand to a configuration that is not a field of it."""
+    """Lists the keys that transformers may pass to a configuration without being fields of it."""
     return set(PreTrainedConfig().to_dict()) | _BESIDE_FIELDS
 
 
 def read_config_dict(source: str | os.PathLike, **hub: Any) -> dict[str, object]:
-    """The fields of `config.json` in a folder or on the Hub, of whichever kind of model."""
+    """Reads the fields of `config.json` in a folder or on the Hub, for any kind of model."""
     fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
     return fields
 

@@ -1,4 +1,4 @@
-"""`Contract`: one thing this package relies on and the library behind it does not promise."""
+"""`Contract`: something that this package relies on and another library does not promise."""
 
 import importlib
 import importlib.metadata
@@ -13,7 +13,7 @@ from ..errors import WingsError
 
 
 class BrokenContract(WingsError):
-    """A library no longer does what this package relies on; the message says what that is."""
+    """Raised where a library no longer does what this package relies on."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Member:
 
     @cached_property
     def path(self) -> str:
-        """Where the member is, without its arguments."""
+        """Path of the member, without its arguments."""
         return self.text.partition("(")[0]
 
     @cached_property
@@ -46,7 +46,7 @@ class Member:
         return held, name
 
     def fault(self) -> str | None:
-        """What is missing of the member, or None."""
+        """Describes what is missing of the member; None where nothing is."""
         try:
             held, name = self.owner()
             found = getattr(held, name)
@@ -63,7 +63,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Contract:
-    """One reliance.
+    """One thing that is relied on.
 
     Attributes:
         library: the distribution that may change it.
@@ -80,10 +80,10 @@ class Contract:
     check: Callable[[], None] | None = None
 
     def verify(self) -> None:
-        """Look at the installed library.
+        """Checks the installed library.
 
         Raises:
-            BrokenContract: with the sentence, and what is missing.
+            BrokenContract: with the sentence and what is missing.
         """
         for member in self.members:
             if fault := Member(member).fault():

@@ -1,4 +1,4 @@
-"""torch's counter of FLOPs, with the fused attention of CPUs, which it knows since torch 2.15."""
+"""torch's FLOP counter with the fused attention of CPUs, which torch counts since 2.15."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _ATEN = torch.ops.aten
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any) -> int:
-    """Scores and values, each one product; a causal mask is not looked at, as on a GPU."""
+    """Counts scores and values, one product each; a causal mask is ignored, as on a GPU."""
     rows = query[0] * query[1] * query[2] * key[2]
     return 2 * rows * (query[3] + value[3])
 
@@ -20,7 +20,7 @@ def _attention(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any
 def _attention_backward(
     grad: Shape, query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any
 ) -> int:
-    """The scores again, then the gradients of weights, values, queries and keys."""
+    """Counts the scores again, then the gradients of weights, values, queries and keys."""
     rows = query[0] * query[1] * query[2] * key[2]
     return 2 * rows * (3 * query[3] + 2 * value[3])
 

@@ -1,4 +1,4 @@
-"""The private steps of transformers' `generate` that a model with a cache of its own must take."""
+"""The private steps of transformers' `generate` that a model with its own cache overrides."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class GenerationHooks(_Generating):
     """`GenerationMixin` whose private steps call methods with plain names."""
 
     def make_cache(self, implementation: str | None, room: int) -> Cache:
-        """A cache for a call of `generate` that was given none.
+        """Makes a cache for a call of `generate` without one.
 
         Args:
             implementation: `cache_implementation` as the caller gave it.
@@ -46,7 +46,7 @@ class GenerationHooks(_Generating):
         raise TypeError(f"{type(self).__name__} must define make_cache.")
 
     def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
-        """Pixels `[N, 3, H, W]` for rows that are each repeated, as beams are."""
+        """Repeats pixels `[N, 3, H, W]` as the rows of beams are repeated."""
         raise TypeError(f"{type(self).__name__} must define repeat_images.")
 
     def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:

@@ -1,4 +1,4 @@
-"""What Wings takes from lm-evaluation-harness: its `hf` model, its registry and its tasks."""
+"""The parts of lm-evaluation-harness that Wings uses: `hf` model, registry and tasks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ try:
     from lm_eval.tasks import TaskManager
 except ImportError as error:
     raise WingsError(
-        "lm-evaluation-harness is not installed: run pip install 'wings-lorra[harness]'."
+        "The package lm_eval is not installed: run pip install 'wings-lorra[harness]'."
     ) from error
 
 __all__ = ["HARNESS_VERSION", "HFLM", "TaskManager", "datasets", "simple_evaluate"]
 
-# The harness's logger; what it says in passing is no part of a report.
+# The harness's logger; its messages are not part of a report.
 LOGGER = "lm_eval"
 
 
@@ -29,11 +29,11 @@ class HarnessModel(HFLM):
     """The harness's `hf` model, whose private steps call methods with plain names."""
 
     def on_load_error(self, pretrained: Any, error: Exception) -> Exception:
-        """What is raised where there is no model at `pretrained`."""
+        """Returns the error to raise where there is no model at `pretrained`."""
         return error
 
     def _get_config(self, pretrained: str, **options: Any) -> None:
-        """The first thing that fails where there is no model."""
+        """Fails first where there is no model."""
         try:
             super()._get_config(pretrained, **options)
         except (OSError, ValueError) as error:
@@ -62,14 +62,14 @@ def command_line() -> Callable[[], Any]:
 
 
 def task_source(manager: TaskManager, name: str) -> tuple[Path | None, dict[str, Any] | None]:
-    """Where a task is written (None for one in code) and what is known before it is read."""
+    """Returns a task's file (None for one in code) and its configuration so far."""
     entry = manager.task_index[name]
     path = entry.yaml_path
     return None if path is None else Path(path), entry.cfg
 
 
 def load_tasks(manager: TaskManager, name: str) -> dict[str, Any]:
-    """The tasks that a name stands for, by their own names, with their data."""
+    """Loads the tasks of a name or group, by their own names, with their data."""
     return manager.load([name])["tasks"]
 
 

@@ -1,4 +1,4 @@
-"""transformers' image processors and image loading, as far as Wings leans on them."""
+"""transformers' image processors and image loading, as far as Wings relies on them."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from .contract import Contract
 
 
 def fetch_image(address: str) -> Image.Image:
-    """Return the image behind a URL (`http://`, `https://`) or in a data URI, as RGB.
+    """Return the image at a URL (`http://`, `https://`) or in a data URI, as RGB.
 
     Relied on since transformers 5.17: `image_utils.load_image` takes both kinds of address and
     applies the EXIF orientation.

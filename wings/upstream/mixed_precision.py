@@ -1,4 +1,4 @@
-"""How accelerate hands on what a model computed under autocast."""
+"""accelerate's conversion of outputs that were computed under autocast."""
 
 from accelerate.utils.operations import convert_outputs_to_fp32
 

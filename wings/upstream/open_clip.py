@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .contract import Contract
 
-# open_clip asks for the width of the head, which is pruned before anyone sees it.
+# open_clip needs a width for the head, which is removed right after.
 HEAD_WIDTH = 8
 # open_clip's order of preference among the weights of a folder, from `_find_checkpoint_in_dir`.
 PREFERRED = (
@@ -108,7 +108,7 @@ def is_timm(visual: nn.Module) -> bool:
 
 
 def cut(visual: Any, layer: int) -> int:
-    """Remove the blocks behind a layer, the last norm and the head; return the block's number.
+    """Remove the blocks after a layer, the last norm and the head; return the block's number.
 
     Raises:
         AssertionError: there is no such layer.
@@ -123,7 +123,7 @@ def block_features(visual: Any, pixels: Tensor, block: int) -> Tensor:
     """Return the patch features of a block, without class or register tokens.
 
     Args:
-        visual: a tower that was cut behind the block.
+        visual: a tower that was cut after the block.
         pixels: [N, 3, height, width].
         block: its number, as `cut` returned it.
 
@@ -203,7 +203,7 @@ def _check_features() -> None:
     assert torch.allclose(features.flatten(2).mT, seen[0][:, 1:], atol=1e-5), "features differ"
     left = set(whole.state_dict())
     assert left < names and not any("resblocks.1" in name or name == "proj" for name in left), (
-        "the blocks behind the layer and the head are still there"
+        "the blocks after the layer and the head are still there"
     )
 
 
@@ -254,7 +254,7 @@ CONTRACTS = (
     Contract(
         library="open_clip_torch",
         since="3.0",
-        sentence="a tower cut behind a block gives that block's patch features as "
+        sentence="a tower cut after a block gives that block's patch features as "
         "image_intermediates",
         members=(
             "open_clip.transformer:VisionTransformer.prune_intermediate_layers"

@@ -1,4 +1,4 @@
-"""How accelerate is told to shard, on a CPU too, and how transformers' arguments ask for it."""
+"""FSDP2 through accelerate and transformers' arguments, on a CPU too."""
 
 import os
 from pathlib import Path
@@ -13,21 +13,21 @@ from transformers import TrainingArguments
 
 from .contract import Contract
 
-# Accelerate leaves this behind, and the next run of this process would be sharded by it.
+# Accelerate leaves this set, which would shard the next run of this process.
 _LEFT_BEHIND = "ACCELERATE_USE_FSDP"
 
 
 def shard_on_any_device(accelerator: Accelerator, arguments: TrainingArguments) -> bool:
     """Lets an accelerator shard with FSDP2, in this run only; False where it cannot.
 
-    torch shards over gloo as over any backend. Accelerate knows of accelerators only, and would
-    run DDP on a CPU without a word.
+    torch shards over gloo as over any backend. Accelerate supports accelerators only, and would
+    silently run DDP on a CPU.
     """
     os.environ.pop(_LEFT_BEHIND, None)
     state = accelerator.state
     if state.distributed_type == DistributedType.MULTI_CPU:
         state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
-        # In both, as accelerate itself does: one is written over by the other.
+        # In both, as accelerate itself does: one overwrites the other.
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     return accelerator.is_fsdp2
 
@@ -48,12 +48,12 @@ def gather_as_one(
 
 
 def gather_whole_state(accelerator: Accelerator) -> None:
-    """The next weights that are saved are those of the whole model."""
+    """Makes the next save gather the weights of the whole model."""
     accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
 
 
 def is_sharded_checkpoint(checkpoint: Path) -> bool:
-    """Whether a checkpoint of `Trainer` holds shards."""
+    """True where a checkpoint of `Trainer` holds shards."""
     return (checkpoint / f"{FSDP_MODEL_NAME}_0").is_dir()
 
 

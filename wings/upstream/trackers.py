@@ -25,11 +25,11 @@ class EventFileCallback(TensorBoardCallback):
 
     @property
     def is_open(self) -> bool:
-        """Whether an event file is being written."""
+        """True while an event file is being written."""
         return self.tb_writer is not None
 
     def open_events(self, folder: str, next_step: int) -> Any:
-        """Opens an event file; figures of later steps that older files hold are hidden."""
+        """Opens an event file; hides metrics of later steps in older files."""
         self.tb_writer = self._SummaryWriter(folder, purge_step=next_step)
         return self.tb_writer
 

@@ -1,4 +1,4 @@
-"""The private members of transformers' `Trainer` that a run here overrides or reads."""
+"""The private members of transformers' `Trainer` that a training run overrides or reads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,12 @@ State = dict[str, Tensor]
 
 
 def _on_numbered_cpu(storage: Any, location: str) -> Any:
-    """The storage itself where a file is read to `cpu:0`; None leaves it to torch."""
+    """Returns the storage where a file is read to `cpu:0`; None leaves it to torch."""
     return storage if location.startswith("cpu:") else None
 
 
-# Before transformers 5.24 several CPU processes read their optimiser to "cpu:0", a place that
-# torch.load does not know. Without this they could not resume.
+# Before transformers 5.24 several CPU processes read their optimiser to "cpu:0", a device that
+# torch.load does not accept. Without this they could not resume.
 torch.serialization.register_package(1, lambda storage: None, _on_numbered_cpu)
 
 
@@ -31,7 +31,7 @@ class TrainerHooks(Trainer):
     """`Trainer` whose private steps call methods with plain names."""
 
     def prepare_sharding(self) -> None:
-        """Called when the accelerator is there and nothing is spread yet."""
+        """Called after the accelerator was made and before anything is sharded."""
 
     def training_sampler(self) -> Sampler[int]:
         """The order of the training set."""
@@ -56,12 +56,12 @@ class TrainerHooks(Trainer):
         return state_dict
 
     def worker_init(self, begin: WorkerInit | None) -> WorkerInit | None:
-        """What a data worker calls first; `begin` is what it would call."""
+        """Returns the function that a data worker calls first, in place of `begin`."""
         return begin
 
     @property
     def is_sharded(self) -> bool:
-        """Whether FSDP spreads the weights."""
+        """True where FSDP shards the weights."""
         return self.is_fsdp_enabled
 
     @is_sharded.setter
@@ -79,7 +79,7 @@ class TrainerHooks(Trainer):
         return self._globalstep_last_logged
 
     def resume_losses(self, loss: float, last_logged_step: int) -> None:
-        """Goes on with the sums of an earlier process."""
+        """Restores the loss sums of an earlier process."""
         self._tr_loss += loss
         self._globalstep_last_logged = last_logged_step
 
@@ -95,7 +95,7 @@ class TrainerHooks(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`, with workers that begin as `worker_init` says."""
         loader = super().get_train_dataloader()
-        # What accelerate makes of a loader asks the one that it was made of.
+        # accelerate's loader reads worker_init_fn from the loader that it wraps.
         base = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader
         base.worker_init_fn = self.worker_init(base.worker_init_fn)
         return loader
@@ -123,13 +123,13 @@ class TrainerHooks(Trainer):
         if self.args.should_save:
             state_dict = self.state_to_save(state_dict)
         super()._save(output_dir, state_dict)
-        # A pickle has no place in a folder that people publish; the recipe says what it said.
+        # No pickle in a folder that people publish; the recipe holds the same settings.
         folder = Path(output_dir or self.args.output_dir or "")
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """What `Trainer` wrote down about the run when it took a checkpoint."""
+    """Reads the state of the run that `Trainer` saved in a checkpoint."""
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
 

@@ -1,4 +1,4 @@
-"""Installed releases that the tests never ran on: one warning, and a proof before any result."""
+"""Finds installed releases that the tests never ran on, and warns of them."""
 
 import importlib.metadata
 import warnings

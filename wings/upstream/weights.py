@@ -1,4 +1,4 @@
-"""How transformers draws, loads and names the weights of a model."""
+"""Initialisation, loading and names of weights in transformers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,14 +17,14 @@ from .tiny import tiny_config, tiny_model
 
 __all__ = ["init", "no_init_weights"]
 
-# The mark that transformers puts on modules and tensors whose weights are there.
+# The mark that transformers puts on modules and tensors that are initialised.
 _DRAWN = "_is_hf_initialized"
-# Names under which a cache is handed to a module.
+# Names under which a module gets its cache.
 _CACHES = ["past_key_values", "cache"]
 
 
 def mark_as_drawn(module: nn.Module) -> None:
-    """Says of a module and all within it that its weights are there: none are drawn anew."""
+    """Marks a module and all within it as initialised, so that nothing is drawn again."""
     for part in module.modules():
         setattr(part, _DRAWN, True)
 
@@ -55,7 +55,7 @@ class ModelHooks(PreTrainedModel):
         self._tied_weights_keys = {"lm_head.weight": table}
 
     def keep_whole(self, decoder: PreTrainedModel) -> None:
-        """Never splits over devices what the decoder does not split."""
+        """Keeps on one device what the decoder keeps on one device."""
         self._no_split_modules = list(decoder._no_split_modules or [])
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -81,7 +81,7 @@ class ModelHooks(PreTrainedModel):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Where every way of switching checkpointing on ends; the reentrant kind is refused."""
+        """Called by every way of switching checkpointing; refuses the reentrant kind."""
         if isinstance(gradient_checkpointing_func, partial) and (
             gradient_checkpointing_func.keywords.get("use_reentrant")
         ):

@@ -1,4 +1,4 @@
-"""`WingsConfig`: one language model, one vision tower, and the learners that join them."""
+"""`WingsConfig`: a language model, a vision tower and the learners that connect them."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -15,32 +15,31 @@ PROJECTORS = ("mlp2x_gelu",)
 
 
 class WingsConfig(PreTrainedConfig):
-    r"""Everything that decides the shape of a Wings model; a bad value is refused here.
+    r"""Everything that determines the shape of a Wings model; bad values are refused here.
 
     Args:
         text_config: the decoder's own configuration, as an object or a dict with `model_type`.
         vision_config: open_clip's fields (`model_name` or `vision_cfg`) plus `select_layer`, `pool`
             and the preprocessing; see `wings.encoders.open_clip_tower.VisionTower`.
         rank: r of every low-rank factor.
-        router: `"position"` (the paper's), `"modality"` (blind to length), `"attended"` (learners
-            are as loud as the block looks at pictures) or None (weight 1 each). The first two weigh
-            learners against one another, so a single learner has neither.
-        learners: which learners hang beside a block, of `("image", "text")`; `()` for a plain
-            projector model.
-        learner_layers: the blocks that carry learners and prefix; None for all.
-        prefix: learned keys and values per block that every token looks at, a baseline to compare
-            learners with; 0 for none. See `wings.prefix.Prefix`.
-        normalize_sources: RMS-normalise the learners' source rows before keys and values.
+        router: `"position"` (the paper's), `"modality"` (independent of length), `"attended"`
+            (weights grow with the block's attention to image tokens) or None (weight 1 each). The
+            first two weigh learners against one another, so a single learner has neither.
+        learners: the learners of a block, of `("image", "text")`; `()` for a plain projector model.
+        learner_layers: the blocks with learners and prefix; None for all.
+        prefix: learned keys and values per block that every token attends to, a baseline to compare
+            learners with; 0 for none. See `wings/layers/prefix.py`.
+        normalize_sources: RMS-normalise the learners' source tokens before keys and values.
         init_std: std of the first factors (truncated normal), or `"scaled"` for D ** -0.5.
         projector: `"mlp2x_gelu"`, two linear layers with a GELU between.
         text_guard: learners act only on tokens that can see an image; a prefix acts on all.
-        image_token_id: the id that stands once per image feature; it may lie past the vocabulary.
+        image_token_id: the id written once per image feature; it may be past the vocabulary.
         image_seq_length: features per image, after pooling; None until a model knows its tower.
         router_positions: positions that the position router knows.
     """
 
     model_type = "wings"
-    # There is no decoder that another one should be compared with when only differences are saved.
+    # There is no default decoder to compare with when only differences are saved.
     has_no_defaults_at_init = True
     sub_configs: ClassVar = {"text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache"]
@@ -70,14 +69,14 @@ class WingsConfig(PreTrainedConfig):
             if "model_type" not in fields:
                 raise WingsError("text_config has no model_type: say which decoder it describes.")
             self.text_config = AutoConfig.for_model(**fields)
-        self._refuse_unknown(kwargs)
+        self._validate_names(kwargs)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         self.learners = tuple(self.learners)
         if self.learner_layers is not None:
             self.learner_layers = tuple(self.learner_layers)
         if self.image_token_id is None:
             self.image_token_id = self.text_config.vocab_size
-        self.refuse_bad_values()
+        self.validate()
         super().__post_init__(**kwargs)
 
     @property
@@ -87,25 +86,25 @@ class WingsConfig(PreTrainedConfig):
 
     @property
     def is_routed(self) -> bool:
-        """Whether blocks hold a router: one is asked for, and there are learners enough for it."""
+        """Blocks have a router: one is configured, and there are enough learners for it."""
         fewest = 1 if self.router == "attended" else 2
         return self.router is not None and len(self.learners) >= fewest
 
     @property
     def layers_with_learners(self) -> tuple[int, ...]:
-        """Indices of the blocks that carry learners, in order."""
+        """Indices of the blocks with learners, in order."""
         return self.layers_with_wings if self.learners else ()
 
     @property
     def layers_with_wings(self) -> tuple[int, ...]:
-        """Indices of the blocks that carry learners or a prefix, in order."""
+        """Indices of the blocks with learners or a prefix, in order."""
         if not self.learners and not self.prefix:
             return ()
         if self.learner_layers is None:
             return tuple(range(self.text_config.num_hidden_layers))
         return tuple(sorted(self.learner_layers))
 
-    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+    def _validate_names(self, kwargs: dict[str, Any]) -> None:
         own = {field.name for field in dataclasses.fields(type(self))}
         theirs = keys_of_transformers()
         for name in kwargs:
@@ -114,12 +113,12 @@ class WingsConfig(PreTrainedConfig):
                     f"WingsConfig has no field '{name}'{nearest(name, own)}; remove or rename it."
                 )
 
-    def refuse_bad_values(self) -> None:
-        """Raises a `WingsError` for the first field that no model can have."""
+    def validate(self) -> None:
+        """Raises a `WingsError` for the first bad field."""
         width, blocks = self.hidden_size, self.text_config.num_hidden_layers
         if not 1 <= self.rank <= width:
             raise WingsError(
-                f"rank is {self.rank}, but must lie between 1 and the decoder's width {width}."
+                f"rank is {self.rank}, but must be between 1 and the decoder's width {width}."
             )
         if self.router not in ROUTERS:
             raise WingsError(

@@ -177,10 +177,10 @@ def test_a_learner_that_comes_later_leaves_the_others_their_gain(tmp_path):
     for new, old in zip(routers(grown), routers(model), strict=True):
         assert torch.equal(new.image, old.image)
         assert torch.nn.functional.softplus(new.text).item() == pytest.approx(GAIN)
-    grown.grow(router="modality")
+    grown.reconfigure(router="modality")
     assert not routers(grown)
-    grown.grow(router="attended")
+    grown.reconfigure(router="attended")
     assert len(routers(grown)) == 2
     # The other routers weigh learners against one another: alone, one has none.
-    grown.grow(learners=("image",), router="modality")
+    grown.reconfigure(learners=("image",), router="modality")
     assert not grown.config.is_routed and "router" not in grown.parameter_groups()

@@ -100,16 +100,16 @@ def test_padding_behind_a_later_turn_leaves_cached_tokens_in_place():
 def test_learners_may_all_go_and_come_back():
     model = copy.deepcopy(build("llama"))
     batch, _ = batch_of(model, [["text", "image", "text"]])
-    model.grow(learners=())
+    model.reconfigure(learners=())
     expected = logits(model, batch)
-    model.grow(learners=("image",))
+    model.reconfigure(learners=("image",))
     torch.testing.assert_close(logits(model, batch), expected, **CLOSE)
     assert "image_learners" in model.parameter_groups()
 
 
 def test_packed_rows_train_after_all_learners_went():
     model = copy.deepcopy(build("llama")).train()
-    model.grow(learners=())
+    model.reconfigure(learners=())
     ids, position_ids = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[0, 1, 0, 1]])
     model(ids, position_ids=position_ids, labels=ids).loss.backward()
     gradients = [parameter.grad for parameter in model.model.language_model.parameters()]
@@ -120,11 +120,11 @@ def test_growing_keeps_each_learner_its_weight_and_refuses_whole():
     model = copy.deepcopy(build("llama"))
     batch, _ = batch_of(model, [["text", "image", "text"]])
     expected = logits(model, batch)
-    model.grow(learners=("text", "image"))
+    model.reconfigure(learners=("text", "image"))
     assert torch.equal(logits(model, batch), expected)
     for bad in ({"router": "positions"}, {"learners": ("image", "image")}, {"rnak": 3}):
         with pytest.raises(WingsError):
-            model.grow(**bad)
+            model.reconfigure(**bad)
     assert model.config.router == "position" and model.config.learners == ("image", "text")
 
 

@@ -154,7 +154,7 @@ def test_images_and_placeholders_must_agree():
     with pytest.raises(WingsError, match=r"hold 4 images.*make 3.*row 1"):
         model(**batch | {"pixel_values": batch["pixel_values"][[0, 1, 2, 2]]})
     cut = {"input_ids": batch["input_ids"][1:, :3], "pixel_values": batch["pixel_values"][:1]}
-    with pytest.raises(WingsError, match=r"row 0 holds 3 image tokens.*takes 4.*cut"):
+    with pytest.raises(WingsError, match=r"Row 0 has 3 image tokens.*takes 4.*cut"):
         model(**cut, use_cache=False)
     with pytest.raises(WingsError, match="hold 0 images"):
         model(input_ids=batch["input_ids"])
@@ -169,7 +169,7 @@ def test_an_interrupted_image_is_refused():
     batch, _ = batch_of(model, [["text", "text", "text"], ["image", "text", "image"]])
     ids = batch["input_ids"].clone()
     ids[1, 3:5] = ids[1, 3:5].flip(0)
-    with pytest.raises(WingsError, match="row 1 has other tokens between the 4"):
+    with pytest.raises(WingsError, match="Row 1 has other tokens between the 4"):
         model(**batch | {"input_ids": ids})
 
 

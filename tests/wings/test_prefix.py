@@ -320,9 +320,9 @@ def test_a_checkpoint_grows_a_prefix(family, options, tmp_path):
     assert (expected - logits(model, batch)).abs().max() > 1e-5
     for mine, theirs in zip(prefixes(again), prefixes(grown), strict=True):
         assert torch.equal(mine.gates, theirs.gates) and torch.equal(mine.keys, theirs.keys)
-    again.grow(learners=options["learners"], router=None)
+    again.reconfigure(learners=options["learners"], router=None)
     torch.testing.assert_close(logits(again, batch), expected, **CLOSE)
-    again.grow(prefix=0)
+    again.reconfigure(prefix=0)
     assert not prefixes(again) and "prefix" not in again.parameter_groups()
     torch.testing.assert_close(logits(again, batch), logits(model, batch), **CLOSE)
 
@@ -332,7 +332,7 @@ def test_a_prefix_of_another_length_is_refused_whole():
     batch, _ = batch_of(model, Layouts(3).rows(2))
     expected = logits(model, batch)
     with pytest.raises(WingsError, match=r"a prefix of 5 keys, which cannot become one of 6"):
-        model.grow(learners=("image",), prefix=6)
+        model.reconfigure(learners=("image",), prefix=6)
     assert model.config.prefix == 5 and model.config.learners == ()
     assert torch.equal(logits(model, batch), expected)
 
@@ -342,7 +342,7 @@ def test_bad_lengths_are_refused(bad):
     with pytest.raises(WingsError, match=rf"prefix is {bad!r}, but must be a whole number"):
         WingsConfig(text_config=text_config("llama"), vision_config=VISION, rank=4, prefix=bad)
     with pytest.raises(WingsError, match="whole number"):
-        copy.deepcopy(build("llama")).grow(prefix=bad)
+        copy.deepcopy(build("llama")).reconfigure(prefix=bad)
 
 
 def test_attention_of_another_shape_than_the_configuration_says_is_refused():
@@ -358,7 +358,7 @@ def test_a_prefix_that_no_attention_asks_for_is_told(monkeypatch):
     model = build("llama", **ALONE)
     batch, _ = batch_of(model, [["text"] * 3])
     monkeypatch.setattr(model.model.language_model.config, "_attn_implementation", "sdpa")
-    with pytest.raises(WingsError, match=r"the blocks \[0, 1\] .* would be dead"):
+    with pytest.raises(WingsError, match=r"The blocks \[0, 1\] .* would have no effect"):
         logits(model, batch)
 
 

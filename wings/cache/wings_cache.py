@@ -1,4 +1,4 @@
-"""Caches of a Wings model: the decoder's own, and beside it what the learners keep."""
+"""Caches of a Wings model: the decoder's keys and values, and the learners' cache."""
 
 from torch import LongTensor, Tensor
 from transformers import Cache, DynamicCache, StaticCache
@@ -15,7 +15,7 @@ MOST_KEYS = 8192
 
 
 def keeps_keys(config: WingsConfig) -> bool:
-    """Whether a model is so small that its cache keeps the learners' keys as they are."""
+    """Whether a model is so small that its cache keeps the learners' whole keys."""
     return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
 
 
@@ -25,7 +25,7 @@ class LearnerCacheMixin(Cache):
     learners: LearnerCache
 
     def reset(self) -> None:
-        """Forgets every token."""
+        """Drops every token."""
         super().reset()
         self.learners.reset()
 
@@ -53,7 +53,7 @@ class LearnerCacheMixin(Cache):
 
 
 class WingsCache(LearnerCacheMixin, DynamicCache):
-    """A `DynamicCache` with the learners' cache; it grows as the text does, in place.
+    """A `DynamicCache` with the learners' cache; it grows in place.
 
     So it holds up to an eighth, or 64 tokens, more than the text. Layers with a window stay
     transformers' own.
@@ -68,7 +68,7 @@ class WingsCache(LearnerCacheMixin, DynamicCache):
 
 
 class WingsStaticCache(LearnerCacheMixin, StaticCache):
-    """A `StaticCache` with the learners' cache: all room is made at the first token.
+    """A `StaticCache` with the learners' cache: its capacity is allocated at the first token.
 
     So a decoding step can be compiled, or recorded as a CUDA graph.
 

@@ -1,7 +1,7 @@
-"""A block's prefix: learned keys and values that every token looks at, whatever it stands beside.
+"""`Prefix`: learned keys and values of a block that every token attends to, a baseline.
 
-Nothing of it is about pictures. It is what learners have to be better than: the same language
-model, frozen, with a few weights a block that are free to steer it.
+It does not depend on images. Learners must be better than the same frozen language model with a
+few free weights a block.
 """
 
 import torch
@@ -12,13 +12,13 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.upstream.weights import init
 
-# Of keys and values. Values that are zero would leave the gates without a gradient, and gates that
-# are zero leave keys and values without one: only the gates may start there.
+# Std of keys and values. Zero values would leave the gates without a gradient, and zero gates leave
+# keys and values without one: only the gates start at zero.
 STD = 0.02
 
 
 class Prefix(nn.Module):
-    r"""Attention to P keys that belong to no token, each head's share behind a gate of its own.
+    r"""Attention to P keys that belong to no token, gated head by head.
 
     With q_h a query of the main attention, after its rotary positions and its norms, and G pairs of
     K and V for its H heads, as many heads to a pair as the decoder's own::
@@ -27,12 +27,12 @@ class Prefix(nn.Module):
 
     Prefix tuning (Li and Liang 2021, arXiv 2101.00190) learns such keys and values and lets them
     compete with the text's in one softmax, which changes a model before anything is trained.
-    LLaMA-Adapter (Zhang et al. 2023, arXiv 2303.16199) gives them a softmax of their own behind
-    gates that start at zero: a fresh prefix adds exact zeros. That is the form here; keys and
-    values are the weights themselves, as in the former, not embeddings that the decoder projects.
+    LLaMA-Adapter (Zhang et al. 2023, arXiv 2303.16199) gives them a softmax of their own with
+    gates that start at zero: a fresh prefix adds exact zeros. That is the form here. Keys and
+    values are weights, as in prefix tuning, not embeddings that the decoder projects.
 
-    Keys are constants, so no mask, cache, padding or border of a packed sequence concerns them. A
-    soft cap of the main attention is not applied.
+    Keys are constants, so masks, caches, padding and packing do not affect them. A soft cap of the
+    main attention is not applied.
     """
 
     def __init__(self, config: WingsConfig) -> None:
@@ -55,7 +55,7 @@ class Prefix(nn.Module):
         init.zeros_(self.gates)
 
     def forward(self, query: Tensor, scale: float) -> Tensor:
-        """What is added to the main attention's output.
+        """Returns what is added to the main attention's output.
 
         Args:
             query: `[B, H, T, d]`, the main attention's.
@@ -69,7 +69,7 @@ class Prefix(nn.Module):
         """
         if query.shape[1] != self.heads or query.shape[-1] != self.width:
             raise WingsError(
-                f"the decoder's attention has {query.shape[1]} heads of width {query.shape[-1]} "
+                f"The decoder's attention has {query.shape[1]} heads of width {query.shape[-1]} "
                 f"where its configuration says {self.heads} of {self.width}, so a prefix does not "
                 f"fit it: use prefix=0 with this decoder."
             )

@@ -1,4 +1,4 @@
-"""Routers: from what the main attention looks at to one weight per learner and token."""
+"""Routers: from the main attention's weights to one weight per learner and token."""
 
 import math
 
@@ -9,7 +9,7 @@ from wings.attention.token_layout import IMAGE, TEXT, TokenLayout
 from wings.upstream.weights import init
 
 HIDDEN = 16
-# The attended router's first gain: a token that spends a tenth of its attention on pictures gives
+# The attended router's initial gain: with a tenth of its attention on image tokens, a token gives
 # its learners a weight of tanh(0.8) = 0.66.
 GAIN = 8.0
 
@@ -17,8 +17,8 @@ GAIN = 8.0
 class PositionRouter(nn.Module):
     """The paper's router: logits = W a, one column of W for each key position (section 3.3).
 
-    It needs the head-averaged attention a only through W a, so each key brings the M numbers of
-    its position's column, and routed attention returns the logits themselves.
+    The head-averaged attention a enters only through W a. So each key has the M numbers of its
+    position's column, and routed attention returns the logits themselves.
     """
 
     def __init__(self, learners: int, positions: int) -> None:
@@ -31,7 +31,10 @@ class PositionRouter(nn.Module):
         init.zeros_(self.by_position.weight)
 
     def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, M]`: W's column at each key's position; padding, which has no weight, has any."""
+        """`[B, S, M]`: W's column at each key's position.
+
+        Padding positions are clamped; their attention weight is zero.
+        """
         return self.by_position(keys.position.clamp(min=0)).to(dtype)
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
@@ -40,11 +43,11 @@ class PositionRouter(nn.Module):
 
 
 class ModalityRouter(nn.Module):
-    """A router blind to length: logits = MLP(attention mass on three kinds of keys).
+    """A router independent of length: logits = MLP(mass on three kinds of keys).
 
-    The masses are those on image tokens, on text before the newest image and on text after it,
-    the newest as of the query, so that nothing later matters. It is the paper's attention-shift
-    measure (LAWS, section 2) put to use.
+    The masses are those on image tokens, on text before the newest image and on text after it. The
+    newest is the query's own, so nothing later matters. The masses are the paper's attention-shift
+    measure (LAWS, section 2).
     """
 
     def __init__(self, learners: int) -> None:
@@ -61,7 +64,7 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.bias)
 
     def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, 2 + n]`: is it an image, and which stretch of text (of n + 1) is it in.
+        """`[B, S, 2 + n]`: one-hot of image, and of the n + 1 pieces of text around images.
 
         For a single query the three kinds are known beforehand: `[B, S, 3]`.
         """
@@ -90,27 +93,27 @@ class ModalityRouter(nn.Module):
 
 
 class AttendedRouter(nn.Module):
-    r"""Learners are as loud as the main attention looks at pictures; where it does not, silent.
+    r"""Weights that grow with the main attention's mass on image tokens, zero without any.
 
     With mass_i the block's head-averaged attention of token i on image tokens (the paper's LAWS,
     section 2) and one parameter p_m per learner::
 
         g_im = tanh(softplus(p_m) mass_i)
 
-    So where a conversation has turned away from its picture the learners fall silent by themselves,
-    and before any picture they are exactly zero. It is an idea of ours. Learners are not weighed
-    against one another, so that it makes sense for a single one too.
+    Where a conversation no longer attends to its image the weights become small, and before any
+    image they are exactly zero. This router is not in the paper. Learners are not weighed against
+    one another, so a single learner can have it too.
 
     tanh and not min(1, gain mass), which has no gradient where it is cut off, nor
     1 - (1 - mass)^gain, which is NaN where rounding lifts a mass above 1. softplus keeps a gain
-    above zero, where its sign could otherwise turn a learner round.
+    positive: a negative one would invert a learner.
     """
 
     def __init__(self, learners: tuple[str, ...]) -> None:
         super().__init__()
         self.names = learners
         for name in learners:
-            # One by name, so that a learner that comes later leaves the others theirs.
+            # One parameter by name, so that adding a learner keeps those of the others.
             self.register_parameter(name, nn.Parameter(torch.empty(1)))
         self.reset_parameters()
 

@@ -1,4 +1,4 @@
-"""`WingsModel`: vision tower, projector and the bare decoder with its wings; no output head."""
+"""`WingsModel`: vision tower, projector and decoder with wings, without the output head."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -40,13 +40,13 @@ class WingsOutput(BothCacheNames, BaseModelOutputWithPast):
 
 
 class WingsModel(WingsPreTrainedModel):
-    """Everything but the output head; `language_model` is the decoder, its keys unchanged."""
+    """Everything but the output head; `language_model` is the decoder with unchanged names."""
 
     def __init__(
         self, config: WingsConfig, decoder: PreTrainedModel, tower: VisionTower | None = None
     ) -> None:
         # transformers chooses an attention for the whole model here and writes it into every part's
-        # configuration; the decoder keeps the one it chose for itself.
+        # configuration; the decoder keeps its own choice.
         with same_attention(decoder.config):
             super().__init__(config)
         self.vision_tower = VisionTower(config.vision_config) if tower is None else tower
@@ -62,7 +62,7 @@ class WingsModel(WingsPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The decoder's token embeddings."""
+        """Returns the decoder's token embeddings."""
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -70,7 +70,7 @@ class WingsModel(WingsPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
-        """`[N, 3, H, W]` -> `[N, image_seq_length, D]`: what takes the place of image tokens."""
+        """`[N, 3, H, W]` -> `[N, image_seq_length, D]`: the embeddings of image tokens."""
         features = self.vision_tower(pixel_values)
         return self.projector(features.to(self.projector.first.weight.dtype))
 
@@ -87,7 +87,7 @@ class WingsModel(WingsPreTrainedModel):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> WingsOutput:
-        """Hidden states `[B, T, D]`; the arguments are those of `WingsForCausalLM.forward`."""
+        """Computes hidden states `[B, T, D]`; arguments as for `WingsForCausalLM.forward`."""
         config = self.config
         if pixel_values is not None and not len(pixel_values):
             pixel_values = None
@@ -208,7 +208,7 @@ class WingsModel(WingsPreTrainedModel):
         position_ids: Tensor | None,
         cache: LearnerCache | None,
     ) -> bool:
-        """Whether a row holds several sequences; a border in an earlier chunk stays one."""
+        """Finds out whether a row holds several sequences, also across chunks."""
         packed = cache is not None and cache.is_packed
         asked = position_ids is not None and (cache is None or not cache.is_static_step(layout))
         if asked and not packed:
@@ -220,7 +220,7 @@ class WingsModel(WingsPreTrainedModel):
         return packed
 
     def _validate_packing(self) -> None:
-        """Raises a `WingsError` where state would run from one packed sequence into the next."""
+        """Raises a `WingsError` if state would pass from one packed sequence into the next."""
         if is_recurrent(self.config.text_config):
             raise WingsError(
                 f"position_ids restart within a row, but {type(self.language_model).__name__} has "
@@ -236,14 +236,14 @@ class WingsModel(WingsPreTrainedModel):
         cache: LearnerCache | None,
         may_cut: bool,
     ) -> tuple[Tensor, PendingFeatures | None, list[int]]:
-        """Layer-0 embeddings `[B, T, D]` with image features in place.
+        """Returns layer-0 embeddings `[B, T, D]` with image features in place.
 
-        Also what is left of an image that goes on in the next chunk, and how many images began in
-        each row.
+        Also the features left of an image that goes on in the next chunk, and how many images began
+        in each row.
         """
         config = self.config
         late = None if cache is None else cache.pending
-        # The id of an image token may lie past the table; its embedding is replaced anyway.
+        # The id of an image token may be past the table; its embedding is replaced anyway.
         is_id = input_ids == config.image_token_id
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_id, 0))
         if cache is not None and cache.is_static_step(layout) and pixel_values is None:
@@ -259,10 +259,10 @@ class WingsModel(WingsPreTrainedModel):
         return embeddings, left, begun
 
     def _weightless_image(self, embeddings: Tensor) -> Tensor:
-        """Zero, through tower and projector.
+        """Returns a zero that depends on tower and projector.
 
         Every process of a distributed run then runs the same parts, and the projector has a
-        gradient, whatever its share of a batch holds.
+        gradient whether its share of a batch has images or not.
         """
         size = self.vision_tower.config["image_size"]
         height, width = (size, size) if isinstance(size, int) else size
@@ -270,7 +270,7 @@ class WingsModel(WingsPreTrainedModel):
         return self.image_features(blank).sum().to(embeddings.dtype) * 0.0
 
     def _router_weights(self, wings: WingsPass | None, wanted: bool) -> tuple[Tensor, ...] | None:
-        """The trace's weights, once it is sure that the pass reached every block's wings."""
+        """Returns the trace's weights, after checking that the pass reached every block's wings."""
         if wings is None:
             return None
         expected = set(self.config.layers_with_wings)

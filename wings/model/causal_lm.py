@@ -1,4 +1,4 @@
-"""`WingsForCausalLM`: a decoder LLM with a vision tower, and learners beside its attention."""
+"""`WingsForCausalLM`: a decoder LLM with a vision tower, and learners next to its attention."""
 
 import contextlib
 import copy
@@ -26,18 +26,18 @@ from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WITHOUT_WINGS, WingsModel
-from .checkpoint import GROWTH, CheckpointMixin
+from .checkpoint import RECONFIGURABLE, CheckpointMixin
 from .generation import WingsGenerationMixin
 from .inject import build_causal_lm, extract_causal_lm, reconfigure_wings, split
 from .logits import LogitScaling, prefix_of
 from .self_check import check_untested_releases
 
 IMAGE_TOKEN = "<image>"
-# How far logits may lie from the decoder's own, as a share of their size: rounding, not error.
+# The largest difference from the decoder's own logits, relative to their size, that is rounding.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 LOW_PRECISION_ROUNDING = 5e-2
-# Keywords of the loss function, which the decoder need not see.
-OF_THE_LOSS = ("num_items_in_batch", "shift_labels")
+# Keywords of the loss function, which the decoder is not called with.
+LOSS_KEYWORDS = ("num_items_in_batch", "shift_labels")
 
 
 @dataclasses.dataclass
@@ -60,12 +60,12 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         causal_lm: PreTrainedModel | None = None,
         vision_tower: VisionTower | None = None,
     ) -> None:
-        """Random weights, or the given parts, which the model takes over."""
+        """Builds a model with random weights, or from the given parts, which it takes over."""
         super().__init__(config)
         if causal_lm is None:
             causal_lm = build_causal_lm(config.text_config)
         else:
-            # It comes with its weights, wherever they are from.
+            # Its weights are loaded already and must not be drawn again.
             mark_as_drawn(causal_lm)
         decoder, head = split(causal_lm)
         config.text_config = decoder.config
@@ -76,7 +76,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         table = prefix_of(decoder.get_input_embeddings(), decoder)
         self.tie_head(f"model.language_model.{table}.weight")
         self.post_init()
-        # Parts may come in other types; one model has one.
+        # Parts may come in other dtypes; a model has one.
         self.model.projector.to(decoder.dtype)
         for name, module in decoder.named_modules():
             if name.endswith(".wings"):
@@ -94,11 +94,11 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             options: fields of `WingsConfig`; `dtype` for a `text` that is loaded here.
 
         Raises:
-            WingsError: an unknown option, a decoder that cannot carry wings, or one whose logits
+            WingsError: an unknown option, a decoder that is not supported, or one whose logits
                 the model would not reproduce.
         """
         dtype = options.pop("dtype", "auto")
-        refuse_unknown(options)
+        validate_options(options)
         name = text if isinstance(text, str) else text.name_or_path
         if name and "image_token_id" not in options:
             options["image_token_id"] = image_token_id(name)
@@ -127,10 +127,10 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
 
     @property
     def impl(self) -> str:
-        """How the two operations of every block run: `"auto"`, `"triton"` or `"torch"`.
+        """Implementation of the two operations of every block: `"auto"`, `"triton"` or `"torch"`.
 
-        `"auto"` takes the Triton kernels on a GPU wherever they can do the job. The environment
-        variable `WINGS_KERNELS` goes before it.
+        `"auto"` uses the Triton kernels on a GPU wherever they can run. The environment variable
+        `WINGS_KERNELS` overrides it.
         """
         return self.model.impl
 
@@ -155,21 +155,21 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> WingsCausalLMOutput | tuple:
-        """Logits, and the loss where there are labels.
+        """Computes logits, and the loss where there are labels.
 
         Args:
             input_ids: `[B, T]`, `image_token_id` once per image feature.
             attention_mask: `[B, P + T]` of 0 and 1, P the tokens already in the cache.
             position_ids: `[B, T]`; restarting at 0 marks a packed sequence.
             pixel_values: `[N, 3, H, W]`, all pictures that begin in `input_ids`, in reading order.
-            labels: `[B, T]`, -100 where nothing is asked; a sequence's first token is never asked.
-            cache: the `WingsCache` of the tokens before.
-            use_cache: default: where nothing is trained.
-            logits_to_keep: the last so many tokens get logits; 0 for all.
-            output_attentions: also the main attention's weights, `[B, H, T, S]` a block: this
-                writes whole matrices, which nothing else here does.
-            output_hidden_states: also the input of each block.
-            output_router_weights: also each learner's weight per token.
+            labels: `[B, T]`, -100 where no loss is wanted; a sequence's first token has none.
+            cache: a `WingsCache` or `WingsStaticCache` with the earlier tokens.
+            use_cache: default: True except in training.
+            logits_to_keep: number of last tokens that get logits; 0 for all.
+            output_attentions: also return the main attention's weights, `[B, H, T, S]` a block;
+                only this option stores whole matrices.
+            output_hidden_states: also return the input of each block.
+            output_router_weights: also return each learner's weight per token.
             return_dict: False for a tuple.
             past_key_values: the same as `cache`, under its name before transformers 5.24.
 
@@ -182,7 +182,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             one_cache(cache, past_key_values), use_cache,
             output_attentions=output_attentions, output_hidden_states=output_hidden_states,
             output_router_weights=output_router_weights,
-            **{name: value for name, value in kwargs.items() if name not in OF_THE_LOSS},
+            **{name: value for name, value in kwargs.items() if name not in LOSS_KEYWORDS},
         )  # fmt: skip
         keep: Tensor | slice
         if isinstance(logits_to_keep, int):
@@ -207,7 +207,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         return result if return_dict else result.to_tuple()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The decoder's token embeddings."""
+        """Returns the decoder's token embeddings."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -215,7 +215,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The output head."""
+        """Returns the output head."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
@@ -223,11 +223,11 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         self.lm_head = value
 
     def get_decoder(self) -> nn.Module:
-        """Everything but the output head."""
+        """Returns everything but the output head."""
         return self.model
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by part, in the order of the list; parts without any are absent.
+        """Returns all parameters by part, in this order; parts without any are absent:
 
         vision_tower, projector, image_learners, text_learners, router, prefix, language_model.
         """
@@ -240,26 +240,28 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             groups[part_of(name)].append(parameter)
         return {part: groups[part] for part in order if part in groups}
 
-    def grow(self, **changes: Any) -> None:
-        """Gives the blocks other `learners`, another `router` or a `prefix`, in place.
+    def reconfigure(self, **changes: Any) -> None:
+        """Changes the blocks' `learners`, `router` or `prefix` in place.
 
-        Parts that are there keep their weights, new ones start fresh, parts no longer named go.
+        Existing parts keep their weights, new ones start fresh, parts no longer named are removed.
 
         Raises:
-            WingsError: another field, a value that no model can have, or a prefix of another length
-                than the model's; nothing has changed then.
+            WingsError: another field, a bad value, or a prefix of another length than the model's;
+                the model is unchanged then.
         """
         for name in changes:
-            if name not in GROWTH:
-                raise WingsError(f"a model cannot grow '{name}': give one of {', '.join(GROWTH)}.")
+            if name not in RECONFIGURABLE:
+                raise WingsError(
+                    f"'{name}' cannot be reconfigured: give one of {', '.join(RECONFIGURABLE)}."
+                )
         before = {name: getattr(self.config, name) for name in changes}
         if before.get("prefix") and changes["prefix"] not in (0, before["prefix"]):
             raise WingsError(
-                f"the model has a prefix of {before['prefix']} keys, which cannot become one of "
+                f"The model has a prefix of {before['prefix']} keys, which cannot become one of "
                 f"{changes['prefix']!r}: keep its length, or drop it with prefix=0 first."
             )
         if "learners" in changes:
-            # A router's outputs stand in the learners' order: those that stay keep their place.
+            # A router has one output a learner, in this order: learners that stay keep their place.
             had = before["learners"]
             changes["learners"] = tuple(
                 sorted(changes["learners"], key=lambda name: (*had, name).index(name))
@@ -267,7 +269,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         try:
             for name, value in changes.items():
                 setattr(self.config, name, value)
-            self.config.refuse_bad_values()
+            self.config.validate()
         except WingsError:
             for name, value in before.items():
                 setattr(self.config, name, value)
@@ -276,10 +278,10 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
 
     @contextlib.contextmanager
     def without_wings(self) -> Iterator[None]:
-        """Passes inside have no learners and no router: on text, the LLM's own, to the last bit.
+        """Runs passes without learners and router: on text they equal the LLM's, bit by bit.
 
-        Pictures still come in through the projector. A cache belongs to one side: what it holds
-        was computed with learners or without. Other threads are not affected.
+        Image features still enter through the projector. A cache is valid on one side only, with
+        learners or without. Passes of other threads are not affected.
         """
         token = WITHOUT_WINGS.set(WITHOUT_WINGS.get() | {id(self.model)})
         try:
@@ -288,17 +290,17 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             WITHOUT_WINGS.reset(token)
 
     def extract_language_model(self) -> PreTrainedModel:
-        """The language model alone, as the causal LM it came from: a copy without wings."""
+        """Returns a copy of the language model alone, as the causal LM it came from."""
         causal_lm = extract_causal_lm(self.model.language_model, self.lm_head, self.config)
         causal_lm.generation_config = self.generation_config
         return causal_lm
 
     @torch.no_grad()
     def _prove_identity(self, ids: Tensor, expected: Tensor) -> None:
-        """One pass through every learner, all of them fresh: the logits must be the decoder's own.
+        """Checks that with fresh learners the logits are the decoder's own.
 
-        So no block is left out, no keyword is swallowed, and no scaling, cap or bias that this
-        package does not know of goes unnoticed.
+        The trial pass goes through every learner. It finds blocks that are left out, keywords that
+        are swallowed, and scalings, caps or biases that this package does not know.
         """
         guard, self.config.text_guard = self.config.text_guard, False
         decoder = type(self.model.language_model).__name__
@@ -308,7 +310,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             raise
         except Exception as error:
             raise WingsError(
-                f"{decoder} cannot carry wings, as a trial pass failed ({type(error).__name__}: "
+                f"{decoder} is not supported, as a trial pass failed ({type(error).__name__}: "
                 f"{error}): choose a decoder that uses transformers' attention interface."
             ) from error
         finally:
@@ -317,18 +319,18 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         change = (logits - expected).abs().max()
         if not change <= allowed:
             raise WingsError(
-                f"{decoder} cannot carry wings: with fresh learners its logits change by "
-                f"{change:.2g} where rounding explains {allowed:.2g}, so it does something that "
-                f"wings do not reproduce; choose another decoder."
+                f"{decoder} is not supported: with fresh learners its logits change by "
+                f"{change:.2g} where rounding explains {allowed:.2g}, so it computes "
+                f"something that Wings does not reproduce; choose another decoder."
             )
 
 
 def without_first(
     labels: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
 ) -> Tensor:
-    """Labels `[B, T]` with -100 at the first token of every sequence.
+    """Returns labels `[B, T]` with -100 at the first token of every sequence.
 
-    Before it stands nothing, padding or another packed sequence, none of which should predict it.
+    Nothing, padding or another packed sequence is before it, and none of these should predict it.
     """
     if position_ids is not None:
         first = position_ids == 0
@@ -340,7 +342,7 @@ def without_first(
     return labels.masked_fill(first[:, -labels.shape[1] :].to(labels.device), -100)
 
 
-def refuse_unknown(options: dict[str, Any]) -> None:
+def validate_options(options: dict[str, Any]) -> None:
     """Raises a `WingsError` for an option that `WingsConfig` does not have."""
     known = {field.name for field in dataclasses.fields(WingsConfig)} - {
         "text_config",
@@ -348,7 +350,7 @@ def refuse_unknown(options: dict[str, Any]) -> None:
     }
     for name in options:
         if name not in known:
-            raise WingsError(f"there is no option '{name}'{nearest(name, known)}; see WingsConfig.")
+            raise WingsError(f"There is no option '{name}'{nearest(name, known)}; see WingsConfig.")
 
 
 def image_token_id(text: str) -> int | None:

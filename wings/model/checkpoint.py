@@ -1,4 +1,4 @@
-"""Checkpoints: nothing is missing, nothing is foreign, and a stage-1 model may grow on."""
+"""Loading of checkpoints: missing and unexpected tensors are refused, fresh parts may be added."""
 
 import os
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from wings.upstream.configuration import read_config_dict
 from .pretrained import WingsPreTrainedModel
 
 NAMED = 5
-# What a checkpoint may lack and grow when it is loaded, fresh and without effect.
-GROWTH = ("learners", "router", "prefix")
+# Fields that may change when a checkpoint is loaded; new parts start fresh and have no effect.
+RECONFIGURABLE = ("learners", "router", "prefix")
 
 
 class CheckpointMixin(WingsPreTrainedModel):
-    """`from_pretrained` that refuses what does not fit, before anyone relies on it."""
+    """`from_pretrained` that refuses a checkpoint which does not match the model."""
 
     @classmethod
     def from_pretrained(
@@ -25,21 +25,19 @@ class CheckpointMixin(WingsPreTrainedModel):
     ) -> Any:
         """Loads a Wings checkpoint: a folder or a Hub id; no network for a folder.
 
-        Beside transformers' own arguments, `learners`, `router` and `prefix` (as in `WingsConfig`)
-        let the model grow: parts that the checkpoint lacks start fresh, with no effect. So stage 2
-        begins from stage 1's folder as it is.
+        The arguments are transformers' own, and `learners`, `router` and `prefix` as in
+        `WingsConfig`: parts that the checkpoint lacks start fresh, with no effect. So stage 2
+        begins from stage 1's folder.
 
         Raises:
-            WingsError: no Wings checkpoint, or tensors that are missing or foreign (named).
+            WingsError: no Wings checkpoint, or tensors that are missing or unexpected (named).
         """
         source = pretrained_model_name_or_path
         if source is None:
-            raise WingsError(
-                "pretrained_model_name_or_path is None: give a folder or an id on the Hub."
-            )
-        growth = {name: kwargs.pop(name) for name in GROWTH if name in kwargs}
+            raise WingsError("pretrained_model_name_or_path is None: give a folder or a Hub id.")
+        changes = {name: kwargs.pop(name) for name in RECONFIGURABLE if name in kwargs}
         with_info = kwargs.pop("output_loading_info", False)
-        refuse_other_models(source, kwargs)
+        validate_is_wings(source, kwargs)
         verbosity = logging.get_verbosity()
         # What transformers would log as a table, the error below says in a sentence.
         logging.set_verbosity_error()
@@ -48,14 +46,14 @@ class CheckpointMixin(WingsPreTrainedModel):
         finally:
             logging.set_verbosity(verbosity)
         model, info = loaded
-        refuse_misfits(source, info)
-        if growth:
-            model.grow(**growth)
+        validate_tensors(source, info)
+        if changes:
+            model.reconfigure(**changes)
         return (model, info) if with_info else model
 
 
-def refuse_other_models(source: str | os.PathLike, kwargs: dict[str, Any]) -> None:
-    """Raises a `WingsError` where `source` holds a model that is not ours."""
+def validate_is_wings(source: str | os.PathLike, kwargs: dict[str, Any]) -> None:
+    """Raises a `WingsError` if `source` holds another kind of model."""
     known = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
     hub = {name: value for name, value in kwargs.items() if name in known}
     try:
@@ -65,28 +63,28 @@ def refuse_other_models(source: str | os.PathLike, kwargs: dict[str, Any]) -> No
     kind = fields.get("model_type")
     if kind != "wings":
         raise WingsError(
-            f"'{source}' holds a '{kind}' model, not a Wings checkpoint: to give a language model "
-            f"wings, call WingsForCausalLM.from_vision_text_pretrained(vision, text)."
+            f"'{source}' holds a '{kind}' model, not a Wings checkpoint: to add wings to a "
+            f"language model, call WingsForCausalLM.from_vision_text_pretrained(vision, text)."
         )
 
 
-def refuse_misfits(source: str | os.PathLike, info: dict[str, Any]) -> None:
-    """Raises a `WingsError` that names the tensors that are missing or foreign."""
+def validate_tensors(source: str | os.PathLike, info: dict[str, Any]) -> None:
+    """Raises a `WingsError` that names missing and unexpected tensors."""
     faults = [
         ("lacks", info["missing_keys"]),
         ("has in another shape", [entry[0] for entry in info["mismatched_keys"]]),
-        ("holds foreign tensors, which the model has no place for:", info["unexpected_keys"]),
+        ("has tensors that the model has no parameter for:", info["unexpected_keys"]),
     ]
     for what, names in faults:
         if names:
             raise WingsError(
-                f"the checkpoint '{source}' {what} {listed(names)}: it belongs to another model or "
+                f"The checkpoint '{source}' {what} {listed(names)}: it belongs to another model or "
                 f"was not written whole, so save it again."
             )
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first few of many names, and how many more there are."""
+    """Lists the first few names, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
     return ", ".join(ordered[:NAMED]) + more

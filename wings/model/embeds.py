@@ -1,4 +1,4 @@
-"""Image features put in the place of image tokens, with both counted first."""
+"""Counts images and image tokens, and puts image features in place of the tokens' embeddings."""
 
 from itertools import accumulate
 
@@ -13,7 +13,7 @@ from wings.errors import WingsError
 def count_images(
     is_image: Tensor, images: int, image_seq_length: int, waiting: list[int], may_cut: bool
 ) -> list[int]:
-    """How many images begin in each row, once it is sure that tokens and images agree.
+    """Counts the images that begin in each row, after checking that tokens and images agree.
 
     Args:
         is_image: `[B, T]` bool.
@@ -31,25 +31,25 @@ def count_images(
     for row, count in enumerate(fresh):
         if count % image_seq_length and not may_cut:
             raise WingsError(
-                f"row {row} holds {count} image tokens, but an image takes {image_seq_length}: "
+                f"Row {row} has {count} image tokens, but an image takes {image_seq_length}: "
                 f"an image was cut, so shorten the text by whole turns instead."
             )
     if images:
-        refuse_interrupted(is_image, image_seq_length, waiting)
+        validate_contiguous(is_image, image_seq_length, waiting)
     if sum(begun) != images:
-        # Images are used up in reading order: the first row that goes short, or the last with any.
+        # Images are used in reading order: the first row without enough of them, or the last.
         totals = list(accumulate(begun))
         row = next((row for row, used in enumerate(totals) if used > images), len(begun) - 1)
         raise WingsError(
-            f"pixel_values hold {images} images, but the image tokens of input_ids make "
+            f"pixel_values has {images} images, but the image tokens of input_ids make "
             f"{sum(begun)} ({image_seq_length} tokens an image; see row {row}, which has room for "
             f"{begun[row]}): give one image per placeholder."
         )
     return begun
 
 
-def refuse_interrupted(is_image: Tensor, image_seq_length: int, waiting: list[int]) -> None:
-    """Raises a `WingsError` where something stands between the tokens of one image."""
+def validate_contiguous(is_image: Tensor, image_seq_length: int, waiting: list[int]) -> None:
+    """Raises a `WingsError` if other tokens are between those of one image."""
     late = torch.tensor(waiting, device=is_image.device)[:, None]
     ordinal = is_image.long().cumsum(1) - late
     goes_on = is_image & (ordinal > 0) & ((ordinal - 1) % image_seq_length != 0)
@@ -57,7 +57,7 @@ def refuse_interrupted(is_image: Tensor, image_seq_length: int, waiting: list[in
     if broken.any():
         row = int(broken.long().argmax())
         raise WingsError(
-            f"row {row} has other tokens between the {image_seq_length} tokens of one image: write "
+            f"Row {row} has other tokens between the {image_seq_length} tokens of one image: write "
             f"them one after another."
         )
 
@@ -69,7 +69,7 @@ def place(
     begun: list[int],
     late: PendingFeatures | None,
 ) -> tuple[Tensor, PendingFeatures | None]:
-    """Embeddings `[B, T, D]` with features in the place of image tokens, and what is left over.
+    """Replaces the embeddings of image tokens, `[B, T, D]`, by features; also returns the rest.
 
     `features [N, P, D]` are the images that begin here, `begun` of them in each row; `late` are
     features of images that an earlier chunk began.
@@ -103,7 +103,7 @@ def place(
 
 
 def layout_of_later(left: PendingFeatures, queries: TokenLayout, begun: list[int]) -> TokenLayout:
-    """The layout `[B, P]` that the features of images begun here have in the next chunk.
+    """Returns the layout `[B, P]` of the features of images begun here that come in the next chunk.
 
     `PADDING` for rows that have none, or that go on with an image of an earlier chunk still.
     """

@@ -1,4 +1,4 @@
-"""Generation with pictures: what `generate` of transformers cannot know about them."""
+"""`generate` for rows with images: caches, images of a step, padding and logits."""
 
 from typing import Any, cast
 
@@ -14,10 +14,10 @@ from wings.upstream.generation import GenerationHooks
 
 
 class ImageBlindProcessors(LogitsProcessorList):
-    """Logits processors that see no image token, and logits that never choose one.
+    """Logits processors without image tokens in their input, and with no score for them.
 
-    The id of an image token may lie past the vocabulary, where a repetition penalty would look for
-    its score; and a picture cannot be generated.
+    The image token's id may be past the vocabulary, where a repetition penalty would index it. An
+    image cannot be generated.
     """
 
     def __init__(self, processors: LogitsProcessorList, image_token_id: int) -> None:
@@ -30,20 +30,20 @@ class ImageBlindProcessors(LogitsProcessorList):
             scores = scores.clone()
             scores[:, self.image_token_id] = -torch.inf
         is_image = input_ids == self.image_token_id
-        stand_in = scores.argmin(-1, keepdim=True).expand_as(input_ids)
-        ids = cast(torch.LongTensor, torch.where(is_image, stand_in, input_ids))
+        replacement = scores.argmin(-1, keepdim=True).expand_as(input_ids)
+        ids = cast(torch.LongTensor, torch.where(is_image, replacement, input_ids))
         return super().__call__(ids, scores, **kwargs)
 
 
 class WingsGenerationMixin(GenerationHooks):
-    """`generate` for rows with pictures: padding on either side, beams, longer conversations."""
+    """`generate` for rows with images: padding on either side, beams, longer conversations."""
 
     config: WingsConfig
-    _static_room = 0
+    _static_capacity = 0
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """transformers' `generate`; padding on the right is moved to the left first.
+        """Runs transformers' `generate`; padding on the right is moved to the left first.
 
         New tokens must follow the last real one, so rows come back with their padding on the left
         of all tokens that no cache holds yet.
@@ -69,7 +69,7 @@ class WingsGenerationMixin(GenerationHooks):
         pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The inputs of one step: of all pictures, those that begin in the step's tokens."""
+        """Returns the inputs of one step: of all images, those that begin in the step's tokens."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, pixel_values=pixel_values, **kwargs
         )
@@ -79,9 +79,9 @@ class WingsGenerationMixin(GenerationHooks):
         return inputs
 
     def _new_images(self, input_ids: Tensor, step: int, pixel_values: Tensor) -> Tensor | None:
-        """The pictures whose first token is among the last `step`, of those of the whole rows.
+        """Selects the images whose first token is among the last `step` ones.
 
-        A caller may also give only the new ones.
+        A caller may give the images of the whole rows, or only the new ones.
         """
         is_image = input_ids == self.config.image_token_id
         per_image = self.config.image_seq_length
@@ -93,14 +93,14 @@ class WingsGenerationMixin(GenerationHooks):
         rows = pixel_values.split(total) if len(pixel_values) == sum(total) else None
         if rows is None:
             raise WingsError(
-                f"pixel_values hold {len(pixel_values)} images, but the conversation has "
+                f"pixel_values has {len(pixel_values)} images, but the conversation has "
                 f"{sum(total)}, {sum(fresh)} of them new: give all of them or the new ones."
             )
         chosen = torch.cat([row[old:] for row, old in zip(rows, before, strict=True)])
         return chosen if len(chosen) else None
 
     def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
-        """Each row's pictures as a group, for rows that are repeated for beams."""
+        """Repeats each row's images as a group, for rows that are repeated for beams."""
         is_image = input_ids == self.config.image_token_id
         counts = (is_image.sum(1) // self.config.image_seq_length).tolist()
         if sum(counts) != len(pixel_values):
@@ -109,10 +109,10 @@ class WingsGenerationMixin(GenerationHooks):
         return torch.cat([copy for group in groups for copy in [group] * times])
 
     def make_cache(self, implementation: str | None, room: int) -> Cache:
-        """A cache with the memory of the learners.
+        """Makes a cache that also holds the learners' part.
 
         Raises:
-            WingsError: a kind of cache that cannot hold it.
+            WingsError: another kind of cache.
         """
         if implementation not in (None, "dynamic", "static"):
             raise WingsError(
@@ -121,14 +121,14 @@ class WingsGenerationMixin(GenerationHooks):
             )
         if implementation != "static":
             return WingsCache(self.config)
-        # Room of an earlier call is asked for again, so that nothing is compiled anew.
-        self._static_room = max(room, self._static_room)
-        return WingsStaticCache(self.config, self._static_room)
+        # At least the capacity of an earlier call, so that nothing is compiled again.
+        self._static_capacity = max(room, self._static_capacity)
+        return WingsStaticCache(self.config, self._static_capacity)
 
     def static_mask(self, attention_mask: Tensor, cache: Cache) -> Tensor:
-        """The plain mask `[B, S]` for all the room of a static cache, always of one shape.
+        """Pads the mask `[B, S]` to the capacity of a static cache: one shape for all steps.
 
-        transformers' own mask `[B, 1, T, S]` says less than the learners need.
+        transformers' own mask `[B, 1, T, S]` lacks what the learners need.
         """
         if not isinstance(cache, WingsStaticCache):
             # The forward refuses it, with the reason.
@@ -136,12 +136,12 @@ class WingsGenerationMixin(GenerationHooks):
         return torch.nn.functional.pad(attention_mask, (0, cache.room - attention_mask.shape[1]))
 
     def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
-        """Processors that see no image token."""
+        """Wraps processors so that they see no image token."""
         return ImageBlindProcessors(processors, self.config.image_token_id)
 
 
 def pad_left(input_ids: Tensor, attention_mask: Tensor, held: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows `[B, T]` with their padding moved to the left, and their masks.
+    """Moves the padding of rows `[B, T]` to the left, and of their masks.
 
     The first `held` tokens of each row are in a cache and stay where they are.
     """

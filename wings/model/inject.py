@@ -1,4 +1,4 @@
-"""The language model: taken from its causal LM, given wings, and handed back unharmed."""
+"""Finds the attention of a decoder, puts wings on it, and takes the language model out again."""
 
 import copy
 
@@ -16,7 +16,7 @@ from .logits import prefix_of
 
 
 def build_causal_lm(text_config: PreTrainedConfig) -> PreTrainedModel:
-    """A causal LM with random weights, free to choose its attention implementation.
+    """Builds a causal LM with random weights, free to choose its attention implementation.
 
     Raises:
         WingsError: transformers has no causal LM for the configuration.
@@ -33,7 +33,7 @@ def build_causal_lm(text_config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
-    """The bare decoder and the output head of a causal LM.
+    """Returns the bare decoder and the output head of a causal LM.
 
     Raises:
         WingsError: a decoder whose embeddings are of another width than its blocks.
@@ -53,32 +53,32 @@ def split(causal_lm: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
 
 
 def add_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
-    """Hangs learners, router and prefix beside the attention of the chosen blocks, in place.
+    """Attaches learners, router and prefix to the attention of the chosen blocks, in place.
 
-    Each attention module changes its class to one made on the spot and gains a child `wings`; no
-    other key changes, and nothing of the decoder's code is copied or hooked.
+    Each attention module changes its class to a subclass made here and gains a child `wings`. No
+    other key changes, and none of the decoder's code is copied or hooked.
 
     Raises:
-        WingsError: a decoder that cannot carry wings, with the reason.
+        WingsError: an unsupported decoder, with the reason.
     """
     implementation = attention_name(decoder.config)
     if implementation not in IMPLEMENTATIONS:
         raise WingsError(
             f"{type(decoder).__name__} uses the attention implementation '{implementation}', but "
-            f"wings work beside {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
+            f"Wings supports {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
         )
     name_attention(decoder.config, IMPLEMENTATIONS[implementation])
     if not config.learners and not config.prefix:
         return
     attentions = find_attentions(decoder)
     if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:
-        # A hybrid decoder: wings hang beside what attention it has.
+        # A hybrid decoder: some of its blocks have no attention.
         config.learner_layers = tuple(sorted(attentions))
     for layer in config.layers_with_wings:
         if layer not in attentions:
             raise WingsError(
-                f"block {layer} of {type(decoder).__name__} has no attention to hang wings "
-                f"beside: name blocks that have one ({sorted(attentions)}) in learner_layers."
+                f"block {layer} of {type(decoder).__name__} has no attention for "
+                f"wings: name blocks that have one ({sorted(attentions)}) in learner_layers."
             )
         attention = attentions[layer]
         attention.wings = WingsLayer(config, layer)
@@ -86,7 +86,7 @@ def add_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
 
 
 def reconfigure_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
-    """Replaces the wings of every block by what `config` asks for; parts in both keep weights."""
+    """Replaces the wings of every block as `config` says; parts in both keep their weights."""
     if not any(isinstance(module, WingsLayer) for module in decoder.modules()):
         name_attention(decoder.config, OWN[attention_name(decoder.config)])
         add_wings(decoder, config)
@@ -97,18 +97,18 @@ def reconfigure_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
     for attention in find_attentions(decoder).values():
         if isinstance(attention, WingsAttentionMixin):
             old, new = attention.wings, WingsLayer(config, attention.wings.layer)
-            # Where all learners had gone, there is nothing left to take after but the decoder.
+            # Wings without parameters have no device of their own: the decoder's is taken.
             like = next(old.parameters(), decoder)
             new.load_state_dict(old.state_dict(), strict=False)
             attention.wings = new.to(like.device, like.dtype).train(old.training)
 
 
 def with_wings(attention: type[nn.Module]) -> type[nn.Module]:
-    """The class of `attention` with wings, one for each attention class."""
+    """Returns the subclass of `attention` with wings, one for each attention class."""
     if attention not in _CLASSES:
         body = {
-            "__doc__": f"`{attention.__name__}` with learners, router and prefix beside it.",
-            # A pickle finds classes by name: it gets the decoder's own, which has one.
+            "__doc__": f"`{attention.__name__}` with learners, router and prefix.",
+            # A pickle finds classes by name: it gets the decoder's own class, which has one.
             "__reduce__": lambda module: (empty_instance, (attention,), module.__dict__),
         }
         _CLASSES[attention] = type(
@@ -121,50 +121,50 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def empty_instance(attention: type[nn.Module]) -> nn.Module:
-    """An attention module with wings whose state a pickle or a copy fills in."""
+    """Returns an attention module with wings whose state a pickle or a copy fills in."""
     own = with_wings(attention)
     return own.__new__(own)
 
 
 def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
-    """The self-attention module of each block, by block index.
+    """Returns the self-attention module of each block, by block index.
 
-    A decoder tells transformers which class computes its `attentions`; that is the one.
+    It is the class that the decoder names to transformers for its `attentions` output.
 
     Raises:
-        WingsError: a decoder that does not tell.
+        WingsError: a decoder that names none.
     """
     classes = attention_classes(decoder)
     if not classes:
         raise WingsError(
             f"{type(decoder).__name__} does not tell transformers which class is its attention "
-            f"(an older style of modelling code), so wings find no place to hang: choose a "
-            f"decoder that uses transformers' attention interface."
+            f"(an older style of modelling code), so wings cannot be attached: choose a decoder "
+            f"that uses transformers' attention interface."
         )
     found = [module for module in decoder.modules() if isinstance(module, classes)]
     if not found:
         raise WingsError(
-            f"{type(decoder).__name__} has no attention in any of its blocks, so wings find no "
-            f"place to hang: choose a decoder with attention."
+            f"{type(decoder).__name__} has no attention in any of its blocks, so wings cannot be "
+            f"attached: choose a decoder with attention."
         )
     return {block_index(module): module for module in found}
 
 
 def validate_reached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:
-    """Raises a `WingsError` where a pass did not come by the wings of every block."""
+    """Raises a `WingsError` if a pass did not reach the wings of every block."""
     missing = sorted(expected - reached)
     if missing:
         raise WingsError(
-            f"the blocks {missing} of {type(decoder).__name__} did not pass the keyword `wings` to "
+            f"The blocks {missing} of {type(decoder).__name__} did not pass the keyword `wings` to "
             f"their attention, or do not use transformers' attention interface, so their wings "
-            f"would be dead: leave them out of learner_layers or choose another decoder."
+            f"would have no effect: leave them out of learner_layers or choose another decoder."
         )
 
 
 def extract_causal_lm(
     decoder: PreTrainedModel, head: nn.Module, config: WingsConfig
 ) -> PreTrainedModel:
-    """The language model alone, as the causal LM it came from: a copy, without a trace of wings."""
+    """Returns a copy of the language model alone, as the causal LM it came from."""
     own = copy.deepcopy(config.text_config)
     name_attention(own, None)
     with no_init_weights():

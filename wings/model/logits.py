@@ -1,4 +1,4 @@
-"""From hidden states to logits: the output head and the scalings that decoders put around it."""
+"""`LogitScaling`: the scaling and cap that decoders apply to the output head's logits."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,10 @@ SOFTCAP = "final_logit_softcapping"
 
 
 class LogitScaling:
-    """What a decoder's own causal LM does to the head's logits, read from its configuration.
+    """Scales and caps logits as the decoder's own causal LM does, read from its configuration.
 
-    A field that is missing does nothing. That nothing is forgotten is not taken on trust: a model
-    that is put together from pretrained parts is compared with the causal LM it came from.
+    A missing field does nothing. A model that is put together from pretrained parts is compared
+    with its causal LM, so that a scaling unknown here is found.
     """
 
     def __init__(self, text_config: PreTrainedConfig) -> None:
@@ -26,7 +26,7 @@ class LogitScaling:
         self.softcap = fields.get(SOFTCAP)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Logits of any shape, scaled and soft-capped."""
+        """Returns logits of any shape, scaled and soft-capped."""
         if self.factor != 1.0:
             logits = logits * self.factor
         if self.softcap is not None:
@@ -35,5 +35,5 @@ class LogitScaling:
 
 
 def prefix_of(child: nn.Module, parent: nn.Module) -> str:
-    """The dotted name of `child` in `parent`."""
+    """Returns the dotted name of `child` in `parent`."""
     return next(name for name, module in parent.named_modules() if module is child)

@@ -1,4 +1,4 @@
-"""`WingsPreTrainedModel`: what both models share: weights and gradient checkpointing."""
+"""`WingsPreTrainedModel`: initialisation and gradient checkpointing, shared by both models."""
 
 from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
@@ -12,7 +12,7 @@ OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix
 
 
 class WingsPreTrainedModel(ModelHooks):
-    """What both models share: configuration, initialisation, gradient checkpointing."""
+    """Base of both models: configuration, initialisation, gradient checkpointing."""
 
     config: WingsConfig
     config_class = WingsConfig
@@ -21,7 +21,7 @@ class WingsPreTrainedModel(ModelHooks):
     checkpoints_blocks = False
 
     def draw_own_weights(self) -> None:
-        """Draws wings where no checkpoint filled them, and computes the tower's lost buffers."""
+        """Initialises wings that no checkpoint filled, and computes the tower's missing buffers."""
         for module in self.modules():
             if isinstance(module, OF_WINGS):
                 module.reset_parameters()
@@ -30,7 +30,7 @@ class WingsPreTrainedModel(ModelHooks):
                 module.reset_buffers()
 
     def on_gradient_checkpointing(self, enable: bool) -> None:
-        """Both models know whether their blocks run twice in a training step."""
+        """Tells both models whether their blocks run twice in a training step."""
         for module in self.modules():
             if isinstance(module, WingsPreTrainedModel):
                 module.checkpoints_blocks = enable

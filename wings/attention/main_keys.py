@@ -49,7 +49,7 @@ class MainKeys:
             return TokenLayout(table[:, -count:])
         if count == self.tokens.length:
             return self.tokens
-        # A static cache fills its room from the front, and only then drops the first.
+        # A static cache fills its room from the front, and drops the first only when it is full.
         start = (self.held - count).clamp(min=0)
         return TokenLayout(table.index_select(1, start + torch.arange(count, device=table.device)))
 
@@ -67,12 +67,15 @@ class MainKeys:
         keys, length = self.layout(count), self.queries.length
         slot = torch.arange(count - length, count, device=keys.table.device)
         end = (slot + 1).expand(len(keys.table), -1)
+        # Segments never decrease along a row, so a search finds the first key of a query's own.
         first = torch.searchsorted(keys.segment.contiguous(), self.queries.segment.contiguous())
         if window is not None:
             first = torch.maximum(first, end - window)
         blind = self.queries.kind == PADDING
         first, end = first.masked_fill(blind, 0), end.masked_fill(blind, 0)
         padding = torch.nn.functional.pad((keys.kind == PADDING).long().cumsum(1), (1, 0))
+        # A range has no holes. Padding between the tokens of earlier turns makes one, and a kernel
+        # would attend to it.
         has_padding = padding.gather(1, end) > padding.gather(1, first.clamp(max=count))
         return None if bool(has_padding.any()) else KeyRanges(first, end, count)
 

@@ -55,6 +55,7 @@ def routed_attention(
     """
     if q.shape[2] == 1:
         return one_query(q, k, v, columns, rule)
+    # Every head attends to the same columns; a view costs no memory where kernels read strides.
     width, count = v.shape[-1], columns.shape[-1]
     columns_of_heads = columns.to(v.dtype)[:, None].expand(-1, v.shape[1], -1, -1)
     if rule.softcap is None and rule.sinks is None:
@@ -74,6 +75,7 @@ def padded_attention(q: Tensor, k: Tensor, values: list[Tensor], rule: Rule) -> 
     """
     width = -(-max(q.shape[-1], sum(v.shape[-1] for v in values)) // 8) * 8
     q, k, v = (widened(parts, width) for parts in ([q], [k], values))
+    # `is_causal` of torch aligns the first query with the first key, right only for a square.
     square = q.shape[2] == k.shape[2]
     if rule.mask is not None and square and q.shape[2] > BLOCK and rule.ranges is not None:
         ranges = None if torch.compiler.is_compiling() else rule.ranges()

@@ -55,6 +55,8 @@ class DecodeSource:
     @classmethod
     def of(cls, tokens: Tensor, rope_table: Tensor, has_keys: bool) -> "DecodeSource":
         """From `[B, S, D]` and `[B, S, d]`."""
+        # Both forms are shared by all blocks of a step; made in each they would be the larger part
+        # of a learner's work on one token.
         heads = tokens.unflatten(-1, (-1, rope_table.shape[-1]))
         roped = None
         if not has_keys:
@@ -111,9 +113,11 @@ def wanted_columns(wanted: Tensor) -> Tensor | None:
 
     `[B, T]` bool -> `[B, n]`; rows with fewer go on with columns that are not wanted.
     """
+    # The only value that a pass without a cache reads back from a GPU: sizes of tensors follow it.
     count = int(wanted.sum(1).max()) if wanted.numel() else 0
     if not count:
         return None
+    # Stable, so that keys stay in order: ranges and segments rely on it.
     return torch.argsort((~wanted).long(), dim=1, stable=True)[:, :count]
 
 
@@ -126,6 +130,7 @@ def pick(
     layout: TokenLayout, tokens: Tensor, wanted: Tensor, columns: Tensor
 ) -> tuple[TokenLayout, Tensor]:
     """Layout and tokens at `columns [B, n]`, `PADDING` where a column is not `wanted [B, T]`."""
+    # Rows with fewer tokens hold others in their place, which no query may see.
     picked = layout.gather(columns).padded_where(~wanted.gather(1, columns))
     return picked, gather_tokens(tokens, columns)
 

@@ -146,10 +146,12 @@ class TokenLayout:
             position = last.position + valid.long().cumsum(1)
         else:
             position = position_ids.to(torch.long).expand(batch, -1)
+        # The contract of packing: a position of 0 begins a sequence.
         starts = (position == 0) & valid
         segment = last.segment + starts.long().cumsum(1)
 
         is_image = is_image & valid
+        # Images have equal lengths, so the count of image tokens alone tells where one begins.
         ordinal = image_tokens[:, None] + is_image.long().cumsum(1)
         begins = is_image & ((ordinal - 1) % image_seq_length == 0)
         begun = begins.long().cumsum(1)

@@ -69,6 +69,7 @@ class SourceCache:
         if tokens is None or ropes is None:
             return None
         if isinstance(self.tokens, StaticBuffer):
+            # A recorded step has fixed shapes: it adds its own tokens, or everything at once.
             if self.is_behind:
                 self.is_behind = False
                 return NewTokens(tokens, CosSin.of(ropes), self.tokens.count)
@@ -76,6 +77,7 @@ class SourceCache:
         start, self.cached = self.cached, self.tokens.length
         if start == self.cached:
             return None
+        # The usual case shares cos and sin that are there already.
         if appended is not None and appended[0].shape[1] == self.cached - start:
             return NewTokens(*appended)
         return NewTokens(tokens[:, start:], CosSin.of(ropes[:, start:]))
@@ -87,6 +89,7 @@ class SourceCache:
             return
         gone = slots >= tokens
         self.layouts.replace(layout.padded_where(gone).table)
+        # Rows of the batch lose different numbers of entries; only a tail that no row needs goes.
         slots = slots.masked_fill(gone, -1)
         self.slots.replace(slots)
         left = (slots >= 0).any(0).nonzero()
@@ -205,6 +208,7 @@ class LearnerCache:
             if enabled:
                 new[name] = source.take_new(appended)
             else:
+                # Blocks do not run their learners, so they have no products of these tokens.
                 source.is_behind = True
         return new
 
@@ -257,6 +261,7 @@ class LearnerCache:
         if columns is not None:
             slots = self.sources["image"].slots.value
             assert slots is not None, "features that wait have slots"
+            # Features were stored in the order of their tokens: the n-th is the n-th token's.
             nth = (slots == LATER).long().cumsum(1) - 1
             known = (slots == LATER) & (nth < old.sum(1, keepdim=True))
             slot = before + columns.gather(1, nth.clamp(0, columns.shape[1] - 1))

@@ -32,6 +32,7 @@ class LearnerCacheMixin(Cache):
     def crop(self, tokens_to_remove: int) -> None:
         """Drops the newest tokens: `-n` takes n away; n, as long ago, keeps the first n."""
         length = int(self.learners.length)
+        # Older transformers passed the length to keep, as a positive number.
         keep = tokens_to_remove if tokens_to_remove > 0 else length + tokens_to_remove
         super().crop(min(keep - length, 0))
         self.learners.cut(keep)

@@ -31,6 +31,7 @@ def routed_attention(
     Raises:
         WingsError: impl is "triton" and the kernel cannot run.
     """
+    # torch's attention follows autocast on its own, the kernel does not.
     if q.shape[2] > 1:
         q, k, v = _as_autocast(q, k, v)
     reason = partial(_routed_unsupported_reason, q, v, columns, rule)

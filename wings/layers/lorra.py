@@ -32,6 +32,7 @@ class Factors(NamedTuple):
             # One token: joining the factors would cost more than it saves.
             row = tokens[:, 0]
             return torch.stack([row @ self.a_k, row @ self.a_v], dim=1)[:, :, None]
+        # One product reads the tokens once.
         both = tokens @ torch.cat([self.a_k, self.a_v], dim=-1)
         return both.unflatten(-1, (2, -1)).transpose(1, 2)
 
@@ -136,6 +137,7 @@ def lorra_attention(
     q = expand_heads(x, query_part, b_q)
     k = expand_heads(*key_parts) if keys is None else keys.permute(0, 3, 1, 2)
     v = expand_heads(*value_parts)
+    # Gradient checkpointing runs the whole block again, so there is nothing left to save then.
     recompute = None
     if source.recompute_kv and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         recompute = Recompute(expand_heads, key_parts, value_parts)
@@ -225,5 +227,6 @@ def products(
 
 def expand(tokens: Tensor, inner: Tensor, outer: Tensor, width: int) -> Tensor:
     """tokens + inner outer, as heads: `[B, S, D]`, `[B, S, r]`, `[r, D]` -> `[B, S, H, width]`."""
+    # The sum and the product in one operation: no second [S, D] tensor is written.
     whole = torch.addmm(tokens.flatten(0, 1), inner.flatten(0, 1), outer)
     return whole.view(*tokens.shape[:2], -1, width)

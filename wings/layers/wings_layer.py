@@ -139,6 +139,7 @@ class WingsAttentionMixin(nn.Module):
         if isinstance(second, RouterInputs):
             sums, weights = second
         if wings.learners is not None:
+            # After the main attention, as the router reads its weights.
             main = main + self.wings(hidden_states, sums, wings).to(main.dtype)
         elif self.training and torch.is_grad_enabled() and not self.wings.is_empty:
             main = main + zero_of(self.wings).to(main.dtype)
@@ -246,6 +247,7 @@ def _main_attention(
     length, count = query.shape[2], key.shape[2]
     if mask is not None:
         mask = mask[..., :count] if mask.dtype == torch.bool else wings.keys.visible(mask, count)
+    # A chunk after others needs all keys; a first one is square, and no mask has to be made.
     if 1 < length < count and wings.is_first:
         # A static cache returns its whole capacity, of which only the first keys are there.
         key, value, keys = key[:, :, :length], value[:, :, :length], wings.queries

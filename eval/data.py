@@ -1,9 +1,9 @@
-"""What a model is measured on: items of three kinds and held-out text, read before any weights."""
+"""Reads what a model is evaluated on: items, held-out text and tasks, before any weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wings.errors import WingsError
 
@@ -11,20 +11,20 @@ from .documents import Document, read_documents
 from .items import Item, pictures_of, read_items
 
 if TYPE_CHECKING:
-    from .harness.chosen import ChosenTasks
+    from .harness.tasks import ChosenTasks
 
 
 @dataclass(frozen=True)
-class Files:
-    """Paths, as they were given.
+class EvalFiles:
+    """Paths and names, as given.
 
     Attributes:
         text: items without pictures.
-        pictures: items that ask about pictures.
+        pictures: items with questions about pictures.
         conversations: items with pictures whose last question is about text.
         held_out: texts, or JSON Lines of texts or conversations.
         tasks: names of tasks of lm-evaluation-harness.
-        include_path: folders of task files that go before the harness's own.
+        include_path: folders of task files that override the harness's own.
     """
 
     text: Sequence[Path] = ()
@@ -38,67 +38,67 @@ class Files:
         return any(vars(self).values())
 
     def to_dict(self) -> dict[str, list[str]]:
-        """The paths as text."""
+        """The paths as text, for JSON."""
         return {name: [str(path) for path in paths] for name, paths in vars(self).items()}
 
 
 @dataclass(frozen=True)
-class Data:
-    """What the files hold; a kind of which none was given is empty."""
+class EvalData:
+    """The content of `EvalFiles`; empty where no file was given."""
 
     text: Sequence[Item] = ()
     pictures: Sequence[Item] = ()
     conversations: Sequence[Item] = ()
-    held_out: Sequence[Document] = field(default_factory=tuple)
+    held_out: Sequence[Document] = ()
     tasks: "ChosenTasks | None" = None
 
 
-def read_data(files: Files) -> Data:
-    """All items and documents.
+def read_data(files: EvalFiles) -> EvalData:
+    """Reads all items and documents.
 
     Raises:
-        WingsError: a file or record that cannot be used, a picture where none belongs, none where
-            one does, or one that is not there.
+        WingsError: an invalid file or record, a picture in a text item, no picture in a picture
+            item, or a missing picture file.
     """
-    return Data(
-        text=_items(files.text, pictures=False, option="--text"),
-        pictures=_items(files.pictures, pictures=True, option="--pictures"),
-        conversations=_items(files.conversations, pictures=True, option="--conversations"),
+    return EvalData(
+        text=_read(files.text, pictures=False, option="--text"),
+        pictures=_read(files.pictures, pictures=True, option="--pictures"),
+        conversations=_read(files.conversations, pictures=True, option="--conversations"),
         held_out=read_documents(files.held_out) if files.held_out else (),
         tasks=_tasks(files),
     )
 
 
-def _tasks(files: Files) -> "ChosenTasks | None":
+def _tasks(files: EvalFiles) -> "ChosenTasks | None":
     if not files.tasks:
         if files.include_path:
-            raise WingsError("--include-path is of use with --tasks alone; name tasks to ask")
+            raise WingsError("--include-path has no effect without --tasks; name the tasks to run.")
         return None
-    # The harness is a large package, and not everybody's.
-    from .harness.chosen import choose_tasks
+    # The harness is a large optional package.
+    from .harness.tasks import choose_tasks
 
     return choose_tasks(files.tasks, files.include_path)
 
 
-def _items(paths: Sequence[Path], pictures: bool, option: str) -> list[Item]:
-    found = []
+def _read(paths: Sequence[Path], pictures: bool, option: str) -> list[Item]:
+    items = []
     for path in paths:
         for number, item in enumerate(read_items(path), 1):
-            _check(item, pictures, f"record {number} of {path}, given as {option},")
-            found.append(item)
-    return found
+            _validate_pictures(item, pictures, f"Record {number} of {path}, given as {option},")
+            items.append(item)
+    return items
 
 
-def _check(item: Item, wanted: bool, where: str) -> None:
-    sources: list[Any] = pictures_of(item)
-    if sources and not wanted:
+def _validate_pictures(item: Item, expected: bool, where: str) -> None:
+    sources = pictures_of(item)
+    if sources and not expected:
         raise WingsError(
-            f"{where} has a picture; give it as --pictures if it is asked about the picture, as "
-            "--conversations if not"
+            f"{where} has a picture; pass the file as --pictures if the question is about the "
+            "picture, else as --conversations."
         )
-    if wanted and not sources:
-        raise WingsError(f"{where} has no picture; give it as --text")
+    if expected and not sources:
+        raise WingsError(f"{where} has no picture; pass the file as --text.")
     for source in sources:
         is_path = isinstance(source, str) and not source.startswith(("http", "data:"))
         if is_path and not Path(source).is_file():
-            raise WingsError(f"{where} shows {source}, which is not there")
+            raise WingsError(f"{where} shows {source}, which does not exist; correct the path.")

@@ -1,4 +1,4 @@
-"""One model against the LLM it grew from: every measurement that the data and the model allow."""
+"""Evaluates a model against the LLM it was built from, with every measurement that applies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,96 +6,143 @@ from typing import Any, Protocol
 
 from wings.errors import WingsError
 
-from .attention.section import measure_attention_shift
+from .attention.attention_shift import measure_attention_shift
 from .compare.comparison import Comparison
-from .data import Data
+from .data import EvalData
 from .drift import measure_drift
 from .harness.comparison import TaskComparison
-from .items import pictures_of
-from .models import EvalModel
-from .questions import CONVERSATIONS, PICTURES, TEXT, measure_questions
-from .report.samples import Sample, samples_of
-from .report.section import Section
+from .items import Item, pictures_of, without_pictures
+from .models import EvalModel, tokenizer_difference
+from .report.report import Sample, Section
 from .runner import EvalRunner
-from .vocabulary import tokenizers_differ
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A kind of questions that both models are asked.
+
+    Attributes:
+        name: in report.json and on a progress bar.
+        sentence: explains in the report how each of the two is asked.
+        with_pictures: True if the model is shown the pictures; the LLM never is.
+    """
+
+    name: str
+    sentence: str
+    with_pictures: bool
+
+
+TEXT = Questions(
+    "text",
+    "Text questions, the same ones to both models. Percent right (word for word, or as the item's "
+    "scoring says), with Wilson's 95% intervals; the difference is paired, item by item, with a "
+    "bootstrap interval; -/+ counts the items that were lost and won.",
+    with_pictures=False,
+)
+PICTURES = Questions(
+    "pictures",
+    "Questions about pictures. The LLM is asked the same questions without the pictures: what it "
+    "gets right is guessed, and the paired difference is the gain from seeing.",
+    with_pictures=True,
+)
+CONVERSATIONS = Questions(
+    "conversations",
+    "Conversations with a picture whose last question is about text (mixed). The LLM is given the "
+    "same conversations without their pictures; the last turn is scored.",
+    with_pictures=True,
+)
 
 
 class Measurement(Protocol):
-    """What a report takes: figures, and how they are shown."""
+    """A result that a report shows."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON holds it."""
+        """All figures, for JSON."""
 
     def section(self) -> Section:
-        """A part of the report."""
+        """The report's section."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, by name, and sentences on what was not."""
+    """Measurements by name, and sentences on those that were skipped."""
 
     measurements: dict[str, Measurement]
     notes: Sequence[str]
 
     @property
     def sections(self) -> list[Section]:
-        """The parts of a report."""
+        """The report's sections."""
         return [measurement.section() for measurement in self.measurements.values()]
 
     @property
     def samples(self) -> dict[str, list[Sample]]:
-        """Answers side by side, of each kind of items."""
-        found = {}
-        for measurement in self.measurements.values():
-            if isinstance(measurement, Comparison):
-                found[measurement.title] = samples_of(measurement)
-            elif isinstance(measurement, TaskComparison):
-                found[measurement.title] = measurement.samples
-        return found
+        """Answers side by side, by title."""
+        return {
+            one.title: one.samples()
+            for one in self.measurements.values()
+            if isinstance(one, Comparison | TaskComparison)
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures."""
-        return {name: measured.to_dict() for name, measured in self.measurements.items()}
+        """All figures, for JSON."""
+        return {name: one.to_dict() for name, one in self.measurements.items()}
 
 
-def evaluate(llm: EvalModel, model: EvalModel, data: Data, runner: EvalRunner) -> Evaluation:
-    """Measures text, pictures, conversations, tasks, attention and drift; every rank comes here.
+def evaluate(llm: EvalModel, model: EvalModel, data: EvalData, runner: EvalRunner) -> Evaluation:
+    """Measures text, pictures, conversations, tasks, attention and drift; all ranks must call it.
 
-    A model that does not see is not shown pictures, and tokenizers that differ leave the drift out:
-    the notes say so.
+    A model without vision is not shown pictures, and the drift is skipped if the tokenizers differ.
+    The notes report both.
     """
     measurements: dict[str, Measurement] = {}
     notes = []
-    asked = {TEXT: data.text, PICTURES: data.pictures, CONVERSATIONS: data.conversations}
-    for questions, items in asked.items():
-        if items and questions.shown and not model.sees:
+    asked = ((TEXT, data.text), (PICTURES, data.pictures), (CONVERSATIONS, data.conversations))
+    for questions, items in asked:
+        if items and questions.with_pictures and not model.sees:
             notes.append(
-                f"{questions.name} are left out: {model.name} is a plain '{model.kind}' model, "
-                "which does not see"
+                f"{questions.name.capitalize()} are skipped: {model.name} is a plain "
+                f"'{model.kind}' model, which takes no pictures."
             )
         elif items:
             measurements[questions.name] = measure_questions(questions, llm, model, items, runner)
     if data.tasks is not None:
-        # The harness is a large package, and not everybody's.
+        # The harness is a large optional package.
         from .harness.measure import measure_tasks
 
-        measurements["tasks"] = found = measure_tasks(llm, model, data.tasks, runner)
-        notes += found.notes
+        measurements["tasks"] = tasks = measure_tasks(llm, model, data.tasks, runner)
+        notes += tasks.notes
     # Any conversation with a picture has text before and after it.
-    shown = data.conversations or data.pictures
-    conversations = [item for item in shown if pictures_of(item)]
-    if conversations and model.sees:
+    visible = [item for item in data.conversations or data.pictures if pictures_of(item)]
+    if visible and model.sees:
         try:
-            measurements["attention"] = measure_attention_shift(llm, model, conversations, runner)
+            measurements["attention"] = measure_attention_shift(llm, model, visible, runner)
         except WingsError as error:
-            notes.append(f"attention shift is left out: {str(error).rstrip('.')}")
+            notes.append(f"The attention shift is skipped: {error}")
     if data.held_out:
-        difference = tokenizers_differ(llm.tokenizer, model.tokenizer)
+        difference = tokenizer_difference(llm.tokenizer, model.tokenizer)
         if difference:
             notes.append(
-                f"drift is left out: the tokenizers of {llm.name} and {model.name} differ "
-                f"({difference}), so their next tokens cannot be compared"
+                f"The drift is skipped: the tokenizers of {llm.name} and {model.name} differ "
+                f"({difference}), so their next tokens cannot be compared."
             )
         else:
             measurements["drift"] = measure_drift(llm, model, data.held_out, runner)
     return Evaluation(measurements, notes)
+
+
+def measure_questions(
+    questions: Questions,
+    llm: EvalModel,
+    model: EvalModel,
+    items: Sequence[Item],
+    runner: EvalRunner,
+) -> Comparison:
+    """Compares the model's answers with the LLM's to the same items without their pictures."""
+    # Some chat templates take content as a string only; none rejects a string.
+    blind = [without_pictures(item) for item in items]
+    items = items if questions.with_pictures else blind
+    name, title = questions.name, questions.name.capitalize()
+    before = runner.answers(llm, blind, f"{name}: the LLM{', blind' * questions.with_pictures}")
+    after = runner.answers(model, items, f"{name}: the model")
+    return Comparison(title, questions.sentence, items, before, after, runner.seed)

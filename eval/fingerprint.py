@@ -1,4 +1,4 @@
-"""Fingerprints: by what a kept answer is known again, whatever folder its model lies in."""
+"""Fingerprints of models and items: the keys of cached results, independent of paths."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from .items import Item
 
 
 def fingerprint(*parts: Any) -> str:
-    """The digest of anything that JSON can hold."""
+    """The digest of JSON values."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -23,10 +23,9 @@ def fingerprint(*parts: Any) -> str:
 def model_fingerprint(
     model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase
 ) -> str:
-    """The digest of every weight and of all that stands between a conversation and the model.
+    """The digest of all weights, the configuration, the tokenizer and the image processor.
 
-    Weights are read as they are, so a checkpoint that was trained on, or saved in another type, is
-    another model; one that was moved is the same.
+    More training or another dtype changes it; another folder does not.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
@@ -34,17 +33,17 @@ def model_fingerprint(
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     tokenizer = tokenizer_of(processor)
-    said = [tokenizer.get_vocab(), str(tokenizer.chat_template), _settings(model)]
+    inputs = [tokenizer.get_vocab(), str(tokenizer.chat_template), _settings(model)]
     if isinstance(processor, ProcessorMixin):
-        said.append(str(sorted(processor.image_processor.to_dict().items())))
-    return fingerprint(digest.hexdigest(), *said)
+        inputs.append(str(sorted(processor.image_processor.to_dict().items())))
+    return fingerprint(digest.hexdigest(), *inputs)
 
 
 def item_fingerprint(item: Item) -> str:
-    """The digest of what an item shows a model: its turns, and the bytes of its pictures.
+    """The digest of an item's turns and the bytes of its pictures.
 
     Raises:
-        WingsError: a picture that is not there.
+        WingsError: a picture that cannot be read.
     """
     return fingerprint([[m["role"], _content(m["content"])] for m in item.messages])
 
@@ -55,7 +54,7 @@ def tokenizer_of(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrai
 
 
 def _settings(model: PreTrainedModel) -> str:
-    """The configuration without names of folders; generation's too, which may hold penalties."""
+    """Model and generation configurations without folder names and versions."""
     lines = f"{model.config}\n{model.generation_config}".splitlines()
     volatile = ("_name_or_path", "transformers_version")
     return "\n".join(line for line in lines if not any(name in line for name in volatile))
@@ -71,9 +70,9 @@ def _picture(part: dict) -> list[str]:
     source = part["image"]
     if isinstance(source, str) and not source.startswith(("http://", "https://", "data:")):
         try:
-            held = Path(source).read_bytes()
+            data = Path(source).read_bytes()
         except OSError as error:
-            raise WingsError(f"the picture {source} cannot be read: {error.strerror}") from error
+            raise WingsError(f"The picture {source} cannot be read: {error.strerror}.") from error
     else:
-        held = load_image(source).tobytes()
-    return ["picture", hashlib.blake2b(held, digest_size=16).hexdigest()]
+        data = load_image(source).tobytes()
+    return ["picture", hashlib.blake2b(data, digest_size=16).hexdigest()]

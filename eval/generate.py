@@ -1,4 +1,4 @@
-"""What a model says: greedy answers to items, in left-padded batches."""
+"""Generates greedy answers to items, in left-padded batches."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,20 +31,20 @@ def answer_items(
     Args:
         model: a Wings model, or any causal LM for items without pictures.
         processor: the model's processor, or the tokenizer of a plain LM.
-        batch_size: conversations per batch; conversations of like length go together.
-        max_new_tokens: where an answer is cut.
-        on_batch: called with the number of items just answered.
+        batch_size: conversations per batch, grouped by length.
+        max_new_tokens: longest answer, in tokens.
+        on_batch: called after each batch with its number of items.
     """
-    # transformers gives it to every causal LM, but not to the class that all models share.
+    # True for every causal LM, but not declared by PreTrainedModel.
     assert isinstance(model, GenerationMixin)
     model.eval()
     tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
     answers = [""] * len(items)
-    for chosen in batches_of(items, batch_size):
+    for chosen in batch_by_length(items, batch_size):
         batch = encode(processor, [list(items[n].messages) for n in chosen]).to(model.device)
-        said = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        said = said[:, batch["input_ids"].shape[1] :]
-        texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+        output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+        new = output[:, batch["input_ids"].shape[1] :]
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         for n, text in zip(chosen, texts, strict=True):
             answers[n] = text
         if on_batch:
@@ -52,8 +52,8 @@ def answer_items(
     return answers
 
 
-def batches_of(items: Sequence[Item], batch_size: int) -> list[list[int]]:
-    """Numbers of items, batch by batch: conversations of like length go together."""
+def batch_by_length(items: Sequence[Item], batch_size: int) -> list[list[int]]:
+    """Indices of items in batches of conversations of similar length."""
     order = sorted(range(len(items)), key=lambda n: (_length(items[n]), n))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -61,14 +61,14 @@ def batches_of(items: Sequence[Item], batch_size: int) -> list[list[int]]:
 def encode(
     processor: ProcessorMixin | PreTrainedTokenizerBase, conversations: list[list[dict]]
 ) -> BatchFeature:
-    """Conversations as one left-padded batch that ends where the assistant's turn begins.
+    """Encodes conversations as a left-padded batch that ends with the assistant's header.
 
     Returns:
-        `input_ids` and `attention_mask` [B, T] int64, and `pixel_values` [N, 3, H, W] where there
-        are pictures.
+        `input_ids` and `attention_mask` [B, T] int64; with pictures also `pixel_values`
+        [N, 3, H, W].
     """
     if isinstance(processor, ProcessorMixin):
-        # Declared as a text, which it is only without tokenize.
+        # Annotated as a string, which is true only without tokenize.
         return processor.apply_chat_template(  # type: ignore[return-value]
             conversations,
             tokenize=True,
@@ -85,7 +85,7 @@ def encode(
 
 
 def _length(item: Item) -> int:
-    """About how long a conversation is; a picture counts for as much as a few sentences."""
+    """Approximate length in characters; a picture counts as 400."""
     length = 0
     for message in item.messages:
         content = message["content"]

@@ -1,37 +1,40 @@
-"""IIT, interleaved image and text: conversations of text and picture items, the last turn scored.
+"""IIT, interleaved image and text: conversations of text and picture items, scored by their end.
 
-The page `eval/iit.md` says what is built, how large it is and how it is scored.
+`eval/iit.md` describes size, matching and scoring.
 """
 
 import json
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 
 from .items import Item, pictures_of
 from .runner import ProgressCallback, no_progress
 
-# What each turn is: T text, V a question about a picture. The last one is scored.
+# T: a text question, V: a question about a picture. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")
-CONTEXTS = 2
-# Similarities nearer than this are a tie, whatever a processor's rounding says.
+CONTEXTS = 2  # most turns before the scored one
+# Similarities are rounded, so that ties do not depend on the hardware.
 DIGITS = 9
 
 
 @dataclass(frozen=True)
-class IITConversation:
+class InterleavedConversation:
     """One conversation of the benchmark.
 
     Attributes:
         kind: one of `KINDS`.
-        turns: where each turn comes from: "text" or "pictures", and the item's place in that set.
-        item: messages of all turns up to the last question, and the answer to it.
+        turns: of each turn the set, "text" or "pictures", and the item's index in it.
+        item: messages of all turns up to the last question, and its reference answer.
     """
 
     kind: str
@@ -48,152 +51,177 @@ def build_iit(
     uses: int = 4,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
-) -> list[IITConversation]:
-    """The six kinds of conversations, `size` of each.
+) -> list[InterleavedConversation]:
+    """Builds `size` conversations of each of the six kinds.
 
     Args:
         text: items without a picture.
         pictures: items with one.
-        embed: texts to vectors `[N, D]`; see `embeddings.py`.
-        size: conversations of each kind; by default as many as the smaller set has items.
-        uses: how many scored text items a text item may be chosen for, and how many scored picture
-            items; so in each kind it stands before others at most so often.
-        seed: which items are scored, and in which order they choose.
-        tell: is told how many of the scored items have chosen.
+        embed: maps texts to vectors `[N, D]`; see `embed_texts`.
+        size: conversations of each kind; by default the number of items of the smaller set.
+        uses: how often a text item may precede scored text items, and how often scored picture
+            items. So it precedes others at most that often in each kind.
+        seed: draws the scored items and their order.
+        progress: called with the number of scored items that have been matched.
 
     Raises:
         WingsError: an item of the wrong set, a system message, more conversations than items, or
-            too few text items to stand before them.
+            too few text items to precede them.
     """
     validate_turns(text, pictures)
     size = min(len(text), len(pictures)) if size is None else size
     for name, items in (("text", text), ("pictures", pictures)):
         if not 1 <= size <= len(items):
             raise WingsError(
-                f"size is {size}, but there are {len(items)} items in {name}: give 1 to "
-                f"{len(items)}, each is scored once in a kind"
+                f"size is {size}, but {name} has {len(items)} items, each scored once in a kind; "
+                f"give 1 to {len(items)}."
             )
-    asked = [question(item) for item in (*text, *pictures)]
-    vectors = embed(asked)
-    of_text, of_pictures = vectors[: len(text)], vectors[len(text) :]
+    sets = {"text": text, "pictures": pictures}
+    questions = {name: [question_of(item) for item in items] for name, items in sets.items()}
+    both = embed(questions["text"] + questions["pictures"]).split([len(text), len(pictures)])
+    vectors = dict(zip(sets, both, strict=True))
     draw = random.Random(seed)
     scored = {
         "text": draw.sample(range(len(text)), size),
         "pictures": draw.sample(range(len(pictures)), size),
     }
-    before = {}
-    for (name, numbers), own, start in zip(
-        scored.items(), (of_text, of_pictures), (0, len(text)), strict=True
-    ):
-
-        def told(done: int, name: str = name) -> None:
-            progress(f"turns before {name}", done, size)
-
-        told(0)
-        before[name] = choose(numbers, own, asked[start:], of_text, asked[: len(text)], uses, told)
-    sets = {"text": text, "pictures": pictures}
+    before: dict[str, list[list[int]]] = {}
+    for name, numbers in scored.items():
+        before[name] = []
+        progress(f"turns before {name}", 0, size)
+        for chosen in choose_context(
+            numbers, vectors[name], questions[name], vectors["text"], questions["text"], uses
+        ):
+            before[name].append(chosen)
+            progress(f"turns before {name}", len(before[name]), size)
     built = []
     for kind in KINDS:
         name = "text" if kind.endswith("T") else "pictures"
         count = kind.count(",")
         for number, chosen in zip(scored[name], before[name], strict=True):
-            # The nearest stands next to the question, and one more turn is put in front of it.
+            # The nearest is next to the question; a further turn goes in front of it.
             turns = [("text", other) for other in reversed(chosen[:count])]
-            built.append(joined(kind, [*turns, (name, number)], sets))
+            built.append(join_items(kind, [*turns, (name, number)], sets))
     return built
 
 
-def choose(
+def choose_context(
     scored: Sequence[int],
     vectors: Tensor,
-    asked: Sequence[str],
-    of_text: Tensor,
-    text: Sequence[str],
+    questions: Sequence[str],
+    text_vectors: Tensor,
+    text_questions: Sequence[str],
     uses: int,
-    told: Callable[[int], None],
-) -> list[list[int]]:
-    """For each scored item in turn the `CONTEXTS` nearest text items, nearest first.
+) -> Iterator[list[int]]:
+    """Yields the `CONTEXTS` nearest text items of each scored item in turn, nearest first.
 
-    One that asks the same words as the scored item, itself above all, is never chosen, nor two that
-    ask the same; a text item is chosen `uses` times at most. Ties go to the earlier item. `told` is
-    called with the number of items that have chosen.
+    Text items with the same words as the scored item, such as itself, or as each other are skipped.
+    A text item is chosen at most `uses` times. Ties go to the earlier item.
     """
-    left = [uses] * len(text)
-    result = []
+    left = [uses] * len(text_questions)
     for number in scored:
-        near = [round(value, DIGITS) for value in (of_text @ vectors[number]).tolist()]
+        similarity = [round(value, DIGITS) for value in (text_vectors @ vectors[number]).tolist()]
         chosen: list[int] = []
-        # The sort is stable, so of a tie the earlier item stays the earlier one.
-        for other in sorted(range(len(text)), key=near.__getitem__, reverse=True):
-            said = [asked[number], *(text[n] for n in chosen)]
-            if left[other] and text[other] not in said:
+        # The sort is stable, also with reverse=True.
+        for other in sorted(range(len(left)), key=similarity.__getitem__, reverse=True):
+            taken = [questions[number], *(text_questions[n] for n in chosen)]
+            if left[other] and text_questions[other] not in taken:
                 chosen.append(other)
                 left[other] -= 1
             if len(chosen) == CONTEXTS:
                 break
         if len(chosen) < CONTEXTS:
             raise WingsError(
-                f"{len(scored)} conversations need {CONTEXTS} other text items each, but the "
-                f"{len(text)} there are, each used at most {uses} times, do not suffice: raise "
-                f"uses, lower size or give more text items"
+                f"{len(scored)} conversations need {CONTEXTS} other text items each, but "
+                f"{len(left)} text items, each used at most {uses} times, are too few: raise uses, "
+                "lower size or give more text items."
             )
-        result.append(chosen)
-        told(len(result))
-    return result
+        yield chosen
 
 
-def joined(
+@torch.no_grad()
+def embed_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    progress: ProgressCallback = no_progress,
+) -> Tensor:
+    """Mean token embeddings, centred over all texts, as unit vectors `[N, D]` float64 on the CPU.
+
+    They need no forward pass and compare questions by words that are equal or similar to the model.
+    Hidden states of causal models are too similar to each other for this, and text features of
+    vision towers are limited to 77 tokens. Centring removes what all questions share, such as
+    "Answer with a letter". The vector of an empty text, or of one that is like all others, is zero.
+
+    Args:
+        model: any model with token embeddings; only their table is used.
+        tokenizer: of the model.
+        texts: to embed.
+        progress: called with the number of embedded texts.
+    """
+    table = model.get_input_embeddings().get_parameter("weight")
+    sums = []
+    for number, text in enumerate(texts, 1):
+        ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False), dtype=torch.long)
+        # float64 and a fixed order of additions: equal texts give equal vectors, so equal ties.
+        sums.append(table[ids.to(table.device)].double().sum(0).cpu() / max(1, len(ids)))
+        progress("embedding", number, len(texts))
+    vectors = torch.stack(sums)
+    return normalize(vectors - vectors.mean(0), dim=-1, eps=1e-9)
+
+
+def join_items(
     kind: str, turns: Sequence[tuple[str, int]], sets: dict[str, Sequence[Item]]
-) -> IITConversation:
-    """Items one after another, each but the last with its reference answer; scored as the last."""
+) -> InterleavedConversation:
+    """Joins items into one conversation; all but the last carry their reference answer."""
     messages: list[dict] = []
     for name, number in turns[:-1]:
         item = sets[name][number]
         messages += [*item.messages, {"role": "assistant", "content": item.answer}]
     name, number = turns[-1]
     last = sets[name][number]
-    # Of a circle not all items need be here.
-    asked = replace(last, kind=kind, messages=(*messages, *last.messages), circle="")
-    return IITConversation(kind, tuple(turns), asked)
+    # A circle may be incomplete here, so its items count one by one.
+    item = replace(last, kind=kind, messages=(*messages, *last.messages), circle="")
+    return InterleavedConversation(kind, tuple(turns), item)
 
 
-def question(item: Item) -> str:
-    """What the user says in an item, as one text without its pictures."""
-    said = []
+def question_of(item: Item) -> str:
+    """The user's text of an item, without pictures."""
+    texts = []
     for message in item.messages:
         if message["role"] != "user":
             continue
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        said += [part["text"] for part in parts if part["type"] == "text"]
-    return " ".join(" ".join(said).split())
+        texts += [part["text"] for part in parts if part["type"] == "text"]
+    return " ".join(" ".join(texts).split())
 
 
 def validate_turns(text: Sequence[Item], pictures: Sequence[Item]) -> None:
-    """Raises a `WingsError` for an item that cannot be a turn, naming it."""
-    for name, items, wanted in (("text", text, False), ("pictures", pictures, True)):
+    """Raises a `WingsError` for the first item that cannot be a turn."""
+    for name, items, expected in (("text", text, False), ("pictures", pictures, True)):
         for number, item in enumerate(items):
-            if bool(pictures_of(item)) != wanted:
+            if bool(pictures_of(item)) != expected:
                 raise WingsError(
-                    f"item {number} of {name} {'has no' if wanted else 'has a'} picture; put it "
-                    f"into the other set"
+                    f"Item {number} of {name} {'has no' if expected else 'has a'} picture; move it "
+                    "to the other set."
                 )
             if any(message["role"] == "system" for message in item.messages):
                 raise WingsError(
-                    f"item {number} of {name} has a system message, which cannot stand in the "
-                    f"middle of a conversation; leave it out"
+                    f"Item {number} of {name} has a system message, which is not possible in the "
+                    "middle of a conversation; remove it."
                 )
 
 
-def write_iit(conversations: Sequence[IITConversation], path: str | Path) -> None:
-    """JSON Lines that `items.read_items` and training read; paths of pictures become relative.
+def write_iit(conversations: Sequence[InterleavedConversation], path: str | Path) -> None:
+    """Writes JSON Lines for `items.read_items` and training, atomically.
 
-    The file is never half there.
+    Paths of pictures become relative to the file.
     """
     path = Path(path)
     lines = []
     for one in conversations:
-        messages = tuple(relative(message, path.parent) for message in one.item.messages)
+        messages = tuple(relative_paths(message, path.parent) for message in one.item.messages)
         record = replace(one.item, messages=messages).record()
         record["turns"] = [list(turn) for turn in one.turns]
         lines.append(json.dumps(record, ensure_ascii=False))
@@ -203,8 +231,8 @@ def write_iit(conversations: Sequence[IITConversation], path: str | Path) -> Non
     writing.replace(path)
 
 
-def relative(message: dict, folder: Path) -> dict:
-    """The message with paths of pictures as seen from `folder`."""
+def relative_paths(message: dict, folder: Path) -> dict:
+    """The message with paths of pictures relative to `folder`."""
     if isinstance(message["content"], str):
         return message
     parts = []
@@ -212,10 +240,10 @@ def relative(message: dict, folder: Path) -> dict:
         if part["type"] == "image":
             if not isinstance(part["image"], str | Path):
                 raise WingsError(
-                    f"a picture is a {type(part['image']).__name__}, which no file of items can "
-                    f"hold; give the path of an image file"
+                    f"A picture is a {type(part['image']).__name__}, which cannot be written to a "
+                    "file of items; give the path of an image file."
                 )
-            # A picture within the record lies in no folder.
+            # A data URI has no path.
             if not str(part["image"]).startswith("data:"):
                 part = part | {"image": os.path.relpath(part["image"], folder)}
         parts.append(part)

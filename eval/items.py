@@ -1,4 +1,4 @@
-"""What is asked: one conversation whose last turn is to be answered, and the right answer."""
+"""Items: a conversation whose last turn is to be answered, and the reference answer."""
 
 import difflib
 import json
@@ -12,7 +12,7 @@ from wings.errors import WingsError, nearest
 from .scoring.checks import validate_checks
 
 FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", "circle")
-# How a record's answer is marked (`mark.py`): the first is meant where a record says nothing.
+# How an answer is scored (`scoring/score.py`); the first is the default.
 SCORINGS = ("exact", "mention", "short", "vqa", "choice", "likelihood", "checks")
 
 
@@ -21,15 +21,15 @@ class Item:
     """One question.
 
     Attributes:
-        kind: the group it is counted in.
+        kind: the group that it is counted in.
         messages: chat messages up to and including the user's last turn.
         answer: the reference; for "choice" and "likelihood" one of the choices.
-        scoring: how an answer is marked, one of `SCORINGS`.
+        scoring: one of `SCORINGS`.
         choices: texts to choose from.
-        references: other right answers ("short"), or what each annotator said ("vqa").
-        checks: what a program verifies ("checks"), see `checks.py`.
-        circle: the name of a question that several items ask, each with its choices moved on by
-            one (`comparison.py` says how they count); "" for a question that is asked once.
+        references: other right answers ("short"), or the annotators' answers ("vqa").
+        checks: verified by a program ("checks"), see `scoring/checks.py`.
+        circle: names a question that several items ask, each with its choices rotated by one (see
+            `compare/comparison.py`); "" for a question that is asked once.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Item:
     circle: str = ""
 
     def record(self) -> dict:
-        """The line of a file that `read_items` reads as this item."""
+        """The record that `read_items` reads as this item."""
         answer = {"role": "assistant", "content": self.answer}
         record: dict[str, Any] = {"kind": self.kind, "messages": [*self.messages, answer]}
         if self.scoring != SCORINGS[0]:
@@ -56,7 +56,7 @@ class Item:
 
 
 def text_of(content: str | Sequence[dict[str, Any]]) -> str:
-    """The text of a message's content, its pictures left out."""
+    """The text of a message's content, without its pictures."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content if part["type"] == "text")
@@ -69,35 +69,35 @@ def pictures_of(item: Item) -> list[Any]:
 
 
 def without_pictures(item: Item) -> Item:
-    """The item with every content one string."""
+    """The item without pictures; each content becomes one string."""
     messages = (m | {"content": text_of(m["content"])} for m in item.messages)
     return replace(item, messages=tuple(messages))
 
 
 def read_items(path: str | Path) -> list[Item]:
-    """Items from JSON Lines of chat messages, the same file that training reads.
+    """Reads items from JSON Lines of chat messages, in the format of training.
 
-    The last message of a record must be the assistant's: it is the reference, and not shown to the
-    model. `kind` is optional ("all" without it), as are `scoring`, `choices`, `references`,
+    The last message of a record must be the assistant's: it is the reference, which the model is
+    not shown. `kind` is optional ("all" by default), as are `scoring`, `choices`, `references`,
     `checks` and `circle`. Paths of pictures are relative to the file.
 
     Raises:
-        WingsError: no such file, a line that is not such a record (which), or no record at all.
+        WingsError: a missing file, an invalid line (named), or no record at all.
     """
     path = Path(path)
     if not path.is_file():
-        raise WingsError(f"there is no file {path}; give JSON Lines of chat messages")
-    # Not splitlines, which also cuts at separators that stand within a text.
+        raise WingsError(f"There is no file {path}; pass JSON Lines of chat messages.")
+    # Not splitlines, which also splits at separators that occur inside texts.
     lines = path.read_text(encoding="utf-8").split("\n")
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     items = [_item(line, f"{path}:{n}", path.parent) for n, line in numbered]
     if not items:
-        raise WingsError(f"{path} holds no record; give at least one conversation to answer")
+        raise WingsError(f"{path} holds no record; add at least one conversation.")
     return items
 
 
 def write_items(path: str | Path, items: Iterable[Item]) -> None:
-    """JSON Lines that `read_items` reads; the same items give the same bytes."""
+    """Writes JSON Lines that `read_items` reads; the same items give the same bytes."""
     lines = [json.dumps(item.record(), ensure_ascii=False) + "\n" for item in items]
     Path(path).write_text("".join(lines), encoding="utf-8")
 
@@ -106,38 +106,40 @@ def _item(line: str, where: str, folder: Path) -> Item:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line") from error
+        raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line.") from error
     messages = record.get("messages") if isinstance(record, dict) else None
     if isinstance(record, dict):
         _validate_fields(record, where)
     if not isinstance(messages, list) or not messages:
         named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
-        raise WingsError(f"{where} has no list of 'messages', but {named or 'nothing'}; rename it")
+        raise WingsError(
+            f"{where} has no list of 'messages', but {named or 'nothing'}; rename the field."
+        )
     for n, message in enumerate(messages):
         if not _is_message(message):
             raise WingsError(
-                f"{where}: message {n} is {message!r:.60}; give it a role and a content of text, "
-                "or of parts with a text or an image each"
+                f"{where}: message {n} is {message!r:.60}; give it a role, and content that is a "
+                "text or a list of parts with a text or an image each."
             )
     if messages[-1]["role"] != "assistant" or len(messages) < 2:
         raise WingsError(
-            f"{where} has no answer to score; end its messages with an assistant's turn"
+            f"{where} has no answer to score; end its messages with an assistant's turn."
         )
     answer = text_of(messages[-1]["content"])
-    asked = tuple(_located(message, folder) for message in messages[:-1])
+    prompt = tuple(_resolve(message, folder) for message in messages[:-1])
     extras = _extras(record, answer, where)
     kind = record.get("kind", "all")
     if not isinstance(kind, str):
-        raise WingsError(f"{where}: kind is {kind!r}; give the name of its group as a text")
-    return Item(kind, asked, answer, **extras)
+        raise WingsError(f"{where}: kind is {kind!r}; give the name of its group as a text.")
+    return Item(kind, prompt, answer, **extras)
 
 
 def _validate_fields(record: dict, where: str) -> None:
-    """A name that is nearly one of ours would be passed over, and the answer marked otherwise."""
+    """Rejects misspelt fields, which would be ignored and change the scoring."""
     for name in record:
         close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.8)
         if close and name not in FIELDS:
-            raise WingsError(f"{where} has a field {name!r}; rename it to {close[0]!r}")
+            raise WingsError(f"{where} has a field {name!r}; rename it to {close[0]!r}.")
 
 
 def _is_message(message: Any) -> bool:
@@ -160,23 +162,23 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
     if scoring not in SCORINGS:
         raise WingsError(
             f"{where}: scoring is {scoring!r}{nearest(str(scoring), SCORINGS)}; it must be one of "
-            f"{', '.join(SCORINGS)}"
+            f"{', '.join(SCORINGS)}."
         )
     choices, references = (_texts(record, name, where) for name in ("choices", "references"))
     if scoring in ("choice", "likelihood") and not choices:
         raise WingsError(
-            f"{where} is scored by {scoring} and has no choices; list them in 'choices'"
+            f"{where} is scored by {scoring} and has no choices; list them in 'choices'."
         )
     if choices and answer not in choices:
-        raise WingsError(f"{where}: the answer {answer!r} is none of its choices; add it to them")
+        raise WingsError(f"{where}: the answer {answer!r} is none of its choices; add it to them.")
     if scoring == "vqa" and not references:
-        raise WingsError(f"{where} has no annotators' answers; list them in 'references'")
+        raise WingsError(f"{where} has no annotators' answers; list them in 'references'.")
     checks = tuple(validate_checks(record.get("checks", []), where))
     if scoring == "checks" and not checks:
-        raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'")
+        raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'.")
     circle = record.get("circle", "")
     if not isinstance(circle, str):
-        raise WingsError(f"{where}: circle is {circle!r}; give the name of its question as a text")
+        raise WingsError(f"{where}: circle is {circle!r}; give the name of its question as a text.")
     extras = {"scoring": scoring, "choices": choices, "references": references}
     return extras | {"checks": checks, "circle": circle}
 
@@ -184,20 +186,20 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
 def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:
     values = record.get(name, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise WingsError(f"{where}: {name} is {values!r}; give a list of texts")
+        raise WingsError(f"{where}: {name} is {values!r}; give a list of texts.")
     return tuple(values)
 
 
-def _located(message: dict, folder: Path) -> dict:
+def _resolve(message: dict, folder: Path) -> dict:
     if isinstance(message["content"], str):
         return message
     parts: Sequence[dict] = [
-        part | {"image": _found(part["image"], folder)} if part["type"] == "image" else part
+        part | {"image": _path(part["image"], folder)} if part["type"] == "image" else part
         for part in message["content"]
     ]
     return message | {"content": list(parts)}
 
 
-def _found(image: str, folder: Path) -> str:
-    # A picture within the record, as some formats have them, lies in no folder.
+def _path(image: str, folder: Path) -> str:
+    # A picture may be embedded in the record as a data URI.
     return image if image.startswith("data:") else str(folder / image)

@@ -1,6 +1,6 @@
-"""How likely a model finds each of several answers, and what that ranking is worth.
+"""Log-likelihoods of choices, and scores of their ranking.
 
-For captions: which of several a picture's own caption is; and for choices that are not spoken.
+For captions (which of several belongs to a picture) and for choices that are not generated.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,12 @@ from .items import Item
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The log-likelihood of one answer: `total` in nats over its `tokens` tokens.
+    """The log-likelihood of one answer.
 
     Attributes:
-        greedy: whether greedy decoding would say it.
+        total: in nats.
+        tokens: number of tokens.
+        greedy: True if greedy decoding would generate it.
     """
 
     total: float
@@ -30,7 +32,7 @@ class Likelihood:
 
     @property
     def mean(self) -> float:
-        """Nats a token, so that a long answer is not a bad one."""
+        """Nats a token, so that long answers are not penalised."""
         return self.total / self.tokens
 
 
@@ -43,15 +45,15 @@ def choice_likelihoods(
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[list[Likelihood]]:
-    """The log-likelihood of every choice of every item, as the assistant's next words.
+    """The log-likelihood of every choice of every item as the assistant's next tokens.
 
-    The end of the turn is not part of it. The prompt is the same tokens before every choice.
+    The end of the turn is not included. The prompt has the same tokens before every choice.
 
     Args:
         model: a Wings model, or any causal LM for items without pictures.
         processor: the model's processor, or the tokenizer of a plain LM.
         batch_size: answers per batch.
-        on_batch: called with the number of answers just measured.
+        on_batch: called after each batch with its number of answers.
 
     Raises:
         WingsError: an item without choices, or a choice without tokens.
@@ -61,79 +63,81 @@ def choice_likelihoods(
     for item in items:
         if not item.choices:
             raise WingsError(
-                f"an item of kind {item.kind!r} has nothing to choose from; give it its 'choices'"
+                f"An item of kind {item.kind!r} has nothing to choose from; give it its 'choices'."
             )
     pairs = [(n, choice) for n, item in enumerate(items) for choice in item.choices]
-    found: list[list[Likelihood]] = [[] for _ in items]
+    results: list[list[Likelihood]] = [[] for _ in items]
     for start in range(0, len(pairs), batch_size):
         chunk = pairs[start : start + batch_size]
-        prompts = {n: _row(processor, items[n]) for n in {n for n, _ in chunk}}
+        prompts = {n: _encode_prompt(processor, items[n]) for n in {n for n, _ in chunk}}
         rows, lengths = [], []
         for n, choice in chunk:
             ids = tokenizer.encode(choice, add_special_tokens=False)
             if not ids:
-                raise WingsError(f"the choice {choice!r} has no tokens; give it a text")
+                raise WingsError(f"The choice {choice!r} has no tokens; give it a text.")
             prompt = prompts[n]["input_ids"]
             lengths.append((len(prompt), len(ids)))
             rows.append({**prompts[n], "input_ids": torch.cat([prompt, torch.tensor(ids)])})
         batch = pad_rows(rows, tokenizer.pad_token_id or 0, "right")
         batch = {name: value.to(model.device) for name, value in batch.items()}
         logits = model(**batch).logits
-        for (n, _), ids, row, (before, many) in zip(
+        for (n, _), ids, row, (before, count) in zip(
             chunk, batch["input_ids"], logits, lengths, strict=True
         ):
-            span = row[before - 1 : before + many - 1].float().log_softmax(-1)
-            said = ids[before : before + many]
-            total = span.gather(1, said[:, None]).sum().item()
-            found[n].append(Likelihood(total, many, torch.equal(span.argmax(-1), said)))
+            span = row[before - 1 : before + count - 1].float().log_softmax(-1)
+            answer = ids[before : before + count]
+            total = span.gather(1, answer[:, None]).sum().item()
+            greedy = torch.equal(span.argmax(-1), answer)
+            results[n].append(Likelihood(total, count, greedy))
         if on_batch:
             on_batch(len(chunk))
-    return found
+    return results
 
 
-def likeliest(
+def likeliest_choices(
     model: PreTrainedModel,
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     items: Sequence[Item],
     *,
     batch_size: int = 32,
 ) -> list[str]:
-    """The likeliest choice of every item by nats a token; "" where two are, so that neither counts.
+    """The likeliest choice of every item, by nats a token; "" for a tie, which counts as wrong.
 
     Raises:
         WingsError: as `choice_likelihoods`.
     """
-    said = []
-    found = choice_likelihoods(model, processor, items, batch_size=batch_size)
-    for item, of in zip(items, found, strict=True):
-        best = max(one.mean for one in of)
-        named = [c for c, one in zip(item.choices, of, strict=True) if one.mean == best]
-        said.append(named[0] if len(named) == 1 else "")
-    return said
+    chosen = []
+    results = choice_likelihoods(model, processor, items, batch_size=batch_size)
+    for item, likelihoods in zip(items, results, strict=True):
+        best = max(one.mean for one in likelihoods)
+        pairs = zip(item.choices, likelihoods, strict=True)
+        winners = [choice for choice, one in pairs if one.mean == best]
+        chosen.append(winners[0] if len(winners) == 1 else "")
+    return chosen
 
 
 def rank(item: Item, likelihoods: Sequence[Likelihood]) -> int:
-    """The place of the right choice, 1 for the best, by nats a token; ties count against it."""
+    """The rank of the right choice by nats a token, 1 for the best; ties count against it."""
     if item.answer not in item.choices:
-        raise WingsError(f"the answer {item.answer!r} is none of the choices; add it to them")
-    own = likelihoods[item.choices.index(item.answer)].mean
-    return sum(one.mean >= own for one in likelihoods)
+        raise WingsError(f"The answer {item.answer!r} is none of the choices; add it to them.")
+    right = likelihoods[item.choices.index(item.answer)].mean
+    return sum(one.mean >= right for one in likelihoods)
 
 
-def ranked(items: Sequence[Item], found: Sequence[Sequence[Likelihood]]) -> list[float]:
+def top1_scores(items: Sequence[Item], results: Sequence[Sequence[Likelihood]]) -> list[float]:
     """1 for every item whose right choice is the likeliest, else 0."""
-    return [float(rank(item, of) == 1) for item, of in zip(items, found, strict=True)]
+    return [float(rank(item, one) == 1) for item, one in zip(items, results, strict=True)]
 
 
-def reciprocal_ranks(items: Sequence[Item], found: Sequence[Sequence[Likelihood]]) -> list[float]:
-    """One over the place of the right choice, for every item."""
-    return [1 / rank(item, of) for item, of in zip(items, found, strict=True)]
+def reciprocal_ranks(items: Sequence[Item], results: Sequence[Sequence[Likelihood]]) -> list[float]:
+    """One over the rank of the right choice, for every item."""
+    return [1 / rank(item, one) for item, one in zip(items, results, strict=True)]
 
 
-def _row(
+def _encode_prompt(
     processor: ProcessorMixin | PreTrainedTokenizerBase, item: Item
 ) -> dict[str, torch.Tensor]:
-    """A prompt alone: `input_ids` [T], `pixel_values` [n, 3, H, W] where there are pictures."""
+    """One prompt: `input_ids` [T], and `pixel_values` [n, 3, H, W] if there are pictures."""
     batch = encode(processor, [list(item.messages)])
     row = {"input_ids": batch["input_ids"][0]}
     return row | ({"pixel_values": batch["pixel_values"]} if "pixel_values" in batch else {})

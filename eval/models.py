@@ -1,4 +1,4 @@
-"""A model that is measured: loaded, named, and known by its fingerprint."""
+"""Loads the models that are evaluated, with tokenizer or processor and fingerprint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,16 @@ from wings.errors import WingsError
 from .fingerprint import model_fingerprint, tokenizer_of
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+SAMPLE = "Two  words, 12 numbers: 3.14 + x_1?\n\tÄußerst naïve 你好 …"
 
 
 @dataclass(frozen=True)
 class EvalModel:
-    """A model under measurement.
+    """A model under evaluation.
 
     Attributes:
-        name: folder or Hub id, as it was given.
-        kind: `model_type` of its configuration; "wings" for one that sees.
+        name: folder or Hub id, as given.
+        kind: `model_type` of its configuration; "wings" for a Wings model.
         model: in evaluation mode, on its device.
         processor: the Wings processor, or the tokenizer of a plain language model.
         fingerprint: of weights, configuration and processor.
@@ -43,37 +44,42 @@ class EvalModel:
 
     @property
     def sees(self) -> bool:
-        """Whether it can be shown pictures."""
+        """True if it accepts pictures."""
         return isinstance(self.processor, ProcessorMixin)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Of its text."""
+        """The tokenizer of its text."""
         return tokenizer_of(self.processor)
 
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return sum(p.numel() for p in self.model.parameters())
+
     def to_dict(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Name, size, dtype and fingerprint, for JSON."""
         return {
             "name": self.name,
             "kind": self.kind,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": self.parameters,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "fingerprint": self.fingerprint,
         }
 
 
 def read_model_type(name: str) -> str:
-    """The `model_type` of what lies in a folder or on the Hub; no weights are read.
+    """The `model_type` of a folder or Hub id; no weights are read.
 
     Raises:
-        WingsError: nothing there, or nothing that transformers could load.
+        WingsError: no model there, or none that transformers can load.
     """
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         if (Path(name) / "adapter_config.json").is_file():
             raise WingsError(
-                f"{name} holds an adapter and no model: merge it into its LLM and save that first"
+                f"{name} holds an adapter and no model; merge it into its LLM and save that first."
             )
-        raise WingsError(f"{name} holds no model: there is no config.json in it")
+        raise WingsError(f"{name} holds no model: it has no config.json.")
     try:
         fields, _ = PreTrainedConfig.get_config_dict(name)
     except OSError as error:
@@ -81,53 +87,79 @@ def read_model_type(name: str) -> str:
         raise WingsError(f"'{name}' is no folder or Hub id of a model: {reason}") from error
     kind = fields.get("model_type")
     if not kind:
-        raise WingsError(f"'{name}' holds no model: its config.json names no model_type")
+        raise WingsError(f"'{name}' holds no model: its config.json has no model_type.")
     return kind
 
 
 def load_eval_model(name: str, device: torch.device, dtype: Any = "auto") -> EvalModel:
-    """A Wings checkpoint with its processor, or a language model with its tokenizer.
+    """Loads a Wings checkpoint with its processor, or a language model with its tokenizer.
 
     Raises:
-        WingsError: neither of them, or one that was not written whole.
+        WingsError: neither of them, or an incomplete checkpoint.
     """
     kind = read_model_type(name)
     if kind == "wings":
         model = WingsForCausalLM.from_pretrained(name, dtype=dtype)
         return _eval_model(name, kind, model, _read(name, WingsProcessor, "processor"), device)
-    model, info = _language_model(name, kind, dtype)
+    model, info = _load_language_model(name, kind, dtype)
     if info["missing_keys"]:
         raise WingsError(
             f"'{name}' lacks {len(info['missing_keys'])} tensors of a '{kind}' language model "
-            f"({min(info['missing_keys'])}, ...), so what it says would be noise: save it whole"
+            f"({min(info['missing_keys'])}, ...); save the complete model."
         )
     return _eval_model(name, kind, model, _read(name, AutoTokenizer, "tokenizer"), device)
 
 
-def extract_llm(subject: EvalModel) -> EvalModel:
-    """The language model inside a Wings checkpoint, as a subject of its own."""
-    wings = subject.model
+def extract_llm(wings_model: EvalModel) -> EvalModel:
+    """The language model inside a Wings checkpoint, as a model of its own."""
+    wings = wings_model.model
     assert isinstance(wings, WingsForCausalLM)
     model = wings.extract_language_model()
-    name = f"the LLM inside {subject.name}"
-    return _eval_model(name, model.config.model_type, model, subject.tokenizer, wings.device)
+    name = f"the LLM inside {wings_model.name}"
+    return _eval_model(name, model.config.model_type, model, wings_model.tokenizer, wings.device)
 
 
-def copy_chat_template(subject: EvalModel, other: EvalModel) -> bool:
-    """Gives a language model without a chat template that of another; whether it had none.
+def copy_chat_template(target: EvalModel, source: EvalModel) -> bool:
+    """Copies the chat template of `source` if `target` has none; returns True if it was copied.
 
     Raises:
         WingsError: neither has one.
     """
-    if subject.tokenizer.chat_template:
+    if target.tokenizer.chat_template:
         return False
-    if not other.tokenizer.chat_template:
+    if not source.tokenizer.chat_template:
         raise WingsError(
-            f"neither {subject.name} nor {other.name} has a chat template, so no conversation can "
-            "be put to them; save a tokenizer with one"
+            f"Neither {target.name} nor {source.name} has a chat template, so neither can be asked "
+            "in conversations; save a tokenizer with a chat template."
         )
-    subject.tokenizer.chat_template = other.tokenizer.chat_template
+    target.tokenizer.chat_template = source.tokenizer.chat_template
     return True
+
+
+def tokenizer_difference(
+    llm: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase
+) -> str | None:
+    """Describes how two tokenizers differ; None if they tokenize text alike.
+
+    Tokens added to the model's tokenizer, such as `<image>`, are ignored: text is read with the
+    LLM's.
+    """
+    known, other = llm.get_vocab(), model.get_vocab()
+    unknown = other.keys() - known.keys() - model.get_added_vocab().keys()
+    for token in [*known, *sorted(unknown)]:
+        if known.get(token) != other.get(token):
+            ids = (known.get(token, "none"), other.get(token, "none"))
+            return f"{token!r} is token {ids[0]} of one and {ids[1]} of the other"
+    if llm(SAMPLE).input_ids != model(SAMPLE).input_ids:
+        return f"they tokenize {SAMPLE!r} differently"
+    return None
+
+
+def on_device(model: Model, device: torch.device) -> Model:
+    """Moves a model to a device and returns it."""
+    # The decorator of transformers' own `to` hides from mypy that it is a method.
+    model.to(device)  # type: ignore[arg-type]
+    return model
 
 
 def _eval_model(
@@ -135,22 +167,15 @@ def _eval_model(
 ) -> EvalModel:
     tokenizer = tokenizer_of(processor)
     if tokenizer.pad_token is None:
-        # Padding is masked, so it needs an id and no meaning.
+        # Padding is masked; it only needs some id.
         tokenizer.pad_token = tokenizer.eos_token
-    print_of = model_fingerprint(model, processor)
-    return EvalModel(name, kind, on_device(model, device).eval(), processor, print_of)
+    fingerprint = model_fingerprint(model, processor)
+    return EvalModel(name, kind, on_device(model, device).eval(), processor, fingerprint)
 
 
-def on_device(model: Model, device: torch.device) -> Model:
-    """The model, moved to a device."""
-    # The decorator of transformers' own `to` hides from mypy that it is a method.
-    model.to(device)  # type: ignore[arg-type]
-    return model
-
-
-def _language_model(name: str, kind: str, dtype: Any) -> tuple[PreTrainedModel, dict]:
+def _load_language_model(name: str, kind: str, dtype: Any) -> tuple[PreTrainedModel, dict]:
     try:
-        # Declared as a model alone, which it is only without output_loading_info.
+        # Annotated as returning the model alone, which is true only without output_loading_info.
         return AutoModelForCausalLM.from_pretrained(  # type: ignore[return-value]
             name, dtype=dtype, output_loading_info=True
         )
@@ -162,13 +187,13 @@ def _language_model(name: str, kind: str, dtype: Any) -> tuple[PreTrainedModel, 
         ) from error
 
 
-def _read(name: str, kind: Any, what: str) -> Any:
+def _read(name: str, kind: Any, noun: str) -> Any:
     try:
         return kind.from_pretrained(name)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, WingsError):
             raise
         raise WingsError(
-            f"'{name}' holds a model but no {what} ({' '.join(str(error).split())[:160]}); save "
-            "its own beside it"
+            f"'{name}' holds a model but no {noun} ({' '.join(str(error).split())[:160]}); save "
+            f"the {noun} into the same folder."
         ) from error

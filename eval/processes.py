@@ -1,4 +1,4 @@
-"""The processes that share an evaluation: what each takes, and what all of them found."""
+"""The processes that share an evaluation, as started by torchrun."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,48 +8,46 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-PATIENCE = timedelta(days=1)  # a rank that has done its share waits for the slowest
+TIMEOUT = timedelta(days=1)  # a process that is done waits for the slowest
 Part = TypeVar("Part")
 
 
-class Ranks:
-    """This process among those that torchrun started; alone without torchrun.
+class Processes:
+    """This process among those that torchrun started; one alone without torchrun.
 
     Attributes:
         rank: number of this process.
         count: number of processes.
-        device: where this one computes.
+        device: of this process.
     """
 
     def __init__(self) -> None:
-        if torch.accelerator.is_available():
-            self.state = PartialState(timeout=PATIENCE)
-        else:
-            self.state = PartialState(cpu=True, timeout=PATIENCE)
+        cpu = not torch.accelerator.is_available()
+        self.state = PartialState(cpu=cpu, timeout=TIMEOUT)
         self.rank, self.count = self.state.process_index, self.state.num_processes
         self.device: torch.device = self.state.device
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the report and draws the bars."""
+        """True in the process that writes the report and shows progress."""
         return self.rank == 0
 
     def share(self, batches: Sequence[Part]) -> Sequence[Part]:
-        """Every `count`-th batch: what a batch holds does not depend on who takes it."""
+        """Every `count`-th batch; the content of a batch is independent of `count`."""
         return batches[self.rank :: self.count]
 
-    def together(self, mine: dict[str, Any]) -> dict[str, Any]:
-        """What any process found; all of them must come here."""
-        everyone: dict[str, Any] = {}
-        for found in gather_object([mine]):
-            everyone |= found
-        return everyone
+    def gather(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The results of all processes; all of them must call it."""
+        gathered: dict[str, Any] = {}
+        for part in gather_object([results]):
+            gathered |= part
+        return gathered
 
     def wait(self) -> None:
-        """Goes on when every process has come here."""
+        """Blocks until all processes have called it."""
         self.state.wait_for_everyone()
 
-    def leave(self) -> None:
-        """The end of the processes' common work."""
+    def close(self) -> None:
+        """Ends the process group."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a checkpoint's recipes say of its language model: whether it stayed as it began."""
+"""Checks in the recipes of a checkpoint that its language model was never trained."""
 
 from pathlib import Path
 
@@ -7,46 +7,46 @@ import yaml
 from wings.errors import WingsError
 
 RECIPE = "recipe.yaml"
-ADVICE = "name the LLM that it grew from with --against"
+ADVICE = "name the LLM that the checkpoint was built from with --against."
 
 
 def validate_frozen_llm(checkpoint: str) -> str:
-    """Sees that no stage trained the language model of a checkpoint.
+    """Checks that no stage trained the language model of a checkpoint.
 
-    The recipe beside it is read, and those of the checkpoints that it started from.
+    Reads the recipe in its folder and those of the checkpoints that it started from.
 
     Returns:
-        A sentence on what a comparison with that language model can show.
+        A sentence on the limits of a comparison with that language model.
 
     Raises:
-        WingsError: a stage trained it, or nothing is known of one.
+        WingsError: a stage trained it, or a recipe is missing.
     """
-    folder, seen = Path(checkpoint), set()
+    folder, visited = Path(checkpoint), set()
     while True:
         path = folder / RECIPE
-        if path in seen or not path.is_file():
+        if path in visited or not path.is_file():
             raise WingsError(
-                f"there is no {path}, so nothing says that the LLM inside {checkpoint} stayed as it"
-                f" was, and comparing with it could hide what was forgotten; {ADVICE}"
+                f"There is no {path}, so it is unknown if the LLM inside {checkpoint} was trained. "
+                f"Comparing with a trained LLM would hide forgetting; {ADVICE}"
             )
-        seen.add(path)
-        recipe = _recipe(path)
+        visited.add(path)
+        recipe = _read_recipe(path)
         frozen = recipe.get("freeze_llm")
         if not (recipe.get("stage") == "align" if frozen is None else frozen):
             raise WingsError(
-                f"the LLM inside {checkpoint} was trained ({path} does not freeze it), so comparing"
-                f" with it could show no forgetting; {ADVICE}"
+                f"The LLM inside {checkpoint} was trained ({path} does not freeze it). Comparing "
+                f"with it would hide forgetting; {ADVICE}"
             )
         if not recipe.get("start"):
             return (
-                f"compared with the LLM inside {checkpoint}, which its recipes kept frozen: this "
-                "shows what learners and pictures change, and could not show the forgetting of an "
-                "LLM that was trained all the same"
+                f"The model is compared with the LLM inside {checkpoint}, which its recipes kept "
+                "frozen. This shows the effect of learners and pictures. It would not show "
+                "forgetting if the LLM had been trained all the same."
             )
         folder = Path(recipe["start"])
 
 
-def _recipe(path: Path) -> dict:
+def _read_recipe(path: Path) -> dict:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -1,33 +1,34 @@
-"""What is measured already: JSON Lines in a folder, written batch by batch, found again by key."""
+"""A cache of finished results on disk: JSON Lines in a folder, appended batch by batch."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from .processes import Ranks
+from .processes import Processes
 
 
 class ResultCache:
-    """Results by key. A run that was killed finds all batches that it had finished.
+    """Results by key, so that an interrupted evaluation resumes after its last finished batch.
 
-    Every rank appends to a file of its own and knows at the start what any had written; a line cut
-    off by a kill is passed over.
+    Each process appends to its own file and reads all files at the start. A line that was cut off
+    when a process was killed is skipped.
 
     Args:
-        folder: holds `rank-N.jsonl`; made where it is not there.
-        ranks: the processes that share it; all of them must come here.
+        folder: holds `rank-N.jsonl`; created if missing.
+        processes: that share the cache; all of them must construct it.
     """
 
-    def __init__(self, folder: str | Path, ranks: Ranks) -> None:
+    def __init__(self, folder: str | Path, processes: Processes) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"rank-{ranks.rank}.jsonl"
+        self.path = folder / f"rank-{processes.rank}.jsonl"
         self.is_torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
         self.results: dict[str, Any] = {}
         for path in sorted(folder.glob("*.jsonl")):
             self.results |= _read(path)
-        # Nobody has written before everybody has read; folders need not be shared by machines.
-        self.results = ranks.together(self.results)
+        # Gathering is also a barrier, so all have read before any writes. It covers machines that
+        # do not share a folder.
+        self.results = processes.gather(self.results)
 
     def __contains__(self, key: str) -> bool:
         return key in self.results
@@ -36,7 +37,7 @@ class ResultCache:
         return self.results[key]
 
     def add(self, results: dict[str, Any]) -> None:
-        """A finished batch: on the disk when this returns."""
+        """Appends a finished batch to the file."""
         self.results |= results
         lines = [json.dumps({"key": k, "result": r}) for k, r in results.items()]
         with self.path.open("a", encoding="utf-8") as file:
@@ -45,11 +46,11 @@ class ResultCache:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = {}
+    results = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-            found[entry["key"]] = entry["result"]
+            results[entry["key"]] = entry["result"]
         except (ValueError, KeyError, TypeError):
-            continue  # what a kill cut off is measured again
-    return found
+            continue  # cut off by a kill; measured again
+    return results

@@ -1,93 +1,98 @@
-"""The common ground of all measurements: who does the work, what is kept, how it is shown."""
+"""Shared settings of all measurements: processes, cache, batch sizes and progress."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .fingerprint import fingerprint, item_fingerprint
-from .generate import answer_items, batches_of
+from .generate import answer_items, batch_by_length
 from .items import Item
-from .loglikelihood import likeliest
+from .loglikelihood import likeliest_choices
 from .models import EvalModel
-from .processes import Ranks
+from .processes import Processes
 from .result_cache import ResultCache
 
-LIKELIHOOD = "likelihood"  # the scoring of items whose choices are ranked and not spoken
-ProgressCallback = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+LIKELIHOOD = "likelihood"  # the scoring of items whose choices are ranked instead of generated
+ProgressCallback = Callable[[str, int, int], None]  # name, done, total
 
 
-def no_progress(what: str, done: int, total: int) -> None:
+def no_progress(name: str, done: int, total: int) -> None:
     """Shows no progress."""
 
 
 @dataclass(frozen=True)
 class EvalRunner:
-    """How measurements are made.
+    """Settings and shared state of an evaluation.
 
     Attributes:
-        ranks: the processes that share the work.
-        cache: results that are measured already.
-        batch_size: conversations that are answered together.
-        max_new_tokens: where an answer is cut.
-        seed: of the bootstrap's draws.
-        tell: is told how far a measurement is.
+        processes: that share the work.
+        cache: results of finished batches.
+        batch_size: conversations a batch.
+        max_new_tokens: longest answer, in tokens.
+        seed: of the bootstrap and of random samples.
+        progress: called with a measurement's name, the items done and their total.
     """
 
-    ranks: Ranks
+    processes: Processes
     cache: ResultCache
     batch_size: int = 64
     max_new_tokens: int = 32
     seed: int = 0
     progress: ProgressCallback = field(default=no_progress)
 
-    def answers(self, subject: EvalModel, items: Sequence[Item], what: str) -> list[str]:
+    def answers(self, model: EvalModel, items: Sequence[Item], name: str) -> list[str]:
         """A model's greedy answers, or likeliest choices, in the order of the items.
 
-        Batches are made of all items before they are dealt to the ranks, and a batch is kept whole
-        or not at all: so neither the number of ranks nor a break changes what a model is shown.
+        Batches are formed before they are divided among the processes and are cached whole. So
+        neither the number of processes nor an interruption changes a model's input.
         """
-        settings = (subject.fingerprint, self.max_new_tokens, self.ranks.device.type)
+        settings = (model.fingerprint, self.max_new_tokens, self.processes.device.type)
         keys = [
-            fingerprint("answer", *settings, item_fingerprint(item), *choices_of(item))
+            fingerprint("answer", *settings, item_fingerprint(item), *_choices(item))
             for item in items
         ]
-        # Questions about pictures often read the same once the pictures are gone.
+        # Questions about pictures are often equal once the pictures are removed.
         unique = dict(zip(keys, items, strict=True))
         names, different = list(unique), list(unique.values())
-        mine = self.ranks.share(batches_of(different, self.batch_size))
+        mine = self.processes.share(batch_by_length(different, self.batch_size))
         done, total = 0, sum(map(len, mine))
-        self.progress(what, 0, total)
-        found: dict[str, str] = {}
+        self.progress(name, 0, total)
+        results: dict[str, str] = {}
         for batch in mine:
             missing = [n for n in batch if names[n] not in self.cache]
             if missing:
-                said = self._said(subject, [different[n] for n in missing])
-                self.cache.add(dict(zip([names[n] for n in missing], said, strict=True)))
-            found |= {names[n]: self.cache[names[n]] for n in batch}
+                predictions = self._predict(model, [different[n] for n in missing])
+                self.cache.add(dict(zip([names[n] for n in missing], predictions, strict=True)))
+            results |= {names[n]: self.cache[names[n]] for n in batch}
             done += len(batch)
-            self.progress(what, done, total)
-        everyone = self.ranks.together(found)
-        return [everyone[key] for key in keys]
+            self.progress(name, done, total)
+        results = self.processes.gather(results)
+        return [results[key] for key in keys]
 
-    def _said(self, subject: EvalModel, items: Sequence[Item]) -> list[str]:
-        """What a model says to items of one batch, or finds the likeliest."""
-        said = dict.fromkeys(range(len(items)), "")
+    def _predict(self, model: EvalModel, items: Sequence[Item]) -> list[str]:
+        """The answers to one batch: generated, or the likeliest choice."""
+        predictions = dict.fromkeys(range(len(items)), "")
         ranked = [n for n, item in enumerate(items) if item.scoring == LIKELIHOOD]
-        spoken = [n for n in said if n not in ranked]
-        asked = subject.model, subject.processor
-        if spoken:
+        generated = [n for n in predictions if n not in ranked]
+        if generated:
             answers = answer_items(
-                *asked,
-                [items[n] for n in spoken],
-                batch_size=len(spoken),
+                model.model,
+                model.processor,
+                [items[n] for n in generated],
+                batch_size=len(generated),
                 max_new_tokens=self.max_new_tokens,
             )
-            said |= zip(spoken, answers, strict=True)
+            predictions |= zip(generated, answers, strict=True)
         if ranked:
-            of = [items[n] for n in ranked]
-            said |= zip(ranked, likeliest(*asked, of, batch_size=self.batch_size), strict=True)
-        return list(said.values())
+            chosen = likeliest_choices(
+                model.model,
+                model.processor,
+                [items[n] for n in ranked],
+                batch_size=self.batch_size,
+            )
+            predictions |= zip(ranked, chosen, strict=True)
+        return list(predictions.values())
 
 
-def choices_of(item: Item) -> tuple[str, ...]:
-    """What else an answer depends on: only likelihood knows the choices."""
+def _choices(item: Item) -> tuple[str, ...]:
+    """The parts of the cache key that only ranked choices depend on."""
     return (LIKELIHOOD, *item.choices) if item.scoring == LIKELIHOOD else ()

@@ -1,7 +1,7 @@
-"""Attention masses: how much of a model's attention falls on kinds of keys, without its matrices.
+"""Attention masses: the share of a model's attention on each kind of keys.
 
-Works on any decoder that uses transformers' attention interface, alone, inside a vision-language
-model or with wings.
+Attention matrices are never materialised. Works on any decoder that uses transformers' attention
+interface: alone, inside a vision-language model or with wings.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,33 +29,33 @@ from wings.upstream.attention import (
     sdpa_mask,
 )
 
-from .definition import validate_attention
-from .kinds import key_kinds
+from .eager_check import validate_attention
 from .learner_masses import LearnerMasses
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-# Queries per call where there is a mask, so that no float copy of it is as tall as it is wide.
-BLOCK = 256
-# Names under which transformers finds the measured attention; the second for decoders with wings
-# that hand their eager attention a mask to add.
+# Kinds of keys, in the order of the columns. `sink` is the first token, unless it is an image's.
+KEY_KINDS = ("sink", "before", "image", "between", "after")
+BLOCK = 256  # queries per call with a mask, to bound the size of its float copy
+# Registered names of the measured attention; the second is for decoders with wings whose eager
+# attention takes an additive mask.
 NAME, ADDITIVE = "measured", "measured_additive"
 
 
 @dataclass(frozen=True)
 class Masses:
-    """Shares of the attention of a batch of N rows, in L blocks.
+    """Attention shares of N conversations in L blocks.
 
     Attributes:
         layers: the blocks' numbers.
-        main: `[N, L, 5]` float64, of the decoder's own attention: the weight, averaged over heads
-            and over the row's tokens, on keys of each of `KINDS`. The five add up to 1, or to
-            less where an attention has learned sinks or a prefix that stand for no token.
-        learners: the same of the learners' attention, each times its gate; zero in blocks without
-            learners, None for a model that has none.
-        effect: `[N, L]`, the learners' output as a share of the main attention's (mean over tokens
-            of the ratio of norms), None likewise.
+        main: `[N, L, 5]` float64, the decoder's own attention weight on each of `KEY_KINDS`,
+            averaged over heads and tokens. The five sum to 1, or to less if the attention has
+            learned sinks or a prefix.
+        learners: the same of the learners' attention, times their gates; zero in blocks without
+            learners, None for a model without learners.
+        effect: `[N, L]`, the ratio of the norms of the learners' output and the main attention's,
+            averaged over tokens; None likewise.
     """
 
     layers: tuple[int, ...]
@@ -64,20 +64,35 @@ class Masses:
     effect: Tensor | None = None
 
     @classmethod
-    def joined(cls, parts: Sequence["Masses"]) -> "Masses":
-        """The rows of several batches of one model."""
+    def concat(cls, parts: Sequence["Masses"]) -> "Masses":
+        """The conversations of several batches of one model."""
+
+        def join(tensors: list[Tensor | None]) -> Tensor | None:
+            given = [tensor for tensor in tensors if tensor is not None]
+            return torch.cat(given) if given else None
+
         return cls(
             parts[0].layers,
             torch.cat([part.main for part in parts]),
-            rows_of([part.learners for part in parts]),
-            rows_of([part.effect for part in parts]),
+            join([part.learners for part in parts]),
+            join([part.effect for part in parts]),
         )
 
 
-def rows_of(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """The rows of all parts; None for what the model does not have."""
-    found = [part for part in parts if part is not None]
-    return torch.cat(found) if found else None
+def key_kinds(is_image: Tensor, real: Tensor) -> Tensor:
+    """One-hot kinds of tokens as keys: two `[B, T]` bool -> `[B, T, 5]` float32.
+
+    Text is `before` the row's first image token, `after` its last, or `between`; in a row without
+    an image all text is `before`. Padding has no kind.
+    """
+    image = is_image & real
+    begun = image.cumsum(1) > 0
+    over = image.flip(1).cumsum(1).flip(1) == 0
+    text = real & ~image
+    sink = text & (real.cumsum(1) == 1)
+    before, after = text & ~begun & ~sink, text & begun & over
+    between = text & begun & ~over
+    return torch.stack([sink, before, image, between, after], dim=-1).float()
 
 
 @torch.no_grad()
@@ -88,9 +103,9 @@ def attention_masses(
 
     Args:
         model: a causal LM or a vision-language model of transformers, a Wings model, or one of
-            them within a `PeftModel`; what a learned prefix takes is of no kind.
-        batch: what its forward takes; `input_ids` [B, T], `attention_mask` [B, T] or none.
-        is_image: `[B, T]` bool, the tokens that stand for pictures.
+            them in a `PeftModel`; a learned prefix has no kind.
+        batch: its forward's arguments: `input_ids` [B, T], optionally `attention_mask` [B, T].
+        is_image: `[B, T]` bool, True at image tokens.
 
     Raises:
         WingsError: a model whose attention cannot be measured, with the reason.
@@ -100,11 +115,11 @@ def attention_masses(
     if is_image.shape != batch["input_ids"].shape or is_image.shape != real.shape:
         raise WingsError(
             f"is_image has shape {list(is_image.shape)}, but input_ids has "
-            f"{list(batch['input_ids'].shape)} and attention_mask {list(real.shape)}: give one "
-            f"value a token."
+            f"{list(batch['input_ids'].shape)} and attention_mask {list(real.shape)}; give one "
+            "value a token."
         )
     inner = inner_of(model)
-    # A peft model puts its prefix in front of a whole pass; others spare the logits.
+    # A peft model prepends its prefix in its own forward; other models can skip the logits.
     run = model.base_model if inner is model else model
     was_training = {module: module.training for module in model.modules()}
     model.eval()
@@ -118,34 +133,38 @@ def attention_masses(
 
 
 def inner_of(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
-    """The model that a `PeftModel` adapts, or the model itself."""
+    """The model inside a `PeftModel`, or the model itself."""
     inner = model if isinstance(model, PreTrainedModel) else model.get_base_model()
     assert isinstance(inner, PreTrainedModel)
     return inner
 
 
 class Recorder:
-    """What the attention of one decoder writes down in one pass.
+    """Collects the masses of one decoder during one pass.
 
-    columns: `[B, T, 5]`, the kinds of the keys. real: `[B, T]` bool, tokens that are no padding.
-    own: the decoder's own attention function where it is not ours to compute, else None.
+    Args:
+        decoder: the module that holds the blocks.
+        columns: `[B, T, 5]`, the kinds of the keys.
+        real: `[B, T]` bool, False at padding.
+        original: a Wings decoder's own attention function, which computes its output; None for
+            other decoders.
     """
 
     def __init__(
-        self, decoder: PreTrainedModel, columns: Tensor, real: Tensor, own: Callable | None
+        self, decoder: PreTrainedModel, columns: Tensor, real: Tensor, original: Callable | None
     ) -> None:
-        self.decoder, self.columns, self.real, self.own = decoder, columns, real, own
+        self.decoder, self.columns, self.real, self.original = decoder, columns, real, original
         self.layer_of = {module: number for number, module in attentions_of(decoder).items()}
-        self.found: list[tuple[int, Tensor]] = []
+        self.results: list[tuple[int, Tensor]] = []
         self.learners: LearnerMasses | None = None
 
     def columns_of(self, keys: int, device: torch.device) -> Tensor:
-        """`[B, S, 5]` for the `keys` keys of an attention; what a prefix adds is of no kind."""
+        """`[B, S, 5]` for the `keys` keys of an attention; the keys of a prefix have no kind."""
         missing = keys - self.columns.shape[1]
         if missing < 0:
             raise WingsError(
-                f"an attention of {type(self.decoder).__name__} sees {keys} keys of "
-                f"{self.columns.shape[1]} tokens, so its attention cannot be told apart by token."
+                f"An attention of {type(self.decoder).__name__} has {keys} keys for "
+                f"{self.columns.shape[1]} tokens, so its keys cannot be assigned to tokens."
             )
         return nn.functional.pad(self.columns, (0, 0, missing, 0)).to(device)
 
@@ -153,24 +172,24 @@ class Recorder:
         """Mean over the tokens of each row: `[B, T, ...]` -> `[B, ...]` float64, on the CPU."""
         real = self.real.to(sums.device)
         weight = real.double() / real.sum(1, keepdim=True).clamp(min=1)
-        # Padding may hold anything, NaN too.
+        # Values at padding may be NaN.
         sums = sums.double().masked_fill(~real.view(*real.shape, *[1] * (sums.dim() - 2)), 0.0)
         return torch.einsum("bt,bt...->b...", weight, sums).cpu()
 
     def result(self) -> Masses:
-        """All blocks in the order in which they ran.
+        """The masses of all blocks, in the order in which they ran.
 
         Raises:
-            WingsError: a block whose attention was never asked.
+            WingsError: a block that did not call the attention function.
         """
-        missed = sorted(set(self.layer_of.values()) - {layer for layer, _ in self.found})
+        missed = sorted(set(self.layer_of.values()) - {layer for layer, _ in self.results})
         if missed:
             raise WingsError(
-                f"the blocks {missed} of {type(self.decoder).__name__} do not use transformers' "
-                f"attention interface, so the model's attention shift cannot be measured."
+                f"The blocks {missed} of {type(self.decoder).__name__} do not use transformers' "
+                "attention interface, so the model's attention shift cannot be measured."
             )
-        layers = tuple(layer for layer, _ in self.found)
-        main = torch.stack([masses for _, masses in self.found], dim=1)
+        layers = tuple(layer for layer, _ in self.results)
+        main = torch.stack([masses for _, masses in self.results], dim=1)
         if self.learners is None:
             return Masses(layers, main)
         return Masses(layers, main, *self.learners.stacked(layers, main[:, 0]))
@@ -181,17 +200,17 @@ RECORDER: ContextVar[Recorder] = ContextVar("recorder of attention masses")
 
 @contextmanager
 def measured(model: PreTrainedModel, columns: Tensor, real: Tensor) -> Iterator[Recorder]:
-    """Within it, passes of `model` write their masses into the recorder; after it all is as before.
+    """Records the masses of all passes of `model` in its block; restores everything at its end.
 
-    The decoder's configuration names the measured attention meanwhile, and hooks stand on the
-    learners of a Wings model; nothing else changes, in this model or in another.
+    Sets the attention name in the decoder's configuration and adds hooks to the learners of a Wings
+    model. Other models are not affected.
     """
     decoder = decoder_of(model)
-    own, name = None, NAME
+    original, name = None, NAME
     if isinstance(model, WingsForCausalLM):
-        own = registered_attention(decoder.config)
+        original = registered_attention(decoder.config)
         name = ADDITIVE if attention_name(decoder.config) == "wings_eager" else NAME
-    recorder = Recorder(decoder, columns, real, own)
+    recorder = Recorder(decoder, columns, real, original)
     with ExitStack() as stack:
         for config in configs_of(decoder.config):
             stack.callback(name_attention, config, attention_name(config))
@@ -212,10 +231,10 @@ def measured_attention(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
-    """The attention function of a decoder that is being measured.
+    """The registered attention function: computes the output and records the masses.
 
-    query `[B, H, T, d]`, key and value `[B, G, S, ...]`; the output `[B, T, H, e]` is the
-    decoder's own, of a Wings model to the last bit.
+    query `[B, H, T, d]`, key and value `[B, G, S, ...]`; returns `[B, T, H, e]`. A Wings model's
+    output comes from its own attention function and is bitwise equal.
     """
     recorder = RECORDER.get()
     if module not in recorder.layer_of:
@@ -223,7 +242,7 @@ def measured_attention(
     if kwargs.get("position_bias") is not None:
         raise WingsError(
             f"{type(module).__name__} adds a bias to its attention scores, so the model's "
-            f"attention shift cannot be measured."
+            "attention shift cannot be measured."
         )
     mask = attention_mask
     if mask is not None:
@@ -237,9 +256,9 @@ def measured_attention(
     )
     columns = recorder.columns_of(key.shape[2], key.device)
     output, sums = routed_in_blocks(query, key, value, columns, rule)
-    recorder.found.append((recorder.layer_of[module], recorder.mean(sums)))
-    if recorder.own is not None:
-        return recorder.own(module, query, key, value, attention_mask, **kwargs)
+    recorder.results.append((recorder.layer_of[module], recorder.mean(sums)))
+    if recorder.original is not None:
+        return recorder.original(module, query, key, value, attention_mask, **kwargs)
     validate_attention(module, (query, key, value), columns, mask, kwargs, (output, sums))
     return output, None
 
@@ -247,7 +266,7 @@ def measured_attention(
 def routed_in_blocks(
     query: Tensor, key: Tensor, value: Tensor, columns: Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor]:
-    """`routed_attention`, under a mask a block of queries at a time."""
+    """`routed_attention`; with a mask, a block of queries at a time."""
     if rule.mask is None:
         return routed_attention(query, key, value, columns, rule)
     parts = [
@@ -263,7 +282,7 @@ def routed_in_blocks(
 
 
 def measured_mask(**kwargs: Any) -> Tensor | None:
-    """transformers' mask for SDPA, where None always means causal."""
+    """transformers' SDPA mask without the bidirectional shortcut, so that None means causal."""
     return sdpa_mask(**{**kwargs, "allow_is_bidirectional_skip": False})
 
 
@@ -271,14 +290,14 @@ def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
     """The module that holds the blocks of a language model.
 
     Raises:
-        WingsError: an encoder-decoder, whose attention to a picture is of another kind.
+        WingsError: an encoder-decoder model.
     """
     if isinstance(model, WingsForCausalLM):
         return model.model.language_model
     if model.config.is_encoder_decoder:
         raise WingsError(
-            f"{type(model).__name__} is an encoder-decoder, so a picture is not among the tokens "
-            f"that its blocks attend to: the attention shift is that of a decoder."
+            f"{type(model).__name__} is an encoder-decoder, whose decoder has no image tokens; the "
+            "attention shift is defined for decoder-only models."
         )
     decoder = model.get_decoder()
     if decoder is model:
@@ -288,22 +307,22 @@ def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def attentions_of(decoder: PreTrainedModel) -> dict[int, nn.Module]:
-    """The self-attention of each block; the refusal of `find_attentions` in this file's words."""
+    """The self-attention of each block, by number."""
     try:
         return find_attentions(decoder)
     except WingsError as error:
         raise WingsError(
-            f"{type(decoder).__name__} does not tell transformers which class is its attention, or "
-            f"has none, so the model's attention shift cannot be measured: choose a model that "
-            f"uses transformers' attention interface."
+            f"{type(decoder).__name__} declares no attention class to transformers, or has no "
+            "attention, so its attention shift cannot be measured; choose a model that uses "
+            "transformers' attention interface."
         ) from error
 
 
 def configs_of(config: PreTrainedConfig) -> list[PreTrainedConfig]:
-    """A configuration and those within it, the outer after the inner.
+    """A configuration and its sub-configurations, the outer one last.
 
-    Callbacks run from the last to the first, and naming an attention for the outer names it for
-    the inner ones.
+    `ExitStack` restores in reverse order, and setting the outer attention name also sets the inner
+    ones, so the outer must be restored first.
     """
     within = [vars(config).get(name) for name in config.sub_configs]
     inner = [one for part in within if part is not None for one in configs_of(part)]

@@ -1,4 +1,4 @@
-"""Prompts of the attention shift: items as token ids, and which tokens stand for a picture."""
+"""Prompts of the attention shift: items as token ids, with a mask of the image tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,49 +8,48 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
-from wings.eval.generate import encode
 from wings.processing.processor import WingsProcessor
 
+from ..generate import encode
 from ..items import Item
 
-# Letters that no text has: they hold the place of the stand-in while a template is rendered.
-HOLD = "\ue000"
+# A private-use character that marks the place of a picture while a template is rendered.
+MARKER = "\ue000"
 
 
-def prompts(
+def encode_prompts(
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     items: Sequence[Item],
     preamble: str,
-    stand_in: str,
+    placeholder: str,
 ) -> tuple[BatchFeature, Tensor]:
-    """Items as a left-padded batch that ends where the answer begins.
+    """Encodes items as a left-padded batch that ends where the answer begins.
 
     Args:
-        processor: of a Wings model or a vision-language model; or the tokenizer of a plain LM.
+        processor: of a Wings model or a vision-language model, or the tokenizer of a plain LM.
         items: with or without pictures.
-        preamble: what is said before a picture that nothing stands before; "" for nothing.
-        stand_in: the words in a picture's place for a model that cannot see.
+        preamble: text before a picture that starts a conversation; "" for none.
+        placeholder: words in a picture's place for a model without vision.
 
     Returns:
-        The batch, and `[B, T]` bool: the tokens that stand for pictures.
+        The batch, and `[B, T]` bool: True at image tokens or placeholder tokens.
 
     Raises:
-        WingsError: a processor that does not tell its image token, a tokenizer that does not tell
-            letters, or no chat template.
+        WingsError: a processor without an image token id, a slow tokenizer, or no chat template.
     """
-    conversations = [introduced(item.messages, preamble) for item in items]
+    conversations = [add_preamble(item.messages, preamble) for item in items]
     if not isinstance(processor, ProcessorMixin):
-        return with_stand_ins(processor, conversations, stand_in)
+        return encode_placeholders(processor, conversations, placeholder)
     if isinstance(processor, WingsProcessor):
         batch = encode(processor, conversations)
         return batch, batch["input_ids"] == processor.image_token_id
     image_token = getattr(processor, "image_token_id", None)
     if image_token is None:
         raise WingsError(
-            f"{type(processor).__name__} does not tell its image token, so the tokens of a picture "
-            f"cannot be found: set processor.image_token_id."
+            f"{type(processor).__name__} has no image token id, so image tokens cannot be found; "
+            "set processor.image_token_id."
         )
-    # Declared as a text, which it is only without tokenize.
+    # Annotated as a string, which is true only without tokenize.
     batch = processor.apply_chat_template(  # type: ignore[assignment]
         [[in_parts(message) for message in messages] for messages in conversations],
         tokenize=True,
@@ -62,53 +61,52 @@ def prompts(
     return batch, batch["input_ids"] == image_token
 
 
-def introduced(messages: Sequence[dict], preamble: str) -> list[dict]:
-    """The messages, with the preamble before a picture that nothing stands before."""
+def add_preamble(messages: Sequence[dict], preamble: str) -> list[dict]:
+    """Inserts the preamble if the first message starts with a picture."""
     messages = list(messages)
     first = messages[0]
     parts = [] if isinstance(first["content"], str) else first["content"]
     if preamble and parts and parts[0]["type"] == "image":
-        words = {"type": "text", "text": preamble}
-        messages[0] = first | {"content": [words, *parts]}
+        messages[0] = first | {"content": [{"type": "text", "text": preamble}, *parts]}
     return messages
 
 
 def in_parts(message: dict) -> dict:
-    """The message with its content as a list, as templates of vision-language models want it."""
+    """The message with its content as a list, as templates of vision-language models expect."""
     if not isinstance(message["content"], str):
         return message
     return message | {"content": [{"type": "text", "text": message["content"]}]}
 
 
-def with_stand_ins(
-    tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict]], stand_in: str
+def encode_placeholders(
+    tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict]], placeholder: str
 ) -> tuple[BatchFeature, Tensor]:
-    """A batch for a model that cannot see: words stand in the place of each picture."""
+    """Encodes conversations for a model without vision, with words in place of each picture."""
     if not tokenizer.chat_template:
         raise WingsError(
-            "the tokenizer has no chat template; set tokenizer.chat_template to the one that the "
-            "language model was trained with"
+            "The tokenizer has no chat template; set tokenizer.chat_template to the one that the "
+            "language model was trained with."
         )
     if not tokenizer.is_fast:
         raise WingsError(
-            f"{type(tokenizer).__name__} does not tell which letters a token stands for, so the "
-            f"words in a picture's place cannot be found: use a fast tokenizer."
+            f"{type(tokenizer).__name__} does not report character offsets, so the words in a "
+            "picture's place cannot be found; use a fast tokenizer."
         )
     texts, places = [], []
     for messages in conversations:
-        held = [message | {"content": held_text(message["content"])} for message in messages]
-        whole = tokenizer.apply_chat_template(held, tokenize=False, add_generation_prompt=True)
-        # It is token ids only where they are asked for.
+        marked = [message | {"content": marked_text(message["content"])} for message in messages]
+        whole = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+        # With tokenize=False it is a string.
         assert isinstance(whole, str)
-        pieces = whole.split(HOLD)
+        pieces = whole.split(MARKER)
         text, spans = pieces[0], []
         for piece in pieces[1:]:
-            spans.append((len(text), len(text) + len(stand_in)))
-            text += stand_in + piece
+            spans.append((len(text), len(text) + len(placeholder)))
+            text += placeholder + piece
         texts.append(text)
         places.append(spans)
     if tokenizer.pad_token is None:
-        # Padding is masked, so it needs an id and no meaning.
+        # Padding is masked; it only needs some id.
         tokenizer.pad_token = tokenizer.eos_token
     batch = tokenizer(
         texts,
@@ -119,15 +117,15 @@ def with_stand_ins(
         return_tensors="pt",
     )
     first, last = batch.pop("offset_mapping").unbind(-1)
-    stands = torch.zeros_like(first, dtype=torch.bool)
+    is_image = torch.zeros_like(first, dtype=torch.bool)
     for row, spans in enumerate(places):
         for start, end in spans:
-            stands[row] |= (first[row] < end) & (last[row] > start)
-    return batch, stands & batch["attention_mask"].bool()
+            is_image[row] |= (first[row] < end) & (last[row] > start)
+    return batch, is_image & batch["attention_mask"].bool()
 
 
-def held_text(content: Any) -> str:
-    """A message's content as one text, with a letter of its own for each picture."""
+def marked_text(content: Any) -> str:
+    """A message's content as one text, with `MARKER` for each picture."""
     if isinstance(content, str):
         return content
-    return " ".join(part["text"] if part["type"] == "text" else HOLD for part in content)
+    return " ".join(part["text"] if part["type"] == "text" else MARKER for part in content)

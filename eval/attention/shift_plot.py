@@ -1,4 +1,4 @@
-"""The plots of the attention shift: two curves over the blocks; the score against text kept."""
+"""Plots of the attention shift: curves over the blocks, and score against text accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wings.eval.report.plot import COLOURS, GROUND, INK, SHAPES, STYLE
+from wings.eval.report.style import GROUND, INK, STYLE, draw_grid, series_style
 from wings.eval.scoring.accuracy import Accuracy
 
-from .shift import Curves, ModelShift, spelled
+from .shift import Curves, ModelShift, format_shift
 
 LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}
 REST = {"image": ("#5f6b76", "^", ":"), "sink": ("#c3ccd5", "v", ":")}
@@ -20,13 +20,11 @@ REST = {"image": ("#5f6b76", "^", ":"), "sink": ("#c3ccd5", "v", ":")}
 def curves_figure(
     shift: ModelShift, title: str = "Attention over the blocks", narrow: bool = False
 ) -> Figure:
-    """Attention on text before and after the picture, block by block, one panel a branch.
+    """Plots attention on text before and after the picture over the blocks, one panel a branch.
 
-    Panels stand side by side, or `narrow` one below the other, to be read on a phone.
-
-    A band is the middle half of the samples. Pictures and the sink stand behind in grey, where they
-    are counted apart. The masses of the main branch add up to 1; learners add up to the sum of
-    their gates.
+    Panels are side by side, or one below the other if `narrow`, for phones. A band is the middle
+    half of the samples. Pictures, and the sink if it is counted apart, are grey. Masses of the main
+    branch sum to 1, those of learners to the sum of their gates.
     """
     branches = shift.branches
     with matplotlib.rc_context(STYLE):
@@ -37,8 +35,8 @@ def curves_figure(
         figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
         for axes, (name, curves) in zip(panels, branches.items(), strict=True):
             draw_curves(axes, shift.layers, curves)
-            axes.set_title(f"{name}: shift {spelled(curves)}", loc="left", fontsize=11)
-        # Once all is drawn: the panels share this axis, and setting one end fixes the other.
+            axes.set_title(f"{name}: shift {format_shift(curves)}", loc="left", fontsize=11)
+        # After drawing: the panels share this axis, and setting one end fixes the other.
         panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("attention mass a token")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -49,17 +47,15 @@ def curves_figure(
 
 
 def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
-    """The curves of one branch, the mean over samples."""
-    axes.set_axisbelow(True)
-    axes.grid(color="#eef1f4", linewidth=1)
-    axes.tick_params(length=0)
+    """Draws the curves of one branch: means over samples."""
+    draw_grid(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("block")
-    behind = {"image": curves.masses[..., 2]}
+    grey = {"image": curves.masses[..., 2]}
     if curves.sink == "apart":
-        behind["sink"] = curves.masses[..., 0]
-    ahead = {"before": curves.before, "after": curves.after}
-    for lines, order in ((behind, 1), (ahead, 3)):
+        grey["sink"] = curves.masses[..., 0]
+    text = {"before": curves.before, "after": curves.after}
+    for lines, order in ((grey, 1), (text, 3)):
         for name, values in lines.items():
             colour, shape, dashes = (LINES | REST)[name]
             label = f"text {name}" if name in LINES else name
@@ -81,7 +77,7 @@ def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
 
 @dataclass(frozen=True)
 class ShiftPoint:
-    """One checkpoint of `score_figure`: its shift with the 95% interval, and its text score."""
+    """One checkpoint of `score_figure`: its shift with a 95% interval, and its text accuracy."""
 
     name: str
     shift: float
@@ -90,21 +86,18 @@ class ShiftPoint:
 
 
 def score_figure(points: Sequence[ShiftPoint], title: str = "Attention shift and text") -> Figure:
-    """The score of several checkpoints against their text score (Wings, figure 2), a point each."""
+    """Plots the shift of checkpoints against their text accuracy (Wings, figure 2)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 4.8), facecolor=GROUND)
         axes = figure.subplots()
-        axes.set_axisbelow(True)
-        axes.grid(color="#eef1f4", linewidth=1)
-        axes.tick_params(length=0)
+        draw_grid(axes)
         for n, point in enumerate(points):
-            (low, high), (worst, best) = point.interval, point.text.interval
-            colour = COLOURS[n % len(COLOURS)]
+            (low, high), (colour, shape, area) = point.interval, series_style(n)
             axes.errorbar(
                 point.shift,
                 point.text.percent,
                 xerr=[[max(0.0, point.shift - low)], [max(0.0, high - point.shift)]],
-                yerr=[[point.text.percent - worst], [best - point.text.percent]],
+                yerr=point.text.error_bar,
                 color=colour,
                 elinewidth=1.4,
                 alpha=0.45,
@@ -112,14 +105,14 @@ def score_figure(points: Sequence[ShiftPoint], title: str = "Attention shift and
             axes.scatter(
                 [point.shift],
                 [point.text.percent],
-                s=230 if SHAPES[n % len(SHAPES)] == "*" else 95,
-                marker=SHAPES[n % len(SHAPES)],
+                s=area,
+                marker=shape,
                 color=colour,
                 edgecolor=GROUND,
                 zorder=3,
                 label=point.name,
             )
-        axes.set_xlabel("attention shift (0: text before and after a picture is looked at alike)")
+        axes.set_xlabel("attention shift (0: equal attention to text before and after a picture)")
         axes.set_ylabel("text answered (%)")
         axes.set_title(title, loc="left", fontsize=14, fontweight="bold")
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

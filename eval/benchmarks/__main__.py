@@ -1,4 +1,4 @@
-"""`python -m wings.eval.benchmarks FORMAT FILES... OUTPUT`: a benchmark's files as JSON Lines."""
+"""`python -m wings.eval.benchmarks FORMAT FILES... OUTPUT` converts benchmarks to JSON Lines."""
 
 import inspect
 import sys
@@ -23,15 +23,15 @@ READERS: dict[str, Callable[..., list[Item]]] = {
 
 
 def main(words: Sequence[str]) -> str:
-    """Converts; returns what was done.
+    """Converts files; returns a summary.
 
     Raises:
-        WingsError: an unknown format, or files that it does not have.
+        WingsError: an unknown format, or the wrong number of files.
     """
     name = words[0] if words else ""
     if name not in READERS:
         raise WingsError(
-            f"{name!r} is no format{nearest(name, READERS)}; give one of {', '.join(READERS)}"
+            f"{name!r} is no format{nearest(name, READERS)}; use one of {', '.join(READERS)}."
         )
     takes = [*inspect.signature(READERS[name]).parameters.values()]
     least = sum(one.default is one.empty for one in takes)

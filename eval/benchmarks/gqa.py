@@ -1,10 +1,9 @@
-"""GQA: questions made from scene graphs, with one short answer each.
+"""Reads GQA: questions generated from scene graphs, with one short answer each.
 
-Read are the question files of GQA's download page (one object from question id to record, with the
-fields that the page lists; `testdev_balanced_questions.json` is the one that lmms-eval asks) beside
-its folder of images. The test and challenge files have neither answers nor types. GQA's own figure
-asks for the very answer, lmms-eval for it but for case and punctuation; here both are normalised as
-for VQA.
+Reads a question file of GQA's download page (an object from question id to record, with the fields
+listed there) and its folder of images. lmms-eval uses `testdev_balanced_questions.json`. The test
+and challenge files have neither answers nor types. GQA's own metric is exact match, lmms-eval
+ignores case and punctuation; here answers are normalised as for VQA.
 """
 
 from pathlib import Path
@@ -15,14 +14,14 @@ from .fields import SHORT, existing, field, read_json, turn
 
 
 def read_gqa(questions: str | Path, images: str | Path) -> list[Item]:
-    """Items scored as short answers, counted by their structural type (query, verify, ...).
+    """Items scored as short answers; their kind is the structural type (query, verify, ...).
 
     Args:
         questions: `*_questions.json`: by id, `question`, `imageId`, `answer` and `types`.
         images: folder of `<imageId>.jpg`.
 
     Raises:
-        WingsError: a missing file or field, no such picture.
+        WingsError: a missing file, field or picture.
     """
     records = read_json(questions)
     items = []

@@ -1,11 +1,13 @@
-"""MMMU: college questions with up to seven pictures, by choice or with a short answer.
+"""Reads MMMU: college questions with up to seven pictures, multiple choice or open.
 
-Read is a parquet file of MMMU/MMMU on the Hub (a subject and a split each) or of its merged copy
-lmms-lab/MMMU, whose cards list the fields; how they are meant is in MMMU's own `mmmu/utils` and in
-lmms-eval's task: `question` and `options` are texts with `<image 1>` to `<image 7>` where a picture
-stands, `options` (two to nine) is a Python list written out, `answer` is a letter, or for an open
-question a text or a list written out. A picture that no text names is not shown. The answers of the
-test split are kept back ("?").
+Reads a parquet file of MMMU/MMMU on the Hub (one a subject and split) or of its merged copy
+lmms-lab/MMMU. Their cards list the fields; MMMU's `mmmu/utils` and lmms-eval's task show their use:
+
+- `question` and `options` are texts with `<image 1>` to `<image 7>` at the pictures' places;
+- `options` (two to nine) is the `repr` of a Python list;
+- `answer` is a letter; for an open question a text or the `repr` of a list.
+
+A picture that no text names is not shown. The test split has no answers ("?").
 """
 
 import ast
@@ -27,11 +29,10 @@ PLACE = re.compile(r"<image (\d)>")
 
 
 def read_mmmu(table: str | Path) -> list[Item]:
-    """Items scored by choice, or as short answers, counted by subfield.
+    """Items scored by choice or as short answers; their kind is the subfield.
 
-    Open answers are compared once normalised, numbers by their value and also where they are
-    rounded to two decimals, as MMMU rounds; its own scoring also looks for numbers and words within
-    a longer answer.
+    Open answers are normalised. Numbers are compared by value, also rounded to two decimals as in
+    MMMU. MMMU's own scoring also finds numbers and words inside longer answers.
 
     Args:
         table: a parquet file: `question`, `options`, `answer`, `question_type`
@@ -39,16 +40,15 @@ def read_mmmu(table: str | Path) -> list[Item]:
             with `bytes`.
 
     Raises:
-        WingsError: a missing file or field, an answer that is none of the options, a picture that
-            is named and not there.
+        WingsError: a missing file, field or picture, or an answer that is none of the options.
     """
     table = Path(table)
     if not table.is_file():
-        raise WingsError(f"there is no file {table}; give a parquet file of MMMU")
+        raise WingsError(f"There is no file {table}; pass a parquet file of MMMU.")
     try:
         rows = pyarrow.parquet.read_table(table).to_pylist()
     except pyarrow.lib.ArrowException as error:
-        raise WingsError(f"{table} is not parquet ({error}); give MMMU's own file") from error
+        raise WingsError(f"{table} is not parquet ({error}); pass MMMU's own file.") from error
     return [_item(row, f"{table}: row {n + 1}") for n, row in enumerate(rows)]
 
 
@@ -59,7 +59,9 @@ def _item(row: dict, where: str) -> Item:
         options = _list(field(row, "options", str, where), f"{where}: options")
         place = LETTERS.find(answer)
         if len(answer) != 1 or not 0 <= place < len(options):
-            raise WingsError(f"{where}: answer is {answer!r}, and there are {len(options)} options")
+            raise WingsError(
+                f"{where}: answer is {answer!r}, but there are {len(options)} options."
+            )
         messages = _turn(with_choices(question, options), row, where)
         return Item(kind, messages, options[place], "choice", tuple(options))
     right = _answers(answer)
@@ -70,7 +72,7 @@ def _item(row: dict, where: str) -> Item:
 
 
 def _answers(text: str) -> list[str]:
-    """Several answers where a list is written out; an interval in brackets is one."""
+    """The answers: several if the text is a list; an interval in brackets is one answer."""
     try:
         values: Any = ast.literal_eval(text) if text.startswith("[") else None
     except (ValueError, SyntaxError):
@@ -83,14 +85,14 @@ def _list(text: str, where: str) -> list[str]:
     try:
         values: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
-        raise WingsError(f"{where} is {text!r:.60}; it must be a list of texts") from error
+        raise WingsError(f"{where} is {text!r:.60}; it must be a list of texts.") from error
     if not isinstance(values, list) or not values:
-        raise WingsError(f"{where} is {text!r:.60}; it must be a list of texts")
+        raise WingsError(f"{where} is {text!r:.60}; it must be a list of texts.")
     return [str(value) for value in values]
 
 
 def _turn(text: str, row: dict, where: str) -> tuple[dict, ...]:
-    """The user's message with each picture where the text names it."""
+    """The user's message, with each picture where the text names it."""
     parts: list[dict] = []
     for n, piece in enumerate(PLACE.split(text)):
         if n % 2 == 0:
@@ -98,6 +100,6 @@ def _turn(text: str, row: dict, where: str) -> tuple[dict, ...]:
             continue
         picture = row.get(f"image_{piece}")
         if not isinstance(picture, dict) or not picture.get("bytes"):
-            raise WingsError(f"{where} names <image {piece}> and has no picture in image_{piece}")
+            raise WingsError(f"{where} names <image {piece}> but has no picture in image_{piece}.")
         parts.append({"type": "image", "image": data_uri(picture["bytes"])})
     return ({"role": "user", "content": parts},)

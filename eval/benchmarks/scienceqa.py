@@ -1,8 +1,8 @@
-"""ScienceQA: school questions with choices, about half of them with a picture.
+"""Reads ScienceQA: school questions with choices, about half of them with a picture.
 
-Read are `problems.json` and the folder of images of lupantech/ScienceQA, in the layout that its
-README describes: `answer` counts from 0, `hint` is empty where there is none, and the picture lies
-at `<split>/<id>/image.png`. A question has one picture at most.
+Reads `problems.json` and the folder of images of lupantech/ScienceQA, in the layout of its README:
+`answer` counts from 0, `hint` may be empty, and pictures are at `<split>/<id>/image.png`. Each
+question has at most one.
 """
 
 from pathlib import Path
@@ -15,17 +15,17 @@ from .fields import existing, field, read_json, texts, turn
 
 
 def read_scienceqa(problems: str | Path, images: str | Path, split: str = "test") -> list[Item]:
-    """Items scored by choice, counted by subject, with and without a picture.
+    """Items scored by choice; their kind is the subject, with or without a picture.
 
     Args:
         problems: `problems.json`: by id, `question`, `choices`, `answer` (a place from 0), `hint`,
             `image` (a name or null), `subject` and `split`.
         images: folder of `<split>/<id>/<image>`.
-        split: which of the file.
+        split: to read.
 
     Raises:
-        WingsError: a missing file or field, no such picture, an answer that is no place, no
-            question of the split.
+        WingsError: a missing file, field or picture, an answer out of range, no question of the
+            split.
     """
     records = read_json(problems)
     items = []
@@ -36,7 +36,7 @@ def read_scienceqa(problems: str | Path, images: str | Path, split: str = "test"
             continue
         choices, place = texts(one, "choices", where), field(one, "answer", int, where)
         if not 0 <= place < len(choices):
-            raise WingsError(f"{where}: answer is {place}, and there are {len(choices)} choices")
+            raise WingsError(f"{where}: answer is {place}, but there are {len(choices)} choices.")
         pictures = []
         if one.get("image"):
             path = Path(images) / split / key / field(one, "image", str, where)
@@ -54,5 +54,5 @@ def read_scienceqa(problems: str | Path, images: str | Path, split: str = "test"
             )
         )
     if not items:
-        raise WingsError(f"{problems} has no problem of split {split!r}")
+        raise WingsError(f"{problems} has no problem of split {split!r}; name another split.")
     return items

@@ -1,9 +1,8 @@
-"""VQAv2: questions about COCO photographs, each answered by ten people.
+"""Reads VQAv2: questions about COCO photographs, each answered by ten people.
 
-Read are the files of visualqa.org's download page, in the layout that it spells out and that the
-makers' own evaluation (GT-Vision-Lab/VQA) reads. Answers of the test splits are kept back, so only
-train and val have annotations. Photographs may be named as in COCO 2014 or, without the split, as
-in COCO 2017.
+Reads the files of visualqa.org's download page, in the layout documented there and used by the
+authors' evaluation (GT-Vision-Lab/VQA). Only train and val have public annotations. Photographs may
+be named as in COCO 2014 or, without the split, as in COCO 2017.
 """
 
 from pathlib import Path
@@ -15,7 +14,7 @@ from .fields import SHORT, existing, field, read_json, turn
 
 
 def read_vqav2(questions: str | Path, annotations: str | Path, images: str | Path) -> list[Item]:
-    """Items scored by soft accuracy, counted by the type of the answer (yes/no, number, other).
+    """Items scored by soft accuracy; their kind is the answer type (yes/no, number, other).
 
     Args:
         questions: `v2_OpenEnded_mscoco_*_questions.json`: a list `questions` of `question_id`,
@@ -25,21 +24,23 @@ def read_vqav2(questions: str | Path, annotations: str | Path, images: str | Pat
         images: folder of `COCO_*_<image_id, 12 digits>.jpg`, or of the digits alone.
 
     Raises:
-        WingsError: a missing file or field, a question without annotation, no such picture.
+        WingsError: a missing file, field or picture, or a question without annotation.
     """
     asked = field(read_json(questions), "questions", list, str(questions))
-    told = {}
+    annotated = {}
     for n, one in enumerate(field(read_json(annotations), "annotations", list, str(annotations))):
-        told[field(one, "question_id", int, f"{annotations}: annotation {n}")] = one
+        annotated[field(one, "question_id", int, f"{annotations}: annotation {n}")] = one
     folder = Path(images)
     pictures = {path.stem.rpartition("_")[2]: path for path in sorted(folder.glob("*.jpg"))}
     items = []
     for n, one in enumerate(asked):
         where = f"{questions}: question {n}"
         key = field(one, "question_id", int, where)
-        if key not in told:
-            raise WingsError(f"{where}: {annotations} has no annotation of question_id {key}")
-        annotation, at = told[key], f"{annotations}: question_id {key}"
+        if key not in annotated:
+            raise WingsError(
+                f"{where}: {annotations} has no question_id {key}; pass the file of that split."
+            )
+        annotation, at = annotated[key], f"{annotations}: question_id {key}"
         answers = field(annotation, "answers", list, at)
         number = f"{field(one, 'image_id', int, where):012d}"
         picture = pictures.get(number, folder / f"COCO_{number}.jpg")
@@ -53,5 +54,5 @@ def read_vqav2(questions: str | Path, annotations: str | Path, images: str | Pat
             )
         )
         if len(answers) < 2:
-            raise WingsError(f"{at}: answers has {len(answers)} of them; VQAv2 has ten")
+            raise WingsError(f"{at}: answers has {len(answers)} entries; VQAv2 has ten.")
     return items

@@ -1,4 +1,4 @@
-"""`python -m wings.eval.builtin FOLDER` writes the items of every local task as JSON Lines."""
+"""`python -m wings.eval.builtin FOLDER` writes the items of every built-in task as JSON Lines."""
 
 import sys
 from pathlib import Path
@@ -10,12 +10,12 @@ from .tasks import TASKS
 
 
 def build(folder: Path) -> dict[str, int]:
-    """Writes `FOLDER/TASK.jsonl` for every task, the same bytes every time; how many items each."""
-    items = {name: make() for name, make in TASKS.items()}
+    """Writes `FOLDER/TASK.jsonl` for every task, deterministically; returns the item counts."""
+    tasks = {name: make() for name, make in TASKS.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, of in items.items():
-        write_items(folder / f"{name}.jsonl", of)
-    return {name: len(of) for name, of in items.items()}
+    for name, items in tasks.items():
+        write_items(folder / f"{name}.jsonl", items)
+    return {name: len(items) for name, items in tasks.items()}
 
 
 if __name__ == "__main__":

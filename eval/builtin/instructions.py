@@ -1,4 +1,4 @@
-"""Instructions whose following a program can check: formats, counts, limits. Made here, seeded."""
+"""Instructions that a program can check: formats, counts and limits, generated from a seed."""
 
 import json
 import random
@@ -26,105 +26,102 @@ SUBJECTS = {
     "gardening": "Seeds go into the soil and patience does the rest",
     "the moon": "It circles the earth and lights the night",
 }
-Made = tuple[str, str, list[dict]]  # what is asked, an answer that follows it, the checks
+Made = tuple[str, str, list[dict]]  # instruction, an answer that follows it, checks
 
 
 def lines(draw: random.Random, things: str, names: list[str]) -> Made:
-    """So many lines."""
+    """A number of lines."""
     n = len(names)
-    asked = f"Name {n} {things}. Write each on a line of its own, and nothing else."
-    return (
-        asked,
-        "\n".join(names),
-        [{"rule": "lines", "count": n}, {"rule": "words", "at_most": 3 * n}],
-    )
+    text = f"Name {n} {things}. Write each on a line of its own, and nothing else."
+    checks = [{"rule": "lines", "count": n}, {"rule": "words", "at_most": 3 * n}]
+    return text, "\n".join(names), checks
 
 
 def bullets(draw: random.Random, things: str, names: list[str]) -> Made:
-    """A list with dashes."""
+    """A bulleted list."""
     n = len(names)
-    asked = f"Give me a list of exactly {n} {things}. Begin every line with '- '."
-    return asked, "\n".join(f"- {name}" for name in names), [{"rule": "bullets", "count": n}]
+    text = f"Give me a list of exactly {n} {things}. Begin every line with '- '."
+    return text, "\n".join(f"- {name}" for name in names), [{"rule": "bullets", "count": n}]
 
 
 def numbered(draw: random.Random, things: str, names: list[str]) -> Made:
-    """A list with numbers."""
+    """A numbered list."""
     n = len(names)
-    asked = f"Write a numbered list of {n} {things}, with lines that begin '1.', '2.' and so on."
+    text = f"Write a numbered list of {n} {things}, with lines that begin '1.', '2.' and so on."
     answer = "\n".join(f"{k}. {name}" for k, name in enumerate(names, 1))
-    return asked, answer, [{"rule": "numbered", "count": n}]
+    return text, answer, [{"rule": "numbered", "count": n}]
 
 
 def commas(draw: random.Random, things: str, names: list[str]) -> Made:
-    """One line with commas."""
+    """One comma-separated line."""
     n = len(names)
-    asked = f"Name exactly {n} {things} on a single line, separated by commas."
-    return asked, ", ".join(names), [{"rule": "commas", "count": n}]
+    text = f"Name exactly {n} {things} on a single line, separated by commas."
+    return text, ", ".join(names), [{"rule": "commas", "count": n}]
 
 
 def capital_letters(draw: random.Random, things: str, names: list[str]) -> Made:
-    """Capitals only."""
-    asked = f"Name {len(names)} {things}. Use capital letters only."
-    return asked, ", ".join(names).upper(), [{"rule": "upper"}]
+    """Upper case."""
+    text = f"Name {len(names)} {things}. Use capital letters only."
+    return text, ", ".join(names).upper(), [{"rule": "upper"}]
 
 
 def small_letters(draw: random.Random, things: str, names: list[str]) -> Made:
-    """No capitals, and not one of the things."""
+    """Lower case, without one of the things."""
     last = names[-1]
-    asked = f"Name {len(names) - 1} {things} in lower case only, and do not mention '{last}'."
+    text = f"Name {len(names) - 1} {things} in lower case only, and do not mention '{last}'."
     checks = [{"rule": "lower"}, {"rule": "without", "text": last}]
-    return asked, ", ".join(names[:-1]).lower(), checks
+    return text, ", ".join(names[:-1]).lower(), checks
 
 
 def as_json(draw: random.Random, things: str, names: list[str]) -> Made:
     """A JSON object."""
-    asked = (
+    text = (
         f"Answer with a JSON object and nothing else. Its keys are 'kind' and 'example'; the kind "
         f"is '{things}', the example is one of them."
     )
     answer = json.dumps({"kind": things, "example": names[0]})
-    return asked, answer, [{"rule": "json", "keys": ["kind", "example"]}]
+    return text, answer, [{"rule": "json", "keys": ["kind", "example"]}]
 
 
 def few_words(draw: random.Random, subject: str, sentence: str) -> Made:
-    """A limit above."""
+    """A maximum of words."""
     limit = draw.choice([12, 15, 20])
-    asked = f"Describe {subject} in at most {limit} words."
-    return asked, f"{sentence}.", [{"rule": "words", "at_least": 2, "at_most": limit}]
+    text = f"Describe {subject} in at most {limit} words."
+    return text, f"{sentence}.", [{"rule": "words", "at_least": 2, "at_most": limit}]
 
 
 def many_words(draw: random.Random, subject: str, sentence: str) -> Made:
-    """A limit below, and one line."""
+    """A minimum of words, on one line."""
     least = draw.choice([20, 30, 40])
     answer = f"{sentence}. " * (least // len(sentence.split()) + 1)
-    asked = f"Write one paragraph of at least {least} words about {subject}, without line breaks."
-    return asked, answer, [{"rule": "words", "at_least": least}, {"rule": "lines", "count": 1}]
+    text = f"Write one paragraph of at least {least} words about {subject}, without line breaks."
+    return text, answer, [{"rule": "words", "at_least": least}, {"rule": "lines", "count": 1}]
 
 
 def begins(draw: random.Random, subject: str, sentence: str) -> Made:
-    """First words."""
+    """Given first words."""
     first = draw.choice(["As everyone knows,", "Once more:", "In short,"])
-    asked = f"Write a sentence about {subject} that begins exactly with '{first}'"
-    return asked, f"{first} {sentence.lower()}.", [{"rule": "starts", "text": first}]
+    text = f"Write a sentence about {subject} that begins exactly with '{first}'"
+    return text, f"{first} {sentence.lower()}.", [{"rule": "starts", "text": first}]
 
 
 def closes(draw: random.Random, subject: str, sentence: str) -> Made:
-    """Last words."""
+    """Given last words."""
     last = draw.choice(["The end.", "That is all.", "Any questions?"])
-    asked = f"Write two sentences about {subject}. The very last words must be '{last}'"
-    return asked, f"{sentence}. {last}", [{"rule": "ends", "text": last}]
+    text = f"Write two sentences about {subject}. The very last words must be '{last}'"
+    return text, f"{sentence}. {last}", [{"rule": "ends", "text": last}]
 
 
 def twice(draw: random.Random, subject: str, sentence: str) -> Made:
-    """A word that many times, and no commas."""
+    """A word a number of times, and no commas."""
     word, count = draw.choice(["always", "slowly", "maybe"]), draw.choice([2, 3])
-    asked = f"Write about {subject}. Use the word '{word}' exactly {count} times and no commas."
+    text = f"Write about {subject}. Use the word '{word}' exactly {count} times and no commas."
     checks: list[dict] = [
         {"rule": "times", "text": word, "count": count},
         {"rule": "without", "text": ","},
     ]
     answer = " ".join([sentence.replace(",", " and"), *[word] * count])
-    return asked, answer, checks
+    return text, answer, checks
 
 
 OF_LISTS: tuple[Callable[..., Made], ...] = (
@@ -134,9 +131,9 @@ OF_SUBJECTS: tuple[Callable[..., Made], ...] = (few_words, many_words, begins, c
 
 
 def instructions(seed: int = 0) -> list[Item]:
-    """Every kind of instruction about every subject; an answer counts if it passes all checks.
+    """Every kind of instruction about every subject; an answer is right if it passes all checks.
 
-    The reference answers are there to show that each can be followed.
+    The reference answers show that each instruction can be followed.
     """
     draw = random.Random(seed)
     items = []
@@ -147,10 +144,10 @@ def instructions(seed: int = 0) -> list[Item]:
     for make in OF_SUBJECTS:
         for subject, sentence in SUBJECTS.items():
             items.append(_item(make.__name__, *make(draw, subject, sentence)))
-    draw.shuffle(items)  # the first few are a fair sample
+    draw.shuffle(items)  # so that any prefix is a fair sample
     return items
 
 
-def _item(kind: str, asked: str, answer: str, checks: list[dict]) -> Item:
-    question = {"role": "user", "content": asked}
+def _item(kind: str, text: str, answer: str, checks: list[dict]) -> Item:
+    question = {"role": "user", "content": text}
     return Item(kind, (question,), answer.strip(), "checks", checks=tuple(checks))

@@ -1,4 +1,4 @@
-"""How sure a figure is: percentile intervals from drawing the measured units again."""
+"""Bootstrap confidence intervals: percentiles over resampled items or documents."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,39 +14,41 @@ BLOCK = 2**22  # numbers drawn at a time
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% interval; `low` and `high` are None where one unit was measured, of
-    which no interval can be known.
-    """
+    """A value and its 95% interval; `low` and `high` are None if only one unit was measured."""
 
     value: float
     low: float | None
     high: float | None
 
-    def through(self, function: Callable[[float], float]) -> "Estimate":
-        """The same for a function of the figure that never falls."""
+    def map(self, function: Callable[[float], float]) -> "Estimate":
+        """Applies a non-decreasing function to the value and both ends."""
         ends = (None if end is None else function(end) for end in (self.low, self.high))
         return Estimate(function(self.value), *ends)
 
+    @property
+    def points(self) -> list[float]:
+        """The value and the ends that are known."""
+        return [point for point in (self.value, self.low, self.high) if point is not None]
+
     def to_dict(self) -> dict[str, Any]:
-        """`value` and `interval`."""
-        is_known = self.low is not None and self.high is not None
-        interval = [self.low, self.high] if is_known else None
+        """`value` and `interval`, for JSON."""
+        interval = None if self.low is None else [self.low, self.high]
         return {"value": self.value, "interval": interval}
 
 
 def bootstrap(
     above: Sequence[float], below: Sequence[float] | None = None, seed: int = 0, draws: int = DRAWS
 ) -> Estimate:
-    """`sum(above) / sum(below)` over N units, and between which values it lies in 95% of draws.
+    """`sum(above) / sum(below)` over N units, with a percentile bootstrap interval.
 
-    A draw takes N of the units with replacement, each with both of its numbers: so items stay
-    pairs of a before and an after, and long documents keep their weight.
+    A draw resamples the N units with replacement and keeps both numbers of a unit together. So
+    items stay paired before and after, and long documents keep their weight.
 
     Args:
         above: [N] one number a unit.
-        below: [N] what it is counted in (its tokens); None for 1 each, so a plain mean.
+        below: [N] its weight, such as a token count; None for a plain mean.
         seed: of the draws.
-        draws: how many.
+        draws: number of resamples.
     """
     top = np.asarray(above, dtype=np.float64)
     bottom = np.ones_like(top) if below is None else np.asarray(below, dtype=np.float64)
@@ -55,10 +57,10 @@ def bootstrap(
     if count < 2:
         return Estimate(value, None, None)
     rng = np.random.default_rng(seed)
-    rows = max(1, BLOCK // count)
+    block = max(1, BLOCK // count)
     ratios = np.empty(draws)
-    for start in range(0, draws, rows):
-        chosen = rng.integers(count, size=(min(rows, draws - start), count))
-        ratios[start : start + rows] = top[chosen].sum(1) / bottom[chosen].sum(1)
+    for start in range(0, draws, block):
+        drawn = rng.integers(count, size=(min(block, draws - start), count))
+        ratios[start : start + block] = top[drawn].sum(1) / bottom[drawn].sum(1)
     low, high = np.quantile(ratios, LEVELS)
     return Estimate(value, float(low), float(high))

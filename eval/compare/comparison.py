@@ -1,26 +1,26 @@
-"""The same items before and after: two accuracies, and the paired difference between them.
+"""Answers of two models to the same items: accuracies and paired differences by kind.
 
-A question is an item, or the items of one circle: the same question with its choices moved on by
+A question is one item, or the items of one circle: the same question with its choices rotated by
 one from item to item, as in MMBench's circular evaluation (Liu et al. 2023, arXiv 2307.06281).
-Such a question counts by its first item, and once more as circular: right if all its items are.
+Such a question counts twice: by its first item, and as circular, by the worst of its items.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wings.eval.items import Item
-from wings.eval.report.section import Section
+from wings.eval.items import Item, text_of
+from wings.eval.report.report import SAMPLES, Sample, Section
 from wings.eval.scoring.score import score
 
-from .paired import HEADERS, Paired
-from .paired_plot import paired_plot
+from .paired import PairedScores, paired_plot, paired_table
 
 ALL = "all"
 CIRCULAR = "circular"
-CIRCLES = (
-    " A question that is asked several times, its choices moved on by one, counts by the first "
-    "time, and as circular only if it is right each time."
+CIRCULAR_SENTENCE = (
+    " A question that is asked once for each rotation of its choices counts by the first rotation,"
+    " and as circular only if all rotations are right."
 )
 
 
@@ -29,12 +29,12 @@ class Comparison:
     """Answers of two models to the same items.
 
     Attributes:
-        title: what was asked.
-        sentence: how each of the two was asked.
-        items: the questions, as the model was asked them.
-        before: what the LLM said; empty where it was not asked.
-        after: what the model said.
-        seed: of the bootstrap.
+        title: of the report's section.
+        sentence: explains how each of the two was asked.
+        items: as the model was asked them.
+        before: the LLM's answers.
+        after: the model's answers.
+        seed: of the bootstrap and of the samples.
     """
 
     title: str
@@ -46,54 +46,48 @@ class Comparison:
 
     @property
     def questions(self) -> list[list[int]]:
-        """The numbers of each question's items: one, or those of its circle."""
-        found: dict[tuple[str, str], list[int]] = {}
-        for number, item in enumerate(self.items):
-            alone = ("", str(number))
-            found.setdefault((item.kind, item.circle) if item.circle else alone, []).append(number)
-        return list(found.values())
+        """Indices of the items of each question."""
+        questions: dict[tuple[str, str], list[int]] = {}
+        for n, item in enumerate(self.items):
+            key = (item.kind, item.circle) if item.circle else ("", str(n))
+            questions.setdefault(key, []).append(n)
+        return list(questions.values())
 
     @property
     def is_circular(self) -> bool:
-        """Whether any question has several items."""
+        """True if any question has several items."""
         return any(item.circle for item in self.items)
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds of items in the order in which they first appear; first `all` where there are
-        several.
-        """
+        """Kinds in the order in which they first appear; `all` comes first if there are several."""
         kinds = list(dict.fromkeys(item.kind for item in self.items))
         return kinds if len(kinds) == 1 else [ALL, *(kind for kind in kinds if kind != ALL)]
 
-    def right(self, said: Sequence[str], kind: str, circular: bool = False) -> list[float]:
-        """What the answers to each question of a kind are worth, from 0 to 1.
+    def scores(self, predictions: Sequence[str], kind: str, circular: bool = False) -> list[float]:
+        """The score of each question of a kind, from 0 to 1.
 
         Args:
-            said: an answer to every item.
+            predictions: one answer an item.
             kind: one of `kinds`.
-            circular: the least that any item of a question is worth, not what its first is.
+            circular: the lowest score of a question's items instead of the first item's.
         """
         return [
-            min(score(self.items[n], said[n]) for n in (numbers if circular else numbers[:1]))
-            for numbers in self.questions
-            if kind in (ALL, self.items[numbers[0]].kind)
+            min(score(self.items[n], predictions[n]) for n in (group if circular else group[:1]))
+            for group in self.questions
+            if kind in (ALL, self.items[group[0]].kind)
         ]
 
-    def paired(self, kind: str, circular: bool = False) -> Paired:
-        """What the questions of a kind are worth, before and after."""
-        before, after = (self.right(said, kind, circular) for said in (self.before, self.after))
-        return Paired(before, after, self.seed)
-
-    def figures(self, circular: bool) -> dict[str, Any]:
-        """Of every kind both scores, the difference, and what was lost and won."""
-        return {kind: self.paired(kind, circular).to_dict() for kind in self.kinds}
+    def paired(self, kind: str, circular: bool = False) -> PairedScores:
+        """Scores of the questions of a kind, before and after."""
+        before, after = (self.scores(one, kind, circular) for one in (self.before, self.after))
+        return PairedScores(before, after, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures, those of circles apart, and every item with both answers."""
-        figures = {"kinds": self.figures(circular=False)}
+        """All figures, circular ones apart, and every item with both answers, for JSON."""
+        figures = {"kinds": {kind: self.paired(kind).to_dict() for kind in self.kinds}}
         if self.is_circular:
-            figures[CIRCULAR] = self.figures(circular=True)
+            figures[CIRCULAR] = {kind: self.paired(kind, True).to_dict() for kind in self.kinds}
         answers = [
             {
                 "kind": item.kind,
@@ -101,7 +95,7 @@ class Comparison:
                 "answer": item.answer,
                 "before": before,
                 "after": after,
-                "right": [score(item, said) for said in (before, after)],
+                "right": [score(item, before), score(item, after)],
                 **({"circle": item.circle} if item.circle else {}),
             }
             for item, before, after in zip(self.items, self.before, self.after, strict=True)
@@ -109,13 +103,34 @@ class Comparison:
         return {**figures, "answers": answers}
 
     def section(self) -> Section:
-        """As a part of a report."""
-        rows, lines = [HEADERS], []
-        ways = (False, True) if self.is_circular else (False,)
-        for kind, circular in ((kind, circular) for kind in self.kinds for circular in ways):
-            name = f"{kind}, {CIRCULAR}" if circular else kind
-            paired = self.paired(kind, circular)
-            rows.append(paired.row(name))
-            lines.append(paired.line(name))
-        sentence = self.sentence + (CIRCLES if self.is_circular else "")
-        return Section(self.title, sentence, rows, paired_plot(lines))
+        """The report's section."""
+        named = {}
+        for kind in self.kinds:
+            named[kind] = self.paired(kind)
+            if self.is_circular:
+                named[f"{kind}, {CIRCULAR}"] = self.paired(kind, circular=True)
+        sentence = self.sentence + (CIRCULAR_SENTENCE if self.is_circular else "")
+        return Section(self.title, sentence, paired_table(named), paired_plot(named))
+
+    def samples(self) -> list[Sample]:
+        """Random questions with both answers, in the order of the items.
+
+        The draw is random because files often alternate their kinds; equal steps would then show
+        only one kind.
+        """
+        firsts = [numbers[0] for numbers in self.questions]
+        drawn = random.Random(self.seed).sample(firsts, min(SAMPLES, len(firsts)))
+        return [self._sample(n) for n in sorted(drawn)]
+
+    def _sample(self, n: int) -> Sample:
+        item, before, after = self.items[n], self.before[n], self.after[n]
+        turns = [_turn(message) for message in item.messages]
+        right = score(item, before) == 1, score(item, after) == 1
+        return Sample(item.kind, turns, item.answer, before, after, right)
+
+
+def _turn(message: dict) -> tuple[str, str, list]:
+    content = message["content"]
+    parts = [] if isinstance(content, str) else content
+    pictures = [part["image"] for part in parts if part["type"] == "image"]
+    return message["role"], text_of(content), pictures

@@ -1,26 +1,24 @@
-"""`python -m wings.eval.harness ...` is `lm_eval ...` with the model `wings` known to it, and the
-tasks that ship with Wings where no other `--include_path` is given.
+"""`python -m wings.eval.harness ...`: `lm_eval ...` with the model `wings` and the shipped tasks.
 
-Versions of lm-evaluation-harness that read entry points (group `lm_eval.models`) need it not.
+The shipped tasks are added unless `--include_path` is given. Versions of lm-evaluation-harness that
+read entry points (group `lm_eval.models`) know the model without this command.
 """
 
 import sys
 
 from wings.errors import WingsError
-from wings.eval.harness.paper import TASKS
 
 
 def main() -> int:
-    """lm_eval's own command line; what is refused is one sentence and the exit code 2."""
+    """Runs lm_eval's own command line; invalid input is one sentence on stderr and exit code 2."""
     try:
-        from wings.eval.harness.model import register
-
-        register()
-        given = {word.partition("=")[0] for word in sys.argv}
-        if given & {"-t", "--tasks"} and "--include_path" not in given:
-            sys.argv += ["--include_path", str(TASKS)]
+        # Importing it registers the model.
+        from wings.eval.harness.tasks import TASK_FILES
         from wings.upstream.harness import command_line
 
+        given = {word.partition("=")[0] for word in sys.argv}
+        if given & {"-t", "--tasks"} and "--include_path" not in given:
+            sys.argv += ["--include_path", str(TASK_FILES)]
         command_line()()
     except WingsError as error:
         print(f"lm_eval: {error}", file=sys.stderr)

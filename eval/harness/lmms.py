@@ -1,8 +1,8 @@
 """Wings as a model of lmms-eval: `lmms-eval --model wings --model_args pretrained=FOLDER`.
 
-A thin adapter: answers and likelihoods are those of `answers.py` and `likelihood.py`. One process,
-greedy decoding, pictures before the question. Written for lmms-eval 0.7, which finds it by an entry
-point; its own benchmarks have not been run.
+An adapter of `generate.py` and `loglikelihood.py`: one process, greedy decoding, pictures before
+the question. Written for lmms-eval 0.7, which finds it by an entry point. Its benchmarks have not
+been run.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,36 +21,38 @@ try:
     from lmms_eval.api.model import lmms
     from lmms_eval.models.registry_v2 import ModelManifest
 except ImportError as error:
-    raise WingsError("lmms-eval is not installed; pip install lmms-eval") from error
+    raise WingsError("lmms-eval is not installed; run pip install lmms-eval.") from error
 
 MANIFEST = ModelManifest("wings", simple_class_path="wings.eval.harness.lmms.WingsLmms")
-LONGEST = 256  # new tokens, where a task names no limit
+MAX_NEW_TOKENS = 256  # if a task has no limit
 
 
 class WingsLmms(lmms):
-    """A Wings checkpoint, for tasks of pictures.
+    """A Wings checkpoint, for tasks with pictures.
 
     Args:
         pretrained: a folder or a Hub id.
         batch_size: conversations per batch.
-        device: where to; a GPU where there is one, if it is not said.
+        device: by default a GPU if there is one.
     """
 
     def __init__(
         self, pretrained: str, batch_size: int | str = 1, device: str | None = None, **unknown: Any
     ) -> None:
         super().__init__()
-        # The command line hands this one to every model.
+        # The command line passes this one to every model.
         unknown.pop("max_batch_size", None)
         if unknown:
-            raise WingsError(f"wings takes no {', '.join(unknown)}; give pretrained=, batch_size=")
+            raise WingsError(
+                f"wings takes no {', '.join(unknown)}; it takes pretrained, batch_size and device."
+            )
         self.batch_size = int(batch_size)
         self.model = WingsForCausalLM.from_pretrained(pretrained).eval()
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.processor = WingsProcessor.from_pretrained(pretrained)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """Greedy answers, cut at the first of a request's `until`.
+        """Generates greedy answers, cut at the first of a request's `until`.
 
         Raises:
             WingsError: a task that samples.
@@ -60,10 +62,10 @@ class WingsLmms(lmms):
             options = request.args[1]
             if options.get("do_sample"):
                 raise WingsError(
-                    f"task {request.args[4]} asks for sampling; pass --gen_kwargs do_sample=False"
+                    f"Task {request.args[4]} asks for sampling; pass --gen_kwargs do_sample=False."
                 )
-            limits.append(int(options.get("max_new_tokens", LONGEST)))
-        said = [""] * len(requests)
+            limits.append(int(options.get("max_new_tokens", MAX_NEW_TOKENS)))
+        predictions = [""] * len(requests)
         for limit in sorted(set(limits)):
             places = [n for n, one in enumerate(limits) if one == limit]
             items = [self._item(requests[n]) for n in places]
@@ -71,15 +73,15 @@ class WingsLmms(lmms):
                 self.model, self.processor, items, batch_size=self.batch_size, max_new_tokens=limit
             )
             for n, answer in zip(places, answers, strict=True):
-                said[n] = cut(answer, requests[n].args[1].get("until"))
-        return said
+                predictions[n] = cut(answer, requests[n].args[1].get("until"))
+        return predictions
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """The log-likelihood of each continuation, and whether greedy decoding would say it."""
+        """The log-likelihood of each continuation, and True if greedy decoding generates it."""
         items = []
         for request in requests:
-            told: str | Callable = request.args[1]
-            text = told if isinstance(told, str) else told(self._doc(request))
+            target: str | Callable = request.args[1]
+            text = target if isinstance(target, str) else target(self._doc(request))
             items.append(self._item(request, (text,)))
         found = choice_likelihoods(
             self.model, self.processor, items, batch_size=self.batch_size
@@ -87,12 +89,12 @@ class WingsLmms(lmms):
         return [(one.total, one.greedy) for (one,) in found]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        """Not there.
+        """Not supported.
 
         Raises:
             WingsError: always.
         """
-        raise WingsError("tasks of several rounds are not supported by this adapter")
+        raise WingsError("Tasks with several rounds are not supported by this adapter.")
 
     def _doc(self, request: Instance) -> dict:
         _, _, _, doc_id, task, split = request.args
@@ -100,13 +102,13 @@ class WingsLmms(lmms):
 
     def _item(self, request: Instance, choices: tuple[str, ...] = ()) -> Item:
         context, _, doc_to_visual, *_ = request.args
-        shown = doc_to_visual(self._doc(request)) if doc_to_visual else None
-        parts: list[dict] = [{"type": "image", "image": picture} for picture in shown or ()]
+        pictures = doc_to_visual(self._doc(request)) if doc_to_visual else None
+        parts: list[dict] = [{"type": "image", "image": picture} for picture in pictures or ()]
         message = {"role": "user", "content": [*parts, {"type": "text", "text": context}]}
         return Item("all", (message,), "", choices=choices)
 
 
 def cut(answer: str, until: str | Sequence[str] | None) -> str:
-    """An answer up to the first of some texts."""
+    """The answer up to the first of the `until` texts."""
     ends = [until] if isinstance(until, str) else until or []
     return answer[: min((answer.find(end) for end in ends if end and end in answer), default=None)]

@@ -1,7 +1,7 @@
 """Wings as a model of lm-evaluation-harness: `lm_eval --model wings --model_args pretrained=...`.
 
-The harness's own `hf` model does the work, so that a language model's figures are the same figures
-through both; what is added is that a text is only text, and that bad input is told in a sentence.
+Extends the harness's own `hf` model, so a language model has the same results with both. It adds
+that `<image>` in a text is only text, and one-sentence errors.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-import wings  # noqa: F401  transformers' Auto classes know Wings from here on
+import wings  # noqa: F401  registers Wings with transformers' Auto classes
 from wings.errors import WingsError
 from wings.processing.tokenization import IMAGE
 from wings.upstream.harness import HarnessModel, register_model
@@ -18,7 +18,7 @@ NAME = "wings"
 
 
 class WingsLM(HarnessModel):
-    """A Wings checkpoint, or any other causal LM, for tasks of text.
+    """A Wings checkpoint or any other causal LM, for text tasks.
 
     Args:
         pretrained: a folder, a Hub id or a loaded model.
@@ -26,7 +26,7 @@ class WingsLM(HarnessModel):
             tokenizer, ...).
 
     Raises:
-        WingsError: nothing that can be loaded at `pretrained`.
+        WingsError: no model can be loaded from `pretrained`.
     """
 
     def __init__(self, pretrained: str | PreTrainedModel, **options: Any) -> None:
@@ -35,12 +35,16 @@ class WingsLM(HarnessModel):
         self.image_token_id: int | None = added.get(IMAGE)
 
     def on_load_error(self, pretrained: Any, error: Exception) -> WingsError:
-        """One sentence where there is no model."""
-        return not_loaded(pretrained, error)
+        """The error to raise if no model can be loaded."""
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return WingsError(
+            f"No language model can be loaded from {pretrained!r} ({reason}); set pretrained= to "
+            "the folder of a Wings checkpoint or of any causal LM."
+        )
 
     def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
-        """Token ids of a text; an `<image>` in it is letters, as for a model without pictures."""
-        return self._as_letters(super().tok_encode(string, *args, **options))
+        """Token ids of a text; `<image>` in it is plain text, as for a model without pictures."""
+        return self._as_text(super().tok_encode(string, *args, **options))
 
     def tok_batch_encode(
         self,
@@ -49,19 +53,19 @@ class WingsLM(HarnessModel):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Texts as padded `input_ids` and `attention_mask` [B, T], each `<image>` as letters."""
+        """Padded `input_ids` and `attention_mask` [B, T]; each `<image>` is plain text."""
         ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
         if self.image_token_id is None or not (ids == self.image_token_id).any():
             return ids, mask
         rows = [
-            self._as_letters(row[seen.bool()].tolist()) for row, seen in zip(ids, mask, strict=True)
+            self._as_text(row[real.bool()].tolist()) for row, real in zip(ids, mask, strict=True)
         ]
         rows = [row[-left_truncate_len:] if left_truncate_len else row for row in rows]
         padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side)
         return torch.tensor(padded["input_ids"]), torch.tensor(padded["attention_mask"])
 
-    def _as_letters(self, ids: list[int]) -> list[int]:
-        """Ids in which the image token is cut in two, so that it stands for no picture."""
+    def _as_text(self, ids: list[int]) -> list[int]:
+        """Replaces the image token by the tokens of its two halves, so that it is no picture."""
         if self.image_token_id is None or self.image_token_id not in ids:
             return ids
         pieces = [
@@ -74,15 +78,6 @@ class WingsLM(HarnessModel):
         ]
 
 
-def not_loaded(pretrained: str, error: Exception) -> WingsError:
-    """The sentence for a folder without a model in it."""
-    reason = str(error).strip().partition("\n")[0].rstrip(".")
-    return WingsError(
-        f"no language model can be loaded from {pretrained!r} ({reason}); give pretrained= the "
-        "folder of a Wings checkpoint or of any causal LM"
-    )
-
-
 def register() -> None:
-    """Makes `wings` a name of the harness's models; not needed where it finds entry points."""
+    """Registers the model `wings`; not needed in versions that read entry points."""
     register_model(NAME, WingsLM)

@@ -1,4 +1,4 @@
-"""Where a result was measured: processor, cores, versions."""
+"""The machine and package versions of a measurement, for reports."""
 
 import os
 import platform
@@ -13,9 +13,9 @@ PACKAGES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the figures depend on."""
-    own = {"python": platform.python_version(), NAME: __version__}
-    return {**own, **{name: version(name) for name in PACKAGES}}
+    """Versions of Python, Wings and the packages that affect results."""
+    known = {"python": platform.python_version(), NAME: __version__}
+    return known | {name: version(name) for name in PACKAGES}
 
 
 def machine() -> dict[str, Any]:
@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor as Linux names it, else what Python knows."""
+    """The processor's name from /proc/cpuinfo, else from Python's `platform`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

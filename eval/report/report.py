@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens anywhere without a network, and the same figures as JSON."""
+"""The report of an evaluation: one self-contained HTML file, and the same figures as JSON."""
 
 import base64
 import io
@@ -15,25 +15,61 @@ from PIL import Image
 
 from wings.processing.image_processor import load_image
 
-from .samples import Sample
-from .section import Section
-
 HTML, JSON = "report.html", "report.json"
 SIDE = 256  # pixels of a sample's picture
+SAMPLES = 10  # of each kind of question
 TEMPLATE = "report.html.jinja"
 
 
 @dataclass(frozen=True)
+class Section:
+    """One measurement in a report.
+
+    Attributes:
+        title: a few words.
+        sentence: explains the figures.
+        rows: the table, headers first; empty for none.
+        figure: the plot, at most about 4 inches wide, so that it is readable on a phone.
+    """
+
+    title: str
+    sentence: str
+    rows: Sequence[Sequence[str]] = ()
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item with the answers of both models.
+
+    Attributes:
+        kind: of the item.
+        turns: role, text and pictures of each turn.
+        answer: the reference.
+        before: the LLM's answer.
+        after: the model's answer.
+        right: True for each of the two that is right.
+    """
+
+    kind: str
+    turns: Sequence[tuple[str, str, Sequence[Any]]]
+    answer: str
+    before: str
+    after: str
+    right: tuple[bool, bool]
+
+
+@dataclass(frozen=True)
 class Report:
-    """What was measured.
+    """Everything that a report shows.
 
     Attributes:
         title: one line.
-        about: what a reader asks first: models, date, device; as they are shown.
-        notes: sentences on what was not measured, or how to read it.
+        about: models, date, device and so on, as shown.
+        notes: sentences on skipped measurements or on how to read the report.
         sections: the measurements, in order.
         samples: answers side by side, by title.
-        document: everything, for report.json.
+        document: the content of report.json.
     """
 
     title: str
@@ -44,17 +80,18 @@ class Report:
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def html(self) -> str:
-        """One page with its pictures and plots in it; what models said is escaped."""
+        """One page with embedded pictures and plots; model output is escaped."""
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        return environment.get_template(TEMPLATE).render(report=self, drawn=drawn, picture=picture)
+        template = environment.get_template(TEMPLATE)
+        return template.render(report=self, render_figure=render_figure, picture=render_picture)
 
     def save(self, folder: Path) -> None:
-        """Writes `report.json` and `report.html`; neither is ever half there."""
+        """Writes `report.json` and `report.html`, each atomically."""
         text = json.dumps(self.document, indent=1, ensure_ascii=False, default=str)
         for name, content in ((JSON, text + "\n"), (HTML, self.html())):
             writing = folder / f"writing-{name}"
@@ -62,16 +99,16 @@ class Report:
             writing.replace(folder / name)
 
 
-def drawn(figure: Figure) -> str:
-    """A plot as a data URI: an SVG whose letters are shapes, so it needs no font."""
+def render_figure(figure: Figure) -> str:
+    """A plot as an SVG data URI. Letters are paths, so no font is needed."""
     stream = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "wings", "svg.fonttype": "path"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    return data_uri("image/svg+xml", stream.getvalue())
+    return _data_uri("image/svg+xml", stream.getvalue())
 
 
-def picture(source: Any) -> str:
-    """A sample's picture as a data URI; a small drawing is enlarged without being blurred."""
+def render_picture(source: Any) -> str:
+    """A sample's picture as a PNG data URI; small drawings are enlarged without blurring."""
     image = load_image(source)
     image.thumbnail((SIDE, SIDE))
     if max(image.size) <= SIDE // 2:
@@ -79,9 +116,8 @@ def picture(source: Any) -> str:
         image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     stream = io.BytesIO()
     image.save(stream, format="PNG", optimize=True)
-    return data_uri("image/png", stream.getvalue())
+    return _data_uri("image/png", stream.getvalue())
 
 
-def data_uri(kind: str, content: bytes) -> str:
-    """`data:KIND;base64,...`."""
+def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,19 +1,20 @@
-"""How well it was said: right answers, counted by kind, with the error that such a count has."""
+"""Accuracy of answers: counts by kind, percent, and Wilson's 95% interval."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wings.eval.items import Item
 
 from .score import score
 
-Z = 1.96  # a 95% interval
+Z = 1.96  # of a 95% interval
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`right` of `total` answers; an answer may be right in part."""
+    """`right` of `total` answers; `right` may be fractional, as scores are between 0 and 1."""
 
     right: float
     total: int
@@ -25,26 +26,47 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval in percent: what another draw of items could have given."""
+        """Wilson's 95% interval in percent."""
         share, n = self.right / self.total, self.total
         middle = share + Z * Z / (2 * n)
         half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
         low, high = ((middle + sign * half) / (1 + Z * Z / n) for sign in (-1, 1))
         return 100.0 * max(0.0, low), 100.0 * min(1.0, high)
 
+    @property
+    def error_bar(self) -> list[list[float]]:
+        """Lengths below and above the percentage, as matplotlib takes them."""
+        low, high = self.interval
+        # Rounding may put an end of the interval on the wrong side of 0 or 100.
+        return [[max(0.0, self.percent - low)], [max(0.0, high - self.percent)]]
+
     def __add__(self, other: "Accuracy") -> "Accuracy":
         return Accuracy(self.right + other.right, self.total + other.total)
 
+    def __str__(self) -> str:
+        """`97.5 (94.6-98.9)`: percent and its interval."""
+        low, high = self.interval
+        return f"{self.percent:.1f} ({low:.0f}-{high:.0f})"
 
-def score_by_kind(items: Sequence[Item], answers: Sequence[str]) -> dict[str, Accuracy]:
-    """Scores by kind, in the order in which the kinds first appear."""
-    scores: dict[str, Accuracy] = {}
-    for item, said in zip(items, answers, strict=True):
-        right = Accuracy(score(item, said), 1)
-        scores[item.kind] = scores.get(item.kind, Accuracy(0, 0)) + right
-    return scores
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, percent and interval, for JSON."""
+        return {
+            "right": self.right,
+            "total": self.total,
+            "percent": self.percent,
+            "interval": list(self.interval),
+        }
 
 
-def overall(scores: Iterable[Accuracy]) -> Accuracy:
-    """All kinds together, each item counting once."""
-    return sum(scores, Accuracy(0, 0))
+def score_by_kind(items: Sequence[Item], predictions: Sequence[str]) -> dict[str, Accuracy]:
+    """Accuracies by kind, in the order in which the kinds first appear."""
+    accuracies: dict[str, Accuracy] = {}
+    for item, prediction in zip(items, predictions, strict=True):
+        right = Accuracy(score(item, prediction), 1)
+        accuracies[item.kind] = accuracies.get(item.kind, Accuracy(0, 0)) + right
+    return accuracies
+
+
+def overall(accuracies: Iterable[Accuracy]) -> Accuracy:
+    """All kinds together; each item counts once."""
+    return sum(accuracies, Accuracy(0, 0))

@@ -1,7 +1,7 @@
-"""What a program can verify about an answer: formats, counts, limits, words that must (not) occur.
+"""Checks that a program can make on an answer: formats, counts, limits, required words.
 
-A check is a mapping with the name of its rule and the rule's own fields, as
-`{"rule": "words", "at_most": 12}`.
+A check is a mapping of a rule's name and its fields, such as `{"rule": "words", "at_most": 12}`.
+Each rule below is a predicate on the answer.
 """
 
 import inspect
@@ -12,84 +12,84 @@ from collections.abc import Callable, Sequence
 from wings.errors import WingsError, nearest
 
 
-def mentions(said: str, text: str) -> bool:
-    """`text` stands in the answer as whole words, whatever the capitals."""
-    return occurrences(said, text) > 0
+def mentions(answer: str, text: str) -> bool:
+    """`text` occurs in the answer as whole words, ignoring case."""
+    return occurrences(answer, text) > 0
 
 
-def without(said: str, text: str) -> bool:
-    """`text` does not stand in the answer."""
-    return occurrences(said, text) == 0
+def without(answer: str, text: str) -> bool:
+    """`text` does not occur in the answer."""
+    return occurrences(answer, text) == 0
 
 
-def times(said: str, text: str, count: int) -> bool:
-    """`text` stands in the answer exactly `count` times."""
-    return occurrences(said, text) == count
+def times(answer: str, text: str, count: int) -> bool:
+    """`text` occurs exactly `count` times."""
+    return occurrences(answer, text) == count
 
 
-def number(said: str, value: int) -> bool:
-    """The last whole number in the answer is `value`; commas between thousands do not matter."""
-    found = re.findall(r"-?\d+", re.sub(r"(?<=\d),(?=\d{3}\b)", "", said))
+def number(answer: str, value: int) -> bool:
+    """The last integer in the answer is `value`; thousands separators are ignored."""
+    found = re.findall(r"-?\d+", re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer))
     return bool(found) and int(found[-1]) == value
 
 
-def words(said: str, at_least: int = 0, at_most: int | None = None) -> bool:
-    """How many words the answer has."""
-    count = len(said.split())
+def words(answer: str, at_least: int = 0, at_most: int | None = None) -> bool:
+    """The number of words is within the limits."""
+    count = len(answer.split())
     return at_least <= count and (at_most is None or count <= at_most)
 
 
-def lines(said: str, count: int) -> bool:
-    """The answer has exactly so many lines that are not empty."""
-    return len(_lines(said)) == count
+def lines(answer: str, count: int) -> bool:
+    """The answer has exactly `count` non-empty lines."""
+    return len(_lines(answer)) == count
 
 
-def bullets(said: str, count: int) -> bool:
-    """Every line begins with `-` or `*`, and there are exactly so many."""
-    found = _lines(said)
+def bullets(answer: str, count: int) -> bool:
+    """The answer is exactly `count` lines, each starting with `-` or `*`."""
+    found = _lines(answer)
     return len(found) == count and all(re.match(r"[-*] +\S", line) for line in found)
 
 
-def numbered(said: str, count: int) -> bool:
+def numbered(answer: str, count: int) -> bool:
     """The lines are numbered `1.`, `2.`, ... up to `count`."""
-    heads = [re.match(r"(\d+)[.)] +\S", line) for line in _lines(said)]
+    heads = [re.match(r"(\d+)[.)] +\S", line) for line in _lines(answer)]
     return [head and int(head[1]) for head in heads] == list(range(1, count + 1))
 
 
-def commas(said: str, count: int) -> bool:
-    """One line of exactly so many things with commas between them."""
-    things = said.strip().removesuffix(".").split(",")
-    return len(_lines(said)) == 1 and len(things) == count and all(map(str.strip, things))
+def commas(answer: str, count: int) -> bool:
+    """The answer is one line of exactly `count` comma-separated parts."""
+    things = answer.strip().removesuffix(".").split(",")
+    return len(_lines(answer)) == 1 and len(things) == count and all(map(str.strip, things))
 
 
-def starts(said: str, text: str) -> bool:
-    """The answer begins with `text`, letter by letter."""
-    return said.lstrip().startswith(text)
+def starts(answer: str, text: str) -> bool:
+    """The answer starts with exactly `text`."""
+    return answer.lstrip().startswith(text)
 
 
-def ends(said: str, text: str) -> bool:
-    """The answer ends with `text`, letter by letter."""
-    return said.rstrip().endswith(text)
+def ends(answer: str, text: str) -> bool:
+    """The answer ends with exactly `text`."""
+    return answer.rstrip().endswith(text)
 
 
-def last_word(said: str, text: str) -> bool:
-    """The last word is `text`, letter by letter, whatever marks stand around it."""
-    return bool(said.split()) and re.sub(r"^\W+|\W+$", "", said.split()[-1]) == text
+def last_word(answer: str, text: str) -> bool:
+    """The last word is exactly `text`; punctuation around it is ignored."""
+    return bool(answer.split()) and re.sub(r"^\W+|\W+$", "", answer.split()[-1]) == text
 
 
-def upper(said: str) -> bool:
-    """There are letters, and all are capitals."""
-    return said.isupper()
+def upper(answer: str) -> bool:
+    """The answer has letters, all of them upper case."""
+    return answer.isupper()
 
 
-def lower(said: str) -> bool:
-    """There are letters, and none is a capital."""
-    return said.islower()
+def lower(answer: str) -> bool:
+    """The answer has letters, none of them upper case."""
+    return answer.islower()
 
 
-def object_with(said: str, keys: list) -> bool:
-    """The answer is a JSON object with exactly these keys, in a code fence or not."""
-    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", said.strip())
+def object_with(answer: str, keys: list) -> bool:
+    """The answer is a JSON object with exactly these keys, optionally in a code fence."""
+    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.strip())
     try:
         value = json.loads(text)
     except ValueError:
@@ -104,26 +104,26 @@ RULES: dict[str, Callable[..., bool]] = {
 }  # fmt: skip
 
 
-def passes(check: dict, said: str) -> bool:
-    """Whether an answer does what a check asks for."""
+def passes(check: dict, answer: str) -> bool:
+    """True if an answer passes a check."""
     fields = {name: value for name, value in check.items() if name != "rule"}
-    return RULES[check["rule"]](said, **fields)
+    return RULES[check["rule"]](answer, **fields)
 
 
 def validate_checks(checks: Sequence[dict], where: str) -> Sequence[dict]:
-    """The checks, if each names a rule and gives it the fields that it takes.
+    """Returns the checks if each names a rule and gives it valid fields.
 
     Raises:
-        WingsError: otherwise; names `where`.
+        WingsError: an invalid check; the message names `where`.
     """
     if not isinstance(checks, list):
-        raise WingsError(f"{where}: checks is {checks!r}; give a list of mappings")
+        raise WingsError(f"{where}: checks is {checks!r}; give a list of mappings.")
     for check in checks:
         rule = check.get("rule") if isinstance(check, dict) else None
         if rule not in RULES:
             raise WingsError(
-                f"{where}: the check {check!r} has no known rule{nearest(str(rule), RULES)}; give "
-                f"one of {', '.join(RULES)} as 'rule'"
+                f"{where}: the check {check!r} has no known rule{nearest(str(rule), RULES)}; set "
+                f"'rule' to one of {', '.join(RULES)}."
             )
         signature = inspect.signature(RULES[rule])
         fields = {name: value for name, value in check.items() if name != "rule"}
@@ -132,26 +132,28 @@ def validate_checks(checks: Sequence[dict], where: str) -> Sequence[dict]:
         except TypeError as error:
             takes = ", ".join(list(signature.parameters)[1:]) or "no field"
             raise WingsError(
-                f"{where}: the check {check!r} does not fit; {rule} takes {takes}"
-            ) from (error)
+                f"{where}: the check {check!r} is invalid; {rule} takes {takes}."
+            ) from error
         for name, value in fields.items():
             wanted = bound.signature.parameters[name].annotation
             if isinstance(wanted, type) and not isinstance(value, wanted):
                 raise WingsError(
                     f"{where}: {name} of the check {rule} is {value!r}; it must be of type "
-                    f"{wanted.__name__}"
+                    f"{wanted.__name__}."
                 )
             if wanted == int | None and not isinstance(value, int | None):
-                raise WingsError(f"{where}: {name} of the check {rule} is {value!r}; give a number")
+                raise WingsError(
+                    f"{where}: {name} of the check {rule} is {value!r}; give a number."
+                )
     return checks
 
 
-def occurrences(said: str, text: str) -> int:
-    """How often `text` stands in the answer, as whole words, whatever the capitals."""
+def occurrences(answer: str, text: str) -> int:
+    """Counts `text` in the answer as whole words, ignoring case."""
     before = r"(?<!\w)" if text[:1].isalnum() else ""
     after = r"(?!\w)" if text[-1:].isalnum() else ""
-    return len(re.findall(before + re.escape(text.lower()) + after, said.lower()))
+    return len(re.findall(before + re.escape(text.lower()) + after, answer.lower()))
 
 
-def _lines(said: str) -> list[str]:
-    return [line.strip() for line in said.splitlines() if line.strip()]
+def _lines(answer: str) -> list[str]:
+    return [line.strip() for line in answer.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What an answer is worth, from 0 to 1, by the scoring of its item."""
+"""Scores an answer from 0 to 1 by the scoring rule of its item."""
 
 import re
 from collections.abc import Sequence
@@ -7,73 +7,74 @@ from wings.errors import WingsError
 from wings.eval.items import Item
 
 from .checks import mentions, passes
-from .short_answers import same, soft_accuracy
+from .short_answers import matches_any, soft_accuracy
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def score(item: Item, said: str) -> float:
-    """The worth of one answer.
+def score(item: Item, prediction: str) -> float:
+    """The score of one answer, by `item.scoring`.
 
-    "exact" is word for word; "mention" if the reference is named in it; "short" and "vqa" as in
-    `short_answers.py`; "choice" if the choice that was made is the answer; "likelihood" if the
-    likeliest choice, which counts as said, is; "checks" if all are passed.
+    - "exact": equals the reference, word for word.
+    - "mention": names the reference.
+    - "short", "vqa": see `short_answers.py`.
+    - "choice": makes the right choice.
+    - "likelihood": the prediction is the likeliest choice; it must be the reference.
+    - "checks": passes all checks.
 
     Raises:
-        WingsError: a choice among no choices.
+        WingsError: "choice" without choices.
     """
     match item.scoring:
         case "mention":
-            return float(mentions(said, item.answer))
+            return float(mentions(prediction, item.answer))
         case "short":
-            return float(same(said, [item.answer, *item.references]))
+            return float(matches_any(prediction, [item.answer, *item.references]))
         case "vqa":
-            return soft_accuracy(said, item.references)
+            return soft_accuracy(prediction, item.references)
         case "choice":
-            return float(chosen(said, item.choices) == item.answer)
+            return float(parse_choice(prediction, item.choices) == item.answer)
         case "likelihood":
-            return float(said == item.answer)
+            return float(prediction == item.answer)
         case "checks":
-            return float(all(passes(check, said) for check in item.checks))
+            return float(all(passes(check, prediction) for check in item.checks))
         case _:
-            return float(is_right(said, item.answer))
+            return float(is_exact(prediction, item.answer))
 
 
-def score_all(items: Sequence[Item], answers: Sequence[str]) -> list[float]:
-    """The worth of every answer, in order."""
-    return [score(item, said) for item, said in zip(items, answers, strict=True)]
+def score_all(items: Sequence[Item], predictions: Sequence[str]) -> list[float]:
+    """The score of every answer, in order."""
+    return [score(item, text) for item, text in zip(items, predictions, strict=True)]
 
 
 def normalise(text: str) -> str:
-    """Without outer and doubled spaces and a final full stop; capitals count, as items ask for
-    them.
-    """
+    """Removes outer and repeated spaces and a final full stop, but keeps case."""
     return " ".join(text.split()).removesuffix(".").rstrip()
 
 
-def is_right(said: str, answer: str) -> bool:
-    """Whether the answer is the reference, word for word."""
-    return normalise(said) == normalise(answer)
+def is_exact(prediction: str, answer: str) -> bool:
+    """True if the prediction equals the reference, word for word."""
+    return normalise(prediction) == normalise(answer)
 
 
-def share_passed(item: Item, said: str) -> float:
+def share_passed(item: Item, prediction: str) -> float:
     """The share of an item's checks that an answer passes."""
-    return sum(passes(check, said) for check in item.checks) / len(item.checks)
+    return sum(passes(check, prediction) for check in item.checks) / len(item.checks)
 
 
-def chosen(said: str, choices: Sequence[str]) -> str | None:
+def parse_choice(prediction: str, choices: Sequence[str]) -> str | None:
     """The choice that an answer makes: by its letter, else by naming exactly one of the choices.
 
-    A letter counts alone ("b", "(B)"), before a mark ("B. blue", "B) ...") and after "answer is",
-    "answer:" or "option". Of choices that contain each other the longest that is named counts.
+    A letter counts alone ("b", "(B)"), before punctuation ("B. blue", "B) ...") and after
+    "answer is", "answer:" or "option". If choices contain each other, the longest one named counts.
 
     Raises:
         WingsError: no choices.
     """
     if not choices:
-        raise WingsError("there is nothing to choose from; give the item its 'choices'")
+        raise WingsError("There is nothing to choose from; give the item its 'choices'.")
     letters = LETTERS[: len(choices)]
-    text = said.strip()
+    text = prediction.strip()
     for form, flags in (
         (rf"\W*([{letters}])\W*", re.IGNORECASE),
         (rf"\W*([{letters}])\s*[.):,](?!\w).*", re.DOTALL),
@@ -88,7 +89,7 @@ def chosen(said: str, choices: Sequence[str]) -> str | None:
 
 
 def with_choices(question: str, choices: Sequence[str]) -> str:
-    """A question, its choices with letters, and how to answer."""
+    """A question with its lettered choices and the instruction to answer with a letter."""
     listed = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     return "\n".join([question, *listed, "Answer with the letter of the right choice."])
 

@@ -1,7 +1,7 @@
-"""Short answers as VQA counts them: what is the same after normalising, and soft accuracy.
+"""Short answers as in VQA: normalisation and soft accuracy.
 
-Written from the description of VQA's evaluation: lower case, punctuation away, number words as
-digits, no articles, contractions with their apostrophe.
+Follows the description of VQA's evaluation: lower case, no punctuation, number words as digits, no
+articles, contractions with their apostrophe.
 """
 
 import re
@@ -19,58 +19,58 @@ _CONTRACTED = """
     what've when's where'd where's where've who'd who'll who's who've why'll why's won't would've
     wouldn't y'all you'd you'll you're you've
 """
-# Without their apostrophe most are no other word, so they get it back.
+# Answers often drop the apostrophe; VQA restores it.
 CONTRACTIONS = {word.replace("'", ""): word for word in _CONTRACTED.split()}
 
 
 def normalise_short(text: str) -> str:
-    """A short answer as it is compared.
+    """The normalised form of a short answer.
 
-    A mark is dropped beside a space, and everywhere if a comma stands between digits; elsewhere it
-    becomes a space. A full stop goes unless a digit follows.
+    Punctuation next to a space is removed, elsewhere it becomes a space. If the text has a comma
+    between digits, all punctuation is removed. A full stop is removed unless a digit follows.
     """
     text = " ".join(text.lower().split())
     between_digits = re.search(r"\d,\d", text) is not None
-    for mark in PUNCTUATION:
-        beside_space = f"{mark} " in text or f" {mark}" in text
-        text = text.replace(mark, "" if beside_space or between_digits else " ")
+    for sign in PUNCTUATION:
+        beside_space = f"{sign} " in text or f" {sign}" in text
+        text = text.replace(sign, "" if beside_space or between_digits else " ")
     text = re.sub(r"\.(?!\d)", "", text)
     words = [NUMBERS.get(word, word) for word in text.split() if word not in ARTICLES]
     return " ".join(CONTRACTIONS.get(word, word) for word in words)
 
 
-def same(said: str, answers: Sequence[str]) -> bool:
-    """Whether an answer is one of several: numbers by their value, all else once normalised."""
-    ours = number_of(said)
+def matches_any(prediction: str, answers: Sequence[str]) -> bool:
+    """True if a prediction equals one of several answers, numerically or once normalised."""
+    ours = number_of(prediction)
     for answer in answers:
         theirs = number_of(answer)
-        # Normalising takes a minus away, and knows no trailing zeros.
+        # Normalisation removes a minus sign and keeps trailing zeros.
         if ours is not None and theirs is not None:
             if ours == theirs:
                 return True
-        elif normalise_short(said) == normalise_short(answer):
+        elif normalise_short(prediction) == normalise_short(answer):
             return True
     return False
 
 
 def number_of(text: str) -> float | None:
-    """The value of a number in digits, `-1,250.50`; None for any other text."""
+    """The value of a number in digits, `-1,250.50`; None for other text."""
     plain = text.strip().removesuffix(".")
     if not re.fullmatch(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?", plain) or plain in ("", "-", "+"):
         return None
     return float(plain.replace(",", ""))
 
 
-def soft_accuracy(said: str, annotators: Sequence[str]) -> float:
-    """Of every annotator left out in turn, the mean of `min(1, agreeing others / 3)`.
+def soft_accuracy(prediction: str, annotators: Sequence[str]) -> float:
+    """VQA accuracy: the mean of `min(1, agreeing others / 3)` with each annotator left out in turn.
 
-    With ten annotators, three who agree with the answer are worth 0.9, four or more 1. All answers
-    are normalised, also where the annotators are of one mind.
+    With ten annotators, three who agree give 0.9, four or more give 1. All answers are normalised,
+    even if all annotators agree.
 
     Args:
-        said: the model's answer.
-        annotators: what each of them said; at least two.
+        prediction: the model's answer.
+        annotators: one answer per annotator; at least two.
     """
-    ours = normalise_short(said)
+    ours = normalise_short(prediction)
     agree = [normalise_short(answer) == ours for answer in annotators]
-    return sum(min(1.0, (sum(agree) - own) / 3) for own in agree) / len(agree)
+    return sum(min(1.0, (sum(agree) - left_out) / 3) for left_out in agree) / len(agree)

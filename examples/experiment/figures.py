@@ -77,7 +77,7 @@ def figure(results: Results, runs: Sequence[Result], test: str, part: str = "tes
     """One test; of text, what the LLM answered is what it is counted in, item by item."""
     worth = means(runs, test, part)
     before = None if test == "pictures" else of_kinds(results.llm[part][test])
-    estimate = bootstrap(worth, before).through(lambda value: 100 * value)
+    estimate = bootstrap(worth, before).map(lambda value: 100 * value)
     seeds = tuple(results.kept(run, test, part) for run in runs)
     same = None
     if before is not None:

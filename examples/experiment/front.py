@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from wings.eval.compare.bootstrap import Estimate
-from wings.eval.report.plot import BEFORE, COLOURS, GROUND, SHAPES, STYLE
+from wings.eval.report.style import COLOURS, DASHED, GROUND, SHAPES, STYLE
 
 TITLES = {"text": "Text alone", "mixed": "Text after a picture"}
 SMALL, LARGE = 35, 130  # marks, points squared
@@ -60,7 +60,7 @@ def plot(path: Path, series: Sequence[Series], below: str, guess: float | None =
             axes.set_axisbelow(True)
             axes.grid(color="#eef1f4", linewidth=1)
             axes.tick_params(length=0)
-            axes.axhline(100, **BEFORE, zorder=1)
+            axes.axhline(100, **DASHED, zorder=1)
             if guess is not None:
                 axes.axvline(guess, color="#9aa5b1", linewidth=1, linestyle=":", zorder=1)
                 across = axes.get_xaxis_transform()  # x as plotted, y a share of the panel

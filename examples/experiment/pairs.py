@@ -72,7 +72,7 @@ def sides(results: Results, steps: int) -> Iterable[tuple[tuple[str, list[Result
 def difference(ours: list[float], theirs: list[float]) -> Estimate:
     """Of the same questions, in points of all of them."""
     pairs = zip(ours, theirs, strict=True)
-    return bootstrap([a - b for a, b in pairs]).through(lambda value: 100 * value)
+    return bootstrap([a - b for a, b in pairs]).map(lambda value: 100 * value)
 
 
 def spelled(estimate: Estimate) -> str:

@@ -12,7 +12,7 @@ from rich.columns import Columns
 from rich.console import Console, Group
 from rich.text import Text
 
-from wings.eval.scoring.score import is_right
+from wings.eval.scoring.score import is_exact
 
 from . import jobs
 from .scenes import Scene, draw, make_scene
@@ -57,7 +57,7 @@ def show(
         lines = Text("\n")
         for turn in one["asked"]:
             turn["said"] = next(answers)
-            good = is_right(turn["said"], turn["answer"])
+            good = is_exact(turn["said"], turn["answer"])
             lines.append(f"{turn['question']}\n", style="dim")
             lines.append(f"  {turn['said']}", style="bold")
             lines.append("\n" if good else f"   (no: {turn['answer']})\n", style="red")

@@ -8,10 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from wings.eval.compare.method_result import MethodResult
 from wings.eval.report.machine import machine, versions
-from wings.eval.report.plot import plot
-from wings.eval.report.table import HEADERS, cells, markdown
+from wings.eval.report.method_results import HEADERS, MethodResult, markdown, plot, table_rows
 from wings.eval.scoring.accuracy import Accuracy
 
 from .methods import Row
@@ -54,7 +52,7 @@ def show(console: Console, before: Accuracy, outcomes: list[MethodResult]) -> No
     )
     for header in HEADERS:
         table.add_column(header, justify="right" if header else "left", no_wrap=True)
-    for n, row in enumerate(cells(before, outcomes, intervals=False)):
+    for n, row in enumerate(table_rows(before, outcomes, intervals=False)):
         table.add_row(*row, style="dim" if n == 0 else "", end_section=n == 0)
     console.print()
     console.print(table)

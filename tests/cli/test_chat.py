@@ -56,7 +56,7 @@ def test_a_wrong_line_gets_a_sentence_and_the_talk_goes_on(checkpoint, monkeypat
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     assert main(["chat", str(checkpoint), "--max-new-tokens", "2"]) == 0
     said = capsys.readouterr().out
-    assert "there is no /picture" in said and "nowhere.png" in said
+    assert "There is no command /picture" in said and "nowhere.png" in said
     assert said.count("wings  ") == 2
 
 

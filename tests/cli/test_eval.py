@@ -13,6 +13,7 @@ import torch
 from transformers import ViTConfig
 
 from wings.cli import main
+from wings.cli.eval import DEFAULT_FILES, generate_items
 from wings.eval.provenance import validate_frozen_llm
 from wings.examples.quickstart.dataset import read_lines, write_lines
 from wings.examples.quickstart.tiny_llm import make_model
@@ -93,14 +94,12 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
 
 
 def test_items_made_on_the_spot_ask_for_nothing_that_was_taught(checkpoint, llm, tmp_path):
-    from wings.cli import eval_data
-
     made = tmp_path / "out" / "data"
     made.parent.mkdir()
-    eval_data.make(made)
+    generate_items(made)
     first = {path.name: path.read_bytes() for path in made.glob("*.jsonl")}
-    assert sorted(first) == sorted(eval_data.OWN)
-    for name in eval_data.OWN:
+    assert sorted(first) == sorted(DEFAULT_FILES)
+    for name in DEFAULT_FILES:
         records = read_lines(made / name)
         assert len(records) >= 180 and "facts" not in {record["kind"] for record in records}
         for record in records:
@@ -112,7 +111,7 @@ def test_items_made_on_the_spot_ask_for_nothing_that_was_taught(checkpoint, llm,
     (writing / "img").mkdir(parents=True)
     (writing / "img" / "0.png").write_bytes(b"")
     shutil.rmtree(made)
-    eval_data.make(made)
+    generate_items(made)
     assert {path.name: path.read_bytes() for path in made.glob("*.jsonl")} == first
 
 
@@ -127,7 +126,7 @@ def test_given_files_alone_are_asked_and_a_plain_model_is_not_shown_pictures(
     assert list(found["measurements"]) == ["text"]
     assert found["measurements"]["text"]["kinds"]["all"]["difference"]["value"] == 0
     (note,) = found["notes"]
-    assert "pictures are left out" in note and "plain 'llama' model" in note
+    assert "Pictures are skipped" in note and "plain 'llama' model" in note
     for name in ("model", "llm", "versions", "device", "date", "seeds", "machine", "command"):
         assert found[name]
     assert main(arguments(llm, tmp_path, tmp_path / "out", *files)) == 2
@@ -144,12 +143,12 @@ def test_the_llm_inside_is_taken_only_where_it_stayed_frozen(quick, data, tmp_pa
     align, row = tmp_path / "align", quick
     files = ["--text", str(data / "text_held_out.jsonl")]
     assert main(arguments(row, None, tmp_path / "out", *files)) == 2
-    assert "nothing says that the LLM" in capsys.readouterr().err
+    assert "it is unknown if the LLM" in capsys.readouterr().err
     for stage, freeze, first, said in (
         ("instruct", False, {"stage": "align", "freeze_llm": True}, "was trained"),
         ("instruct", None, {"stage": "align"}, "was trained"),
         ("instruct", True, {"stage": "instruct", "freeze_llm": False}, "was trained"),
-        ("instruct", True, None, "nothing says"),
+        ("instruct", True, None, "it is unknown"),
     ):
         shutil.rmtree(align, ignore_errors=True)
         if first:
@@ -160,7 +159,7 @@ def test_the_llm_inside_is_taken_only_where_it_stayed_frozen(quick, data, tmp_pa
         assert said in error and "--against" in error
     write_recipe(align, stage="align", model={"text": "x"}, start=None)
     sentence = validate_frozen_llm(str(row))
-    assert "could not show the forgetting" in sentence
+    assert "would not show forgetting" in sentence
     assert main(arguments(row, None, tmp_path / "out", *files)) == 0
     found = report(tmp_path / "out")
     assert found["notes"] == [sentence] and found["llm"]["name"] == f"the LLM inside {row}"
@@ -187,7 +186,7 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
     busy, other = tmp_path / "busy", tmp_path / "other"
     for folder, name in ((busy, "a.txt"), (other, "report.json")):
         folder.mkdir()
-        (folder / name).write_text(json.dumps({"asked": {"checkpoint": "x", "against": "y"}}))
+        (folder / name).write_text(json.dumps({"inputs": {"checkpoint": "x", "against": "y"}}))
     out = tmp_path / "out"
     for row, against, output, more, said in (
         (tmp_path / "none", llm, out, text, "none"),
@@ -201,7 +200,7 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
         (checkpoint, llm, busy, text, "holds no report"),
         (checkpoint, llm, other, text, "report of x against y"),
         (checkpoint, llm, busy / "a.txt", text, "is a file"),
-        (checkpoint, llm, out, ["--text", "none.jsonl"], "there is no file none.jsonl"),
+        (checkpoint, llm, out, ["--text", "none.jsonl"], "There is no file none.jsonl"),
         (checkpoint, llm, out, [*text, "--batch-size", "0"], "--batch-size is 0"),
     ):
         assert main(arguments(row, against, output, *more)) == 2, said

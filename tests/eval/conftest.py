@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from wings import WingsForCausalLM, WingsProcessor
 from wings.eval.fingerprint import model_fingerprint
 from wings.eval.models import EvalModel
-from wings.eval.processes import Ranks
+from wings.eval.processes import Processes
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 
@@ -106,9 +106,11 @@ def make_runner(tmp_path):
     """A function of settings: work that is kept in one folder."""
 
     def make(**settings):
-        ranks = Ranks()
+        processes = Processes()
         return EvalRunner(
-            ranks, ResultCache(tmp_path / "cache", ranks), **{"max_new_tokens": 4, **settings}
+            processes,
+            ResultCache(tmp_path / "cache", processes),
+            **{"max_new_tokens": 4, **settings},
         )
 
     return make

@@ -8,7 +8,7 @@ from PIL import Image
 from wings.cli import main
 from wings.cli.compare import compare
 from wings.errors import WingsError
-from wings.eval.data import Data
+from wings.eval.data import EvalData
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
 
@@ -29,12 +29,12 @@ def report(chain, winged, make_runner, picture, tmp_path):
             seen = question("f", "b", picture).messages[0]
             turns = ({"role": "user", "content": "c d e f"}, {"role": "assistant", "content": "b"})
             more = ({"role": "assistant", "content": "b"}, {"role": "user", "content": "g h"})
-            data = Data(text, (), [Item("mixed", (*turns, seen, *more), "a")])
+            data = EvalData(text, (), [Item("mixed", (*turns, seen, *more), "a")])
         found = evaluate(chain(1, "a")[0], winged(2, says)[0], data, make_runner())
         folder = tmp_path / name
         folder.mkdir()
-        asked = {"checkpoint": name, "against": against, "files": {"text": ["t.jsonl"]}}
-        document = {"asked": asked, "measurements": found.to_dict()}
+        inputs = {"checkpoint": name, "against": against, "files": {"text": ["t.jsonl"]}}
+        document = {"inputs": inputs, "measurements": found.to_dict()}
         (folder / "report.json").write_text(json.dumps(document), encoding="utf-8")
         return folder
 
@@ -45,8 +45,8 @@ def test_rows_are_what_the_reports_say(report, tmp_path):
     folders = [report("one", "a"), report("two", "b")]
     rows = compare(folders, tmp_path / "plot.png")
     assert [row.name for row in rows] == ["LLM", "one", "two"]
-    assert [row.scores["text"].percent for row in rows] == [80.0, 80.0, 20.0]
-    assert [row.scores["conversations"].total for row in rows] == [1, 1, 1]
+    assert [row.accuracies["text"].percent for row in rows] == [80.0, 80.0, 20.0]
+    assert [row.accuracies["conversations"].total for row in rows] == [1, 1, 1]
     said = json.loads((folders[1] / "report.json").read_text(encoding="utf-8"))
     main_branch = said["measurements"]["attention"]["model"]["branches"]["main"]
     assert len(main_branch["before"]) == 1 and len(main_branch["before"][0]) == 2
@@ -56,7 +56,7 @@ def test_rows_are_what_the_reports_say(report, tmp_path):
 
 
 def test_without_attention_there_is_a_table_and_no_plot(report, tmp_path, capsys):
-    folder = report("one", "b", data=Data([question("a", "a")]))
+    folder = report("one", "b", data=EvalData([question("a", "a")]))
     assert main(["compare", str(folder), "--output", str(tmp_path / "plot.png")]) == 0
     assert "nothing to draw" in capsys.readouterr().out
     assert not (tmp_path / "plot.png").exists()
@@ -64,10 +64,10 @@ def test_without_attention_there_is_a_table_and_no_plot(report, tmp_path, capsys
 
 def test_what_cannot_be_compared_is_a_sentence(report, tmp_path):
     one, other = report("one", "a"), report("other", "b", against="another")
-    with pytest.raises(WingsError, match="differ in what they asked"):
+    with pytest.raises(WingsError, match="have different inputs"):
         compare([one, other], tmp_path / "plot.png")
     with pytest.raises(WingsError, match=r"holds no report\.json"):
         compare([one, tmp_path], tmp_path / "plot.png")
-    (one / "report.json").write_text('{"asked": {}}', encoding="utf-8")
+    (one / "report.json").write_text('{"inputs": {}}', encoding="utf-8")
     with pytest.raises(WingsError, match="is no report of wings eval"):
         compare([one], tmp_path / "plot.png")

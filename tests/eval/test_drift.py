@@ -8,8 +8,8 @@ import torch
 from wings.errors import WingsError
 from wings.eval import drift
 from wings.eval.documents import Document
-from wings.eval.drift import batch_sums, batches_of, measure_drift
-from wings.eval.vocabulary import tokenizers_differ
+from wings.eval.drift import batch_by_tokens, batch_sums, measure_drift
+from wings.eval.models import tokenizer_difference
 
 TEXTS = ["a b c d a a", "l k j i h g f e d c b a a b", "b a", "c c c c c"]
 
@@ -91,7 +91,7 @@ def test_positions_are_read_a_few_at_a_time(winged):
     numbers = 4 * 3 * 16
     for limit, positions in ((numbers, 4), (1, 1)):
         sizes.clear()
-        parts = batch_sums(llm, model, ids, mask, asked, numbers=limit)
+        parts = batch_sums(llm, model, ids, mask, asked, max_logits=limit)
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
         assert max(sizes) == positions * 3 * 16 and sum(sizes) == 2 * 20 * 3 * 16
     assert whole[:, 0].tolist() == [20, 14, 14]
@@ -120,7 +120,7 @@ def test_long_documents_are_cut_and_keep_their_weight(chain, make_runner, monkey
     assert [found.tokens, found.kl] == pytest.approx(expected[:2], rel=1e-4)
     assert found.tokens == 147
     monkeypatch.setattr(drift, "BATCH", 10)
-    assert batches_of([3, 9, 2, 3, 20]) == [[2, 0, 3], [1], [4]]
+    assert batch_by_tokens([3, 9, 2, 3, 20]) == [[2, 0, 3], [1], [4]]
 
 
 def test_what_cannot_be_compared_is_a_sentence(chain, make_runner):
@@ -129,20 +129,20 @@ def test_what_cannot_be_compared_is_a_sentence(chain, make_runner):
         measure_drift(llm, model, documents(["a"]), make_runner())
     with torch.no_grad():
         model.model.lm_head.weight.fill_(math.nan)
-    with pytest.raises(WingsError, match=r"text 0 .* no finite numbers"):
+    with pytest.raises(WingsError, match=r"text 0 .* are not finite"):
         measure_drift(llm, model, documents(), make_runner())
 
 
 def test_tokenizers_agree_but_for_the_image_token(chain, winged):
     one, other = chain(1, "a")[0].tokenizer, winged(2, "b")[0].tokenizer
-    assert tokenizers_differ(one, other) is None
+    assert tokenizer_difference(one, other) is None
     # What the LLM alone has would reach the model as an id of something else.
-    assert tokenizers_differ(other, one) == "'<image>' is token 16 of one and none of the other"
+    assert tokenizer_difference(other, one) == "'<image>' is token 16 of one and none of the other"
     other.add_tokens(["ab"])
-    assert tokenizers_differ(one, other) is None
+    assert tokenizer_difference(one, other) is None
     swapped = chain(1, "a")[0].tokenizer
     swapped._tokenizer.model = type(swapped._tokenizer.model)(
         {(["a", "b"][::-1])[n - 4] if 4 <= n < 6 else w: n for w, n in one.get_vocab().items()},
         unk_token="<pad>",
     )
-    assert "of one and" in tokenizers_differ(one, swapped)
+    assert "of one and" in tokenizer_difference(one, swapped)

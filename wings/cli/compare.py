@@ -1,4 +1,4 @@
-"""`wings compare`: reports of `wings eval` side by side, attention shift against text kept."""
+"""`wings compare`: compares reports of `wings eval` in a table and a plot."""
 
 import json
 from collections.abc import Sequence
@@ -14,100 +14,103 @@ from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
 from wings.eval.scoring.accuracy import Accuracy
 
-MEASURED = ("text", "pictures", "conversations")
+QUESTIONS = ("text", "pictures", "conversations")
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What one model came to.
+    """One model's results in a report.
 
     Attributes:
-        name: of its report's folder, or "LLM".
-        scores: of each kind of questions that it was asked.
-        shift: of the main branch with its interval, None where it was not measured.
+        name: of the report's folder, or "LLM".
+        accuracies: by kind of questions.
+        shift: attention shift of the main branch with its interval; None if not measured.
     """
 
     name: str
-    scores: dict[str, Accuracy]
+    accuracies: dict[str, Accuracy]
     shift: tuple[float, tuple[float, float]] | None
 
     @property
     def cells(self) -> list[str]:
-        """Of the table."""
-        scores = [self.scores.get(name) for name in MEASURED]
-        shift = "" if self.shift is None else f"{self.shift[0]:.3f}"
-        return [self.name, *("" if s is None else f"{s.percent:.1f}" for s in scores), shift]
+        """The cells of its table row."""
+        percents = [
+            f"{self.accuracies[name].percent:.1f}" if name in self.accuracies else ""
+            for name in QUESTIONS
+        ]
+        return [self.name, *percents, "" if self.shift is None else f"{self.shift[0]:.3f}"]
 
 
 def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
-    """Prints a table of several reports and draws their attention shifts against their text.
+    """Prints a table of several reports and plots attention shift against text accuracy.
 
     Args:
-        reports: folders that `wings eval` wrote, all against one LLM and with the same files.
-        output: of the plot (PNG), which is not written where no report has both.
+        reports: folders of `wings eval`, all with one LLM and the same files.
+        output: path of the plot (PNG); not written if no report has both figures.
 
     Raises:
-        WingsError: a folder without a report, or reports that were asked different questions.
+        WingsError: a folder without a report, or reports with different questions.
     """
-    documents = {folder: read(folder) for folder in reports}
+    documents = {folder: read_report(folder) for folder in reports}
     first, *others = documents
     for other in others:
-        validate_same_questions(documents[first]["asked"], documents[other]["asked"], first, other)
-    rows = [summarize("LLM", documents[first], "before", "llm")]
-    rows += [summarize(folder.name, found, "after", "model") for folder, found in documents.items()]
+        validate_same_questions(documents[first], documents[other], first, other)
+    summaries = [summarize("LLM", documents[first], "before", "llm")]
+    summaries += [summarize(path.name, one, "after", "model") for path, one in documents.items()]
     console = Console(highlight=False)
-    table = Table("", *MEASURED, "attention shift")
-    for row in rows:
-        table.add_row(*row.cells)
+    table = Table("", *QUESTIONS, "attention shift")
+    for summary in summaries:
+        table.add_row(*summary.cells)
     console.print(table)
     points = [
-        ShiftPoint(row.name, *row.shift, row.scores["text"])
-        for row in rows
-        if row.shift is not None and "text" in row.scores
+        ShiftPoint(one.name, *one.shift, one.accuracies["text"])
+        for one in summaries
+        if one.shift is not None and "text" in one.accuracies
     ]
     if points:
         score_figure(points).savefig(output, dpi=160)
         console.print(f"{output}")
     else:
-        console.print("No report has both text and an attention shift, so there is nothing to draw")
-    return rows
+        console.print("No report has both text and an attention shift; nothing to draw.")
+    return summaries
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """A report's JSON."""
+def read_report(folder: Path) -> dict[str, Any]:
+    """Reads a report's JSON."""
     path = folder / JSON
     if not path.is_file():
-        raise WingsError(f"{folder} holds no {JSON}; name folders that wings eval wrote")
+        raise WingsError(f"{folder} holds no {JSON}; name folders that wings eval wrote.")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found["asked"]["files"], found["measurements"]
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document["inputs"]["files"], document["measurements"]
     except (ValueError, KeyError, TypeError) as error:
-        raise WingsError(f"{path} is no report of wings eval; make it anew") from error
-    return found
+        raise WingsError(f"{path} is no report of wings eval; run wings eval again.") from error
+    return document
 
 
 def validate_same_questions(ours: dict, theirs: dict, first: Path, other: Path) -> None:
-    """Raises a `WingsError` where two reports cannot stand side by side."""
+    """Raises a `WingsError` if two reports used another LLM or other files."""
     for name in ("against", "files"):
-        if ours[name] != theirs[name]:
+        one, two = (document["inputs"][name] for document in (ours, theirs))
+        if one != two:
             raise WingsError(
-                f"{first} and {other} differ in what they asked ({name}: {ours[name]} and "
-                f"{theirs[name]}); compare reports with the same --against and files"
+                f"{first} and {other} have different inputs ({name}: {one} and {two}); compare "
+                "reports with the same --against and files."
             )
 
 
-def summarize(name: str, found: dict[str, Any], side: str, subject: str) -> ModelSummary:
-    """One model of a report."""
-    measured = found["measurements"]
-    scores = {}
-    for kind in MEASURED:
-        if kind in measured:
+def summarize(name: str, document: dict[str, Any], side: str, model: str) -> ModelSummary:
+    """One model of a report: side "before" and model "llm", or "after" and "model"."""
+    measurements = document["measurements"]
+    accuracies = {}
+    for questions in QUESTIONS:
+        if questions in measurements:
             # The first kind is all of them, or the only one.
-            figures = next(iter(measured[kind]["kinds"].values()))[side]
-            scores[kind] = Accuracy(figures["right"], figures["total"])
+            figures = next(iter(measurements[questions]["kinds"].values()))[side]
+            accuracies[questions] = Accuracy(figures["right"], figures["total"])
     shift = None
-    if "attention" in measured:
-        main = measured["attention"][subject]["branches"]["main"]
+    if "attention" in measurements:
+        main = measurements["attention"][model]["branches"]["main"]
         if main["score"] is not None:
             shift = main["score"], tuple(main["interval"])
-    return ModelSummary(name, scores, shift)
+    return ModelSummary(name, accuracies, shift)

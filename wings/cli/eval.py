@@ -1,7 +1,8 @@
-"""`wings eval`: what a checkpoint learned and forgot, measured against the LLM it grew from."""
+"""`wings eval`: measures what a checkpoint learned and forgot relative to its LLM."""
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.table import Table
 from transformers.utils import logging
 
 from wings.errors import WingsError
-from wings.eval.data import Files, read_data
+from wings.eval.data import EvalFiles, read_data
 from wings.eval.evaluation import Evaluation, evaluate
 from wings.eval.models import (
     EvalModel,
@@ -25,139 +26,189 @@ from wings.eval.models import (
     load_eval_model,
     read_model_type,
 )
-from wings.eval.processes import Ranks
+from wings.eval.processes import Processes
 from wings.eval.provenance import validate_frozen_llm
 from wings.eval.report.machine import machine, versions
-from wings.eval.report.report import HTML, JSON, Report
-from wings.eval.report.section import Section
+from wings.eval.report.report import HTML, JSON, Report, Section
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 
-from .eval_data import SEED, find_files
 from .progress import ProgressBars
 
 CACHE = "cache"
+# Default items: those of the quickstart.
+SEED = 0
+DEFAULT_FILES = "text_held_out.jsonl", "pictures_held_out.jsonl", "mixed_held_out.jsonl"
+TAUGHT = "facts"  # about an invented island; only models trained on them can answer
+ITEMS = 240
 
 
-def run(
+def evaluate_checkpoint(
     checkpoint: str,
     against: str | None,
-    files: Files,
     output: Path | None,
     batch_size: int,
     max_new_tokens: int,
+    **files: Sequence[Any],
 ) -> Path:
-    """Measures and writes `report.html` and `report.json`; torchrun's ranks share the work.
+    """Measures and writes `report.html` and `report.json`; processes of torchrun share the work.
 
     Args:
         checkpoint: folder or Hub id of a Wings checkpoint or of a language model.
-        against: folder or Hub id of the LLM that it grew from; None takes it out of a Wings
-            checkpoint, if it stayed frozen.
-        files: what is asked; the quickstart's items where none is given.
-        output: folder of the report; None for `wings-eval-NAME`. Answers of finished batches are
-            kept in it, so the same command goes on after a break.
-        batch_size: conversations that are answered together.
-        max_new_tokens: where an answer is cut.
+        against: folder or Hub id of the LLM that it was built from; None for the one inside a
+            Wings checkpoint, if it was frozen.
+        output: folder of the report; None for `wings-eval-NAME`. It also caches finished batches,
+            so the same command resumes an interrupted evaluation.
+        batch_size: conversations per batch.
+        max_new_tokens: longest answer, in tokens.
+        **files: fields of `EvalFiles`; the quickstart's items if all are empty.
 
     Returns:
         The folder.
 
     Raises:
-        WingsError: a model, a file or a folder that cannot be used.
+        WingsError: an invalid model, file or folder.
     """
-    ranks = Ranks()
+    processes = Processes()
     try:
-        return _run(ranks, checkpoint, against, files, output, batch_size, max_new_tokens)
+        for name, value in (("--batch-size", batch_size), ("--max-new-tokens", max_new_tokens)):
+            if value < 1:
+                raise WingsError(f"{name} is {value}, but must be at least 1.")
+        return _evaluate(
+            processes, checkpoint, against, output, batch_size, max_new_tokens, EvalFiles(**files)
+        )
     finally:
-        ranks.leave()
+        processes.close()
 
 
-def _run(
-    ranks: Ranks,
+def _evaluate(
+    processes: Processes,
     checkpoint: str,
     against: str | None,
-    files: Files,
     output: Path | None,
     batch_size: int,
     max_new_tokens: int,
+    files: EvalFiles,
 ) -> Path:
-    begun = time.perf_counter()
-    for name, value in (("--batch-size", batch_size), ("--max-new-tokens", max_new_tokens)):
-        if value < 1:
-            raise WingsError(f"{name} is {value}, but must be at least 1")
+    start = time.perf_counter()
     notes = validate_models(checkpoint, against)
     folder = output or Path(f"wings-eval-{Path(checkpoint).name}")
     validate_report_folder(folder, checkpoint, against)
-    ranks.wait()
+    processes.wait()
     if not files:
-        files, sentence = find_files(checkpoint, folder, ranks)
-        notes.append(sentence)
+        files, note = default_files(checkpoint, folder, processes)
+        notes.append(note)
     data = read_data(files)
-    cache = ResultCache(folder / CACHE, ranks)
-    console = Console(highlight=False, quiet=not ranks.is_first)
+    cache = ResultCache(folder / CACHE, processes)
+    console = Console(highlight=False, quiet=not processes.is_first)
     console.print(f"\n[bold]wings eval[/] {checkpoint}, into [bold]{folder}[/]\n")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with console.status("loading both models"):
-        model, llm = load(checkpoint, against, ranks, notes)
+        model, llm = load(checkpoint, against, processes, notes)
     with ProgressBars(console) as bars:
-        runner = EvalRunner(ranks, cache, batch_size, max_new_tokens, progress=bars.update)
+        runner = EvalRunner(processes, cache, batch_size, max_new_tokens, progress=bars.update)
         evaluation = evaluate(llm, model, data, runner)
     notes += evaluation.notes
-    if ranks.is_first:
-        report = make_report(llm, model, evaluation, notes, files, runner, begun)
+    if processes.is_first:
+        report = make_report(llm, model, evaluation, notes, files, runner, start)
         report.save(folder)
         show(console, report)
         console.print(f"  Everything is in [bold]{folder / HTML}[/] and {folder / JSON}.\n")
-    ranks.wait()
+    processes.wait()
     return folder
 
 
 def validate_models(checkpoint: str, against: str | None) -> list[str]:
-    """Refuses models that cannot be compared, before any weights are read; returns notes."""
+    """Checks, before any weights are read, that both models can be compared; returns notes."""
     kind = read_model_type(checkpoint)
     if against is None and kind == "wings":
         return [validate_frozen_llm(checkpoint)]
     if against is None:
         raise WingsError(
-            f"{checkpoint} is a plain '{kind}' model, so nothing in it says what it grew from; "
-            "name that LLM with --against"
+            f"{checkpoint} is a plain '{kind}' model and does not record the LLM that it was built "
+            "from; name that LLM with --against."
         )
     if read_model_type(against) == "wings":
-        raise WingsError(f"--against {against} is a Wings checkpoint; name the LLM it grew from")
+        raise WingsError(
+            f"--against {against} is a Wings checkpoint; name the LLM that it was built from."
+        )
     return []
 
 
 def validate_report_folder(folder: Path, checkpoint: str, against: str | None) -> None:
-    """Raises a `WingsError` where a folder holds something else than this evaluation."""
+    """Raises a `WingsError` if a folder has other content than this evaluation."""
     if folder.exists() and not folder.is_dir():
-        raise WingsError(f"--output {folder} is a file; name a folder")
+        raise WingsError(f"--output {folder} is a file; name a folder.")
     if (folder / JSON).is_file():
         try:
-            asked = json.loads((folder / JSON).read_text(encoding="utf-8"))["asked"]
+            inputs = json.loads((folder / JSON).read_text(encoding="utf-8"))["inputs"]
         except (ValueError, KeyError, TypeError):
-            asked = {}
-        if (asked.get("checkpoint"), asked.get("against")) != (checkpoint, against):
+            inputs = {}
+        if (inputs.get("checkpoint"), inputs.get("against")) != (checkpoint, against):
             raise WingsError(
-                f"{folder} holds the report of {asked.get('checkpoint')} against "
-                f"{asked.get('against')}; name another folder with --output"
+                f"{folder} holds the report of {inputs.get('checkpoint')} against "
+                f"{inputs.get('against')}; name another folder with --output."
             )
     elif folder.exists() and any(folder.iterdir()) and not (folder / CACHE).is_dir():
-        raise WingsError(f"{folder} is there already and holds no report; name another --output")
+        raise WingsError(f"{folder} exists and holds no report; name another folder with --output.")
+
+
+def default_files(checkpoint: str, folder: Path, processes: Processes) -> tuple[EvalFiles, str]:
+    """The quickstart's own items for its checkpoints; else items that are generated in `folder`.
+
+    Returns:
+        The files, and a sentence on their origin.
+    """
+    quickstart = Path(checkpoint).resolve().parent.parent / "data"
+    if all((quickstart / name).is_file() for name in DEFAULT_FILES):
+        return _eval_files(quickstart), (
+            f"No file was given; the held-out items of {quickstart} are used."
+        )
+    generated = folder / "data"
+    if processes.is_first and not generated.exists():
+        generate_items(generated)
+    processes.wait()
+    return _eval_files(generated), (
+        "No file was given; drawings, small sums and word puzzles were generated. Pass your own "
+        "files to measure more."
+    )
+
+
+def generate_items(folder: Path) -> None:
+    """Writes items that need only their own content or common knowledge."""
+    from wings.examples.quickstart.dataset import Writer, read_lines, write_lines
+    from wings.examples.quickstart.size import Amounts
+
+    writing = folder.with_name("writing-data")
+    if writing.exists():
+        shutil.rmtree(writing)
+    Writer(writing, SEED).write(Amounts(text=0, captions=0, conversations=0, held_out=ITEMS))
+    for name in DEFAULT_FILES:
+        records = [record for record in read_lines(writing / name) if record["kind"] != TAUGHT]
+        write_lines(writing / name, records)
+    for name in ("captions.jsonl", "pictures.jsonl"):
+        (writing / name).unlink()
+    writing.rename(folder)
+
+
+def _eval_files(folder: Path) -> EvalFiles:
+    text, pictures, mixed = (folder / name for name in DEFAULT_FILES)
+    return EvalFiles((text,), (pictures,), (mixed,), held_out=(text,))
 
 
 def load(
-    checkpoint: str, against: str | None, ranks: Ranks, notes: list[str]
+    checkpoint: str, against: str | None, processes: Processes, notes: list[str]
 ) -> tuple[EvalModel, EvalModel]:
-    """The model and the LLM, both in the checkpoint's type: a fair comparison rounds alike."""
-    model = load_eval_model(checkpoint, ranks.device)
+    """Loads the model and the LLM in the checkpoint's dtype, so that both round alike."""
+    model = load_eval_model(checkpoint, processes.device)
     if against is None:
         llm = extract_llm(model)
     else:
-        llm = load_eval_model(against, ranks.device, dtype=model.model.dtype)
+        llm = load_eval_model(against, processes.device, dtype=model.model.dtype)
     for one, other in ((llm, model), (model, llm)):
         if copy_chat_template(one, other):
-            notes.append(f"{one.name} has no chat template; it is asked with that of {other.name}")
+            notes.append(f"{one.name} has no chat template; that of {other.name} is used.")
     return model, llm
 
 
@@ -166,38 +217,39 @@ def make_report(
     model: EvalModel,
     evaluation: Evaluation,
     notes: Sequence[str],
-    files: Files,
+    files: EvalFiles,
     runner: EvalRunner,
-    begun: float,
+    start: float,
 ) -> Report:
     """The report of an evaluation."""
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    seconds = round(time.perf_counter() - begun, 1)
-    of = versions()
-    device = str(runner.ranks.device)
-    if runner.ranks.device.type == "cuda":
-        device = torch.cuda.get_device_name(runner.ranks.device)
+    seconds = round(time.perf_counter() - start, 1)
+    used = versions()
+    processes = runner.processes
+    device = str(processes.device)
+    if processes.device.type == "cuda":
+        device = torch.cuda.get_device_name(processes.device)
     command = shlex.join(["wings", *sys.argv[1:]])
     about = {
-        "model": f"{model.name} ({model.kind}, {model.to_dict()['parameters']:,} parameters)",
-        "LLM": f"{llm.name} ({llm.kind}, {llm.to_dict()['parameters']:,} parameters)",
-        "made": f"{date}, in {seconds:,.0f} s on {device}, {runner.ranks.count} process(es)",
-        "with": f"wings {of['wings-lorra']}, torch {of['torch']}, transformers "
-        f"{of['transformers']}, {model.to_dict()['dtype']}",
+        "model": f"{model.name} ({model.kind}, {model.parameters:,} parameters)",
+        "LLM": f"{llm.name} ({llm.kind}, {llm.parameters:,} parameters)",
+        "made": f"{date}, in {seconds:,.0f} s on {device}, {processes.count} process(es)",
+        "with": f"wings {used['wings-lorra']}, torch {used['torch']}, transformers "
+        f"{used['transformers']}, {model.to_dict()['dtype']}",
         "command": command,
     }
     against = None if llm.name.startswith("the LLM inside") else llm.name
     document: dict[str, Any] = {
-        "asked": {"checkpoint": model.name, "against": against, "files": files.to_dict()},
+        "inputs": {"checkpoint": model.name, "against": against, "files": files.to_dict()},
         "command": command,
         "date": date,
         "seconds": seconds,
         "device": device,
-        "processes": runner.ranks.count,
+        "processes": processes.count,
         "machine": machine(),
-        "versions": of,
+        "versions": used,
         "settings": {"batch_size": runner.batch_size, "max_new_tokens": runner.max_new_tokens},
-        "seeds": {"bootstrap": runner.seed, "items made on the spot": SEED},
+        "seeds": {"bootstrap": runner.seed, "generated items": SEED},
         "model": model.to_dict(),
         "llm": llm.to_dict(),
         "notes": list(notes),
@@ -208,16 +260,16 @@ def make_report(
 
 
 def show(console: Console, report: Report) -> None:
-    """Prints the tables."""
+    """Prints the tables and notes."""
     for section in report.sections:
-        console.print(table_of(section), "")
+        console.print(section_table(section), "")
     for note in report.notes:
-        console.print(f"  {note}.", style="dim", markup=False)
+        console.print(f"  {note}", style="dim", markup=False)
     console.print()
 
 
-def table_of(section: Section) -> Table:
-    """A section's table as a terminal shows it."""
+def section_table(section: Section) -> Table:
+    """A section's table for the terminal."""
     table = Table(
         title=section.title, title_style="bold", title_justify="left", box=SIMPLE_HEAD,
         pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),

@@ -1,11 +1,11 @@
-"""How far a measurement is: bars in a terminal, lines elsewhere."""
+"""Progress of measurements: bars in a terminal, lines elsewhere."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class ProgressBars:
-    """A bar a measurement in a terminal, one line a finished measurement elsewhere."""
+    """One bar a measurement in a terminal; elsewhere one line a finished measurement."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -26,10 +26,10 @@ class ProgressBars:
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
-    def update(self, what: str, done: int, total: int) -> None:
-        """Moves a bar; one that is not there yet begins."""
-        if what not in self.tasks:
-            self.tasks[what] = self.progress.add_task(what, total=total)
-        self.progress.update(self.tasks[what], completed=done)
+    def update(self, name: str, done: int, total: int) -> None:
+        """Moves a bar; the first call starts it."""
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, total=total)
+        self.progress.update(self.tasks[name], completed=done)
         if done == total and not self.console.is_terminal:
-            self.console.print(f"  {what:<34} {total:,}", markup=False)
+            self.console.print(f"  {name:<34} {total:,}", markup=False)

@@ -1,4 +1,4 @@
-"""`wings shift`: the attention shift of a checkpoint, as a table, its curves and JSON."""
+"""`wings shift`: measures the attention shift of a checkpoint; writes a plot and JSON."""
 
 import json
 from pathlib import Path
@@ -30,56 +30,58 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
 
-def shift(checkpoint: str, items: Path, output: Path, options: ShiftOptions) -> ModelShift:
-    """Measures, prints a table, and writes `shift.json` and `shift.png` into a folder.
+def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
+    """Prints a table, and writes `shift.json` and `shift.png` to a folder.
 
     Args:
-        checkpoint: folder or Hub name of a Wings model, a vision-language model or a causal LM.
+        checkpoint: folder or Hub id of a Wings model, a vision-language model or a causal LM.
         items: JSON Lines of chat messages; those with a picture are measured.
-        output: the folder, made if it is not there.
-        options: what the paper leaves open.
+        output: the folder, created if missing.
+        sink: see `ShiftOptions`.
 
     Raises:
-        WingsError: no such items or checkpoint, or a model that cannot be measured.
+        WingsError: invalid items or checkpoint, or a model that cannot be measured.
     """
     console = Console(highlight=False)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    chosen = [item for item in read_items(items) if pictures_of(item)]
-    if not chosen:
-        raise WingsError(f"no item of {items} has a picture to split its text; give items with one")
+    visible = [item for item in read_items(items) if pictures_of(item)]
+    if not visible:
+        raise WingsError(f"No item of {items} has a picture to split its text; add items with one.")
     with console.status(f"loading {checkpoint}"):
         model, processor = load(checkpoint)
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("attention", total=len(chosen))
-        found = measure_shift(
+        task = progress.add_task("attention", total=len(visible))
+        result = measure_shift(
             model,
             processor,
-            chosen,
-            options,
+            visible,
+            ShiftOptions(sink=sink),
             on_batch=lambda count: progress.advance(task, count),
         )
     output.mkdir(parents=True, exist_ok=True)
-    result = {"checkpoint": checkpoint, "items": str(items), **found.to_dict()}
-    text = json.dumps(result, indent=1)
+    document = {"checkpoint": checkpoint, "items": str(items), **result.to_dict()}
+    text = json.dumps(document, indent=1)
     (output / "shift.json").write_text(text + "\n", encoding="utf-8")
     name = Path(checkpoint).name
-    curves_figure(found, f"Attention over the blocks of {name}").savefig(
+    curves_figure(result, f"Attention over the blocks of {name}").savefig(
         output / "shift.png", dpi=160
     )
     table = Table("branch", "attention shift", "samples with a score", title=name)
-    for row in found.rows():
+    for row in result.table():
         table.add_row(*row)
     console.print(table)
     console.print(f"{output / 'shift.png'}, {output / 'shift.json'}")
-    return found
+    return result
 
 
 def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]:
-    """Any causal LM or vision-language model with what writes its prompts, on a GPU if there is.
+    """Loads a causal LM or vision-language model with its tokenizer or processor.
+
+    Uses a GPU if there is one.
 
     Raises:
-        WingsError: none that transformers can load.
+        WingsError: transformers cannot load it.
     """
     try:
         config = AutoConfig.from_pretrained(checkpoint)
@@ -98,6 +100,6 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedT
         raise
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise WingsError(f"no model can be loaded from '{checkpoint}': {reason}") from error
+        raise WingsError(f"No model can be loaded from '{checkpoint}': {reason}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return on_device(model, device).eval(), processor

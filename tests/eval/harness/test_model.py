@@ -19,7 +19,7 @@ from tiny_tasks import CHOICES, ROLLING, SAID, on_file
 from wings.errors import WingsError
 from wings.eval.harness.__main__ import main
 from wings.eval.harness.model import WingsLM, register
-from wings.eval.harness.paper import TASKS
+from wings.eval.harness.tasks import TASK_FILES
 
 PAIRS = [
     ("Two and two", " make four"),
@@ -104,9 +104,9 @@ def test_a_picture_that_is_only_spelled_is_letters(llm, unguarded):
 
 def test_what_is_no_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(WingsError, match=r"no language model can be loaded from '/nowhere'"):
+    with pytest.raises(WingsError, match=r"No language model can be loaded from '/nowhere'"):
         WingsLM("/nowhere", device="cpu")
-    with pytest.raises(WingsError, match="no language model can be loaded"):
+    with pytest.raises(WingsError, match="No language model can be loaded"):
         WingsLM(str(tmp_path), device="cpu")
 
 
@@ -149,7 +149,7 @@ def test_what_is_refused_is_one_sentence_on_the_command_line(monkeypatch, capsys
     assert main() == 2
     assert capsys.readouterr().err == "lm_eval: there is no such model\n"
     # Tasks that ship are at hand unless others are named.
-    assert seen[3:] == ["--include_path", str(TASKS)]
+    assert seen[3:] == ["--include_path", str(TASK_FILES)]
     seen.clear()
     monkeypatch.setattr(sys, "argv", ["lm_eval", "-t", "mmlu", "--include_path=mine"])
     main()

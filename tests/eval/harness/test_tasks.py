@@ -17,10 +17,9 @@ from lm_eval.tasks import TaskManager
 
 from wings.errors import WingsError
 from wings.eval.builtin.tasks import TASKS as LOCAL
-from wings.eval.harness.docs import checked, document
 from wings.eval.harness.model import WingsLM
 from wings.eval.harness.offline import GROUP, write_tasks
-from wings.eval.harness.paper import PAPER, TASKS
+from wings.eval.harness.tasks import PAPER, TASK_FILES, checked, document
 
 ROOT = Path(__file__).parents[3]
 # One record in the own format of each: choices in a struct, beside each other, in a text that
@@ -52,7 +51,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def stock():
     """The index of the stock tasks: thousands of files, read once."""
-    return TaskManager(include_path=str(TASKS))
+    return TaskManager(include_path=str(TASK_FILES))
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +128,7 @@ def test_wrong_files_are_a_sentence(stock, tmp_path, files, said):
 
 
 def test_local_tasks_run_in_the_harness(guarded):
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    manager = TaskManager(include_path=str(TASK_FILES), include_defaults=False)
     found = simple_evaluate(
         WingsLM(str(guarded), device="cpu", batch_size=8),
         tasks=["wings_local"],
@@ -160,7 +159,7 @@ def test_lm_eval_itself_knows_wings_by_a_task_file(guarded):
     command = [str(Path(sys.executable).parent / "lm_eval"), "--model", "wings", "--device", "cpu"]
     done = subprocess.run(
         [*command, "--model_args", f"pretrained={guarded}", "--limit", "3", "--batch_size", "3",
-         "--tasks", str(TASKS / "wings_capitals.yaml")],
+         "--tasks", str(TASK_FILES / "wings_capitals.yaml")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -176,7 +175,7 @@ def test_the_distribution_names_it_for_harnesses_with_entry_points(tmp_path):
 
 
 def test_every_task_file_says_what_it_measures():
-    for path in TASKS.glob("*.yaml"):
+    for path in TASK_FILES.glob("*.yaml"):
         text = path.read_text()
         assert text.startswith("# ")
         loaded = yaml.load(text.replace("!function ", ""), yaml.SafeLoader)

@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.eval.attention import section as looks
-from wings.eval.attention.section import measure_attention_shift
+from wings.eval.attention import attention_shift
+from wings.eval.attention.attention_shift import measure_attention_shift
 from wings.eval.attention.shift import ShiftOptions, measure_shift
-from wings.eval.data import Data
+from wings.eval.data import EvalData
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
 
@@ -30,7 +30,7 @@ def test_it_is_the_shift_of_each_model(chain, winged, make_runner, picture):
 @pytest.fixture
 def measured(monkeypatch):
     """The models and words of the samples that were measured, not found."""
-    seen, original = [], looks.measure_shift
+    seen, original = [], attention_shift.measure_shift
 
     def measure(model, processor, items, choices):
         seen.extend(
@@ -38,7 +38,7 @@ def measured(monkeypatch):
         )
         return original(model, processor, items, choices)
 
-    monkeypatch.setattr(looks, "measure_shift", measure)
+    monkeypatch.setattr(attention_shift, "measure_shift", measure)
     return seen
 
 
@@ -47,7 +47,7 @@ def test_a_break_costs_the_sample_it_fell_into(
 ):
     (llm, *_), (model, *_) = chain(1, "a"), winged(2, "b")
     items = [conversation(picture, letter) for letter in "abc"]
-    measuring = looks.measure_shift
+    measuring = attention_shift.measure_shift
 
     def broken(*arguments):
         if len(measured) == 4:
@@ -55,7 +55,7 @@ def test_a_break_costs_the_sample_it_fell_into(
         return measuring(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(looks, "measure_shift", broken)
+        patch.setattr(attention_shift, "measure_shift", broken)
         with pytest.raises(KeyboardInterrupt):
             measure_attention_shift(llm, model, items, make_runner())
     done = [("LlamaForCausalLM", letter) for letter in "abc"] + [("WingsForCausalLM", "a")]
@@ -70,7 +70,7 @@ def test_a_break_costs_the_sample_it_fell_into(
     for subject, shift in ((llm, found.llm), (model, found.model)):
         alone = measure_shift(subject.model, subject.processor, items)
         assert shift.to_dict() == alone.to_dict() and shift.layers == alone.layers
-        for name in looks.COLUMNS:
+        for name in attention_shift.COLUMNS:
             ours, theirs = (vars(one.masses)[name] for one in (shift, alone))
             assert (ours is None) == (theirs is None) and (ours is None or ours.equal(theirs))
 
@@ -95,7 +95,7 @@ def test_what_has_changed_is_measured_anew(chain, winged, make_runner, picture, 
 
 
 def test_many_are_drawn_by_lot(chain, winged, make_runner, picture, monkeypatch):
-    monkeypatch.setattr(looks, "MOST", 2)
+    monkeypatch.setattr(attention_shift, "MAX_ITEMS", 2)
     items = [conversation(picture, letter) for letter in "abcde"]
     arguments = chain(1, "a")[0], winged(2, "b")[0], items
     found, again = (measure_attention_shift(*arguments, make_runner()) for _ in range(2))
@@ -106,8 +106,8 @@ def test_what_cannot_be_measured_is_a_note(chain, winged, make_runner, picture, 
     def refuse(*_, **__):
         raise WingsError("its attention is of another kind.")
 
-    monkeypatch.setattr(looks, "measure_shift", refuse)
-    data = Data([], [], [conversation(picture, "a")], [])
+    monkeypatch.setattr(attention_shift, "measure_shift", refuse)
+    data = EvalData([], [], [conversation(picture, "a")], [])
     found = evaluate(chain(1, "a")[0], winged(2, "b")[0], data, make_runner())
     assert "attention" not in found.measurements
-    assert found.notes == ["attention shift is left out: its attention is of another kind"]
+    assert found.notes == ["The attention shift is skipped: its attention is of another kind."]

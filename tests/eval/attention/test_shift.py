@@ -20,7 +20,7 @@ from transformers import (
 from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.eval.attention.masses import Masses
-from wings.eval.attention.prompts import introduced, prompts
+from wings.eval.attention.prompts import add_preamble, encode_prompts
 from wings.eval.attention.shift import (
     Curves,
     ModelShift,
@@ -161,15 +161,15 @@ def test_the_interval_is_that_of_the_mean():
 
 
 def test_a_picture_that_begins_a_conversation_gets_a_preamble(picture, items):
-    said = [introduced(item.messages, "Look") for item in items]
+    said = [add_preamble(item.messages, "Look") for item in items]
     assert said[0][0]["content"][0] == {"type": "text", "text": "Look"}
     assert said[1:] == [list(item.messages) for item in items[1:]]
-    assert introduced(items[0].messages, "") == list(items[0].messages)
+    assert add_preamble(items[0].messages, "") == list(items[0].messages)
     assert items[0].messages[0]["content"][0]["type"] == "image"
 
 
 def test_a_blind_model_reads_words_in_the_picture_s_place(items):
-    batch, is_image = prompts(tokenizer(), items, "Look", "[a picture]")
+    batch, is_image = encode_prompts(tokenizer(), items, "Look", "[a picture]")
     ids = batch["input_ids"]
     words = [[WORDS[n] for n in row] for row in ids]
     assert words[0][-9:] == ["<user>", "Look", "[a", "picture]", "a", "b", "c", "<end>", "<bot>"]
@@ -178,7 +178,7 @@ def test_a_blind_model_reads_words_in_the_picture_s_place(items):
     ]  # fmt: skip
     # Words that look the same and are none are not taken for it.
     typed = Item("all", ({"role": "user", "content": "[a picture]"},), "")
-    assert not prompts(tokenizer(), [typed], "", "[a picture]")[1].any()
+    assert not encode_prompts(tokenizer(), [typed], "", "[a picture]")[1].any()
 
 
 def test_measuring_a_blind_model(items):
@@ -202,7 +202,7 @@ def test_measuring_wings(items):
     read = json.loads(json.dumps(found.to_dict()))
     assert read["branches"]["main"]["score"] == pytest.approx(found.main.score)
     assert read["effect"] == [0, 0, 0] and read["layers"] == [0, 1, 2]
-    assert [row[0] for row in found.rows()] == ["main", "plus learners"]
+    assert [row[0] for row in found.table()] == ["main", "plus learners"]
 
 
 def test_measuring_a_vision_language_model(items):
@@ -242,12 +242,12 @@ def test_measuring_a_vision_language_model(items):
 
 def test_what_cannot_be_measured_is_said(items, picture):
     model, processor = wings_model(learners=())
-    with pytest.raises(WingsError, match="none of the 1 items has a picture"):
+    with pytest.raises(WingsError, match="None of the 1 items has a picture"):
         measure_shift(model, processor, items[1:2])
     with pytest.raises(WingsError, match="sink is 'away'"):
         ShiftOptions(sink="away")
-    with pytest.raises(WingsError, match="stand_in is empty"):
-        ShiftOptions(stand_in=" ")
+    with pytest.raises(WingsError, match="placeholder is empty"):
+        ShiftOptions(placeholder=" ")
     blank = tokenizer()
     blank.chat_template = None
     with pytest.raises(WingsError, match="chat template"):

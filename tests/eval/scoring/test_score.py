@@ -7,7 +7,7 @@ import pytest
 from wings.errors import WingsError
 from wings.eval.items import Item, read_items, write_items
 from wings.eval.scoring.checks import RULES, passes, validate_checks
-from wings.eval.scoring.score import chosen, score, score_all, share_passed, with_choices
+from wings.eval.scoring.score import parse_choice, score, score_all, share_passed, with_choices
 from wings.eval.scoring.short_answers import normalise_short, soft_accuracy
 
 CHOICES = ("a cat", "a dog", "a big dog", "none")
@@ -36,12 +36,12 @@ CHOICES = ("a cat", "a dog", "a big dog", "none")
     ],
 )
 def test_a_choice_is_read_from_an_answer(said, choice):
-    assert chosen(said, CHOICES) == choice
+    assert parse_choice(said, CHOICES) == choice
 
 
 def test_letters_come_before_texts():
-    assert chosen("A", ("B", "A")) == "B"
-    assert chosen("3", ("3", "13")) == "3"
+    assert parse_choice("A", ("B", "A")) == "B"
+    assert parse_choice("3", ("3", "13")) == "3"
     asked = with_choices("Which?", ("x", "y"))
     assert asked.splitlines()[:3] == ["Which?", "A. x", "B. y"]
 

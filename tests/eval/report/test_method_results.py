@@ -6,11 +6,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wings.eval.compare.bootstrap import Estimate
-from wings.eval.compare.method_result import MethodResult
-from wings.eval.compare.paired_plot import Line, paired_plot
-from wings.eval.report.plot import draw_panel, plot
-from wings.eval.report.table import HEADERS, cells, markdown, thousands
+from wings.eval.report.method_results import (
+    HEADERS,
+    MethodResult,
+    draw_panel,
+    markdown,
+    plot,
+    short_count,
+    table_rows,
+)
 from wings.eval.scoring.accuracy import Accuracy
 
 BEFORE = Accuracy(120, 120)
@@ -34,13 +38,13 @@ def outcomes():
 
 
 def test_the_table():
-    first, frozen, trained = cells(BEFORE, outcomes())
+    first, frozen, trained = table_rows(BEFORE, outcomes())
     assert first == ("the language model before", "", "100.0 (97-100)", "", "", "")
     assert frozen[:2] == ("frozen", "2k")
     assert trained == (
         "trained at 1e-3", "2.3M", "75.0 (67-82)", "50.0 (41-59)", "90.0 (83-94)", "62 s",
     )  # fmt: skip
-    brief = cells(BEFORE, outcomes(), intervals=False)
+    brief = table_rows(BEFORE, outcomes(), intervals=False)
     assert brief[2] == ("trained at 1e-3", "2.3M", "75.0", "50.0", "90.0", "62 s")
     lines = markdown(BEFORE, outcomes()).splitlines()
     assert len(lines) == 2 + 3
@@ -51,7 +55,7 @@ def test_the_table():
     ("count", "said"), [(999, "1k"), (16_500, "16k"), (1_234_567, "1.2M"), (7_000_000_000, "7.0B")]
 )
 def test_counts_are_short(count, said):
-    assert thousands(count) == said
+    assert short_count(count) == said
 
 
 @pytest.mark.parametrize(("name", "heights"), [("text", [100, 75]), ("mixed", [95, 50])])
@@ -68,15 +72,3 @@ def test_the_plot_is_a_picture(tmp_path):
     plot(tmp_path / "plot.png", BEFORE, outcomes(), "A title")
     with Image.open(io.BytesIO((tmp_path / "plot.png").read_bytes())) as image:
         assert image.width > 1500 and len(set(image.convert("L").tobytes())) > 20
-
-
-def test_names_of_kinds_are_not_cut_off():
-    names = ["all", "spatial_relationship, circular", "structuralized_imagetext_understanding"]
-    score = Accuracy(6, 10)
-    figure = paired_plot([Line(name, score, score, Estimate(0.0, -9.0, 9.0)) for name in names])
-    figure.canvas.draw()
-    left, right = figure.axes
-    for label in left.get_yticklabels():
-        box = label.get_window_extent()
-        assert box.x0 >= 0 and box.x1 < left.get_window_extent().x0, label.get_text()
-    assert right.get_window_extent().width > 50

@@ -14,11 +14,12 @@ from tiny_tasks import CHOICES, ROLLING, SAID, on_file
 
 from wings.cli import main
 from wings.errors import WingsError
-from wings.eval.harness import chosen, measure
-from wings.eval.harness.chosen import ChosenTasks, choose_tasks
+from wings.eval.harness import measure
+from wings.eval.harness import tasks as tasks_module
 from wings.eval.harness.measure import measure_tasks
+from wings.eval.harness.tasks import ChosenTasks, choose_tasks
 from wings.eval.models import load_eval_model
-from wings.eval.processes import Ranks
+from wings.eval.processes import Processes
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 
@@ -45,16 +46,16 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def few_files(monkeypatch):
     """The stock tasks are thousands of files, which are of no use here."""
-    plain = chosen.TaskManager
+    plain = tasks_module.TaskManager
     monkeypatch.setattr(
-        chosen, "TaskManager", lambda **named: plain(include_defaults=False, **named)
+        tasks_module, "TaskManager", lambda **named: plain(include_defaults=False, **named)
     )
 
 
 @pytest.fixture
 def runner(tmp_path):
-    ranks = Ranks()
-    return EvalRunner(ranks, ResultCache(tmp_path / "cache", ranks), batch_size=4)
+    processes = Processes()
+    return EvalRunner(processes, ResultCache(tmp_path / "cache", processes), batch_size=4)
 
 
 def subjects(*folders):
@@ -102,7 +103,7 @@ def test_figures_are_those_of_the_harness_document_by_document(llm, unguarded, f
     assert "word_perplexity of tiny_text" in found.notes[0]
     section = found.section()
     assert [row[0] for row in section.rows[1:]] == list(figures["rows"])
-    samples = found.samples
+    samples = found.samples()
     assert len(samples) == 10 and all(sample.turns[0][1].startswith("Q: ") for sample in samples)
     choices = [sample for sample in samples if sample.kind in ("tiny_red", "tiny_blue")]
     assert choices
@@ -124,8 +125,8 @@ def test_the_guard_loses_no_document_and_a_break_loses_no_task(
         raise AssertionError("a finished task was asked again")
 
     monkeypatch.setattr(measure, "simple_evaluate", asked)
-    ranks = Ranks()
-    again = EvalRunner(ranks, ResultCache(runner.cache.path.parent, ranks), batch_size=4)
+    processes = Processes()
+    again = EvalRunner(processes, ResultCache(runner.cache.path.parent, processes), batch_size=4)
     assert measure_tasks(before, after, tasks, again).to_dict() == found.to_dict()
     # A task file that says something else is another task.
     path = folder / "tiny_red.yaml"
@@ -147,11 +148,11 @@ def test_what_cannot_be_asked_is_a_sentence(folder, tmp_path):
     (tmp_path / "runs.yaml").write_text(
         yaml.safe_dump({**config, "task": "runs", "unsafe_code": True})
     )
-    with pytest.raises(WingsError, match="runs programs that a model wrote"):
+    with pytest.raises(WingsError, match="executes code that a model wrote"):
         choose_tasks(["runs"], [tmp_path])
     config["dataset_kwargs"] = {"data_files": {"test": str(tmp_path / "gone.jsonl")}}
     (tmp_path / "gone.yaml").write_text(yaml.safe_dump({**config, "task": "gone"}))
-    with pytest.raises(WingsError, match=r"gone cannot be had .*gone\.jsonl"):
+    with pytest.raises(WingsError, match=r"gone cannot be loaded .*gone\.jsonl"):
         choose_tasks(["gone"], [tmp_path])
 
 
@@ -163,7 +164,7 @@ def test_one_command_reports_tasks(llm, guarded, folder, tmp_path, capsys):
     assert main([*given, "--tasks", "tiny_colours"]) == 0
     assert "tiny_colours, acc_norm" in capsys.readouterr().out
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
-    assert report["asked"]["files"]["tasks"] == ["tiny_colours"]
+    assert report["inputs"]["files"]["tasks"] == ["tiny_colours"]
     assert list(report["measurements"]) == ["tasks"]
     row = report["measurements"]["tasks"]["rows"]["tiny_colours, acc"]
     assert row["difference"] == {"value": 0.0, "interval": [0.0, 0.0]}

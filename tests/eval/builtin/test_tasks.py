@@ -6,11 +6,8 @@ import pytest
 
 from wings.errors import WingsError
 from wings.eval.builtin.__main__ import build
-from wings.eval.builtin.arithmetic import arithmetic
-from wings.eval.builtin.capitals import capitals
-from wings.eval.builtin.elements import elements
 from wings.eval.builtin.instructions import OF_LISTS, OF_SUBJECTS, instructions
-from wings.eval.builtin.tasks import TASKS
+from wings.eval.builtin.tasks import TASKS, arithmetic, capitals, elements
 from wings.eval.items import read_items
 from wings.eval.scoring.score import score
 
@@ -62,5 +59,5 @@ def test_what_is_known_is_there():
 )
 def test_a_missing_package_is_a_sentence(monkeypatch, package, make):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(WingsError, match=rf"{package}; pip install"):
+    with pytest.raises(WingsError, match=rf"{package}; run pip install"):
         make()

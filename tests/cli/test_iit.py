@@ -79,15 +79,15 @@ def test_what_cannot_be_built_is_one_sentence(build, data, tmp_path, capsys):
     few = tmp_path / "few.jsonl"
     write_lines(few, read_lines(data / "text_held_out.jsonl")[:2])
     for more, files, said in (
-        ((), {"text": "none.jsonl"}, "there is no file"),
-        ((), {"text": "pictures_held_out.jsonl"}, "item 0 of text has a picture"),
-        ((), {"pictures": "text_held_out.jsonl"}, "item 0 of pictures has no picture"),
+        ((), {"text": "none.jsonl"}, "There is no file"),
+        ((), {"text": "pictures_held_out.jsonl"}, "Item 0 of text has a picture"),
+        ((), {"pictures": "text_held_out.jsonl"}, "Item 0 of pictures has no picture"),
         (("--size", 0), {}, "size is 0"),
-        (("--size", 9), {}, "size is 9, but there are 8 items"),
+        (("--size", 9), {}, "size is 9, but text has 8 items"),
         (("--uses", 0), {}, "--uses is 0"),
         ((), {"text": str(few)}, "raise uses"),
         (("--llm", tmp_path / "none"), {}, "none"),
-        (("--output", full), {}, "pictures.jsonl is there already"),
+        (("--output", full), {}, "pictures.jsonl exists"),
         (("--output", plain), {}, "is a file"),
     ):
         assert build("--output", out, *more, **files) == 2, said

@@ -1,4 +1,4 @@
-"""Whether a decoder's attention is the one that is measured: a few rows of both, compared."""
+"""Checks that the measured attention equals a decoder's own, on a few queries."""
 
 from typing import Any
 
@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from wings.errors import WingsError
 from wings.upstream.attention import eager_attention_of
 
-# So many queries of every attention are compared.
-ROWS = 8
-# How far the two may lie apart, as a share of the largest value: rounding, not error.
+QUERIES = 8  # compared in each attention
+# Largest difference explained by rounding, as a share of the largest value.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 LOW_PRECISION_ROUNDING = 5e-2
 
@@ -26,37 +25,37 @@ def validate_attention(
     """Compares with the family's eager attention, whose weights are the definition.
 
     Args:
-        module: the attention that was asked.
+        module: the attention that is measured.
         heads: query `[B, H, T, d]`, key and value `[B, G, S, ...]`.
         columns: `[B, S, C]`.
         mask: `[B or 1, 1, T, S]` bool, or None for causal.
-        kwargs: what else the family hands to its attention.
-        ours: the output `[B, T, H, e]` and the sums `[B, T, C]` that were computed of them.
+        kwargs: further arguments that the family passes to its attention.
+        ours: the computed output `[B, T, H, e]` and sums `[B, T, C]`.
 
     Raises:
-        WingsError: they differ by more than rounding, or there is nothing to compare with.
+        WingsError: they differ by more than rounding, or the family has no eager attention.
     """
     query, key, value = heads
     eager = eager_attention_of(type(module))
     if eager is None:
         raise WingsError(
-            f"{type(module).__name__} has no eager attention to compare with, so the model's "
-            f"attention shift cannot be measured."
+            f"{type(module).__name__} has no eager attention to compare with, so its attention "
+            "shift cannot be measured."
         )
     length, size = query.shape[2], key.shape[2]
-    rows = torch.linspace(0, length - 1, min(ROWS, length), device=query.device).long()
+    rows = torch.linspace(0, length - 1, min(QUERIES, length), device=query.device).long()
     if mask is None:
         slot = torch.arange(size, device=query.device)
-        some = (slot <= (rows + size - length)[:, None])[None, None]
+        visible = (slot <= (rows + size - length)[:, None])[None, None]
     else:
-        some = mask[:, :, rows]
+        visible = mask[:, :, rows]
     lowest = torch.finfo(query.dtype).min
-    additive = torch.zeros(some.shape, dtype=query.dtype, device=query.device)
-    additive = additive.masked_fill(~some, lowest)
+    additive = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
+    additive = additive.masked_fill(~visible, lowest)
     output, weights = eager(module, query[:, :, rows], key, value, additive, **kwargs)
     sums = weights.mean(1).to(columns.dtype) @ columns
-    # Queries that see nothing are padding, which attends as a family likes.
-    sees = some.any(-1)[:, 0, :, None]
+    # Queries that see no key are padding; families treat them differently.
+    sees = visible.any(-1)[:, 0, :, None]
     shared = min(output.shape[-1], ours[0].shape[-1])
     pairs = (
         (output[..., :shared].flatten(2), ours[0][:, rows, :, :shared].flatten(2)),
@@ -65,13 +64,13 @@ def validate_attention(
     rounding = ROUNDING.get(query.dtype, LOW_PRECISION_ROUNDING)
     if torch.is_autocast_enabled(query.device.type):
         rounding = LOW_PRECISION_ROUNDING
-    for theirs, own in pairs:
-        theirs, own = theirs.float() * sees, own.float() * sees
-        allowed = rounding * theirs.abs().max()
-        error = (theirs - own).abs().max()
+    for expected, measured in pairs:
+        expected, measured = expected.float() * sees, measured.float() * sees
+        allowed = rounding * expected.abs().max()
+        error = (expected - measured).abs().max()
         if not error <= allowed:
             raise WingsError(
-                f"{type(module).__name__} attends in a way of its own (its eager attention differs "
-                f"by {error:.2g} where rounding explains {allowed:.2g}), so the model's attention "
-                f"shift cannot be measured."
+                f"{type(module).__name__} computes attention differently (its eager attention "
+                f"differs by {error:.2g}, rounding explains {allowed:.2g}), so its attention shift "
+                "cannot be measured."
             )

@@ -55,4 +55,4 @@ def test_seeds_and_blocks_and_single_units(monkeypatch):
     assert bootstrap([2.0], [4]) == Estimate(0.5, None, None)
     assert bootstrap([2.0], [4]).to_dict() == {"value": 0.5, "interval": None}
     assert bootstrap([0, 0, 0]) == Estimate(0.0, 0.0, 0.0)
-    assert bootstrap([0, 0], [1, 9]).through(math.exp) == Estimate(1.0, 1.0, 1.0)
+    assert bootstrap([0, 0], [1, 9]).map(math.exp) == Estimate(1.0, 1.0, 1.0)

@@ -20,7 +20,6 @@ from wings.eval.benchmarks.scienceqa import read_scienceqa
 from wings.eval.benchmarks.vqav2 import read_vqav2
 from wings.eval.compare.comparison import ALL, Comparison
 from wings.eval.items import Item, read_items
-from wings.eval.report.samples import samples_of
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.score import score
 from wings.processing.image_processor import load_image
@@ -79,7 +78,7 @@ def test_vqav2(vqa):
 def test_vqav2_with_something_missing(vqa):
     questions, annotations, folder = vqa
     good = dump(folder / "q.json", questions), dump(folder / "a.json", annotations)
-    with pytest.raises(WingsError, match="no annotation of question_id 420"):
+    with pytest.raises(WingsError, match="has no question_id 420"):
         read_vqav2(good[0], dump(folder / "b.json", {"annotations": []}), folder)
     with pytest.raises(WingsError, match=r"question 0: there is no picture .*000000000042"):
         read_vqav2(*good, folder / "elsewhere")
@@ -121,7 +120,7 @@ def test_scienceqa(tmp_path):
     assert (seen.kind, alone.kind) == ("natural science, picture", "natural science, text")
     assert text(seen).startswith("Look.\nWhich is a solid?\nA. ice\nB. steam\n")
     assert [score(seen, "A"), score(alone, "A"), score(alone, "It is steam")] == [1, 0, 1]
-    with pytest.raises(WingsError, match="problem 7: answer is 2, and there are 2 choices"):
+    with pytest.raises(WingsError, match="problem 7: answer is 2, but there are 2 choices"):
         read_scienceqa(dump(path, {"7": {**record, "answer": 2}}), tmp_path)
     with pytest.raises(WingsError, match="no problem of split 'val'"):
         read_scienceqa(dump(path, {"7": record}), tmp_path, "val")
@@ -179,7 +178,7 @@ def test_mmbench_with_something_wrong(tmp_path, rows):
     for change, said in (
         ({"answer": "D"}, "row 1: answer is 'D'"),
         ({"image": "7777"}, "base64, or the index of a row"),
-        ({"image": "?" * 80}, "no base64"),
+        ({"image": "?" * 80}, "not base64"),
         ({"index": "1000012"}, "pass of question 12, which has no row"),
         ({"index": "x"}, "index is 'x'; it must be a whole number"),
     ):
@@ -201,11 +200,11 @@ def test_a_circle_counts_once_as_it_comes_and_once_if_all_of_it_is_right(tmp_pat
     always, knows = ["A"] * 6, ["B", "A", "a dog", "A. It barks", "C", "no"]
     found = Comparison("Pictures", "Asked.", items, always, knows)
     # Three questions: plain counts their first item alone. A is right in no first item.
-    assert found.paired(ALL).scores == (Accuracy(0, 3), Accuracy(2, 3))
-    assert found.paired(ALL, circular=True).scores == (Accuracy(0, 3), Accuracy(2, 3))
+    assert found.paired(ALL).accuracies == (Accuracy(0, 3), Accuracy(2, 3))
+    assert found.paired(ALL, circular=True).accuracies == (Accuracy(0, 3), Accuracy(2, 3))
     knows[4] = "A"
-    assert found.paired(ALL).scores == (Accuracy(0, 3), Accuracy(2, 3))
-    assert found.paired(ALL, circular=True).scores == (Accuracy(0, 3), Accuracy(1, 3))
+    assert found.paired(ALL).accuracies == (Accuracy(0, 3), Accuracy(2, 3))
+    assert found.paired(ALL, circular=True).accuracies == (Accuracy(0, 3), Accuracy(1, 3))
     assert found.paired("finegrained").changes == (0, 2)
     assert found.paired(ALL, circular=True).changes == (0, 1)
     figures = found.to_dict()
@@ -214,8 +213,8 @@ def test_a_circle_counts_once_as_it_comes_and_once_if_all_of_it_is_right(tmp_pat
     assert len(figures["answers"]) == 6 and figures["answers"][4]["circle"] == "t 12"
     names = [row[:2] for row in found.section().rows[1:]]
     assert names == [("finegrained", "3"), ("finegrained, circular", "3")]
-    assert "right each time" in found.section().sentence
-    assert len(samples_of(found)) == 3
+    assert "all rotations are right" in found.section().sentence
+    assert len(found.samples()) == 3
     # Without a circle nothing is said of any.
     alone = Comparison("Pictures", "Asked.", items[5:], always[5:], knows[5:])
     assert "circular" not in alone.to_dict() and len(alone.section().rows) == 2
@@ -255,9 +254,9 @@ def test_mmmu(tmp_path):
         assert all(score(item, said) == 1 for said in right), answer
         assert not any(score(item, said) for said in wrong), answer
     for change, said in (
-        ({"answer": "C"}, "answer is 'C', and there are 2 options"),
+        ({"answer": "C"}, "answer is 'C', but there are 2 options"),
         ({"options": "two"}, "options is 'two'; it must be a list"),
-        ({"image_2": None}, "names <image 2> and has no picture"),
+        ({"image_2": None}, "names <image 2> but has no picture"),
     ):
         with pytest.raises(WingsError, match=said):
             read_mmmu(table({**row, **change}))

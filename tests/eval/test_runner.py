@@ -123,7 +123,7 @@ def test_a_line_cut_off_is_measured_again_and_the_rest_is_found(make_runner, tmp
     assert "four" not in again and "k" not in again
     again.add({"four": "b"})
     again.add({"five": "c"})
-    last = ResultCache(tmp_path / "cache", make_runner().ranks)
+    last = ResultCache(tmp_path / "cache", make_runner().processes)
     assert sorted(last.results) == ["five", "four", "one", "three", "two"]
     lines = cache.path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["key"] for line in lines if line.endswith("}")][-1] == "five"

@@ -9,7 +9,13 @@ from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
 from wings.eval.generate import answer_items, encode
 from wings.eval.items import Item
-from wings.eval.loglikelihood import Likelihood, choice_likelihoods, rank, ranked, reciprocal_ranks
+from wings.eval.loglikelihood import (
+    Likelihood,
+    choice_likelihoods,
+    rank,
+    reciprocal_ranks,
+    top1_scores,
+)
 
 
 def captions(folder):
@@ -78,7 +84,7 @@ def test_ranks():
     item = Item("c", (), "b", choices=("a", "b", "c"))
     found = [Likelihood(-9, 9), Likelihood(-4, 2), Likelihood(-3, 1)]
     assert rank(item, found) == 2
-    assert ranked([item], [found]) == [0] and reciprocal_ranks([item], [found]) == [0.5]
+    assert top1_scores([item], [found]) == [0] and reciprocal_ranks([item], [found]) == [0.5]
     # A model that finds all equal has ranked nothing.
     assert rank(item, [Likelihood(-1, 1)] * 3) == 3
 

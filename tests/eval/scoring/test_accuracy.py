@@ -4,7 +4,7 @@ import pytest
 
 from wings.eval.items import Item
 from wings.eval.scoring.accuracy import Accuracy, overall, score_by_kind
-from wings.eval.scoring.score import is_right, score
+from wings.eval.scoring.score import is_exact, score
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from wings.eval.scoring.score import is_right, score
     ],
 )
 def test_right_is_word_for_word(said, answer, right):
-    assert is_right(said, answer) is right
+    assert is_exact(said, answer) is right
 
 
 def test_scores_by_kind_and_overall():

@@ -5,8 +5,7 @@ import torch
 from families import Layouts, batch_of, build
 
 from wings.attention.rotary import RotaryEmbedding
-from wings.eval.attention.kinds import KINDS, key_kinds
-from wings.eval.attention.masses import attention_masses
+from wings.eval.attention.masses import KEY_KINDS, attention_masses, key_kinds
 from wings.layers.wings_layer import WingsLayer
 
 
@@ -68,7 +67,7 @@ def expected_learners(model, batch, out, inputs, embeddings):
     rotary = RotaryEmbedding.of(model.config.hidden_size, model.config.text_config)
     is_image, per = images_of(model, batch), model.config.image_seq_length
     columns = key_kinds(is_image, batch["attention_mask"].bool()).double()
-    result = torch.zeros(len(is_image), len(inputs), len(KINDS), dtype=torch.float64)
+    result = torch.zeros(len(is_image), len(inputs), len(KEY_KINDS), dtype=torch.float64)
     for row, real in enumerate(batch["attention_mask"].bool()):
         image = is_image[row, real]
         slot = torch.arange(len(image))
@@ -150,7 +149,7 @@ def test_gates_that_sum_to_one_add_one_unit_of_looking():
     batch, _ = batch_of(model, [["text", "image", "text"], ["text"] * 4])
     masses = attention_masses(model, batch, images_of(model, batch))
     torch.testing.assert_close(masses.learners.sum(-1), torch.ones(2, 2).double())
-    assert masses.learners[1, :, KINDS.index("image")].max() == 0
+    assert masses.learners[1, :, KEY_KINDS.index("image")].max() == 0
 
 
 def test_fresh_learners_look_and_have_no_effect():

@@ -17,8 +17,7 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 
 from wings.errors import WingsError
-from wings.eval.attention.kinds import KINDS, key_kinds
-from wings.eval.attention.masses import attention_masses, decoder_of
+from wings.eval.attention.masses import KEY_KINDS, attention_masses, decoder_of, key_kinds
 
 IMAGE = 90
 VISION = {
@@ -129,8 +128,8 @@ def test_pictures_in_a_vision_language_model(family):
         batch["pixel_values"][1, 1] = 0
     masses = attention_masses(model, batch, is_image)
     torch.testing.assert_close(masses.main, by_matrices(model, batch, is_image))
-    assert masses.main[0, 0, KINDS.index("between")] > 0
-    assert masses.main[1, 0, KINDS.index("between")] == 0
+    assert masses.main[0, 0, KEY_KINDS.index("between")] > 0
+    assert masses.main[1, 0, KEY_KINDS.index("between")] == 0
 
 
 @examples(50)
@@ -153,7 +152,7 @@ def test_every_token_is_of_one_kind(seed):
                 name = "before"
             else:
                 name = "after" if t > pictures[-1] else "between"
-            assert KINDS[kind] == name
+            assert KEY_KINDS[kind] == name
 
 
 def test_what_fails_within_leaves_the_model_as_it_was(monkeypatch):
@@ -168,7 +167,7 @@ def test_what_fails_within_leaves_the_model_as_it_was(monkeypatch):
     with torch.no_grad():
         for block in model.model.layers:
             block.self_attn.q_proj.weight.mul_(30)
-    with pytest.raises(WingsError, match="a way of its own"):
+    with pytest.raises(WingsError, match="computes attention differently"):
         attention_masses(model, batch, is_image)
     assert model.config._attn_implementation == "sdpa" and model.training
     monkeypatch.undo()

@@ -196,7 +196,7 @@ def test_what_cannot_be_built_is_said(tmp_path):
     with pytest.raises(WingsError, match="Item 0 of text has a system message"):
         build_iit([system], pictures, counts)
     drawn = picture_item("ab", path=object())
-    with pytest.raises(WingsError, match="a picture is a object"):
+    with pytest.raises(WingsError, match="A picture is of type object"):
         write_iit(build_iit(text, [drawn], counts), tmp_path / "x.jsonl")
 
 

@@ -1,10 +1,10 @@
-"""A checkpoint small enough to make in a second."""
+"""Fixtures: a small Wings checkpoint, its LLM and its data, made in a second."""
 
 import pytest
 import torch
 
-from wings.examples.quickstart.dataset import Writer, read_lines
-from wings.examples.quickstart.size import Amounts
+from wings.examples.conversations import read_lines
+from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
 from wings.examples.quickstart.tiny_llm import make_model, make_tokenizer
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
@@ -17,13 +17,14 @@ VISION = {"vision_cfg": TOWER}
 def data(tmp_path_factory):
     """A folder of the quickstart's files, a few records each."""
     folder = tmp_path_factory.mktemp("quickstart") / "data"
-    Writer(folder, 0).write(Amounts(text=200, captions=8, conversations=8, held_out=8))
+    amounts = QuickstartAmounts(text=200, captions=8, conversations=8, held_out=8)
+    Writer(folder, 0).write(amounts)
     return folder
 
 
 @pytest.fixture(scope="session")
 def checkpoint(data, tmp_path_factory):
-    """A folder with an untrained Wings model, learners of which are not without effect."""
+    """A folder with an untrained Wings model; noise on all weights gives its learners an effect."""
     records = read_lines(data / "text.jsonl")
     tokenizer = make_tokenizer([m["content"] for r in records for m in r["messages"]])
     torch.manual_seed(0)

@@ -25,9 +25,8 @@ from typing import Any
 import torch
 import transformers
 
-from wings.examples.quickstart.dataset import Writer
-from wings.examples.quickstart.plan import ASSETS
-from wings.examples.quickstart.size import Amounts
+from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
+from wings.examples.quickstart.jobs import ASSETS
 from wings.train.metrics.metric_tracker import of_the_run
 from wings.train.recipe import Names, Recipe, Source
 from wings.train.run_folder import RunFolder
@@ -82,7 +81,8 @@ def main() -> int:
 
 def write_data(folder: Path, seed: int) -> None:
     """The quickstart's captions and conversations, with three pictures lost."""
-    Writer(folder, seed).write(Amounts(text=0, captions=200, conversations=200, held_out=1))
+    amounts = QuickstartAmounts(text=0, captions=200, conversations=200, held_out=1)
+    Writer(folder, seed).write(amounts)
     for name in sorted((folder / "img").iterdir())[5:300:100]:
         name.unlink()
 

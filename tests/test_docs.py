@@ -264,10 +264,10 @@ class Shell:
         return [str(one) for one in (value if isinstance(value, list) else [value])]
 
     def quickstart(self, output):
-        """The folders that it writes: the language model, and one for each of its rows."""
+        """The folders that it writes: the language model, and one for each of its methods."""
         from wings.examples.quickstart import methods
 
-        keys = [row.key for row in methods.ROWS if row.default]
+        keys = [method.key for method in methods.METHODS if method.default]
         self.written |= {f"{output}/llm", *(f"{output}/rows/{key}" for key in keys)}
 
     def file(self, name):

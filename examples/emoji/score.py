@@ -1,13 +1,10 @@
-"""What a model trained on drawings can say, beside the same LLM without the picture.
-
-`python -m wings.examples.emoji.score FOLDER` scores the folder that `wings emoji` trains in.
-"""
+"""Scores of a model trained on drawings, and of the same LLM without the picture."""
 
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,158 +20,152 @@ from transformers import (
 from wings import WingsForCausalLM
 from wings.errors import WingsError
 from wings.eval.generate import answer_items, encode
-from wings.eval.items import Item, read_items
+from wings.eval.items import Item, pictures_of, read_items, text_of, without_pictures
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.checks import mentions
 from wings.processing.processor import WingsProcessor
 
 SAMPLES = 6
 BLANK = "#dddddd"
-Tell = Callable[[str], None]
 
 
-def is_right(item: Item, said: str, groups: Sequence[str]) -> bool:
-    """Whether an answer is right: the first group that it names, else the reference somewhere in
-    it.
+def is_right(item: Item, prediction: str, groups: Sequence[str]) -> bool:
+    """Returns whether the first group in an answer, or any mention of a name, is right.
 
-    More lenient than word for word, because the LLM without a picture talks in sentences.
+    More lenient than an exact match, because the LLM without a picture answers in sentences.
     """
     if item.kind != "group":
-        return mentions(said, item.answer)
-    places = {group: re.search(rf"\b{group}\b", said.lower()) for group in groups}
-    found = {group: match.start() for group, match in places.items() if match}
-    return bool(found) and min(found, key=found.__getitem__) == item.answer
+        return mentions(prediction, item.answer)
+    matches = {group: re.search(rf"\b{group}\b", prediction.lower()) for group in groups}
+    starts = {group: match.start() for group, match in matches.items() if match}
+    return bool(starts) and min(starts, key=starts.__getitem__) == item.answer
 
 
-def count(items: Sequence[Item], said: Sequence[str], groups: Sequence[str]) -> dict[str, Accuracy]:
+def count(
+    items: Sequence[Item], predictions: Sequence[str], groups: Sequence[str]
+) -> dict[str, Accuracy]:
     """Scores by kind; groups also one by one, as `group/animal`."""
     scores: dict[str, Accuracy] = {}
-    for item, text in zip(items, said, strict=True):
-        one = Accuracy(int(is_right(item, text, groups)), 1)
+    for item, prediction in zip(items, predictions, strict=True):
+        score = Accuracy(int(is_right(item, prediction, groups)), 1)
         kinds = [item.kind, f"group/{item.answer}"] if item.kind == "group" else [item.kind]
         for kind in kinds:
-            scores[kind] = scores.get(kind, Accuracy(0, 0)) + one
+            scores[kind] = scores.get(kind, Accuracy(0, 0)) + score
     return scores
 
 
-def replaced(item: Item, picture: str | None) -> Item:
-    """The item with another picture in place of each of its own, or with none."""
+def with_picture(item: Item, picture: str) -> Item:
+    """The item with `picture` before every question that has pictures."""
     messages = []
     for message in item.messages:
-        parts = message["content"]
-        if not isinstance(parts, str):
+        if not isinstance(parts := message["content"], str):
             text = [part for part in parts if part["type"] == "text"]
-            parts = [{"type": "image", "image": picture}, *text] if picture else text[0]["text"]
-        messages.append({**message, "content": parts})
-    return Item(item.kind, tuple(messages), item.answer)
+            message = {**message, "content": [{"type": "image", "image": picture}, *text]}
+        messages.append(message)
+    return replace(item, messages=tuple(messages))
 
 
-def constant_answers(
+def answers(
     model: PreTrainedModel,
     processor: ProcessorMixin | PreTrainedTokenizerBase,
     items: Sequence[Item],
-    picture: str | None,
 ) -> list[str]:
-    """Answers with all pictures replaced or gone: items that read the same are answered once."""
-    bare = [replaced(item, picture) for item in items]
-    different = {json.dumps(item.messages): item for item in bare}
-    said = answer_items(
-        model, processor, list(different.values()), batch_size=16, max_new_tokens=24
+    """Greedy answers; items with equal messages are answered once."""
+    distinct = {json.dumps(item.messages): item for item in items}
+    predictions = answer_items(
+        model, processor, list(distinct.values()), batch_size=16, max_new_tokens=24
     )
-    known = dict(zip(different, said, strict=True))
-    return [known[json.dumps(item.messages)] for item in bare]
+    known = dict(zip(distinct, predictions, strict=True))
+    return [known[json.dumps(item.messages)] for item in items]
 
 
 @torch.inference_mode()
 def equal_logits(
-    model: WingsForCausalLM, bare: PreTrainedModel, processor: WingsProcessor, items: Sequence[Item]
+    model: WingsForCausalLM, llm: PreTrainedModel, processor: WingsProcessor, items: Sequence[Item]
 ) -> Accuracy:
-    """How many text conversations give bitwise the untouched LLM's logits, one conversation at a
-    time.
-    """
-    same = 0
+    """Number of text conversations with bitwise the untouched LLM's logits, each run alone."""
+    equal = 0
     for item in items:
         batch = encode(processor, [list(item.messages)])
-        same += torch.equal(model(**batch).logits, bare(**batch).logits)
-    return Accuracy(same, len(items))
+        equal += torch.equal(model(**batch).logits, llm(**batch).logits)
+    return Accuracy(equal, len(items))
 
 
-def score_folder(folder: Path, tell: Tell = print) -> dict:
-    """Scores `instruct/` of a folder on its `data/test.jsonl`; returns plain figures.
+def score_folder(folder: Path, verbose: bool = True) -> dict:
+    """Scores `instruct/` of a folder on its `data/test.jsonl`; returns the numbers of its page.
 
     Raises:
         WingsError: the folder has no trained model or no test.
     """
     checkpoint = folder / "instruct"
     if not (checkpoint / "config.json").exists():
-        raise WingsError(f"{checkpoint} holds no trained model; run wings emoji --output {folder}")
+        raise WingsError(
+            f"'{checkpoint}' has no trained model; run: wings emoji --output {folder}."
+        )
     items = read_items(folder / "data" / "test.jsonl")
     names = sorted({item.kind for item in items})
     kinds = {kind: [item for item in items if item.kind == kind] for kind in names}
     groups = sorted({item.answer for item in kinds["group"]})
-    seen = [*kinds["name"], *kinds["group"]]
-    model = WingsForCausalLM.from_pretrained(checkpoint)
+    pictured, texts = [*kinds["name"], *kinds["group"]], [*kinds["text"], *kinds["mixed"]]
+    model = WingsForCausalLM.from_pretrained(checkpoint).eval()
     processor = WingsProcessor.from_pretrained(checkpoint)
-    bare = AutoModelForCausalLM.from_pretrained(folder / "weights" / "llm").eval()
+    llm = AutoModelForCausalLM.from_pretrained(folder / "weights" / "llm").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "weights" / "llm")
-    model.eval()
-
     blank = folder / "blank.png"
     Image.new("RGB", (224, 224), BLANK).save(blank)
-    tell(f"scoring {len(items)} questions")
-    said = answer_items(model, processor, items, batch_size=16, max_new_tokens=24)
-    text = [*kinds["text"], *kinds["mixed"]]
-    alone = answer_items(
-        bare, tokenizer, [replaced(item, None) for item in text], batch_size=16, max_new_tokens=24
-    )
-    answers = dict(zip(map(id, items), said, strict=True))
-    untouched = dict(zip(map(id, text), alone, strict=True))
-    rows = {
-        "wings": count(items, said, groups),
-        "wings, blank picture": count(
-            seen, constant_answers(model, processor, seen, str(blank)), groups
-        ),
-        "llm": count(
-            [*seen, *text], [*constant_answers(bare, tokenizer, seen, None), *alone], groups
-        ),
+    if verbose:
+        print(f"scoring {len(items)} questions")
+    predictions = answers(model, processor, items)
+    blanked = answers(model, processor, [with_picture(item, str(blank)) for item in pictured])
+    blind = [*pictured, *texts]
+    llm_predictions = [
+        *answers(llm, tokenizer, [without_pictures(item) for item in pictured]),
+        *answers(llm, tokenizer, [without_pictures(item) for item in texts]),
+    ]
+    scores = {
+        "wings": count(items, predictions, groups),
+        "wings, blank picture": count(pictured, blanked, groups),
+        "llm": count(blind, llm_predictions, groups),
     }
+    prediction_of = dict(zip(map(id, items), predictions, strict=True))
+    llm_prediction_of = dict(zip(map(id, blind), llm_predictions, strict=True))
     twins = zip(kinds["mixed"], kinds["text"], strict=True)
-    unchanged = sum(answers[id(item)] == untouched[id(twin)] for item, twin in twins)
+    unchanged = sum(prediction_of[id(item)] == llm_prediction_of[id(twin)] for item, twin in twins)
     most = Counter(item.answer for item in kinds["group"]).most_common(1)[0][1]
     return {
         "scores": {
-            row: {kind: plain(score) for kind, score in sorted(of.items())}
-            for row, of in rows.items()
+            name: {kind: as_dict(score) for kind, score in sorted(of_kinds.items())}
+            for name, of_kinds in scores.items()
         },
         "chance": {
             "group": 100 / len(groups),
-            "name": 100 / len({i.answer for i in kinds["name"]}),
+            "name": 100 / len({item.answer for item in kinds["name"]}),
         },
-        "most frequent": {"group": plain(Accuracy(most, len(kinds["group"])))},
-        "text logits bitwise equal": plain(equal_logits(model, bare, processor, kinds["text"])),
-        "mixed answer equals the LLM's alone": plain(Accuracy(unchanged, len(kinds["mixed"]))),
+        "most frequent": {"group": as_dict(Accuracy(most, len(kinds["group"])))},
+        "text logits bitwise equal": as_dict(equal_logits(model, llm, processor, kinds["text"])),
+        "mixed answer equals the LLM's alone": as_dict(Accuracy(unchanged, len(kinds["mixed"]))),
         "samples": {
             kind: [
                 {
-                    "asked": asked(item),
-                    "said": answers[id(item)],
+                    "asked": text_of(item.messages[-1]["content"]),
+                    "said": prediction_of[id(item)],
                     "right answer": item.answer,
-                    "picture": picture(item),
+                    "picture": next((Path(picture).name for picture in pictures_of(item)), None),
                 }
                 for item in members[:: max(1, len(members) // SAMPLES)][:SAMPLES]
             ]
             for kind, members in kinds.items()
         },
         "confusions": Counter(
-            f"{item.answer} -> {answers[id(item)]}"
+            f"{item.answer} -> {prediction_of[id(item)]}"
             for item in kinds["group"]
-            if not is_right(item, answers[id(item)], groups)
+            if not is_right(item, prediction_of[id(item)], groups)
         ).most_common(8),
     }
 
 
-def plain(score: Accuracy) -> dict:
-    """A score as a mapping of numbers."""
+def as_dict(score: Accuracy) -> dict:
+    """A score as plain numbers."""
     low, high = score.interval
     return {
         "right": score.right,
@@ -182,24 +173,3 @@ def plain(score: Accuracy) -> dict:
         "percent": round(score.percent, 1),
         "interval": [round(low, 1), round(high, 1)],
     }
-
-
-def asked(item: Item) -> str:
-    """The last question as text."""
-    content = item.messages[-1]["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
-def picture(item: Item) -> str | None:
-    """The file name of the first picture, without its folder."""
-    for message in item.messages:
-        for part in () if isinstance(message["content"], str) else message["content"]:
-            if part["type"] == "image":
-                return Path(part["image"]).name
-    return None
-
-
-if __name__ == "__main__":
-    print(json.dumps(score_folder(Path(sys.argv[1]), lambda line: None), indent=1))

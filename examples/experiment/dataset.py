@@ -1,28 +1,35 @@
-"""The experiment's files: what is trained on, and what is asked of every model in the end.
+"""The experiment's size and its files: the training data and the questions of the tests.
 
-Every method reads the same files. Nothing that is asked in the end is among what is trained on: its
-pictures have other grounds, places and turns, the things whose group is asked for were never seen,
-and text is asked about other matters than the text that training replays.
+Every method reads the same files. Test pictures have other backgrounds, positions and angles than
+training pictures. Drawings that are asked for their group are not trained on. Test questions about
+text have other subjects than the replayed text.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
 from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import Item, write_items
-from wings.examples.emoji.catalogue import Drawing, catalogue
-from wings.examples.emoji.data import DESCRIBED, NAME_QUESTION, named, split
-from wings.examples.emoji.questions import CONTINENTS, FACTS, LANGUAGES, OPPOSITES
-from wings.examples.quickstart.dataset import read_lines, write_lines
-
-from .pictures import MOST, one_drawing, scene_picture, shapes, some_of_a_kind
-from .sizes import Amounts
+from wings.examples.conversations import Exchange, fact_questions, read_lines, write_lines
+from wings.examples.drawings import (
+    DESCRIBED,
+    QUARTERS,
+    SIDE,
+    Drawing,
+    catalogue,
+    named,
+    render,
+    render_several,
+    split,
+)
+from wings.examples.scenes import draw, make_distinct_scene
 
 NUMBERS = ("one", "two", "three", "four")
+WHAT_NAME = "What is this?"
 WHAT_GROUP = "Which kind of thing is this?"
 HOW_MANY = "How many are there?"
 HOW_MANY_SHAPES = "How many shapes are there?"
@@ -30,7 +37,7 @@ COLOUR = "What colour is the {}?"
 OF_TWO = ("What is in the first picture?", "What is in the second picture?")
 KINDS = ("name", "group", "count", "shapes", "two pictures")
 PARTS = ("validation", "test")
-# What is asked about many subjects for the LLM to answer in its own words: text to replay.
+# The LLM's own answers to these prompts about these subjects are the text to replay.
 PROMPTS = (
     "What is a {}?",
     "Tell me about {}.",
@@ -49,196 +56,190 @@ SUBJECTS = (
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question about the pictures before it, with its right answer, and of which kind it is."""
+class ExperimentSize:
+    """Records of each file, and the length of both stages.
 
-    kind: str
-    text: str
-    answer: str
+    Attributes:
+        align, instruct: conversations about pictures, for the two stages.
+        text: text conversations with the LLM's own answers.
+        drift: how many of them are held out.
+        validation, test: questions about pictures.
+        of_text: questions of each kind of text, for validation and test. Most are of kinds that a
+            small LLM can answer, as it can forget no others.
+        align_steps, steps: of stage 1 and of stage 2.
+        batch_size: conversations of a step.
+        text_tokens: length limit of an answer to a text question.
+    """
 
-
-def exchange(question: Question, pictures: tuple[str, ...] = ()) -> list[dict]:
-    """A user's and an assistant's turn; the pictures stand before the question."""
-    content: str | list[dict] = question.text
-    if pictures:
-        images = [{"type": "image", "image": name} for name in pictures]
-        content = [*images, {"type": "text", "text": question.text}]
-    return [
-        {"role": "user", "content": content},
-        {"role": "assistant", "content": question.answer},
-    ]
+    align: int = 2400
+    instruct: int = 1600
+    text: int = 260
+    drift: int = 40
+    validation: int = 100
+    test: int = 250
+    of_text: dict[str, tuple[int, int]] = field(
+        default_factory=lambda: {
+            "capitals": (30, 80),
+            "facts": (20, 44),
+            "instructions": (16, 44),
+            "arithmetic": (7, 16),
+            "elements": (7, 16),
+        }
+    )
+    align_steps: int = 200
+    steps: int = 75
+    batch_size: int = 16
+    text_tokens: int = 32
 
 
 class Dataset:
-    """Writes every file into `folder`, which it makes.
+    """Writes every file into `folder`, which it creates.
 
     Args:
-        folder: holds the files and, in `pictures/`, what they name.
-        amounts: how many records of each.
-        answers: what the untouched LLM says to questions.
-        on_record: called after every record.
+        folder: gets the files and, in `pictures/`, the pictures.
+        size: numbers of records.
+        answers: gives the untouched LLM's answers to questions.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        amounts: Amounts,
-        answers: Callable[[list[str]], list[str]],
-        on_record: Callable[[], None] = lambda: None,
+        self, folder: Path, size: ExperimentSize, answers: Callable[[list[str]], list[str]]
     ) -> None:
-        self.folder, self.amounts, self.answers, self.on_record = (
-            folder, amounts, answers, on_record,
-        )  # fmt: skip
-        of_things = [d for d in catalogue() if d.group not in DESCRIBED]
-        self.parts = split(of_things)
+        self.folder, self.size, self.answers = folder, size, answers
+        self.parts = split([d for d in catalogue() if d.group not in DESCRIBED])
         self.names = named(self.parts["train"])
         self.pictures = 0
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
 
     def write(self) -> None:
-        """All files. The same amounts give the same bytes."""
-        self._lines("align", self.amounts.align, self._caption)
-        self._lines("instruct", self.amounts.instruct, self._conversation)
-        replayed, held_out = self._own_words()
-        write_lines(self.folder / "text.jsonl", replayed)
-        of_text = self._text_items()
-        for part in PARTS:
-            count = self.amounts.of(part)
+        """Writes all files. The same size gives the same bytes."""
+        self._conversations("align", self.size.align, self._caption)
+        self._conversations("instruct", self.size.instruct, self._conversation)
+        replayed, held_out = self._llm_texts()
+        write_lines(self.folder / "text.jsonl", [{"messages": turns} for turns in replayed])
+        text_items = self._text_items()
+        for part, count in zip(PARTS, (self.size.validation, self.size.test), strict=True):
             rng = random.Random(f"pictures {part}")
-            asked = [self._item(KINDS[n % len(KINDS)], part, rng) for n in range(count)]
-            write_items(self.folder / f"pictures_{part}.jsonl", asked)
-            write_items(self.folder / f"text_{part}.jsonl", of_text[part])
-            mixed = [self._after_a_picture(item, part, rng) for item in of_text[part]]
-            write_items(self.folder / f"mixed_{part}.jsonl", mixed)
+            pictures = [self._item(KINDS[n % len(KINDS)], part, rng) for n in range(count)]
+            mixed = [
+                replace(item, messages=(*self._before(part, rng), *item.messages))
+                for item in text_items[part]
+            ]
+            for test, items in (
+                ("pictures", pictures),
+                ("text", text_items[part]),
+                ("mixed", mixed),
+            ):
+                write_items(self.folder / f"{test}_{part}.jsonl", items)
         rng = random.Random("drift")
         pairs = [{"alone": turns, "before": self._before("test", rng)} for turns in held_out]
         write_lines(self.folder / "drift.jsonl", pairs)
 
-    def _lines(self, name: str, count: int, make: Callable[[random.Random], list[dict]]) -> None:
+    def _conversations(
+        self, name: str, count: int, make: Callable[[random.Random], list[dict]]
+    ) -> None:
         rng = random.Random(name)
-        write_lines(self.folder / f"{name}.jsonl", self._records(count, make, rng))
-
-    def _records(
-        self, count: int, make: Callable[[random.Random], list[dict]], rng: random.Random
-    ) -> Iterator[dict]:
-        for _ in range(count):
-            yield {"messages": make(rng)}
-            self.on_record()
+        write_lines(self.folder / f"{name}.jsonl", ({"messages": make(rng)} for _ in range(count)))
 
     def _caption(self, rng: random.Random) -> list[dict]:
-        """What is in one picture; four in six are single drawings, which have the most to name."""
-        kind = rng.choice(("name", "name", "name", "name", "count", "shapes"))
-        pictures, question = self._ask(kind, "train", rng)
-        return exchange(question, pictures)
+        """One picture; two thirds are single drawings, which have the most names to learn."""
+        kinds = ("name", "name", "name", "name", "count", "shapes")
+        return self._exchange(rng.choice(kinds), "train", rng)
 
     def _conversation(self, rng: random.Random) -> list[dict]:
         """One or two exchanges about one picture or two."""
         kind = rng.choice(KINDS)
-        pictures, question = self._ask(kind, "train", rng)
-        turns = exchange(question, pictures)
+        messages = self._exchange(kind, "train", rng)
         if kind in ("count", "shapes") and rng.random() < 0.5:
             # A second picture in a later turn.
-            pictures, question = self._ask(rng.choice(("name", "group")), "train", rng)
-            turns += exchange(question, pictures)
-        return turns
+            messages += self._exchange(rng.choice(("name", "group")), "train", rng)
+        return messages
 
     def _item(self, kind: str, part: str, rng: random.Random) -> Item:
-        pictures, question = self._ask(kind, part, rng)
-        asked = exchange(question, pictures)[:-1]
-        return Item(kind, tuple(asked), question.answer)
+        *messages, answer = self._exchange(kind, part, rng)
+        return Item(kind, tuple(messages), answer["content"])
 
     def _before(self, part: str, rng: random.Random) -> list[dict]:
-        pictures, question = self._ask(rng.choice(("name", "count", "shapes")), part, rng)
-        return exchange(question, pictures)
+        """A question about a picture and its right answer, to precede a text question."""
+        return self._exchange(rng.choice(("name", "count", "shapes")), part, rng)
 
-    def _after_a_picture(self, item: Item, part: str, rng: random.Random) -> Item:
-        """The same item behind a question about a picture and its right answer."""
-        return replace(item, messages=(*self._before(part, rng), *item.messages))
-
-    def _ask(self, kind: str, part: str, rng: random.Random) -> tuple[tuple[str, ...], Question]:
+    def _exchange(self, kind: str, part: str, rng: random.Random) -> list[dict]:
+        """Draws the picture or pictures of a question; returns it and its answer as messages."""
         held_out = part != "train"
+
+        def rendered(drawing: Drawing) -> Image.Image:
+            return render(drawing, rng.randrange(10**6), held_out)
+
         if kind == "shapes":
-            scene = shapes(rng)
-            picture = self._save(scene_picture(scene))
-            mark = rng.choice(scene.marks)
+            scene = make_distinct_scene(rng)
+            images = [draw(scene, SIDE)]
+            shape = rng.choice(scene.shapes)
+            question, answer = COLOUR.format(shape.shape), shape.colour
             if rng.random() < 0.25:
-                return (picture,), Question(kind, HOW_MANY_SHAPES, NUMBERS[len(scene.marks) - 1])
-            return (picture,), Question(kind, COLOUR.format(mark.shape), mark.colour)
-        if kind == "count":
-            count = rng.randint(1, MOST)
-            image = some_of_a_kind(rng.choice(self.names), count, rng, held_out)
-            return (self._save(image),), Question(kind, HOW_MANY, NUMBERS[count - 1])
-        if kind == "two pictures":
+                question, answer = HOW_MANY_SHAPES, NUMBERS[len(scene.shapes) - 1]
+        elif kind == "count":
+            count = rng.randint(1, QUARTERS)
+            images = [render_several(rng.choice(self.names), count, rng, held_out)]
+            question, answer = HOW_MANY, NUMBERS[count - 1]
+        elif kind == "two pictures":
             two = rng.sample(self.names, 2)
-            pictures = tuple(self._drawing(drawing, held_out, rng) for drawing in two)
+            images = [rendered(drawing) for drawing in two]
             which = rng.randrange(2)
-            return pictures, Question(kind, OF_TWO[which], two[which].name)
-        if kind == "group":
-            # In the end, the group of things that were never trained on.
+            question, answer = OF_TWO[which], two[which].name
+        elif kind == "group":
+            # In validation and test, of drawings that are not trained on.
             drawing = rng.choice(self.parts[part])
-            picture = self._drawing(drawing, held_out, rng)
-            return (picture,), Question(kind, WHAT_GROUP, drawing.group)
-        drawing = rng.choice(self.names)
-        picture = self._drawing(drawing, held_out, rng)
-        return (picture,), Question(kind, NAME_QUESTION, drawing.name)
+            images, question, answer = [rendered(drawing)], WHAT_GROUP, drawing.group
+        else:
+            drawing = rng.choice(self.names)
+            images, question, answer = [rendered(drawing)], WHAT_NAME, drawing.name
+        pictures = []
+        for image in images:
+            pictures.append(f"pictures/{self.pictures:05d}.png")
+            self.pictures += 1
+            image.save(self.folder / pictures[-1])
+        return Exchange(kind, question, answer).messages(pictures)
 
-    def _drawing(self, drawing: Drawing, held_out: bool, rng: random.Random) -> str:
-        return self._save(one_drawing(drawing, rng.randrange(10**6), held_out))
-
-    def _save(self, image: Image.Image) -> str:
-        name = f"pictures/{self.pictures:05d}.png"
-        self.pictures += 1
-        image.save(self.folder / name)
-        return name
-
-    def _own_words(self) -> tuple[list[dict], list[list[dict]]]:
+    def _llm_texts(self) -> tuple[list[list[dict]], list[list[dict]]]:
         """Text conversations with the LLM's own answers: to replay, and held out."""
-        asked = [prompt.format(subject) for subject in SUBJECTS.split() for prompt in PROMPTS]
-        random.Random("own words").shuffle(asked)
-        asked = asked[: self.amounts.text + self.amounts.drift]
-        said = [sentences(answer) for answer in self.answers(asked)]
-        turns = [
-            exchange(Question("text", question, answer))
-            for question, answer in zip(asked, said, strict=True)
-            if answer
+        questions = [prompt.format(subject) for subject in SUBJECTS.split() for prompt in PROMPTS]
+        random.Random("own words").shuffle(questions)
+        questions = questions[: self.size.text + self.size.drift]
+        conversations = [
+            Exchange("text", question, answer).messages()
+            for question, text in zip(questions, self.answers(questions), strict=True)
+            if (answer := whole_sentences(text))
         ]
-        held_out, replayed = turns[: self.amounts.drift], turns[self.amounts.drift :]
-        return [{"messages": messages} for messages in replayed], held_out
+        return conversations[self.size.drift :], conversations[: self.size.drift]
 
     def _text_items(self) -> dict[str, list[Item]]:
         """Items of the local tasks and short facts, none in both parts."""
-        tasks = {**TASKS, "facts": lambda: list(facts())}
-        found: dict[str, list[Item]] = {part: [] for part in PARTS}
-        for name, counts in self.amounts.of_text.items():
-            items = [replace(item, kind=name) for item in tasks[name]()]
-            cut = counts[0]
-            found["validation"] += items[:cut]
-            found["test"] += items[cut : cut + counts[1]]
-        return found
+        tasks: dict[str, Callable[[], Sequence[Item]]] = {**TASKS, "facts": facts}
+        items: dict[str, list[Item]] = {part: [] for part in PARTS}
+        for name, (validation, test) in self.size.of_text.items():
+            of_task = [replace(item, kind=name) for item in tasks[name]()]
+            items["validation"] += of_task[:validation]
+            items["test"] += of_task[validation : validation + test]
+        return items
 
 
-def facts() -> Iterator[Item]:
-    """Opposites, languages and continents, in an order that mixes them."""
-    of = {CONTINENTS, LANGUAGES, OPPOSITES}
-    pairs = [
-        (question.format(pair.split(" ", 1)[0]), pair.split(" ", 1)[1])
-        for question, told in FACTS
-        if told in of
-        for pair in told.split("|")
-    ]
+def facts() -> list[Item]:
+    """Opposites, languages and continents, shuffled."""
+    pairs = fact_questions(("opposites", "languages", "continents"))
     random.Random("facts").shuffle(pairs)
-    for question, answer in pairs:
-        yield Item("facts", ({"role": "user", "content": question},), answer, "mention")
+    return [
+        Item("facts", ({"role": "user", "content": question},), answer, "mention")
+        for question, answer in pairs
+    ]
 
 
-def sentences(answer: str) -> str:
+def whole_sentences(answer: str) -> str:
     """The whole sentences at the beginning of an answer that was cut; "" if there is none."""
     line = answer.strip().split("\n")[0]
     return line[: line.rfind(".") + 1]
 
 
 def read_pairs(path: Path) -> list[dict]:
-    """The conversations of `drift.jsonl`; pictures by their whole paths."""
+    """The conversations of `drift.jsonl`, with full paths of the pictures."""
     pairs = read_lines(path)
     for pair in pairs:
         for message in pair["before"]:

@@ -1,64 +1,51 @@
-"""The experiment's work, for worker processes of one thread: align, train and measure."""
+"""The experiment's jobs, for worker processes of one thread: align, train and measure."""
 
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers.utils import logging
-
 from wings.errors import WingsError
-from wings.train.recipe import Recipe
-from wings.train.run import TrainResult, train
+from wings.examples.training import set_up_worker, train_short_rows, unwatched
 
+from .dataset import ExperimentSize
 from .measure import measure_checkpoint, measure_llm
-from .methods import BY_KEY
-from .recipes import align_recipe, instruct_recipe, rates_of
-from .runs import Run
-from .sizes import SENTENCES, Size
+from .methods import BY_KEY, align_recipe, instruct_recipe, rates_of
+from .runs import ExperimentRun
 
 
-def begin() -> None:
-    """What a worker does first: one thread, as two runs share the machine, and no bars."""
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def align(key: str, folder: Path, size: ExperimentSize) -> float:
+    """Runs stage 1 unless it is finished; returns its seconds."""
+    set_up_worker()
+    return round(train_short_rows(align_recipe(key, folder, size), unwatched).seconds, 1)
 
 
-def align(key: str, folder: Path, size: Size) -> float:
-    """Stage 1 for all methods that begin with it, and its seconds; one that is finished is kept."""
-    begin()
-    return round(fit(align_recipe(key, folder, size)).seconds, 1)
+def score_llm(folder: Path, size: ExperimentSize) -> dict[str, Any]:
+    """Scores the untouched LLM."""
+    set_up_worker()
+    return measure_llm(folder / "weights" / "llm", folder / "data", size.text_tokens)
 
 
-def score_llm(folder: Path, sentences: int = SENTENCES) -> dict[str, Any]:
-    """The untouched LLM's scores."""
-    begin()
-    return measure_llm(folder / "weights" / "llm", folder / "data", sentences)
-
-
-def run_method(run: Run, folder: Path, size: Size) -> dict[str, Any]:
-    """Stage 2 of one run, and the scores of the checkpoint, which is thrown away afterwards.
+def run_method(run: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any]:
+    """Runs stage 2 of one run, scores the checkpoint, and deletes it.
 
     Returns:
-        `seconds`, `cpu_seconds` of the training, `losses`, `rates`, `scores`; or `failed`, what the
-        training said when it gave up.
+        `seconds`, `cpu_seconds` of the training, `losses`, `rates`, `scores`; or `failed`, the
+        error of a training that gave up.
     """
-    begin()
+    set_up_worker()
     method, output = BY_KEY[run.method], folder / "runs" / run.name
     shutil.rmtree(output, ignore_errors=True)
     recipe = instruct_recipe(method, run.rate, run.seed, run.steps, folder, output, size)
     rates = rates_of(method, run.rate)
     begun = time.process_time()
     try:
-        result = fit(recipe)
+        result = train_short_rows(recipe, unwatched)
     except WingsError as error:
         return {"rates": rates, "failed": str(error).replace(str(folder), "FOLDER")}
     cpu_seconds = time.process_time() - begun
     llm = folder / "weights" / "llm"
-    scores = measure_checkpoint(output, llm, folder / "data", size.sentences)
+    scores = measure_checkpoint(output, llm, folder / "data", size.text_tokens)
     shutil.rmtree(output)
     return {
         "rates": rates,
@@ -69,9 +56,13 @@ def run_method(run: Run, folder: Path, size: Size) -> dict[str, Any]:
     }
 
 
-def fit(recipe: Recipe) -> TrainResult:
-    """Trains quietly."""
-    # Rows are some forty tokens long: the plain softmax is quicker than the fused kernel's
-    # backward, which is made for long ones.
-    with sdpa_kernel(SDPBackend.MATH):
-        return train(recipe, watch=lambda step, steps, figures: None)
+def must_run_method(run: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any]:
+    """Runs stage 2 and its scores for the preflight.
+
+    Raises:
+        WingsError: the training gave up.
+    """
+    result = run_method(run, folder, size)
+    if "failed" in result:
+        raise WingsError(result["failed"])
+    return result

@@ -1,25 +1,24 @@
-"""Which runs the experiment consists of, and in what order: sweeps, then seeds, then others."""
+"""The runs of the experiment and their order: sweeps, then seeds, then further runs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .measure import TESTS, percent
-from .methods import BY_KEY, METHODS, Method
+from .methods import BY_KEY, METHODS, SweptMethod
 
 SEEDS = (0, 1, 2)
-# Methods whose rows are finished before the next begin: what the first compare is asked first.
+# Methods are run in three tiers that end here. The first has the main comparisons.
 FIRST, SECOND = 10, 18
 EQUAL_TIME = "wings-frozen"  # trained again for as long as the full fine-tune took
 TIMED_AGAINST = "full"
-# Rates below a sweep whose lowest was chosen, to see where a gentler one leads. The validation is
-# not asked about them: what was added after a look at the figures has no part in a choice.
+# Rates below a sweep whose lowest was chosen. They were added after a look at the test scores, so
+# no rate is chosen from them.
 BELOW = {"full": 5e-6, "lora": 2e-5}
-LLM = "llm"
 
 
 @dataclass(frozen=True)
-class Run:
+class ExperimentRun:
     """One training run of one method.
 
     Attributes:
@@ -36,122 +35,118 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder, and in a list of runs."""
+        """The name of its folder."""
         return f"{self.method}-{self.rate:g}-seed{self.seed}-{self.steps}steps"
 
 
 @dataclass(frozen=True)
-class Result:
-    """A run with what came of it, one line of `runs.jsonl`.
+class RunResult:
+    """A run and its record, one line of `runs.jsonl`.
 
     Attributes:
-        run: which.
-        found: `seconds`, `cpu_seconds`, `trained`, `losses`, and `scores` as `measure` gives them;
-            or `failed`, a sentence.
+        run: the run.
+        record: `seconds`, `cpu_seconds`, `trained`, `losses`, and `scores` as `measure` gives them;
+            or `failed`, an error message.
     """
 
-    run: Run
-    found: dict[str, Any]
+    run: ExperimentRun
+    record: dict[str, Any]
 
     @property
     def failed(self) -> bool:
-        """Whether the run ended without a model."""
-        return "failed" in self.found
+        """Returns whether the run ended without a model."""
+        return "failed" in self.record
 
     def percent(self, test: str, part: str = "test") -> float:
-        """All answers of a test; 0 for a run that ended without a model."""
-        return 0.0 if self.failed else percent(self.found["scores"][part][test])
+        """Percent of a test; 0 for a failed run."""
+        return 0.0 if self.failed else percent(self.record["scores"][part][test])
 
 
-class Results:
-    """All finished runs, the untouched LLM's scores, and seconds of each stage 1 by its name."""
+class ExperimentResults:
+    """All finished runs, the untouched LLM's scores, and the seconds of each stage 1 by name."""
 
     def __init__(
-        self, llm: dict[str, Any], results: Sequence[Result], stage_1: dict[str, float]
+        self, llm: dict[str, Any], results: Sequence[RunResult], stage_1: dict[str, float]
     ) -> None:
-        self.llm, self.stage_1 = llm, stage_1
-        self.results = list(results)
+        self.llm, self.stage_1, self.results = llm, stage_1, list(results)
         self.runs = {result.run for result in results}
 
     def before(self, test: str, part: str = "test") -> float:
-        """The untouched LLM's percent; it cannot answer about pictures: 100 stands there."""
+        """The untouched LLM's percent; 100 for pictures, which it cannot see."""
         return 100.0 if test == "pictures" else percent(self.llm[part][test])
 
     @property
     def guess(self) -> float:
-        """Percent of the test's pictures that need no look, see `guess.py`."""
+        """Percent of the test's picture questions that need no picture, see `measure.guess`."""
         return percent(self.llm["guess"])
 
-    def kept(self, result: Result, test: str, part: str = "test") -> float:
-        """Right answers, with the LLM's as 100; of pictures, percent of all."""
+    def kept(self, result: RunResult, test: str, part: str = "test") -> float:
+        """Score relative to the LLM's, in percent; for pictures, percent of all questions."""
         return 100 * result.percent(test, part) / self.before(test, part)
 
-    def worth(self, result: Result) -> float:
-        """By which a rate is chosen: the mean of the three, on the validation part."""
+    def selection_score(self, result: RunResult) -> float:
+        """The mean of the three tests on the validation part, by which a rate is chosen."""
         return sum(self.kept(result, test, "validation") for test in TESTS) / len(TESTS)
 
-    def sweep(self, method: Method, steps: int) -> list[Result]:
-        """The runs of a method's sweep that are finished, by rising rate."""
-        found = [
-            result
-            for result in self.results
-            if (result.run.method, result.run.seed, result.run.steps)
-            == (method.key, SEEDS[0], steps)
-            and result.run.rate in method.rates
-        ]
-        return sorted(found, key=lambda result: result.run.rate)
+    def sweep(self, method: SweptMethod, steps: int) -> list[RunResult]:
+        """The finished runs of a method's sweep, by rising rate."""
+        runs = [ExperimentRun(method.key, rate, SEEDS[0], steps) for rate in method.rates]
+        results = [result for result in self.results if result.run in runs]
+        return sorted(results, key=lambda result: result.run.rate)
 
-    def best(self, method: Method, steps: int) -> Result | None:
-        """The run of a finished sweep whose rate is taken."""
+    def best(self, method: SweptMethod, steps: int) -> RunResult | None:
+        """The run of the chosen rate; None before the sweep is finished."""
         sweep = self.sweep(method, steps)
-        return max(sweep, key=self.worth) if len(sweep) == len(method.rates) else None
+        return max(sweep, key=self.selection_score) if len(sweep) == len(method.rates) else None
 
-    def at_best(self, method: Method, steps: int) -> list[Result]:
-        """The runs of every seed at the rate that was chosen."""
+    def at_best(self, method: SweptMethod, steps: int) -> list[RunResult]:
+        """The runs of every seed at the chosen rate."""
         best = self.best(method, steps)
-        return [] if best is None else self.of(method, best.run.rate, steps)
+        return [] if best is None else self.at_rate(method, best.run.rate, steps)
 
-    def of(self, method: Method, rate: float, steps: int) -> list[Result]:
+    def at_rate(self, method: SweptMethod, rate: float, steps: int) -> list[RunResult]:
         """The runs of every seed at one rate."""
         wanted = (method.key, rate, steps)
         return [r for r in self.results if (r.run.method, r.run.rate, r.run.steps) == wanted]
 
     def equal_steps(self, steps: int) -> int | None:
-        """Steps that take `EQUAL_TIME` as long as `TIMED_AGAINST` took, once both are known."""
+        """Steps in which `EQUAL_TIME` takes the time of `TIMED_AGAINST`; None before both ran."""
         ours, theirs = (self.best(BY_KEY[key], steps) for key in (EQUAL_TIME, TIMED_AGAINST))
         if ours is None or theirs is None or ours.failed or theirs.failed:
             return None
-        return round(steps * theirs.found["cpu_seconds"] / ours.found["cpu_seconds"])
+        return round(steps * theirs.record["cpu_seconds"] / ours.record["cpu_seconds"])
 
 
-def wanted(results: Results, steps: int, methods: Sequence[Method] = METHODS) -> Iterator[Run]:
-    """Runs that are still to be done, as far as they are known yet, in their order."""
-    for run in _all(results, steps, methods):
-        if run not in results.runs:
-            yield run
+def pending_runs(
+    results: ExperimentResults, steps: int, methods: Sequence[SweptMethod] = METHODS
+) -> Iterator[ExperimentRun]:
+    """Runs that are still to be done, in their order, as far as they are known yet."""
+    return (run for run in _all_runs(results, steps, methods) if run not in results.runs)
 
 
-def _all(results: Results, steps: int, methods: Sequence[Method]) -> Iterator[Run]:
-    yield from _of_tier(results, steps, methods[:FIRST])
-    longer = results.equal_steps(steps)
-    best = results.best(BY_KEY[EQUAL_TIME], steps)
+def _all_runs(
+    results: ExperimentResults, steps: int, methods: Sequence[SweptMethod]
+) -> Iterator[ExperimentRun]:
+    yield from _tier_runs(results, steps, methods[:FIRST])
+    longer, best = results.equal_steps(steps), results.best(BY_KEY[EQUAL_TIME], steps)
     if longer is not None and best is not None:
         for seed in SEEDS:
-            yield Run(EQUAL_TIME, best.run.rate, seed, longer)
-    yield from _of_tier(results, steps, methods[FIRST:SECOND])
+            yield ExperimentRun(EQUAL_TIME, best.run.rate, seed, longer)
+    yield from _tier_runs(results, steps, methods[FIRST:SECOND])
     for seed in SEEDS:
         for method in methods:
             if method.key in BELOW:
-                yield Run(method.key, BELOW[method.key], seed, steps)
-    yield from _of_tier(results, steps, methods[SECOND:])
+                yield ExperimentRun(method.key, BELOW[method.key], seed, steps)
+    yield from _tier_runs(results, steps, methods[SECOND:])
 
 
-def _of_tier(results: Results, steps: int, tier: Sequence[Method]) -> Iterator[Run]:
+def _tier_runs(
+    results: ExperimentResults, steps: int, tier: Sequence[SweptMethod]
+) -> Iterator[ExperimentRun]:
     for method in tier:
         for rate in method.rates:
-            yield Run(method.key, rate, SEEDS[0], steps)
+            yield ExperimentRun(method.key, rate, SEEDS[0], steps)
     for seed in SEEDS[1:]:
         for method in tier:
-            best = results.best(method, steps)
-            if best is not None:
-                yield Run(method.key, best.run.rate, seed, steps)
+            if (best := results.best(method, steps)) is not None:
+                yield ExperimentRun(method.key, best.run.rate, seed, steps)

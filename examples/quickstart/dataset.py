@@ -1,17 +1,52 @@
-"""The quickstart's files: JSON Lines of chat messages and PNG, as `wings.train` reads them."""
+"""The quickstart's size and its files: JSON Lines of chat messages, and PNG."""
 
-import json
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .scenes import Scene, describe, draw, make_scene, question, question_of_two, two_scenes
-from .size import Amounts
+from wings.examples.conversations import write_lines
+from wings.examples.scenes import (
+    Scene,
+    describe,
+    draw,
+    make_scene,
+    question,
+    question_of_two,
+    two_scenes,
+)
+
 from .texts import KINDS, World, text_turn
 
-# Kinds of text that training asks for after a picture. Numbers are not among them: there is always
-# more to know than could be repeated, and what was not repeated is scored, too.
+# Kinds of text questions in training conversations with pictures. Arithmetic is not among them, so
+# that the tests also score text that training does not repeat.
 AFTER_PICTURES = ("facts", "instructions", "reading")
+
+
+@dataclass(frozen=True)
+class QuickstartAmounts:
+    """Records of each data file."""
+
+    text: int = 70000  # exchanges that the language model is trained on
+    captions: int = 3200
+    conversations: int = 4000
+    held_out: int = 240  # items of each of the three tests
+
+    @property
+    def total(self) -> int:
+        """Records of all files."""
+        return sum(asdict(self).values()) + 2 * self.held_out
+
+
+@dataclass(frozen=True)
+class QuickstartSize:
+    """Records, and optimizer steps of every training."""
+
+    amounts: QuickstartAmounts = field(default_factory=QuickstartAmounts)
+    tower_steps: int = 300
+    llm_steps: int = 2600
+    align_steps: int = 200
+    instruct_steps: int = 350
 
 
 class Writer:
@@ -19,23 +54,20 @@ class Writer:
 
     Args:
         folder: created; holds every path that the records name.
-        seed: makes everything; each file has a stream of its own, so amounts do not disturb one
-            another.
+        seed: each file has its own random stream, so the amount of one does not change another.
         on_record: called after every record.
     """
 
     def __init__(
         self, folder: Path, seed: int, on_record: Callable[[], None] = lambda: None
     ) -> None:
-        self.folder = folder
-        self.seed = seed
-        self.on_record = on_record
+        self.folder, self.seed, self.on_record = folder, seed, on_record
         self.world = World()
         self.pictures = 0
         (folder / "img").mkdir(parents=True)
 
-    def write(self, amounts: Amounts) -> None:
-        """All files; no `text.jsonl` where it would be empty."""
+    def write(self, amounts: QuickstartAmounts) -> None:
+        """Writes all files; no `text.jsonl` where it would be empty."""
         if amounts.text:
             self._file("text", amounts.text, self.text_conversation)
         self._file("captions", amounts.captions, self.caption)
@@ -45,7 +77,7 @@ class Writer:
         self._file("mixed_held_out", amounts.held_out, self.mixed_item)
 
     def text_conversation(self, rng: random.Random, n: int) -> dict:
-        """One exchange, or in every fifth record up to four."""
+        """One exchange, or up to four in every fifth record."""
         turns = rng.randint(2, 4) if n % 5 == 4 else 1
         messages: list[dict] = []
         for _ in range(turns):
@@ -53,26 +85,26 @@ class Writer:
         return {"messages": messages}
 
     def caption(self, rng: random.Random, n: int) -> dict:
-        """A picture and what is in it."""
+        """A picture and its description."""
         scene = make_scene(rng)
-        return {"messages": describe(scene, rng).messages((self._picture(scene),))}
+        return {"messages": describe(scene, rng).messages(self._save(scene))}
 
     def conversation(self, rng: random.Random, n: int) -> dict:
-        """Questions about one picture (or what is in it), and at the end one about plain text.
+        """Questions about one picture or its description, then a text question.
 
         Of five records, one shows two pictures at once and one a new picture in a later turn.
         """
         messages: list[dict] = []
         if n % 5 == 0:
             scenes = two_scenes(rng)
-            pictures = tuple(self._picture(scene) for scene in scenes)
+            pictures = self._save(*scenes)
             messages += question_of_two(scenes, rng).messages(pictures)
             messages += question_of_two(scenes, rng).messages()
         else:
             for _ in range(2 if n % 5 == 1 else 1):
                 scene = make_scene(rng)
                 first = describe(scene, rng) if n % 5 == 2 else question(scene, rng)
-                messages += first.messages((self._picture(scene),))
+                messages += first.messages(self._save(scene))
                 for _ in range(1 if n % 5 == 1 else 2):
                     messages += question(scene, rng).messages()
         kind = AFTER_PICTURES[n % len(AFTER_PICTURES)]
@@ -88,48 +120,35 @@ class Writer:
         """A question about a picture; in every third record about one of two pictures."""
         if n % 3 == 2:
             scenes = two_scenes(rng)
-            pictures = tuple(self._picture(scene) for scene in scenes)
-            return {
-                "kind": "two pictures",
-                "messages": question_of_two(scenes, rng).messages(pictures),
-            }
+            pictures = self._save(*scenes)
+            messages = question_of_two(scenes, rng).messages(pictures)
+            return {"kind": "two pictures", "messages": messages}
         scene = make_scene(rng)
-        messages = question(scene, rng).messages((self._picture(scene),))
+        messages = question(scene, rng).messages(self._save(scene))
         return {"kind": "one picture", "messages": messages}
 
     def mixed_item(self, rng: random.Random, n: int) -> dict:
         """A question about a picture, its answer, and then a held-out text question."""
         scene = make_scene(rng)
-        messages = question(scene, rng).messages((self._picture(scene),))
-        turn = text_turn(self.world, rng, True, KINDS[n % len(KINDS)])
-        return {"kind": turn.kind, "messages": messages + turn.messages()}
+        messages = question(scene, rng).messages(self._save(scene))
+        item = self.text_item(rng, n)
+        return {**item, "messages": messages + item["messages"]}
 
-    def _picture(self, scene: Scene) -> dict:
-        name = f"img/{self.pictures:05d}.png"
-        self.pictures += 1
-        draw(scene).save(self.folder / name)
-        return {"type": "image", "image": name}
+    def _save(self, *scenes: Scene) -> list[str]:
+        """Draws pictures; returns their paths below the folder."""
+        names = []
+        for scene in scenes:
+            names.append(f"img/{self.pictures:05d}.png")
+            self.pictures += 1
+            draw(scene).save(self.folder / names[-1])
+        return names
 
     def _file(self, name: str, amount: int, make: Callable[[random.Random, int], dict]) -> None:
         rng = random.Random(f"{name} {self.seed}")
-        write_lines(
-            self.folder / f"{name}.jsonl", self._counted(make(rng, n) for n in range(amount))
-        )
+        records = (make(rng, n) for n in range(amount))
+        write_lines(self.folder / f"{name}.jsonl", self._counted(records))
 
     def _counted(self, records: Iterable[dict]) -> Iterable[dict]:
         for record in records:
             yield record
             self.on_record()
-
-
-def write_lines(path: Path, records: Iterable[dict]) -> None:
-    """One JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def read_lines(path: Path) -> list[dict]:
-    """What `write_lines` wrote."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]

@@ -1,7 +1,7 @@
-"""The quickstart's work: functions of paths and numbers for worker processes, each giving a dict.
+"""The quickstart's jobs: functions of paths and numbers for worker processes, and their schedule.
 
-Models this small do not keep two cores busy from one process, so every job runs on one thread, two
-jobs at a time.
+Models this small do not use two cores from one process, so every job runs on one thread, two jobs
+at a time.
 """
 
 import time
@@ -10,24 +10,28 @@ from multiprocessing import Queue
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from wings.eval.generate import answer_items
 from wings.eval.items import Item, read_items
 from wings.eval.scoring.accuracy import Accuracy, overall, score_by_kind
+from wings.examples.schedule import Job
+from wings.examples.training import set_up_worker
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.recipe import Recipe
 from wings.train.run import train
 
-from .methods import Row, align_recipe, instruct_recipe
-from .tiny_llm import train_seedling
+from .dataset import QuickstartSize
+from .methods import Method, align_recipe, instruct_recipe
+from .tiny_llm import train_llm
 from .tiny_tower import train_tower
 
 TESTS = ("text", "mixed", "pictures")
 SECONDS_BETWEEN_REPORTS = 0.2
+# A language model and a vision tower that `wings quickstart --from-nothing` made and that ship
+# with the package.
+ASSETS = Path(__file__).parent / "assets"
 
 
 class Reporter:
@@ -39,81 +43,80 @@ class Reporter:
         self.job, self.total, self.done, self.last = job, total, 0, 0.0
 
     def step(self, note: str = "", steps: int = 1) -> None:
-        """So many steps more."""
+        """Counts further steps."""
         self.done += steps
         now = time.monotonic()
         if self.queue and (now - self.last > SECONDS_BETWEEN_REPORTS or self.done == self.total):
             self.queue.put((self.job, self.done, self.total, note))
             self.last = now
 
+    def step_with_loss(self, loss: float) -> None:
+        """Counts one step and shows its loss."""
+        self.step(f"loss {loss:.2f}")
+
 
 def begin(queue: "Queue | None") -> None:
-    """What a worker process does once: one thread, and no bars or advice of other libraries."""
+    """Sets up a worker process that reports on `queue`."""
     Reporter.queue = queue
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    set_up_worker()
 
 
 def make_tower(job: str, folder: Path, seed: int, steps: int) -> dict[str, Any]:
     """Trains the vision tower."""
-    reporter = Reporter(job, steps)
-    begun = time.perf_counter()
-    right = 100 * train_tower(folder, seed, steps, lambda loss: reporter.step(f"loss {loss:.2f}"))
-    note = f"names {right:.1f}% of the patches"
-    return {"patches_named": right, "seconds": time.perf_counter() - begun, "note": note}
+    start = time.perf_counter()
+    accuracy = 100 * train_tower(folder, seed, steps, Reporter(job, steps).step_with_loss)
+    note = f"names {accuracy:.1f}% of the patches"
+    return {"patches_named": accuracy, "seconds": time.perf_counter() - start, "note": note}
 
 
 def make_llm(job: str, folder: Path, data: Path, seed: int, steps: int) -> dict[str, Any]:
     """Trains the language model on the text."""
+    start = time.perf_counter()
     reporter = Reporter(job, steps)
-    begun = time.perf_counter()
-    text = data / "text.jsonl"
-    parameters = train_seedling(
-        folder, text, seed, steps, lambda loss: reporter.step(f"loss {loss:.2f}")
-    )
+    parameters = train_llm(folder, data / "text.jsonl", seed, steps, reporter.step_with_loss)
     note = f"{parameters:,} parameters"
-    return {"parameters": parameters, "seconds": time.perf_counter() - begun, "note": note}
+    return {"parameters": parameters, "seconds": time.perf_counter() - start, "note": note}
 
 
 def score_llm(job: str, folder: Path, data: Path) -> dict[str, Any]:
-    """Scores the language model, as it is before it sees a picture, on the held-out text."""
+    """Scores the language model on the held-out text, before it sees a picture."""
     items = read_items(data / "text_held_out.jsonl")
     reporter = Reporter(job, len(items))
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    said = answer_items(model, tokenizer, items, on_batch=lambda n: reporter.step(steps=n))
-    scores = score_by_kind(items, said)
-    return {"text": described(scores), "note": f"text {overall(scores.values()).percent:.1f}%"}
+    answers = answer_items(model, tokenizer, items, on_batch=lambda n: reporter.step(steps=n))
+    scores = score_by_kind(items, answers)
+    return {"text": as_dict(scores), "note": f"text {overall(scores.values()).percent:.1f}%"}
 
 
 def run_align(
-    job: str, row: Row, data: Path, models: Path, folder: Path, steps: int, seed: int
+    job: str, method: Method, data: Path, models: Path, folder: Path, steps: int, seed: int
 ) -> dict[str, Any]:
-    """The first stage; several rows may share it."""
-    return watched(job, align_recipe(row, data, models, folder, steps, seed))
+    """Runs the first stage; several methods may share it."""
+    return train_and_report(job, align_recipe(method, data, models, folder, steps, seed))
 
 
-def run_row(
-    job: str, row: Row, align: str, data: Path, start: Path, folder: Path, steps: int, seed: int
-) -> dict[str, Any]:
-    """The second stage, and the scores of what it left on disk."""
-    result = watched(job, instruct_recipe(row, data, start, folder, steps, seed))
+def run_method(
+    job: str, method: Method, align: str, data: Path, start: Path, folder: Path, steps: int,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Runs the second stage and scores the saved checkpoint."""
+    result = train_and_report(job, instruct_recipe(method, data, start, folder, steps, seed))
     begun = time.perf_counter()
     model = WingsForCausalLM.from_pretrained(folder)
     processor = WingsProcessor.from_pretrained(folder)
     groups = model.parameter_groups()
-    trained = {name: sum(p.numel() for p in groups[name]) for name in row.rates}
+    trained = {name: sum(p.numel() for p in groups[name]) for name in method.rates}
     scores = {}
     for test in TESTS:
         items = read_items(data / f"{test}_held_out.jsonl")
-        scores[test] = described(score_by_kind(items, answer_items(model, processor, items)))
+        scores[test] = as_dict(score_by_kind(items, answer_items(model, processor, items)))
     percent = {test: 100 * s["right"] / s["total"] for test, s in scores.items()}
     return {
         **result,
         "align": align,
-        "rates": row.rates,
-        "wings": row.wings,
+        "rates": method.rates,
+        "wings": method.wings,
         "trained": trained,
         "scores": scores,
         "scoring_seconds": time.perf_counter() - begun,
@@ -121,19 +124,19 @@ def run_row(
     }
 
 
-def converse(folder: Path, conversations: list[list[dict]]) -> list[str]:
+def answer_last_turns(folder: Path, conversations: list[list[dict]]) -> list[str]:
     """Loads a checkpoint as a user would and answers the last turn of every conversation."""
     model = WingsForCausalLM.from_pretrained(folder)
     processor = WingsProcessor.from_pretrained(folder)
     return answer_items(model, processor, [Item("all", tuple(c), "") for c in conversations])
 
 
-def watched(job: str, recipe: Recipe) -> dict[str, Any]:
-    """A training run with its steps reported."""
+def train_and_report(job: str, recipe: Recipe) -> dict[str, Any]:
+    """Trains and reports every step."""
     reporter = Reporter(job, recipe.steps or 0)
 
-    def watch(step: int, steps: int, figures: dict[str, float]) -> None:
-        reporter.step(f"loss {figures['loss']:.2f}" if "loss" in figures else "")
+    def watch(step: int, steps: int, metrics: dict[str, float]) -> None:
+        reporter.step(f"loss {metrics['loss']:.2f}" if "loss" in metrics else "")
 
     begun = time.process_time()
     result = train(recipe, watch=watch)
@@ -146,9 +149,52 @@ def watched(job: str, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def described(scores: dict[str, Accuracy]) -> dict[str, Any]:
+def as_dict(scores: dict[str, Accuracy]) -> dict[str, Any]:
     """Scores for results.json: all together and by kind."""
-    return {
-        **asdict(overall(scores.values())),
-        "kinds": {kind: asdict(s) for kind, s in scores.items()},
-    }
+    kinds = {kind: asdict(accuracy) for kind, accuracy in scores.items()}
+    return {**asdict(overall(scores.values())), "kinds": kinds}
+
+
+def models_folder(folder: Path, from_nothing: bool) -> Path:
+    """The folder of the language model and the vision tower that a quickstart starts from."""
+    return folder / "seedling" if from_nothing else ASSETS
+
+
+def make_schedule(
+    methods: list[Method], folder: Path, seed: int, size: QuickstartSize, from_nothing: bool
+) -> list[Job]:
+    """All jobs, the longest first among those that may run at the same time."""
+    data, models = folder / "data", models_folder(folder, from_nothing)
+
+    def job(
+        key: str, label: str, steps: int, run: Any, arguments: tuple, needs: tuple[str, ...] = ()
+    ) -> Job:
+        return Job(key, label, run, (key, *arguments), needs, steps)
+
+    first: tuple[str, ...] = ()
+    schedule: list[Job] = []
+    if from_nothing:
+        first = ("llm", "tower")
+        llm = (models / "llm", data, seed, size.llm_steps)
+        tower = (models / "tower", seed, size.tower_steps)
+        schedule = [
+            job("llm", "train a language model", size.llm_steps, make_llm, llm),
+            job("tower", "train a vision tower", size.tower_steps, make_tower, tower),
+        ]
+    count, llm_and_data = size.amounts.held_out, (models / "llm", data)
+    schedule.append(job("before", "ask the language model", count, score_llm, llm_and_data, first))
+    aligned: list[tuple] = []  # first stages; methods with the same one share it
+    second_stages: list[Job] = []
+    for method in methods:
+        first_stage = (method.first_stage, method.learner_rate)
+        if first_stage not in aligned:
+            aligned.append(first_stage)
+            key, label = f"align-{len(aligned)}", f"stage 1: {method.first_stage_name}"
+            align = (method, data, models, folder / key, size.align_steps, seed)
+            schedule.append(job(key, label, size.align_steps, run_align, align, first))
+        key, label = f"row-{method.key}", f"stage 2: {method.title}"
+        start = f"align-{aligned.index(first_stage) + 1}"
+        output = folder / "rows" / method.key
+        instruct = (method, start, data, folder / start, output, size.instruct_steps, seed)
+        second_stages.append(job(key, label, size.instruct_steps, run_method, instruct, (start,)))
+    return schedule + second_stages

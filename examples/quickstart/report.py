@@ -1,4 +1,4 @@
-"""What a quickstart leaves behind: a table, `report.md`, `plot.png` and `results.json`."""
+"""The quickstart's results: a printed table, `report.md`, `plot.png` and `results.json`."""
 
 import json
 from pathlib import Path
@@ -11,69 +11,71 @@ from rich.table import Table
 from wings.eval.report.machine import machine, versions
 from wings.eval.report.method_results import HEADERS, MethodResult, markdown, plot, table_rows
 from wings.eval.scoring.accuracy import Accuracy
+from wings.examples.pages import join_parts
 
-from .methods import Row
+from .methods import Method
 
 TITLE = "A small language model learns to see"
-EXPLAINED = (
+LEGEND = (
     "Percent of held-out questions. text: asked alone. mixed: text, asked after a picture in the"
     " same conversation. pictures: about drawn pictures. time: both stages, on one core."
 )
 
 
-def outcomes_of(
-    rows: list[Row], results: dict[str, dict[str, Any]]
+def read_results(
+    methods: list[Method], results: dict[str, dict[str, Any]]
 ) -> tuple[Accuracy, list[MethodResult]]:
-    """The language model's text score before, and what became of it in every row."""
-    outcomes = []
-    for row in rows:
-        result = results[f"row-{row.key}"]
-        outcomes.append(
+    """The language model's text score before training, and the result of every method."""
+    method_results = []
+    for method in methods:
+        result = results[f"row-{method.key}"]
+        method_results.append(
             MethodResult(
-                name=row.name,
-                llm_rate=row.llm_rate,
+                name=method.name,
+                llm_rate=method.llm_rate,
                 trained=sum(result["trained"].values()),
                 seconds=result["seconds"] + results[result["align"]]["seconds"],
                 **{test: total(scores) for test, scores in result["scores"].items()},
             )
         )
-    return total(results["before"]["text"]), outcomes
+    return total(results["before"]["text"]), method_results
 
 
-def total(described: dict[str, Any]) -> Accuracy:
-    """The score over all kinds, as `jobs.described` wrote it."""
-    return Accuracy(described["right"], described["total"])
+def total(scores: dict[str, Any]) -> Accuracy:
+    """The score over all kinds, as `jobs.as_dict` wrote it."""
+    return Accuracy(scores["right"], scores["total"])
 
 
-def show(console: Console, before: Accuracy, outcomes: list[MethodResult]) -> None:
+def print_table(console: Console, before: Accuracy, results: list[MethodResult]) -> None:
     """Prints the table."""
     table = Table(
         title=TITLE, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
     )
     for header in HEADERS:
         table.add_column(header, justify="right" if header else "left", no_wrap=True)
-    for n, row in enumerate(table_rows(before, outcomes, intervals=False)):
+    for n, row in enumerate(table_rows(before, results, intervals=False)):
         table.add_row(*row, style="dim" if n == 0 else "", end_section=n == 0)
     console.print()
     console.print(table)
-    console.print(EXPLAINED, style="dim")
+    console.print(LEGEND, style="dim")
 
 
 def save(
-    folder: Path, before: Accuracy, outcomes: list[MethodResult], results: dict[str, Any]
+    folder: Path, before: Accuracy, results: list[MethodResult], document: dict[str, Any]
 ) -> None:
     """Writes `plot.png`, `report.md` and `results.json`."""
-    plot(folder / "plot.png", before, outcomes, TITLE)
-    seed, seconds = results["seed"], results["seconds"]["total"]
+    plot(folder / "plot.png", before, results, TITLE)
+    seed, seconds = document["seed"], document["seconds"]["total"]
     made = f"Seed {seed}, {seconds:.0f} seconds on two cores of {machine()['processor']}."
-    parts = (
-        f"# {TITLE}",
-        "![text kept against pictures learned](plot.png)",
-        markdown(before, outcomes).rstrip(),
-        EXPLAINED,
-        f"{made} All figures: results.json.",
+    page = join_parts(
+        (
+            f"# {TITLE}",
+            "![text kept against pictures learned](plot.png)",
+            markdown(before, results).rstrip(),
+            LEGEND,
+            f"{made} All figures: results.json.",
+        )
     )
-    text = "\n\n".join(parts) + "\n"
-    (folder / "report.md").write_text(text, encoding="utf-8")
-    document = {**results, "machine": machine(), "versions": versions()}
+    (folder / "report.md").write_text(page, encoding="utf-8")
+    document = {**document, "machine": machine(), "versions": versions()}
     (folder / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -1,12 +1,13 @@
-"""`wings quickstart`: draw, let a small language model see in several ways, compare, ask."""
+"""`wings quickstart`: draws data, trains several methods, compares them, and asks one."""
 
+import io
 import multiprocessing
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,26 +15,29 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from wings.errors import WingsError
+from wings.examples.schedule import WORKERS, ProgressTable, StepContext, run_jobs
 
-from .dataset import Writer
-from .progress_table import Board
-from .schedule import run_jobs
-from .size import Size
+from .dataset import QuickstartAmounts, QuickstartSize, Writer
 
 if TYPE_CHECKING:
-    from .methods import Row
+    from .methods import Method
 
 DEFAULT = Path("wings-quickstart")
 FIRST = "showcase/1.png"
-WORKERS = 2  # the machine this is made for has two cores
-Step = Callable[[str], AbstractContextManager[object]]
+PREFLIGHT_SIZE = QuickstartSize(
+    QuickstartAmounts(text=300, captions=16, conversations=16, held_out=6),
+    tower_steps=2,
+    llm_steps=2,
+    align_steps=1,
+    instruct_steps=2,
+)
 
 
-class Clock:
+class PhaseTimer:
     """Wall time of the phases, in seconds."""
 
     def __init__(self) -> None:
-        # What was imported before this line took about as long as it kept a core busy.
+        # Imports before this line took about as long as they kept a core busy.
         self.begun = self.last = time.perf_counter() - time.process_time()
         self.laps: dict[str, float] = {}
 
@@ -49,111 +53,142 @@ def quickstart(
     seed: int = 0,
     everything: bool = False,
     from_nothing: bool = False,
-    size: Size | None = None,
+    size: QuickstartSize | None = None,
 ) -> Path:
-    """Runs the whole way and returns the folder it wrote.
+    """Runs the quickstart and returns the folder of its results.
 
     Args:
         output: a folder that does not exist or is empty; None for a fresh one with the default
             name.
         seed: of pictures, conversations, new weights and order.
-        everything: also the rows that do not fit into five minutes.
+        everything: also the methods that do not fit into five minutes.
         from_nothing: also train the language model and the vision tower that come with the package.
         size: smaller for a trial.
 
     Raises:
-        WingsError: `output` holds something.
+        WingsError: `output` is not empty.
     """
-    clock, size = Clock(), size or Size()
+    timer, size = PhaseTimer(), size or QuickstartSize()
     if not from_nothing:
         size = without_text(size)
     folder = claim(output)
     console = Console(highlight=False)
     console.print(f"\n[bold]wings quickstart[/], seed {seed}, into [bold]{folder}[/]\n")
     with console.status("loading torch and transformers"):
-        from . import plan, preflight
-    rows = [row for row in plan.ROWS if row.default or everything]
-    clock.lap("loading")
-    preflight.check(folder, rows, seed, from_nothing)
-    clock.lap("preflight")
-    run_all(console, clock, folder, rows, seed, size, from_nothing)
+        from .methods import METHODS
+    methods = [method for method in METHODS if method.default or everything]
+    timer.lap("loading")
+    preflight(folder, methods, seed, from_nothing)
+    timer.lap("preflight")
+    run_all(console, timer, folder, methods, seed, size, from_nothing)
     console.print(
-        f"  {clock.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
+        f"  {timer.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
     )
-    first = folder / "rows" / rows[0].key
+    first = folder / "rows" / methods[0].key
     console.print(f"  [bold]wings chat {first} --image {folder / FIRST}[/]")
     console.print(f"  [bold]wings eval {first} --against {folder / 'llm'}[/]\n")
     return folder
 
 
-def run_all(
-    console: Console,
-    clock: Clock,
-    folder: Path,
-    rows: "list[Row]",
-    seed: int,
-    size: Size,
-    from_nothing: bool,
-    step: Step = nullcontext,
-) -> None:
-    """Draws the data, trains and scores every row, writes the report into `folder`.
+def preflight(folder: Path, methods: "Sequence[Method]", seed: int, from_nothing: bool) -> None:
+    """Runs every part of a quickstart on a handful of samples, in a folder that is removed.
 
     Args:
-        console: where bars, the table and the answers are printed.
-        clock: gets the time of each part.
+        folder: of the quickstart, empty; removed where the preflight fails.
+        methods: of the comparison; of those that differ in rates alone, one is run.
+        seed, from_nothing: as `quickstart`.
+
+    Raises:
+        WingsError, PreflightError: a part fails; the message names it.
+    """
+    from wings.train.preflight import checking, small_run
+
+    size = PREFLIGHT_SIZE if from_nothing else without_text(PREFLIGHT_SIZE)
+    console = Console(file=io.StringIO(), width=120)
+    chosen = one_of_each_kind(methods)
+    try:
+        with small_run(folder) as scratch:
+            run_all(console, PhaseTimer(), scratch, chosen, seed, size, from_nothing, checking)
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def one_of_each_kind(methods: "Sequence[Method]") -> "list[Method]":
+    """The first of the methods that have the same parts and train the same parts."""
+    kinds = {(str(method.wings), *method.rates): method for method in reversed(methods)}
+    return list(kinds.values())[::-1]
+
+
+def run_all(
+    console: Console,
+    timer: PhaseTimer,
+    folder: Path,
+    methods: "list[Method]",
+    seed: int,
+    size: QuickstartSize,
+    from_nothing: bool,
+    step: StepContext = nullcontext,
+) -> None:
+    """Draws the data, trains and scores every method, writes the report into `folder`.
+
+    Args:
+        console: prints bars, the table and the answers.
+        timer: gets the time of each part.
         folder: exists.
-        rows: of the comparison; the first is asked about pictures in the end.
+        methods: of the comparison; the demo asks the first.
         seed: as `quickstart`.
         size: of data and trainings.
         from_nothing: as `quickstart`.
         step: a context for every part, by its name.
     """
-    # They take ten seconds to load, and the command says so before.
-    from . import demo as showcase
-    from . import jobs, plan, report
+    # These take ten seconds to load, so the command prints its first lines before.
+    from . import demo, jobs, report
 
-    # A forked worker shares the libraries that took ten seconds to load. Nothing has been computed
-    # yet, so there is no pool of threads that a fork could lose.
+    # A forked worker shares the loaded libraries. torch has computed nothing yet, so there is no
+    # thread pool that a fork could lose.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     reports = context.Queue()
     with ProcessPoolExecutor(WORKERS, context, jobs.begin, (reports,)) as pool:
         for _ in range(WORKERS):
-            pool.submit(time.sleep, 0.1)  # forks now, before the board has threads
-        with Board(console, reports) as board:
+            pool.submit(time.sleep, 0.1)  # forks now, before the table has threads
+        with ProgressTable(console, reports) as table:
             with step("draw the data"):
-                draw_data(board, folder / "data", seed, size)
-            clock.lap("drawing")
-            work = plan.make_plan(rows, folder, seed, size, from_nothing)
-            for job in work:
-                board.begin(job.key, job.label, job.steps)
+                draw_data(table, folder / "data", seed, size)
+            timer.lap("drawing")
+            schedule = jobs.make_schedule(methods, folder, seed, size, from_nothing)
+            for job in schedule:
+                table.begin(job.key, job.label, job.steps)
             results = run_jobs(
-                pool, work, lambda job, result: board.finish(job.key, result["note"]), step
+                pool, schedule, lambda job, result: table.finish(job.key, result["note"]), step
             )
-        clock.lap("training and scoring")
+        timer.lap("training and scoring")
         with step("print the table"):
-            before, outcomes = report.outcomes_of(rows, results)
-            report.show(console, before, outcomes)
+            before, method_results = report.read_results(methods, results)
+            report.print_table(console, before, method_results)
         with step("ask one checkpoint"):
-            checkpoint = folder / "rows" / rows[0].key
-            shown = showcase.show(console, pool, folder, checkpoint, seed)
-        clock.lap("asking one checkpoint")
+            checkpoint = folder / "rows" / methods[0].key
+            shown = demo.show(console, pool, folder, checkpoint, seed)
+        timer.lap("asking one checkpoint")
     with step("write the report"):
-        # What the rows grew from, beside them: they can be measured against it.
-        shutil.copytree(plan.models_of(folder, from_nothing) / "llm", folder / "llm")
-        about = {"seed": seed, "size": asdict(size), "seconds": clock.laps}
-        report.save(folder, before, outcomes, {**about, "showcase": shown, "jobs": results})
+        # The untouched language model, for `wings eval --against`.
+        shutil.copytree(jobs.models_folder(folder, from_nothing) / "llm", folder / "llm")
+        about = {"seed": seed, "size": asdict(size), "seconds": timer.laps}
+        document = {**about, "showcase": shown, "jobs": results}
+        report.save(folder, before, method_results, document)
 
 
-def without_text(size: Size) -> Size:
-    """The same without text for a language model to learn from."""
+def without_text(size: QuickstartSize) -> QuickstartSize:
+    """The same size without text to train a language model on."""
     return replace(size, amounts=replace(size.amounts, text=0))
 
 
 def claim(output: Path | None) -> Path:
-    """The folder to write to, made; nothing that is there is overwritten.
+    """Creates the output folder.
 
     Raises:
-        WingsError: `output` holds something.
+        WingsError: `output` is not empty.
     """
     if output is None:
         output, n = DEFAULT, 1
@@ -162,24 +197,24 @@ def claim(output: Path | None) -> Path:
             output = DEFAULT.with_name(f"{DEFAULT.name}-{n}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise WingsError(
-            f"{output} is there already and may hold another run; name a new folder with --output"
+            f"'{output}' already exists and is not empty; name a new folder with --output."
         )
     output.mkdir(parents=True, exist_ok=True)
     return output
 
 
-def draw_data(board: Board, folder: Path, seed: int, size: Size) -> None:
+def draw_data(table: ProgressTable, folder: Path, seed: int, size: QuickstartSize) -> None:
     """Writes all data, with a bar."""
     total = size.amounts.total
-    board.begin("draw", "draw pictures, write conversations", total)
+    table.begin("draw", "draw pictures, write conversations", total)
     done = 0
 
     def count() -> None:
         nonlocal done
         done += 1
         if done % 100 == 0:
-            board.step("draw", done, total)
+            table.step("draw", done, total)
 
     writer = Writer(folder, seed, count)
     writer.write(size.amounts)
-    board.finish("draw", f"{writer.pictures:,} pictures, {total:,} conversations")
+    table.finish("draw", f"{writer.pictures:,} pictures, {total:,} conversations")

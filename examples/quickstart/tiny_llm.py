@@ -1,4 +1,4 @@
-"""A small decoder LLM made on the spot: its tokenizer and its training on text alone."""
+"""A small decoder LLM, trained from random weights: its tokenizer and its training on text."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .dataset import read_lines
+from wings.examples.conversations import read_lines
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -29,15 +29,14 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 PIECES = r" ?\p{L}+(?:-\p{L}+)*|\p{N}| ?[^\s\p{L}\p{N}]+|\s"
-TOKENS = 1024  # of a batch, padding included
+BATCH_TOKENS = 1024  # padding included
 SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
 def make_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 768 tokens whose digits stay apart, with a chat template; it pads on the
-    left.
+    """A byte-level BPE of 768 tokens with separate digits, a chat template, and left padding.
 
-    Every text gets a space in front, so that a word is the same token wherever it stands.
+    Every text gets a leading space, so that a word is the same token at every position.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Prepend(" ")
@@ -87,24 +86,24 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     return LlamaForCausalLM(config)
 
 
-def train_seedling(
+def train_llm(
     folder: Path, text: Path, seed: int, steps: int, on_step: Callable[[float], None]
 ) -> int:
     """Trains tokenizer and model on a file of text conversations and saves both in `folder`.
 
     Args:
-        folder: where a Hugging Face checkpoint is written.
+        folder: gets a Hugging Face checkpoint.
         text: JSON Lines of chat messages without pictures.
         seed: of the weights and of the order of the data.
-        steps: optimiser steps of some 1,000 tokens.
+        steps: optimizer steps of about 1,000 tokens.
         on_step: called with every step's loss.
 
     Returns:
         The model's number of parameters.
     """
     conversations = [record["messages"] for record in read_lines(text)]
-    said = [message["content"] for messages in conversations[:4000] for message in messages]
-    tokenizer = make_tokenizer(said)
+    texts = [message["content"] for messages in conversations[:4000] for message in messages]
+    tokenizer = make_tokenizer(texts)
     model = make_model(tokenizer, seed)
     model.train()
     optimizers = make_optimizers(model)
@@ -131,31 +130,18 @@ def train_seedling(
 
 
 def make_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, which learn to copy in a third of AdamW's steps, AdamW for the
-    rest.
-    """
+    """Muon for the matrices, to learn copying in a third of AdamW's steps; AdamW for the rest."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(
-            matrices,
-            lr=0.01,
-            weight_decay=0.01,
-            momentum=0.95,
-        ),
-        torch.optim.AdamW(
-            others,
-            lr=3e-3,
-            betas=(0.9, 0.98),
-            weight_decay=0.0,
-            fused=True,
-        ),
+        torch.optim.Muon(matrices, lr=0.01, weight_decay=0.01, momentum=0.95),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
 def warmed_cosine(step: int, steps: int) -> float:
-    """Factor of the learning rate: up in 50 steps, then a cosine down to 2%."""
+    """Factor of the learning rate: warmup in 50 steps, then a cosine down to 2%."""
     return min(1.0, (step + 1) / 50) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
@@ -165,15 +151,15 @@ def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict]) -> tuple[li
         messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, is_answer = encoded["input_ids"], encoded["assistant_masks"]
-    return ids, [i if mine else -100 for i, mine in zip(ids, is_answer, strict=True)]
+    return ids, [i if trained else -100 for i, trained in zip(ids, is_answer, strict=True)]
 
 
 def endless_batches(
     samples: list[tuple[list[int], list[int]]], rng: random.Random, pad: int, steps: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of about `TOKENS` tokens of like lengths: single exchanges, later conversations too.
+    """Batches of about `BATCH_TOKENS` tokens of like lengths: at first of single exchanges alone.
 
-    Looking things up in one short exchange is learned many times faster than among four of them.
+    A model learns to look things up many times faster in one short exchange than among four.
 
     Yields:
         input_ids and labels, both [B, T] int64, padded on the right.
@@ -185,7 +171,7 @@ def endless_batches(
         pool.sort(key=lambda sample: len(sample[0]))
         groups: list[list[tuple[list[int], list[int]]]] = [[]]
         for sample in pool:
-            if len(sample[0]) * (len(groups[-1]) + 1) > TOKENS:
+            if len(sample[0]) * (len(groups[-1]) + 1) > BATCH_TOKENS:
                 groups.append([])
             groups[-1].append(sample)
         rng.shuffle(groups)

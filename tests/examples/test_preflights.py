@@ -10,14 +10,13 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
-from wings.examples.emoji import catalogue, data, stages
-from wings.examples.emoji import run as emoji
-from wings.examples.emoji.catalogue import GROUPS, Drawing
-from wings.examples.experiment import dataset, measure, preflight, recipes
-from wings.examples.experiment import run as experiment
+from wings.examples import drawings
+from wings.examples.drawings import GROUPS, Drawing
+from wings.examples.emoji import data, emoji_run
+from wings.examples.experiment import dataset, experiment_run, jobs, measure, methods
 from wings.examples.experiment.methods import ALIGNS, BY_KEY, METHODS
-from wings.examples.quickstart import tiny_tower as tower
-from wings.examples.quickstart.plan import ASSETS
+from wings.examples.quickstart import tiny_tower
+from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train import run as training
 from wings.train.preflight import PreflightError
@@ -66,9 +65,9 @@ def make_weights(folder, blocks):
     ).bfloat16().save_pretrained(folder / "llm")
     tokenizer.save_pretrained(folder / "llm")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tower, "CONFIG", TOWER)
+        patch.setattr(tiny_tower, "CONFIG", TOWER)
         made = VisionTower({"vision_cfg": TOWER, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
-        tower.save_tower(made, folder / "tower")
+        tiny_tower.save_tower(made, folder / "tower")
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +93,17 @@ def folder(tmp_path, monkeypatch):
     def picture(*args, **kwargs):
         return Image.new("RGB", (28, 28), "red")
 
-    monkeypatch.setattr(stages, "catalogue", lambda: DRAWINGS)
+    monkeypatch.setattr(emoji_run, "catalogue", lambda: DRAWINGS)
     monkeypatch.setattr(dataset, "catalogue", lambda: DRAWINGS)
-    monkeypatch.setattr(catalogue, "drawing_folder", lambda: tmp_path)
-    monkeypatch.setattr(data, "draw", picture)
-    for name in ("one_drawing", "some_of_a_kind", "scene_picture"):
+    monkeypatch.setattr(drawings, "drawing_folder", lambda: tmp_path)
+    monkeypatch.setattr(data, "render", picture)
+    for name in ("render", "render_several", "draw"):
         monkeypatch.setattr(dataset, name, picture)
     small = {name: {**wings, "rank": 4, "learner_layers": [0]} for name, wings in ALIGNS.items()}
-    monkeypatch.setattr(recipes, "ALIGNS", small)
-    monkeypatch.setattr(preflight, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(methods, "ALIGNS", small)
+    monkeypatch.setattr(experiment_run, "ProcessPoolExecutor", Inline)
     # A random LLM answers nothing, and the page counts in what it answers.
-    monkeypatch.setattr(measure, "marks", lambda items, said: [1.0] * len(items))
+    monkeypatch.setattr(measure, "score_all", lambda items, predictions: [1.0] * len(items))
     return tmp_path
 
 
@@ -118,7 +117,9 @@ def of_emoji(folder, deep):
 def of_experiment(folder, flat, monkeypatch):
     (folder / "weights").symlink_to(flat)
     # A random LLM ends no sentence.
-    monkeypatch.setattr(experiment, "own_answers", lambda llm, asked, *more: ["Yes."] * len(asked))
+    monkeypatch.setattr(
+        experiment_run, "llm_answers", lambda llm, questions, *more: ["Yes."] * len(questions)
+    )
     return folder
 
 
@@ -141,7 +142,7 @@ def trained(monkeypatch):
     [
         ("train both stages", training, "_finish"),
         ("score", WingsForCausalLM, "generate"),
-        ("write the page", emoji, "page"),
+        ("write the page", emoji_run, "emoji_page"),
     ],
 )
 def test_emoji_ends_at_a_late_step_that_fails(
@@ -149,7 +150,7 @@ def test_emoji_ends_at_a_late_step_that_fails(
 ):
     monkeypatch.setattr(place, attribute, broken)
     with pytest.raises(PreflightError, match=f"preflight, {step}: RuntimeError: it broke"):
-        emoji.emoji(of_emoji)
+        emoji_run.emoji(of_emoji)
     assert trained and all("/preflight-" in name for name in trained)
     assert [path.name for path in of_emoji.iterdir()] == ["weights"]
     assert capsys.readouterr().out.count("\n") == 1
@@ -158,7 +159,7 @@ def test_emoji_ends_at_a_late_step_that_fails(
 def test_emojis_preflight_leaves_nothing(of_emoji, trained, capsys):
     torch.manual_seed(5), random.seed(5)
     before = torch.get_rng_state(), random.getstate()
-    emoji.preflight(of_emoji)
+    emoji_run.preflight(of_emoji)
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     assert len(trained) == 2
     assert [path.name for path in of_emoji.iterdir()] == ["weights"]
@@ -174,7 +175,7 @@ TWO = (BY_KEY["wings-retention"], BY_KEY["prefix"])
         ("score the language model", LlamaForCausalLM, "generate"),
         ("stage 1, tuned", training, "_finish"),
         ("stage 2 and scores, prefix", measure, "drift"),
-        ("write the page", preflight, "write_page"),
+        ("write the page", experiment_run, "write_page"),
     ],
 )
 def test_an_experiment_ends_at_a_late_step_that_fails(
@@ -182,7 +183,7 @@ def test_an_experiment_ends_at_a_late_step_that_fails(
 ):
     monkeypatch.setattr(place, attribute, broken)
     with pytest.raises(PreflightError, match=f"preflight, {step}: RuntimeError: it broke"):
-        experiment.experiment(
+        experiment_run.experiment(
             of_experiment, of_experiment / "results", TWO[1:] if "prefix" in step else TWO
         )
     assert all("/preflight-" in name for name in trained)
@@ -195,7 +196,7 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
 ):
     torch.manual_seed(5), random.seed(5)
     before = torch.get_rng_state(), random.getstate()
-    preflight.check(of_experiment, TWO)
+    experiment_run.preflight(of_experiment, TWO)
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     assert len(trained) == 4
     assert [path.name for path in of_experiment.iterdir()] == ["weights"]
@@ -203,14 +204,13 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
     def gives_up(*args):
         raise WingsError("the loss is nan.")
 
-    monkeypatch.setattr(recipes, "instruct_recipe", gives_up)
-    monkeypatch.setattr("wings.examples.experiment.jobs.instruct_recipe", gives_up)
+    monkeypatch.setattr(jobs, "instruct_recipe", gives_up)
     with pytest.raises(WingsError, match=r"preflight, stage 2 and scores, .*: the loss is nan\."):
-        preflight.check(of_experiment, TWO[:1])
+        experiment_run.preflight(of_experiment, TWO[:1])
 
 
 def test_a_method_of_every_kind_is_run():
-    chosen = preflight.kinds(METHODS)
+    chosen = experiment_run.one_of_each_kind(METHODS)
     assert len(chosen) <= 6
     assert any("kl_to_base" in method.keys for method in chosen)
     for part in ("lora", "prefix"):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from wings.examples.quickstart.plan import ROWS
-from wings.examples.quickstart.preflight import kinds
+from wings.examples.quickstart.methods import METHODS
+from wings.examples.quickstart.run import one_of_each_kind
 
 # In a process of its own: it forks before torch computes.
 CODE = """
@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 import numpy as np
 import torch
-from wings.examples.quickstart import jobs, plan, preflight, report, run, showcase
+from wings.examples.quickstart import jobs, methods, report, run
 
 folder = Path(sys.argv[1])
 log = folder / "trained"
@@ -25,7 +25,7 @@ log.touch()
 def broken(*args, **kwargs):
     raise RuntimeError("it broke")
 
-def watched(job, recipe, original=jobs.watched):
+def logged(job, recipe, original=jobs.train_and_report):
     with log.open("a") as file:
         file.write(recipe.output + "\\n")
     return original(job, recipe)
@@ -33,35 +33,38 @@ def watched(job, recipe, original=jobs.watched):
 def state():
     return random.random(), np.random.rand(), torch.rand(()).item()
 
-found = {}
-# One row is enough: every part is run for each.
-with mock.patch.object(jobs, "watched", watched), mock.patch.object(plan, "ROWS", plan.ROWS[:1]):
+results = {}
+# One method is enough: every part is run for each.
+with (
+    mock.patch.object(jobs, "train_and_report", logged),
+    mock.patch.object(methods, "METHODS", methods.METHODS[:1]),
+):
     for name, place, attribute in (
         ("generation", jobs.WingsForCausalLM, "generate"),
         ("plot", report, "plot"),
-        ("showcase", jobs, "converse"),
+        ("demo", jobs, "answer_last_turns"),
     ):
         with mock.patch.object(place, attribute, broken):
             try:
                 run.quickstart(folder / name, seed=3)
             except Exception as error:
-                found[name] = [str(error), type(error).__name__, (folder / name).exists()]
+                results[name] = [str(error), type(error).__name__, (folder / name).exists()]
     for module in (random, np.random, torch):
         (module.seed if module is not torch else module.manual_seed)(7)
     expected = state()
     for module in (random, np.random, torch):
         (module.seed if module is not torch else module.manual_seed)(7)
     (folder / "whole").mkdir()
-    preflight.check(folder / "whole", list(plan.ROWS), 3, False)
-    found["state"] = state() == expected
-    found["left"] = [path.name for path in (folder / "whole").iterdir()]
-found["trained"] = log.read_text().split()
-print(json.dumps(found))
+    run.preflight(folder / "whole", list(methods.METHODS), 3, False)
+    results["state"] = state() == expected
+    results["left"] = [path.name for path in (folder / "whole").iterdir()]
+results["trained"] = log.read_text().split()
+print(json.dumps(results))
 """
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("preflight")
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, check=False
@@ -75,28 +78,30 @@ def found(tmp_path_factory):
     [
         ("generation", "stage 2: Wings, LLM frozen, text guard"),
         ("plot", "write the report"),
-        ("showcase", "ask one checkpoint"),
+        ("demo", "ask one checkpoint"),
     ],
 )
-def test_a_late_step_that_fails_is_named(found, name, step):
-    sentence, kind, left = found[name]
+def test_a_late_step_that_fails_is_named(results, name, step):
+    sentence, kind, left = results[name]
     assert (sentence, kind) == (f"preflight, {step}: RuntimeError: it broke", "PreflightError")
     assert not left
 
 
-def test_nothing_was_trained_but_in_the_preflights_own_folders(found):
-    assert len(found["trained"]) == 8
-    for output in found["trained"]:
+def test_nothing_was_trained_but_in_the_preflights_own_folders(results):
+    assert len(results["trained"]) == 8
+    for output in results["trained"]:
         assert "/preflight-" in output
 
 
-def test_it_leaves_no_files_and_no_random_state(found):
-    assert found["left"] == [] and found["state"]
+def test_it_leaves_no_files_and_no_random_state(results):
+    assert results["left"] == [] and results["state"]
 
 
-def test_a_row_of_every_kind_is_run():
-    chosen = kinds(list(ROWS))
-    assert len(chosen) < len(ROWS) and chosen[0] == ROWS[0]
-    assert {(str(row.wings), row.llm_rate is None) for row in ROWS} == {
-        (str(row.wings), row.llm_rate is None) for row in chosen
-    }
+def test_a_method_of_every_kind_is_run():
+    chosen = one_of_each_kind(METHODS)
+    assert len(chosen) < len(METHODS) and chosen[0] == METHODS[0]
+    kinds, run = (
+        {(str(method.wings), method.llm_rate is None) for method in methods}
+        for methods in (METHODS, chosen)
+    )
+    assert kinds == run

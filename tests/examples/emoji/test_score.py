@@ -1,11 +1,11 @@
-"""How answers about drawings are counted, and what takes the place of a picture."""
+"""Scoring of answers about drawings, and replaced pictures."""
 
 import pytest
 
 from wings.errors import WingsError
-from wings.eval.items import Item
+from wings.eval.items import Item, without_pictures
 from wings.eval.scoring.checks import mentions
-from wings.examples.emoji.score import count, is_right, replaced, score_folder
+from wings.examples.emoji.score import count, is_right, score_folder, with_picture
 
 GROUPS = ["animal", "drink", "tool", "hand"]
 
@@ -16,21 +16,21 @@ def item(kind: str, answer: str) -> Item:
 
 
 @pytest.mark.parametrize(
-    ("said", "right"),
+    ("prediction", "right"),
     [("animal", True), ("It is an Animal.", True), ("a tool, no animal", False), ("", False),
      ("animals", False), ("a handle of an animal", True)],
 )  # fmt: skip
-def test_the_first_group_that_is_named_counts(said, right):
-    assert is_right(item("group", "animal"), said, GROUPS) is right
+def test_the_first_group_that_is_named_counts(prediction, right):
+    assert is_right(item("group", "animal"), prediction, GROUPS) is right
 
 
 @pytest.mark.parametrize(
-    ("said", "answer", "right"),
+    ("prediction", "answer", "right"),
     [("The capital is PARIS.", "Paris", True), ("a catalogue", "cat", False),
      ("t-shirt", "t-shirt", True), ("South America", "America", True), ("tee", "t-shirt", False)],
 )  # fmt: skip
-def test_a_reference_counts_as_whole_words(said, answer, right):
-    assert mentions(said, answer) is right
+def test_a_reference_counts_as_whole_words(prediction, answer, right):
+    assert mentions(prediction, answer) is right
 
 
 def test_groups_are_counted_together_and_one_by_one():
@@ -48,9 +48,9 @@ def test_groups_are_counted_together_and_one_by_one():
 
 def test_a_picture_is_replaced_or_gone_and_the_question_stays():
     one = item("name", "cat")
-    blank = replaced(one, "blank.png").messages[0]["content"]
+    blank = with_picture(one, "blank.png").messages[0]["content"]
     assert [part.get("image") or part["text"] for part in blank] == ["blank.png", "What is this?"]
-    assert replaced(one, None).messages[0]["content"] == "What is this?"
+    assert without_pictures(one).messages[0]["content"] == "What is this?"
     assert one.messages[0]["content"][0]["image"] == "a.png"
 
 

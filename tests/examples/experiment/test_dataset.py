@@ -8,20 +8,19 @@ import pytest
 import torch
 
 from wings.eval.items import read_items
-from wings.examples.experiment import jobs, recipes
+from wings.examples.conversations import Exchange
+from wings.examples.experiment import jobs, methods
 from wings.examples.experiment.dataset import (
     Dataset,
-    Question,
-    exchange,
+    ExperimentSize,
     facts,
     read_pairs,
-    sentences,
+    whole_sentences,
 )
 from wings.examples.experiment.measure import TESTS, drift, scores_of
 from wings.examples.experiment.methods import ALIGNS
-from wings.examples.experiment.runs import Run
-from wings.examples.experiment.sizes import Amounts, Size
-from wings.examples.quickstart.plan import ASSETS
+from wings.examples.experiment.runs import ExperimentRun
+from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
@@ -30,9 +29,9 @@ REAL = all(importlib.util.find_spec(name) for name in PACKAGES)
 
 
 def test_sentences_are_whole():
-    assert sentences("A poem. It is sho") == "A poem."
-    assert sentences("One. Two.\nThree.") == "One. Two."
-    assert sentences("no end") == ""
+    assert whole_sentences("A poem. It is sho") == "A poem."
+    assert whole_sentences("One. Two.\nThree.") == "One. Two."
+    assert whole_sentences("no end") == ""
 
 
 def test_facts_are_other_facts_than_the_capitals():
@@ -42,11 +41,11 @@ def test_facts_are_other_facts_than_the_capitals():
 
 
 def test_an_exchange_shows_its_pictures_before_the_words():
-    question = Question("name", "What is this?", "cat")
-    asked, said = exchange(question, ("a.png", "b.png"))
-    assert [part["type"] for part in asked["content"]] == ["image", "image", "text"]
-    assert said["content"] == question.answer
-    assert exchange(replace(question, text="Why?"))[0]["content"] == "Why?"
+    exchange = Exchange("name", "What is this?", "cat")
+    question, answer = exchange.messages(("a.png", "b.png"))
+    assert [part["type"] for part in question["content"]] == ["image", "image", "text"]
+    assert answer["content"] == exchange.answer
+    assert replace(exchange, question="Why?").messages()[0]["content"] == "Why?"
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +54,11 @@ def written(tmp_path_factory):
     if not REAL:
         pytest.skip("needs the extras real and harness")
     folder = tmp_path_factory.mktemp("experiment") / "data"
-    amounts = Amounts(
+    size = ExperimentSize(
         align=12, instruct=24, text=8, drift=2, validation=10, test=15,
         of_text={"capitals": (2, 4), "facts": (2, 3)},
     )  # fmt: skip
-    dataset = Dataset(folder, amounts, lambda asked: [f"{q} Yes." for q in asked])
+    dataset = Dataset(folder, size, lambda questions: [f"{q} Yes." for q in questions])
     dataset.write()
     return dataset
 
@@ -100,17 +99,17 @@ def test_nothing_that_is_asked_was_trained_on(written):
     assert not replayed & held_out
 
 
-def test_text_items_are_in_one_part_and_stand_behind_a_picture_once(written):
+def test_text_items_are_in_one_part_and_follow_a_picture_once(written):
     texts = {}
     for part in ("validation", "test"):
         text = read_items(written.folder / f"text_{part}.jsonl")
         mixed = read_items(written.folder / f"mixed_{part}.jsonl")
         texts[part] = {item.messages[-1]["content"] for item in text}
-        for alone, behind in zip(text, mixed, strict=True):
-            assert behind.messages[-1:] == alone.messages
-            assert len(behind.messages) == 3
-            assert len(pictures_in(list(behind.messages))) == 1
-            assert (behind.answer, behind.scoring) == (alone.answer, alone.scoring)
+        for alone, after in zip(text, mixed, strict=True):
+            assert after.messages[-1:] == alone.messages
+            assert len(after.messages) == 3
+            assert len(pictures_in(list(after.messages))) == 1
+            assert (after.answer, after.scoring) == (alone.answer, alone.scoring)
     assert not texts["validation"] & texts["test"]
 
 
@@ -126,16 +125,16 @@ def folder(written, tmp_path_factory):
 
 
 def test_a_method_goes_from_stage_1_to_its_scores(folder, monkeypatch):
-    monkeypatch.setattr(recipes, "TOWER", {})
+    monkeypatch.setattr(methods, "TOWER", {})
     small = {name: dict(wings) for name, wings in ALIGNS.items()}
     small["tuned"].pop("learner_layers")
-    monkeypatch.setattr(recipes, "ALIGNS", small)
-    monkeypatch.setattr(jobs, "begin", lambda: None)
-    size = Size(align_steps=2, steps=2, batch_size=2)
+    monkeypatch.setattr(methods, "ALIGNS", small)
+    monkeypatch.setattr(jobs, "set_up_worker", lambda: None)
+    size = ExperimentSize(align_steps=2, steps=2, batch_size=2)
     seconds = jobs.align("tuned", folder, size)
-    # Finished, it is kept, and so is the time it took.
+    # A finished stage is not repeated, and its time is kept.
     assert seconds > 0 and jobs.align("tuned", folder, size) == seconds
-    run = Run("wings-frozen", 1e-3, 0, 2)
+    run = ExperimentRun("wings-frozen", 1e-3, 0, 2)
     found = jobs.run_method(run, folder, size)
     assert found["cpu_seconds"] > 0
     assert found["scores"]["drift"]["alone"] == pytest.approx(0, abs=1e-6)
@@ -145,16 +144,16 @@ def test_a_method_goes_from_stage_1_to_its_scores(folder, monkeypatch):
         assert sum(map(len, pictures.values())) == count
         assert set(found["scores"][part]) == set(TESTS)
     assert not (folder / "runs" / run.name).exists()
-    # Beside a frozen LLM with guard, text alone is what the LLM says.
-    llm = jobs.score_llm(folder)
+    # With a frozen LLM and the guard, answers to text alone are the LLM's.
+    llm = jobs.score_llm(folder, size)
     for part in ("validation", "test"):
         assert found["scores"][part]["text"] == llm[part]["text"]
 
 
 def test_a_training_that_gives_up_is_a_result(folder, monkeypatch):
-    monkeypatch.setattr(jobs, "begin", lambda: None)
-    run = Run("full", 1e-4, 0, 2)
-    found = jobs.run_method(run, folder, Size())
+    monkeypatch.setattr(jobs, "set_up_worker", lambda: None)
+    run = ExperimentRun("full", 1e-4, 0, 2)
+    found = jobs.run_method(run, folder, ExperimentSize())
     assert "align-projector" in found["failed"]
 
 
@@ -183,5 +182,5 @@ def test_drift_is_the_divergence_of_the_answers_tokens(written, checkpoint):
 def test_blind_scores_read_the_words_alone(written, checkpoint):
     llm = WingsForCausalLM.from_pretrained(checkpoint).extract_language_model().eval()
     tokenizer = WingsProcessor.from_pretrained(checkpoint).tokenizer
-    found = scores_of(llm, tokenizer, written.folder, "validation", ("mixed",), blind=True)
+    found = scores_of(llm, tokenizer, written.folder, "validation", ("mixed",), 32, blind=True)
     assert sum(map(len, found["mixed"].values())) == 4

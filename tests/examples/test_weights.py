@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wings.errors import WingsError
-from wings.examples.emoji import weights
+from wings.examples import weights
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnx") is None, reason="needs the package onnx"

@@ -1,6 +1,6 @@
 """The page of `wings emoji`: every figure of the results is on it, where a reader looks for it."""
 
-from wings.examples.emoji.page import page, shorten
+from wings.examples.emoji.emoji_page import emoji_page, shorten
 
 SCORE = {"right": 3, "of": 4, "percent": 75.0, "interval": [30.1, 95.4]}
 SAMPLE = {
@@ -35,7 +35,7 @@ RESULTS = {
 def test_the_table_has_a_row_per_model_and_baseline():
     rows = {
         cells[1]: cells[2:-1]
-        for line in page(RESULTS).splitlines()
+        for line in emoji_page(RESULTS).splitlines()
         if line.startswith("|") and len(cells := [c.strip() for c in line.split("|")]) == 7
     }
     assert rows["Wings"] == ["75.0 (30 to 95)", "75.0 (30 to 95)", "75.0 (30 to 95)", ""]
@@ -46,7 +46,7 @@ def test_the_table_has_a_row_per_model_and_baseline():
 
 
 def test_the_page_names_licence_machine_and_what_was_kept():
-    text = page(RESULTS)
+    text = emoji_page(RESULTS)
     for part in ("CC BY-SA 4.0", "P, 2 cores", "4 of 4 text prompts", "3 of 4 answers",
                  "| animal | 3 | 4 |", "tool -> hand (2)", "| align | 12 |"):  # fmt: skip
         assert part in text

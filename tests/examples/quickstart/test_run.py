@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from wings.examples.quickstart.plan import ROWS
+from wings.examples.quickstart.methods import METHODS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
@@ -15,10 +15,10 @@ CODE = """
 import sys
 from pathlib import Path
 from wings.examples.quickstart.run import quickstart
-from wings.examples.quickstart.size import Amounts, Size
+from wings.examples.quickstart.dataset import QuickstartAmounts, QuickstartSize
 
-amounts = Amounts(text=300, captions=16, conversations=16, held_out=8)
-size = Size(amounts, tower_steps=4, llm_steps=4, align_steps=2, instruct_steps=2)
+amounts = QuickstartAmounts(text=300, captions=16, conversations=16, held_out=8)
+size = QuickstartSize(amounts, tower_steps=4, llm_steps=4, align_steps=2, instruct_steps=2)
 quickstart(Path(sys.argv[1]), seed=3, from_nothing=True, size=size)
 """
 
@@ -43,36 +43,36 @@ def test_the_folder_holds_everything(run):
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         path.name for path in (folder / "llm").iterdir()
     }
-    for row in ROWS:
-        assert (folder / "rows" / row.key / "model.safetensors").exists() == row.default
+    for method in METHODS:
+        assert (folder / "rows" / method.key / "model.safetensors").exists() == method.default
 
 
 def test_results_are_what_was_measured(run):
-    folder, said = run
+    folder, output = run
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert results["seed"] == 3 and results["seconds"]["total"] > 0
     assert {"torch", "transformers", "wings-lorra"} <= set(results["versions"])
-    for row in (row for row in ROWS if row.default):
-        job = results["jobs"][f"row-{row.key}"]
-        assert job["rates"] == row.rates and len(job["losses"]) > 0
+    for method in (method for method in METHODS if method.default):
+        job = results["jobs"][f"row-{method.key}"]
+        assert job["rates"] == method.rates and len(job["losses"]) > 0
         for test in ("text", "mixed", "pictures"):
             score = job["scores"][test]
             assert score["total"] == 8
             assert sum(kind["right"] for kind in score["kinds"].values()) == score["right"]
         percent = 100 * job["scores"]["pictures"]["right"] / 8
-        assert f"| {row.title} |" in report and f"| {percent:.1f} (" in report
+        assert f"| {method.title} |" in report and f"| {percent:.1f} (" in report
     # The terminal breaks lines where the folder's name happens to end.
-    assert "loaded back" in " ".join(said.split()) and "▀" in said
+    assert "loaded back" in " ".join(output.split()) and "▀" in output
 
 
 def test_a_checkpoint_loads_and_a_frozen_one_says_of_text_what_the_llm_said(run):
     folder, _ = run
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["jobs"]
-    frozen = [row for row in ROWS if row.default and row.llm_rate is None]
+    frozen = [method for method in METHODS if method.default and method.llm_rate is None]
     assert frozen
-    for row in frozen:
-        before, after = results["before"]["text"], results[f"row-{row.key}"]["scores"]["text"]
+    for method in frozen:
+        before, after = results["before"]["text"], results[f"row-{method.key}"]["scores"]["text"]
         assert after == before
     model = WingsForCausalLM.from_pretrained(folder / "rows" / frozen[0].key)
     processor = WingsProcessor.from_pretrained(folder / "rows" / frozen[0].key)

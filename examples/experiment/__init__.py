@@ -1,1 +1,0 @@
-"""`wings experiment`: the package's methods and their baselines on a real LLM, under one roof."""

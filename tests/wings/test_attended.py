@@ -77,7 +77,7 @@ def test_a_fresh_gain_makes_a_tenth_of_the_attention_two_thirds():
     router = AttendedRouter(("image", "text"))
     raw = torch.stack(list(router.parameters()))
     torch.testing.assert_close(torch.nn.functional.softplus(raw), torch.full_like(raw, GAIN))
-    gates = type("Open", (), {"closing": staticmethod(lambda weights: weights)})
+    gates = type("Open", (), {"close": staticmethod(lambda weights: weights)})
     mass = torch.tensor([[[0.0], [0.1], [1.0], [1.01]]])
     weights = router(mass, None, gates)
     assert weights[0, :, 0].tolist() == weights[0, :, 1].tolist()
@@ -100,7 +100,7 @@ def test_every_gain_learns_where_there_is_a_picture(family, learners):
 
 def test_the_gradient_is_that_of_finite_differences():
     router = AttendedRouter(("image", "text")).double()
-    gates = type("Open", (), {"closing": staticmethod(lambda weights: weights)})
+    gates = type("Open", (), {"close": staticmethod(lambda weights: weights)})
     mass = torch.rand(1, 5, 1) * 0.2
     router(mass, None, gates).sum().backward()
     gain = GAIN

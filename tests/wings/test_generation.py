@@ -1,6 +1,5 @@
 """`generate` with pictures: greedy, sampled, beams, padding, conversations that go on."""
 
-from itertools import chain
 
 import pytest
 import torch
@@ -135,11 +134,13 @@ def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
         cache = model(**batch, use_cache=True).cache
     assert isinstance(cache, WingsCache)
     config, length = model.config, batch["input_ids"].shape[1]
-    numbers = sum(
-        rows.all.numel()
+    buffers = [
+        buffer
         for source in cache.learners.sources.values()
-        for rows in (source.rows, source.turns, *chain(*source.blocks.values()))
-    )
+        for block in source.blocks.values()
+        for buffer in (source.tokens, source.ropes, block.compressed, block.keys)
+    ]
+    numbers = sum(buffer.value.numel() for buffer in set(buffers) - {None})
     blocks = len(config.layers_with_learners)
     head = config.hidden_size // config.text_config.num_attention_heads
     keys = config.hidden_size * blocks if whole else 0
@@ -149,14 +150,14 @@ def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
 def test_images_and_placeholders_must_agree():
     model = build("llama")
     batch, _ = batch_of(model, [["text", "image"], ["image", "text", "image"]])
-    with pytest.raises(WingsError, match=r"hold 2 images.*make 3.*row 1"):
+    with pytest.raises(WingsError, match=r"has 2 images.*make 3.*row 1"):
         model(**batch | {"pixel_values": batch["pixel_values"][:2]})
-    with pytest.raises(WingsError, match=r"hold 4 images.*make 3.*row 1"):
+    with pytest.raises(WingsError, match=r"has 4 images.*make 3.*row 1"):
         model(**batch | {"pixel_values": batch["pixel_values"][[0, 1, 2, 2]]})
     cut = {"input_ids": batch["input_ids"][1:, :3], "pixel_values": batch["pixel_values"][:1]}
     with pytest.raises(WingsError, match=r"Row 0 has 3 image tokens.*takes 4.*cut"):
         model(**cut, use_cache=False)
-    with pytest.raises(WingsError, match="hold 0 images"):
+    with pytest.raises(WingsError, match="has 0 images"):
         model(input_ids=batch["input_ids"])
     with pytest.raises(WingsError, match="attention_mask has shape"):
         model(input_ids=batch["input_ids"], attention_mask=torch.ones(2, 3))
@@ -176,10 +177,10 @@ def test_an_interrupted_image_is_refused():
 def test_a_position_beyond_the_router_is_refused():
     model = build("llama", router_positions=8)
     batch, _ = batch_of(model, [["text"] * 9])
-    with pytest.raises(WingsError, match=r"position 8 .*beyond the 8"):
+    with pytest.raises(WingsError, match=r"Position 8 .*beyond the 8"):
         model(**batch)
     ids = batch["input_ids"][:, :4]
-    with pytest.raises(WingsError, match=r"position 12"):
+    with pytest.raises(WingsError, match=r"Position 12"):
         model(input_ids=ids, position_ids=torch.arange(9, 13)[None])
     assert build("llama", router="modality", router_positions=8)(**batch).logits.isfinite().all()
 

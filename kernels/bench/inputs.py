@@ -1,205 +1,191 @@
-"""Random inputs of both operations, as a block of a model would have them."""
+"""Inputs of models and of the two operations: rows with one image, and random numbers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
-from wings.attention.learner_mask import Visibility
-from wings.attention.rotary import Rotation
-from wings.attention.routed_attention import Rule
-from wings.attention.source_tokens import Kept, Source
-from wings.attention.token_layout import PADDING, Layout
+from wings.attention.learner_mask import LearnerMask
+from wings.attention.rotary import DEFAULT_BASE, CosSin, RotaryEmbedding
+from wings.attention.source_tokens import SourceTokens, wanted_columns
+from wings.attention.token_layout import IMAGE, TEXT, TokenLayout
 
-from . import flex, textbook
-from .batch import COLUMNS
-from .preset import Shape
-from .stand_in import Operations, cos_sin
+from .run import IMAGES, ROUTED, TEXTS
+from .setting import BEFORE, COLUMNS, Shape
 
-ROPE_BASE = 10000.0
-
-Given = TypeVar("Given", bound="Inputs")
+KINDS = {IMAGES: IMAGE, TEXTS: TEXT}
 
 
-class Inputs(Protocol):
-    """Tensors by name, of which a function computes something."""
+def tokens(shape: Shape, batch: int, length: int, device: torch.device) -> dict[str, Tensor]:
+    """`input_ids` and `labels [B, T]`, `pixel_values [B, 3, H, W]`; image tokens have no label.
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Those that have a gradient."""
+    The image token is the first id after the vocabulary.
+    """
+    ids = torch.randint(0, shape.vocabulary, (batch, length), device=device)
+    image = slice(BEFORE, BEFORE + shape.image_tokens)
+    labels = ids.clone()
+    ids[:, image], labels[:, image] = shape.vocabulary, -100
+    pixels = torch.randn(batch, 3, shape.pixels, shape.pixels, device=device)
+    return {"input_ids": ids, "labels": labels, "pixel_values": pixels}
 
-    def holding(self: Given, tensors: dict[str, Tensor]) -> Given:
-        """The same with other tensors in the place of `tensors`."""
+
+def as_text(shape: Shape, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same rows for the bare LLM, with a word in place of each image token."""
+    ids = batch["input_ids"].clamp(max=shape.vocabulary - 1)
+    return {"input_ids": ids, "labels": batch["labels"]}
 
 
-@dataclass
-class Routed:
+def layout(shape: Shape, batch: int, length: int, device: torch.device) -> TokenLayout:
+    """The layout of such rows."""
+    is_image = torch.zeros(batch, length, dtype=torch.bool, device=device)
+    is_image[:, BEFORE : BEFORE + shape.image_tokens] = True
+    return TokenLayout.read(is_image, None, None, shape.image_tokens)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Tensors that have a gradient, by name; subclasses add what goes with them."""
+
+    tensors: dict[str, Tensor]
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in self.__dict__.get("tensors", {}):
+            raise AttributeError(name)
+        return self.tensors[name]
+
+    def double(self) -> "Inputs":
+        """The same numbers in float64."""
+        return replace(self, tensors={name: t.double() for name, t in self.tensors.items()})
+
+
+class RoutedInputs(Inputs):
     """q `[B, H, T, d]`, k and v `[B, G, T, d]`, columns `[B, T, C]`; causal."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    columns: Tensor
 
     @property
     def scale(self) -> float:
         return self.q.shape[-1] ** -0.5
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What has a gradient, by name."""
-        return {"q": self.q, "k": self.k, "v": self.v, "columns": self.columns}
+    def position(self) -> Tensor:
+        """`[B, T]`."""
+        return torch.arange(self.q.shape[2], device=self.q.device).expand(len(self.q), -1)
 
-    def sees(self) -> Tensor:
+    @property
+    def visible_at(self) -> Tensor:
+        """`[B, T]`, the position from which on each key is visible."""
+        return self.position
+
+    @cached_property
+    def visible(self) -> Tensor:
         """`[1, T, T]` bool."""
         length = self.q.shape[2]
         return torch.ones(1, length, length, dtype=torch.bool, device=self.q.device).tril()
 
-    def holding(self, tensors: dict[str, Tensor]) -> "Routed":
-        """The same with other tensors in the place of `tensors`."""
-        return Routed(**tensors)
 
-    def exact(self) -> "Routed":
-        """The same numbers in float64."""
-        return self.holding(doubled(self.tensors))
+@dataclass(frozen=True)
+class LearnerInputs(Inputs):
+    """Inputs of one learner in one block.
 
-    def by(self, one: Operations) -> tuple[Tensor, Tensor]:
-        """Output and sums by the arguments that blocks give."""
-        return one.routed_attention(self.q, self.k, self.v, self.columns, Rule(None, self.scale))
-
-    def by_textbook(self, sees: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by the textbook; `sees` as `self.sees` gives it."""
-        return textbook.routed_attention(self.q, self.k, self.v, self.columns, sees, self.scale)
-
-    def by_flex(self, attention: Callable, blocks: BlockMask) -> tuple[Tensor, Tensor]:
-        """The same by flex_attention; `blocks` as `self.flex_blocks` gives them."""
-        return flex.routed_attention(
-            attention, self.q, self.k, self.v, self.columns, blocks, self.scale
-        )
-
-    def flex_blocks(self) -> BlockMask:
-        """What each query sees, for flex_attention."""
-        place = torch.arange(self.q.shape[2], device=self.q.device).expand(self.q.shape[0], -1)
-        return flex.blocks(place, place)
-
-
-@dataclass
-class Learner:
-    """x `[B, T, D]`, inner = x A_q `[B, T, r]`, small = s A_k and s A_v `[B, 2, S, r]`, the factors
-    B_q, B_k, B_v `[r, D]` and A_o `[D, r]`, and the source with its rows s `[B, S, D]`.
+    tensors: x `[B, T, D]`; query_part = x A_q `[B, T, r]`; the source tokens s as tokens
+    `[B, S, D]`; compressed = s A_k and s A_v `[B, 2, S, r]`; b_q, b_k, b_v `[r, D]`, a_o `[D, r]`.
     """
 
-    x: Tensor
-    inner: Tensor
-    small: Tensor
-    b_q: Tensor
-    b_k: Tensor
-    b_v: Tensor
-    a_o: Tensor
-    heads: int
-    rotation: Rotation
-    source: Source
+    queries: TokenLayout
+    keys: TokenLayout
+    rope: CosSin
+    key_rope: CosSin
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What has a gradient, by name."""
-        return {
-            "x": self.x, "inner": self.inner, "source": self.source.rows, "small": self.small,
-            "b_q": self.b_q, "b_k": self.b_k, "b_v": self.b_v, "a_o": self.a_o,
-        }  # fmt: skip
+    def heads(self) -> int:
+        return self.x.shape[-1] // self.rope.table.shape[-1]
 
     @property
     def factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.b_q, self.b_k, self.b_v, self.a_o
 
-    def sees(self) -> Tensor:
+    @property
+    def position(self) -> Tensor:
+        return self.queries.position
+
+    @property
+    def visible_at(self) -> Tensor:
+        return self.keys.visible_at
+
+    @cached_property
+    def visible(self) -> Tensor:
         """`[B, T, S]` bool."""
-        return self.source.visibility.queries.sees(self.source.keys)
+        return self.queries.sees(self.keys)
 
-    def holding(self, tensors: dict[str, Tensor]) -> "Learner":
-        """The same with other tensors in the place of `tensors`."""
-        return replace(
-            self,
-            x=tensors["x"], inner=tensors["inner"], small=tensors["small"],
-            b_q=tensors["b_q"], b_k=tensors["b_k"], b_v=tensors["b_v"], a_o=tensors["a_o"],
-            source=replace(self.source, rows=tensors["source"]),
-        )  # fmt: skip
+    @cached_property
+    def mask(self) -> LearnerMask:
+        """What torch's version needs; made once, as a pass makes it once for all blocks."""
+        return LearnerMask(self.queries, self.keys, continued=False)
 
-    def exact(self) -> "Learner":
-        """The same numbers in float64."""
-        wide = self.holding(doubled(self.tensors))
-        keys = Rotation(self.source.rotation.table.double())
-        queries = Rotation(self.rotation.table.double())
-        return replace(wide, rotation=queries, source=replace(wide.source, rotation=keys))
+    @cached_property
+    def fused_mask(self) -> LearnerMask:
+        """What the kernels need."""
+        return LearnerMask(self.queries, self.keys, continued=False, fused=True)
 
-    def by(self, one: Operations) -> Tensor:
-        """The output by the arguments that blocks give."""
-        return one.learner_attention(
-            self.x, self.inner, self.source, Kept(self.small), self.factors, self.rotation
+    def source(self, impl: str, recompute_kv: bool = False) -> SourceTokens:
+        """The source tokens of a pass that runs in `impl`."""
+        mask = self.fused_mask if impl == "triton" else self.mask
+        return SourceTokens(
+            self.keys, self.tensors["tokens"], self.key_rope, mask, impl, recompute_kv
         )
 
-    def by_textbook(self, sees: Tensor) -> Tensor:
-        """The same by the textbook; `sees` as `self.sees` gives it."""
-        return textbook.learner_attention(
-            self.x, self.inner, self.source.rows, self.small, self.factors, self.heads,
-            cos_sin(self.rotation), cos_sin(self.source.rotation), sees,
-        )  # fmt: skip
-
-    def by_flex(self, attention: Callable, blocks: BlockMask) -> Tensor:
-        """The same by flex_attention; `blocks` as `self.flex_blocks` gives them."""
-        return flex.learner_attention(
-            attention, self.x, self.inner, self.source.rows, self.small, self.factors, self.heads,
-            cos_sin(self.rotation), cos_sin(self.source.rotation), blocks,
-        )  # fmt: skip
-
-    def flex_blocks(self) -> BlockMask:
-        """What each query sees, for flex_attention."""
-        return flex.blocks(self.source.visibility.queries.position, self.source.keys.visible_from)
+    def double(self) -> "LearnerInputs":
+        """The same numbers in float64."""
+        ropes = (CosSin.of(rope.table.double()) for rope in (self.rope, self.key_rope))
+        wide = {name: tensor.double() for name, tensor in self.tensors.items()}
+        return LearnerInputs(wide, self.queries, self.keys, *ropes)
 
 
-def routed(
+def operation_inputs(
+    what: str, shape: Shape, batch: int, length: int, dtype: torch.dtype, device: torch.device
+) -> RoutedInputs | LearnerInputs:
+    """Random inputs of an operation, as a block of a model has them."""
+    if what == ROUTED:
+        return routed_inputs(shape, batch, length, dtype, device)
+    return learner_inputs(shape, layout(shape, batch, length, device), KINDS[what], dtype)
+
+
+def routed_inputs(
     shape: Shape, batch: int, length: int, dtype: torch.dtype, device: torch.device
-) -> Routed:
-    """Transposed views of `[B, T, H, d]`, as a decoder's projections give them."""
+) -> RoutedInputs:
+    """Transposed views of `[B, T, H, d]`, as the projections of a decoder give them."""
 
-    def rows(heads: int) -> Tensor:
-        wide = torch.randn(batch, length, heads, shape.head_width, device=device, dtype=dtype)
+    def heads(count: int) -> Tensor:
+        wide = torch.randn(batch, length, count, shape.head_width, device=device, dtype=dtype)
         return wide.transpose(1, 2)
 
     columns = torch.randn(batch, length, COLUMNS, device=device, dtype=dtype)
-    return Routed(rows(shape.heads), rows(shape.key_heads), rows(shape.key_heads), columns)
+    q, k, v = (heads(count) for count in (shape.heads, shape.key_heads, shape.key_heads))
+    return RoutedInputs({"q": q, "k": k, "v": v, "columns": columns})
 
 
-def learner(shape: Shape, layout: Layout, kind: int, dtype: torch.dtype) -> Learner:
-    """A learner of `kind` (`IMAGE` or `TEXT`) in rows of this layout."""
-    is_source = layout.kind == kind
-    order = torch.argsort((~is_source).long(), dim=1, stable=True)[:, : int(is_source.sum(1).max())]
-    keys = layout.gather(order)
-    keys.table[..., 3].masked_fill_(keys.kind != kind, PADDING)
-    (batch, length), device = layout.kind.shape, layout.table.device
+def learner_inputs(
+    shape: Shape, queries: TokenLayout, kind: int, dtype: torch.dtype
+) -> LearnerInputs:
+    """Inputs of the learner of `kind`, `IMAGE` or `TEXT`, in rows of this layout."""
+    wanted = queries.kind == kind
+    columns = wanted_columns(wanted)
+    assert columns is not None, "the rows have tokens of this kind"
+    keys = queries.gather(columns).padded_where(~wanted.gather(1, columns))
+    (batch, length), device = queries.kind.shape, queries.table.device
     width, rank = shape.width, shape.rank
 
-    def drawn(*size: int, std: float = 1.0) -> Tensor:
+    def randn(*size: int, std: float = 1.0) -> Tensor:
         return (torch.randn(*size, device=device) * std).to(dtype)
 
-    def turn(at: Layout) -> Rotation:
-        inner = torch.arange(0, shape.head_width, 2, device=device) / shape.head_width
-        angle = at.position[..., None] * ROPE_BASE**-inner
-        return Rotation(torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype))
-
-    x, rows = drawn(batch, length, width), drawn(batch, len(keys), width)
-    a_q, a_k, a_v = (drawn(width, rank, std=width**-0.5) for _ in range(3))
-    b_q, b_k, b_v = (drawn(rank, width, std=rank**-0.5) for _ in range(3))
-    source = Source(keys, rows, turn(keys), Visibility(layout, keys, continued=False))
-    return Learner(
-        x, x @ a_q, torch.stack([rows @ a_k, rows @ a_v], dim=1), b_q, b_k, b_v,
-        drawn(width, rank, std=width**-0.5), shape.heads, turn(layout), source,
-    )  # fmt: skip
-
-
-def doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same numbers in float64."""
-    return {name: tensor.double() for name, tensor in tensors.items()}
+    rotary = RotaryEmbedding(shape.head_width, DEFAULT_BASE)
+    x, source = randn(batch, length, width), randn(batch, keys.length, width)
+    a_q, a_k, a_v, a_o = (randn(width, rank, std=width**-0.5) for _ in range(4))
+    b_q, b_k, b_v = (randn(rank, width, std=rank**-0.5) for _ in range(3))
+    tensors = {
+        "x": x, "query_part": x @ a_q, "tokens": source,
+        "compressed": torch.stack([source @ a_k, source @ a_v], dim=1),
+        "b_q": b_q, "b_k": b_k, "b_v": b_v, "a_o": a_o,
+    }  # fmt: skip
+    ropes = (rotary.at(at.position, dtype) for at in (queries, keys))
+    return LearnerInputs(tensors, queries, keys, *ropes)

@@ -1,4 +1,4 @@
-"""`Run`: one run of the bench; times calls side by side and keeps a `Row` for each."""
+"""`Run`: times calls next to each other, and keeps a `Row` for each and all checks."""
 
 import time
 from collections.abc import Callable
@@ -8,17 +8,61 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from .ceilings import measure_ceilings
-from .clock import Calls, Clock
-from .floor import Work
-from .memory import peak_bytes
-from .preset import Preset, Shape
-from .row import AGAIN, BACKWARD, FLEX, MODEL, MODELS, OURS, TEXTBOOK, Row
+from .measure import Calls, Clock, peak_bytes
+from .roofline import Work, measure_ceilings
+from .setting import Preset, Shape
+
+# Versions that are compared, and baselines.
+BARE, AGAIN, SDPA = "bare LLM", "again", "SDPA"
+WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
+CHOSEN, OTHER = "chosen", "alternative"
+# Versions that need a check before they are timed. For any other, a failed check is enough to skip.
+CHECKED = (WINGS, PLAIN)
+
+# Measured things.
+FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
+COMPILED, RECORDED = "decoding, compiled", "decoding, recorded"
+MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, COMPILED, RECORDED)
+ROUTED, IMAGES, TEXTS = "routed attention", "image learner", "text learner"
+OPERATIONS = (ROUTED, IMAGES, TEXTS)
+BACKWARD = " + backward"
+
+Call = Callable[[], object]
+
+
+@dataclass
+class Row:
+    """`variant` in units of `baseline`, measured in the same rounds.
+
+    Attributes:
+        low, high: quartiles of the ratios of `rounds` rounds.
+        value, base: medians of the two, in `unit`.
+        floor: the lowest possible ratio. For operations, the time at the machine's ceilings over
+            that of the baseline; for training steps, the ratio of operations.
+        skipped: why there is no ratio.
+    """
+
+    what: str
+    variant: str
+    baseline: str
+    shape: str
+    dtype: str
+    batch: int
+    length: int
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rounds: int | None = None
+    value: float | None = None
+    base: float | None = None
+    unit: str = "s"
+    floor: float | None = None
+    skipped: str | None = None
 
 
 @dataclass(frozen=True)
 class Place:
-    """What is measured where."""
+    """What is measured, and at which size."""
 
     what: str
     shape: Shape
@@ -29,8 +73,8 @@ class Place:
 class Run:
     """Collects rows and checks.
 
-    Nothing whose check is red is measured, nothing begins once `minutes` have gone by, and what
-    does not fit into memory or is refused by torch leaves a row that says so.
+    Nothing is measured after a failed check, and nothing begins after `minutes`. What does not fit
+    into memory, or what torch refuses, leaves a row with the reason.
     """
 
     def __init__(
@@ -48,35 +92,16 @@ class Run:
 
     @property
     def is_late(self) -> bool:
+        """True if the time given for the run is over."""
         return self.minutes is not None and time.monotonic() - self.started > 60 * self.minutes
-
-    def checked(
-        self, what: str, variant: str, shape: Shape, part: str, error: float, budget: float
-    ) -> None:
-        """Writes down a check; an error that is no number is red."""
-        green = error <= budget
-        self.checks.append(
-            {
-                "what": what, "variant": variant, "shape": shape.name, "part": part,
-                "error": error, "budget": budget, "green": green,
-            }
-        )  # fmt: skip
-        if not green:
-            self.console.print(
-                f"[bold red]RED[/] {what}, {variant}, {shape.name}, {part}: "
-                f"error {error:.2g}, budget {budget:.2g}"
-            )
 
     @property
     def is_green(self) -> bool:
-        """Whether all checks were, and nothing broke."""
+        """True if every check passed and no part failed."""
         return not self.failures and all(check["green"] for check in self.checks)
 
     def attempt(self, name: str, part: Callable[[], None]) -> None:
-        """Runs a part; one that breaks is written down, and what can be measured after it still is.
-
-        A card is lent for minutes, and the rest of them must not be lost.
-        """
+        """Runs a part and records its error, so that the rest of a GPU's time is not lost."""
         if self.is_late:
             self.left_out.append(name)
             return
@@ -86,54 +111,62 @@ class Run:
             self.failures.append(f"{name}: {first_line(error)}")
             self.console.print_exception()
 
-    def is_checked(self, what: str, variant: str, shape: Shape) -> bool:
-        """Whether this operation, or whole models, were checked and no check was red.
+    def check(
+        self, what: str, variant: str, shape: Shape, part: str, error: float, budget: float
+    ) -> None:
+        """Records a check; a NaN error fails."""
+        green = error <= budget
+        self.checks.append(
+            {
+                "what": what, "variant": variant, "shape": shape.name, "part": part,
+                "error": error, "budget": budget, "green": green,
+            }
+        )  # fmt: skip
+        if not green:
+            self.console.print(
+                f"[bold red]FAILED[/] {what}, {variant}, {shape.name}, {part}: "
+                f"error {error:.2g}, budget {budget:.2g}"
+            )
 
-        What others are measured against needs none: it is the definition.
-        """
+    def has_passed(self, what: str, variant: str, shape: Shape) -> bool:
+        """True if no check of this version failed; those in `CHECKED` need at least one."""
         what = MODEL if what in MODELS else what.removesuffix(BACKWARD)
-        place = (what, variant, shape.name)
-        found = [
-            check["green"]
-            for check in self.checks
-            if (check["what"], check["variant"], check["shape"]) == place
-        ]
-        return all(found) and (bool(found) or variant not in OURS)
+        key = (what, variant, shape.name)
+        found = [c["green"] for c in self.checks if (c["what"], c["variant"], c["shape"]) == key]
+        return all(found) and (bool(found) or variant not in CHECKED)
 
     def time(
         self,
         place: Place,
         calls: Calls,
         whole: bool = True,
-        before: Callable[[], object] = lambda: None,
+        before: Call = lambda: None,
         work: Work | None = None,
         floor: float | None = None,
         rounds: int | None = None,
         skipped: dict[str, str] | None = None,
     ) -> None:
-        """Rows of all calls in units of the first.
+        """Adds rows of all calls in units of the first.
 
         Args:
-            place: what they do.
+            place: what the calls do.
             calls: by variant; the first is the baseline.
-            whole: by the wall, or the device's own time.
-            before: runs ahead of each call, untimed.
-            work: what must be done for it, for a floor by the machine's ceilings.
-            floor: the ratio below which nothing gets, where it is known without a ceiling.
-            rounds: where they are not the preset's.
-            skipped: variants that were not even tried, and why.
+            whole: True for wall-clock time, False for the time of the device.
+            before: called ahead of each call, untimed.
+            work: gives a floor by the ceilings of the machine.
+            floor: the lowest possible ratio, where it needs no ceilings.
+            rounds: instead of the preset's.
+            skipped: variants that were not tried, with the reason.
         """
         baseline = next(iter(calls))
-        reasons = dict(skipped or {})
-        usable = {}
-        for name, call in calls.items():
-            reason = self._refusal(place, name, call, before)
-            if reason is None:
-                usable[name] = call
-            else:
-                reasons[name] = reason
+        usable, reasons = self._try_all(place, calls, before, skipped)
         measure = self.clock.whole if whole else self.clock.device_only
-        for group in groups(list(usable)) if baseline in usable else ():
+        # The textbook has rounds of its own. It takes so long that it would leave few to the rest.
+        others = [name for name in usable if name not in (baseline, TEXTBOOK)]
+        alone = [TEXTBOOK] if TEXTBOOK in usable else []
+        for group in (others, alone) if baseline in usable else ():
+            if not group:
+                continue
             timings = measure({name: usable[name] for name in (baseline, *group)}, before, rounds)
             base = timings.pop(baseline)
             for name, timing in timings.items():
@@ -143,70 +176,73 @@ class Run:
                     rounds=len(timing.seconds), value=timing.median, base=base.median,
                     floor=floor if work is None else work.floor(self.ceilings) / base.median,
                 )  # fmt: skip
-        if baseline not in usable:
-            reasons |= {name: f"no {baseline}: {reasons[baseline]}" for name in usable}
-        for name, reason in reasons.items():
-            if name not in (baseline, AGAIN):
-                self.skip(place, name, baseline, reason)
+        self._add_skipped(place, baseline, usable, reasons)
 
-    def measure_memory(
-        self,
-        place: Place,
-        calls: Calls,
-        before: Callable[[], object],
-        skipped: dict[str, str] | None = None,
-    ) -> None:
-        """Rows of the calls' peak memory in units of the first's."""
+    def measure_memory(self, place: Place, calls: Calls, before: Call = lambda: None) -> None:
+        """Adds rows of the peak memory of all calls in units of the first."""
         baseline = next(iter(calls))
-        reasons, found = dict(skipped or {}), {}
-        for name, call in calls.items():
-            # The first pass leaves what libraries keep for good.
-            reason = self._refusal(place, name, call, before)
-            if reason is None:
-                before()
-                found[name] = peak_bytes(call, self.device)
-                before()
-            else:
-                reasons[name] = reason
-        for name, peak in found.items():
-            if name != baseline and baseline in found:
-                self._add(
-                    place, name, baseline, ratio=peak / found[baseline],
-                    low=peak / found[baseline], high=peak / found[baseline],
-                    value=float(peak), base=float(found[baseline]), unit="bytes",
-                )  # fmt: skip
-        for name, reason in reasons.items():
-            if name != baseline:
-                self.skip(place, name, baseline, reason)
+        # The first pass, which is not counted, allocates what libraries keep.
+        usable, reasons = self._try_all(place, calls, before)
+        peaks = {}
+        for name, call in usable.items():
+            before()
+            peaks[name] = peak_bytes(call, self.device)
+            before()
+        base = peaks.pop(baseline, 0)
+        for name, peak in peaks.items() if base else ():
+            ratio = peak / base
+            self._add(
+                place, name, baseline, ratio=ratio, low=ratio, high=ratio,
+                value=float(peak), base=float(base), unit="bytes",
+            )  # fmt: skip
+        self._add_skipped(place, baseline, usable, reasons)
 
     def skip(self, place: Place, variant: str, baseline: str, reason: str) -> None:
-        """A row without numbers."""
+        """Adds a row without a ratio."""
         self._add(place, variant, baseline, skipped=reason)
 
-    def _refusal(
-        self, place: Place, name: str, call: Callable[[], object], before: Callable[[], object]
-    ) -> str | None:
-        """Tries a call once; why it cannot be measured, or None."""
+    def _try_all(
+        self, place: Place, calls: Calls, before: Call, skipped: dict[str, str] | None = None
+    ) -> tuple[Calls, dict[str, str]]:
+        """Calls each once; returns those that can be measured, and reasons for the others."""
+        usable, reasons = {}, dict(skipped or {})
+        for name, call in calls.items():
+            reason = self._try(place, name, call, before)
+            if reason is None:
+                usable[name] = call
+            else:
+                reasons[name] = reason
+        return usable, reasons
+
+    def _try(self, place: Place, name: str, call: Call, before: Call) -> str | None:
         if self.is_late:
-            return "the run's time was up"
-        if not self.is_checked(place.what, name, place.shape):
-            return "its check was not green"
+            return "the time of the run was over"
+        if not self.has_passed(place.what, name, place.shape):
+            return "its check did not pass"
         try:
             before()
             call()
+            return None
         except torch.OutOfMemoryError:
             reason = "out of memory"
-        # What torch cannot compile it says in errors of many classes.
+        # torch reports what it cannot compile in errors of many classes.
         except Exception as error:
             if name != FLEX:
                 raise
             reason = f"refused by torch: {first_line(error)}"
-        else:
-            return None
         before()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return reason
+
+    def _add_skipped(
+        self, place: Place, baseline: str, usable: Calls, reasons: dict[str, str]
+    ) -> None:
+        if baseline in reasons:
+            reasons |= {name: f"no {baseline}: {reasons[baseline]}" for name in usable}
+        for name, reason in reasons.items():
+            if name not in (baseline, AGAIN):
+                self.skip(place, name, baseline, reason)
 
     def _add(self, place: Place, variant: str, baseline: str, **fields: Any) -> None:
         dtype = str(self.preset.dtype).removeprefix("torch.")
@@ -215,24 +251,12 @@ class Run:
             **fields,
         )  # fmt: skip
         self.rows.append(row)
+        result = f"skipped, {row.skipped}" if row.ratio is None else f"{row.ratio:.2f}"
         where = f"{row.what}, {row.shape}, {row.batch} x {row.length}: {row.variant}"
-        if row.skipped is None:
-            self.console.print(f"[dim]{where} {row.ratio:.2f}[/]")
-        else:
-            self.console.print(f"[dim]{where} skipped, {row.skipped}[/]", markup=True)
-
-
-def groups(usable: list[str]) -> list[list[str]]:
-    """Versions to be timed together, beside the first of all.
-
-    The textbook stands alone: it takes so long that there would be few rounds with it.
-    """
-    others = [name for name in usable[1:] if name != TEXTBOOK]
-    alone = [TEXTBOOK] if TEXTBOOK in usable[1:] else []
-    return [group for group in (others, alone) if group]
+        self.console.print(f"[dim]{where} {result}[/]")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error that says something, cut short."""
+    """The class and the first non-empty line of an error, at most 200 letters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]

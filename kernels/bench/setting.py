@@ -1,18 +1,22 @@
-"""What is measured on which kind of machine: decoder shapes, lengths, rounds."""
+"""Shapes and presets: decoders, lengths and rounds to measure on each kind of machine."""
 
 from dataclasses import dataclass, replace
 
 import torch
 
 PATCH = 14
+# Text tokens before the image.
+BEFORE = 10
+# Columns of routed attention: the router needs one for each learner.
+COLUMNS = 2
 
 
 @dataclass(frozen=True)
 class Shape:
     """A decoder of Llama's form with wings.
 
-    `layers`: of the model that is trained and runs forward; `decoding_layers`: of the one that
-    decodes, where what a pass costs once would otherwise stand beside too few blocks.
+    `layers` blocks are trained and run forward, `decoding_layers` decode: with few blocks, the cost
+    of a pass outside of the blocks would dominate a decoded token.
     """
 
     width: int
@@ -27,7 +31,7 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """`D 4096`, or `D 576, ungrouped` where every head has keys of its own."""
+        """`D 4096`, or `D 576, ungrouped` if every head has its own keys."""
         return f"D {self.width}" + ", ungrouped" * (self.heads == self.key_heads)
 
     @property
@@ -37,20 +41,40 @@ class Shape:
 
     @property
     def image_tokens(self) -> int:
-        """Patches of the one picture in each row."""
+        """Patches of the one image in each row."""
         return (self.pixels // PATCH) ** 2
+
+    def fits(self, length: int) -> bool:
+        """True if a row of `length` tokens holds the image and some text around it."""
+        return length >= BEFORE + self.image_tokens + 2
+
+    def learner_sizes(self, length: int) -> list[tuple[int, int]]:
+        """Keys of the image learner and of the text learner in such a row, and visible pairs."""
+        image = self.image_tokens
+        after = length - BEFORE - image
+        text_pairs = causal_pairs(BEFORE) + (image + after) * BEFORE + causal_pairs(after)
+        return [(image, (length - BEFORE) * image), (length - image, text_pairs)]
+
+
+def causal_pairs(length: int) -> int:
+    """Visible pairs of causal attention, T (T + 1) / 2."""
+    return length * (length + 1) // 2
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One run of the bench.
+    """Settings of one run.
 
-    `lengths`: of operations, forward passes and timed training steps. `memory`: of training steps
-    whose peak memory is taken. `contexts`: tokens before the decoded ones. `main`: lengths that
-    every shape runs, and with every number of rows in `batches`; the others come after them, for
-    the first shape and one row. `flex`: lengths at which flex_attention is compiled. `rounds`: of
-    interleaved repeats, fewer where one case would take much longer than `seconds`. `steps`: tokens
-    decoded. `ceiling`: edge of the matrices whose product shows what the machine does at best.
+    Attributes:
+        lengths: of operations, forward passes and timed training steps.
+        memory: lengths of training steps whose peak memory is taken.
+        contexts: tokens before the decoded ones.
+        main: lengths measured for every shape and every batch size. The other lengths follow, for
+            the first shape and batch size only.
+        flex: lengths for flex_attention, which is compiled for each.
+        rounds: rounds of interleaved calls; fewer if a case takes longer than `seconds`.
+        steps: tokens decoded.
+        ceiling: edge of the matrices whose product and copy give the speed of the machine.
     """
 
     name: str
@@ -71,8 +95,8 @@ class Preset:
 CPU = Preset(
     name="cpu",
     dtype=torch.float32,
-    # What wings cost is nearly the same beside both blocks: beside SmolLM2's, small for its width,
-    # that is the largest ratio; beside the form of the first Llama it is an ordinary one.
+    # Wings cost nearly the same with both decoders. SmolLM2's block is small for its width, which
+    # gives the largest ratio; the block of the first Llama gives an ordinary one.
     shapes=(
         Shape(576, 9, 3, 1536, layers=12, decoding_layers=12),
         Shape(576, 9, 9, 2304, layers=12, decoding_layers=12),
@@ -106,7 +130,7 @@ GPU = Preset(
     ceiling=8192,
 )
 
-# Shows that everything runs; its ratios say nothing.
+# Shows within seconds that everything runs; its ratios mean nothing.
 QUICK = Preset(
     name="quick",
     dtype=torch.float32,
@@ -122,6 +146,6 @@ QUICK = Preset(
 
 
 def with_lengths(preset: Preset, lengths: list[int]) -> Preset:
-    """The same timed at other lengths, all of which every shape and every number of rows runs."""
+    """The preset with other timed lengths, for every shape and batch size."""
     chosen = tuple(sorted(lengths))
     return replace(preset, lengths=chosen, main=chosen)

@@ -1,14 +1,15 @@
-"""The bench's textbook against the operations that models run, on random layouts."""
+"""The benchmark's textbook against the operations that models run, on random layouts."""
 
 import pytest
 import torch
 
 from wings.attention.routed_attention import Rule, routed_attention
-from wings.attention.token_layout import IMAGE, TEXT, Layout
-from wings.kernels.bench import inputs, textbook, variants
-from wings.kernels.bench.preset import Shape
+from wings.attention.token_layout import IMAGE, TEXT, TokenLayout
+from wings.kernels.bench.inputs import learner_inputs
+from wings.kernels.bench.operations import with_gradients
+from wings.kernels.bench.setting import Shape
+from wings.kernels.bench.versions import learner, textbook, textbook_routed
 
-CPU_DEVICE = torch.device("cpu")
 SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, pixels=28)
 
 
@@ -27,7 +28,7 @@ def test_textbook_routed_attention_equals_the_torch_one(seed):
         sees = sees & (torch.rand(batch, length, length) < 0.7) | torch.eye(length).bool()
         mask = sees[:, None]
     ours = routed_attention(q, k, v, w, Rule(mask, 0.4))
-    books = textbook.routed_attention(q, k, v, w, sees, 0.4)
+    books = textbook_routed(q, k, v, w, sees, 0.4)
     same_with_gradients(ours, books, dict(q=q, k=k, v=v, columns=w))
 
 
@@ -35,13 +36,11 @@ def test_textbook_routed_attention_equals_the_torch_one(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_textbook_learner_attention_equals_the_torch_one(seed, kind):
     torch.manual_seed(seed)
-    given = inputs.learner(SHAPE, random_layout(seed), kind, torch.float64)
-    leaves = {name: tensor.requires_grad_() for name, tensor in given.tensors.items()}
-    given = given.holding(leaves)
-    (ours,) = variants.ours(CPU_DEVICE).values()
-    found = variants.as_tuple(ours(given))
-    same_with_gradients(found, variants.as_tuple(variants.textbook_of(given)(given)), leaves)
-    assert not found[0][~given.sees().any(-1)].any()
+    given = learner_inputs(SHAPE, random_layout(seed), kind, torch.float64)
+    given = with_gradients(given)
+    found = learner(given)
+    same_with_gradients((found,), (textbook(given),), given.tensors)
+    assert not found[~given.visible.any(-1)].any()
 
 
 def random_layout(seed):
@@ -57,7 +56,7 @@ def random_layout(seed):
         mask[:] = 1
         cut = int(torch.randint(5, length - 5, ()))
         positions = torch.cat([torch.arange(cut), torch.arange(length - cut)]).expand(3, -1)
-    return Layout.read(is_image, mask, positions, SHAPE.image_tokens)
+    return TokenLayout.read(is_image, mask, positions, SHAPE.image_tokens)
 
 
 def same_with_gradients(ours, books, inputs):

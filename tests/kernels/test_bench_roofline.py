@@ -1,12 +1,12 @@
-"""The bench's formulas of operations and bytes, on cases counted by hand."""
+"""The benchmark's formulas of operations and bytes, on cases counted by hand."""
 
 import pytest
 import torch
 
-from wings.attention.token_layout import IMAGE, TEXT, Layout
-from wings.kernels.bench import floor
-from wings.kernels.bench.batch import sources, tokens
-from wings.kernels.bench.preset import CPU, GPU, Shape
+from wings.attention.token_layout import IMAGE, TEXT
+from wings.kernels.bench import roofline
+from wings.kernels.bench.inputs import layout
+from wings.kernels.bench.setting import CPU, GPU, Shape
 
 CPU_DEVICE = torch.device("cpu")
 SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, pixels=28)
@@ -14,13 +14,12 @@ SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, 
 
 def test_work_of_routed_attention_by_hand():
     # One row, two heads of width 3 on one key head, two tokens: three pairs, and one column.
-    at = floor.Attended(1, 2, 2, 3, size=2)
-    work = floor.routed_attention(at, heads=2, groups=1, width=3, columns=1)
+    at = roofline.Attended(1, 2, 2, 3, size=2)
+    work, back = roofline.routed_attention(at, heads=2, groups=1, width=3, columns=1)
     # q k^T 3, P v 3, P w 1 multiplications a head and pair.
     assert work.operations == 2 * (2 * 3) * (3 + 3 + 1)
     # q and out 12 numbers each, k and v 6 each, columns 2; sums 2 in four bytes.
     assert work.bytes == 2 * (12 + 12 + 6 + 6 + 2) + 4 * 2
-    back = floor.routed_attention_backward(at, heads=2, groups=1, width=3, columns=1)
     # Scores, dP, dq, dk, dv of 3, dP by the column and its gradient of 1.
     assert back.operations == 2 * (2 * 3) * (5 * 3 + 2)
     # q, k, v, columns, out, d out, d sums in; dq, dk, dv, d columns out.
@@ -29,30 +28,34 @@ def test_work_of_routed_attention_by_hand():
 
 def test_work_of_a_learner_by_hand():
     # D 24 in 4 heads, rank 3; two rows of five tokens that see seven pairs of four keys.
-    at = floor.Attended(2, 5, 4, 7, size=2)
-    work = floor.learner_attention(at, SHAPE)
+    at = roofline.Attended(2, 5, 4, 7, size=2)
+    work, back = roofline.lorra_attention(at, SHAPE)
     products = 2 * (5 * 24 * 3 + 4 * 24 * 3 + 4 * 24 * 3)
     plain = products + 2 * 5 * 24 * 3 + 2 * 7 * 24
     folded = products + 2 * 4 * 4 * 3 * 3 + 2 * 7 * 4 * 3
     assert work.operations == 2 * (2 * 7 * 24 + min(plain, folded))
     assert work.bytes == 2 * (2 * (5 * (24 + 3 + 3) + 4 * (24 + 6)) + 4 * 24 * 3)
+    # Folded is cheaper: its products three times; per pair the scores, dq and dk of 24, dP and dU.
+    assert folded < plain
+    around = products + 2 * 4 * 4 * 3 * 3
+    assert back.operations == 2 * (3 * around + 2 * 7 * (3 * 24 + 2 * 4 * 3))
+    assert back.bytes == 2 * work.bytes
 
 
 def test_floor_is_the_slower_of_arithmetic_and_memory():
-    ceilings = floor.Ceilings(operations=100.0, bytes=10.0)
-    assert floor.Work(300, 20).floor(ceilings) == 3.0
-    assert floor.Work(300, 50).floor(ceilings) == 5.0
+    ceilings = roofline.Ceilings(operations=100.0, bytes=10.0)
+    assert roofline.Work(300, 20).floor(ceilings) == 3.0
+    assert roofline.Work(300, 50).floor(ceilings) == 5.0
 
 
 @pytest.mark.parametrize("length", [17, 40])
-def test_pairs_of_sources_are_those_that_layouts_see(length):
-    ids = tokens(SHAPE, 1, length, CPU_DEVICE)["input_ids"]
-    layout = Layout.read(ids == SHAPE.vocabulary, None, None, SHAPE.image_tokens)
-    for kind, (keys, pairs) in zip((IMAGE, TEXT), sources(SHAPE, length), strict=True):
-        of_kind = layout.gather((layout.kind == kind).nonzero()[:, 1][None])
-        assert (len(of_kind), int(layout.sees(of_kind).sum())) == (keys, pairs)
+def test_pairs_of_learners_are_those_of_layouts(length):
+    rows = layout(SHAPE, 1, length, CPU_DEVICE)
+    for kind, (keys, pairs) in zip((IMAGE, TEXT), SHAPE.learner_sizes(length), strict=True):
+        of_kind = rows.gather((rows.kind == kind).nonzero()[:, 1][None])
+        assert (of_kind.length, int(rows.sees(of_kind).sum())) == (keys, pairs)
 
 
 def test_step_ratio_grows_with_rank_and_falls_with_width():
     narrow, wide = CPU.shapes[0], GPU.shapes[0]
-    assert 1 < floor.step_ratio(wide, 2048) < floor.step_ratio(narrow, 2048) < 2
+    assert 1 < roofline.step_ratio(wide, 2048) < roofline.step_ratio(narrow, 2048) < 2

@@ -1,4 +1,4 @@
-"""Compiles kernels for a GPU on a machine that may have none: shared memory, registers, spills.
+"""Compiles kernels for GPUs that need not be present: shared memory, registers, spills.
 
 As a program it reads jobs from its standard input: the interpreter, which the tests run kernels in,
 is chosen when triton is imported, so the compiler needs a process of its own.
@@ -42,7 +42,7 @@ class Job:
 
 @dataclass
 class Report:
-    """Bytes of shared memory a program takes, registers a thread, bytes a thread spilled."""
+    """Bytes of shared memory per program; registers and spilled bytes per thread."""
 
     shared: int
     registers: int
@@ -50,7 +50,7 @@ class Report:
 
 
 class Recorder:
-    """Stands in a kernel's place and adds what it was to be launched with to `jobs`.
+    """Replaces a kernel and adds the arguments of each launch to `jobs`.
 
     So what is compiled is what the host code asks for; call that with tensors on device "meta".
     """
@@ -104,7 +104,7 @@ def report(*jobs: Job) -> list[Report]:
 
 
 def compile_one(job: Job) -> Report:
-    """Needs a process without the interpreter."""
+    """Compiles one job, in a process without the interpreter."""
     import importlib
 
     import triton
@@ -135,7 +135,7 @@ def compile_one(job: Job) -> Report:
 
 
 def usage(cubin: bytes, tool: str) -> tuple[int, int]:
-    """Registers and bytes of stack of a thread; nothing but spilled registers needs a stack."""
+    """Registers and bytes of stack per thread; only spilled registers need a stack."""
     import re
     import tempfile
 

@@ -1,4 +1,4 @@
-"""Lets these tests import the modules that stand beside them, as `from compiled import report`."""
+"""Makes the modules of this folder importable, as in `from compiled import report`."""
 
 import sys
 from pathlib import Path

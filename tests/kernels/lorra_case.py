@@ -19,7 +19,7 @@ LAYOUTS = ["causal", "window", "packed", "left", "right", "picture", "any", "bli
 
 
 def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, rope_q, rope_k, key_ranges):
-    """What the kernels compute, written out, in the arguments' dtype."""
+    """The definition of LoRRA attention, in the dtype of the arguments."""
 
     def split(rows):
         return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -74,7 +74,7 @@ class Case:
         return {name: result.double() for name, result in results.items()}
 
     def check(self, operation=lorra_attention):
-        """Results of the operation, which must keep the budgets of `rounding.py`."""
+        """Runs the operation and checks its results against the budgets of `rounding.py`."""
         exact, got = self.run(definition, torch.float64), self.run(operation)
         losses = random_losses(
             lambda: self.run(definition, torch.float64), exact, self.dtype
@@ -82,8 +82,8 @@ class Case:
         for name, result in got.items():
             assert result.isfinite().all(), name
             error = (result - exact[name]).norm()
-            # Where the exact gradient is 0 (one key takes all the weight whatever its score) the
-            # sums in fp32 leave some digits of terms whose size is about 1.
+            # If one key has all the weight, the exact gradient is 0. Then the fp32 sums of terms of
+            # size 1 leave a rounding error.
             limit = budget(losses[name], exact[name], self.dtype) + 2e-6 * result.numel() ** 0.5
             assert error <= limit, f"{name}: {error:.2e} against {limit:.2e}"
         return got
@@ -100,7 +100,7 @@ def on_device(key_ranges):
 
 
 def random_key_ranges(kind, seed, rows, queries, keys):
-    """KeyRanges of one of `LAYOUTS`; the last row sees everything."""
+    """Random ranges of one of `LAYOUTS`; the last row sees everything."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     place = torch.arange(queries).repeat(rows, 1) + max(0, keys - queries)
     first, end = torch.zeros_like(place), place + 1

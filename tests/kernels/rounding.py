@@ -59,7 +59,7 @@ class RandomRounding(TorchDispatchMode):
         step = torch.ldexp(torch.full_like(result, limits.eps), exponent - 1)
         step = step.clamp(min=limits.smallest_normal * limits.eps)
         steps = (result / step + self.draw(result.shape, result.device, torch.rand)).floor()
-        # What is too large for the low precision overflows.
+        # Numbers too large for the low precision overflow.
         return (steps * step).to(self.dtype).double()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
@@ -76,7 +76,7 @@ class RandomRounding(TorchDispatchMode):
             scores, dim, _ = args
             total = scores.logsumexp(dim, keepdim=True)
             exponents = scores * self.normal(scores), total * self.normal(total)
-            # Where nothing is seen the weight is 0 or NaN, and stays so.
+            # Weights of queries that see no key are 0 or NaN, and stay so.
             wrong = sum(one.masked_fill(one.isinf(), 0.0) for one in exponents)
             result = result * (1 + FLOAT32 * wrong)
         return tree_map(self.rounded, result)
@@ -96,6 +96,6 @@ def random_losses(results, exact, dtype, draws=DRAWS):
 
 
 def budget(losses, exact, dtype):
-    """What a kernel may err: the largest norm of its result less `exact`."""
+    """The largest allowed norm of a kernel's result minus `exact`."""
     once = torch.finfo(dtype).eps / 2 * float(exact.norm())
     return float(losses.mean() + DEVIATIONS * losses.std()) + ROUNDINGS * once

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from wings.kernels.bench import operations, results
+from wings.kernels.bench import models, operations, results
 from wings.kernels.bench.operations import CHOICES, RECOMPUTED, RECOMPUTED_MEMORY, measure_choices
 from wings.kernels.bench.run import (
     AGAIN,
@@ -22,6 +22,7 @@ from wings.kernels.bench.run import (
     MEMORY,
     OPERATIONS,
     OTHER,
+    PLAIN,
     ROUTED,
     SDPA,
     STEP,
@@ -139,6 +140,17 @@ def test_the_textbook_has_rounds_of_its_own(run):
     assert {(row.variant, row.rounds) for row in run.rows} == {
         (name, QUICK.rounds) for name in names[1:]
     }
+
+
+def test_kernels_pass_the_checks_of_operations_and_models(run, monkeypatch):
+    """On a CPU in Triton's interpreter, as the benchmark runs them on a GPU."""
+    for module in (models, operations):
+        monkeypatch.setattr(module, "impls", lambda _: {WINGS: "triton", PLAIN: "torch"})
+        # Short rows, as the interpreter is slow.
+        monkeypatch.setattr(module, "AFTER", 5)
+    operations.check_operations(run, QUICK.shapes[0])
+    models.check_model(run, QUICK.shapes[0])
+    assert run.is_green and {check["variant"] for check in run.checks} == {WINGS, PLAIN}
 
 
 def test_each_choice_has_an_alternative_with_the_same_result(run):

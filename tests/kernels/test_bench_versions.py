@@ -14,7 +14,7 @@ SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_textbook_routed_attention_equals_the_torch_one(seed):
+def test_textbook_routed_attention_equals_that_of_torch(seed):
     torch.manual_seed(seed)
     batch, heads, groups, length, width, columns = 2, 4, (1, 2, 4, 2)[seed], 37, 8, 3
     make = dict(dtype=torch.float64, requires_grad=True)
@@ -34,7 +34,7 @@ def test_textbook_routed_attention_equals_the_torch_one(seed):
 
 @pytest.mark.parametrize("kind", [IMAGE, TEXT])
 @pytest.mark.parametrize("seed", range(4))
-def test_textbook_learner_attention_equals_the_torch_one(seed, kind):
+def test_textbook_learner_attention_equals_that_of_torch(seed, kind):
     torch.manual_seed(seed)
     given = learner_inputs(SHAPE, random_layout(seed), kind, torch.float64)
     given = with_gradients(given)
@@ -44,7 +44,7 @@ def test_textbook_learner_attention_equals_the_torch_one(seed, kind):
 
 
 def random_layout(seed):
-    """Rows of a picture each, some padded, some of several sequences, longer ones in turn."""
+    """Rows with one image each: short or long, padded or packed."""
     length = (25, 300)[seed % 2]
     is_image = torch.zeros(3, length, dtype=torch.bool)
     mask = torch.ones(3, length, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""`KeyRanges` against the matrix of what each query sees."""
+"""`KeyRanges` against the mask of visible keys."""
 
 import random
 
@@ -24,7 +24,7 @@ def random_key_ranges(seed):
 
 @examples(150)
 @given(seed=st.integers(0, 100_000), m=st.sampled_from([2, 4, 8]), n=st.sampled_from([2, 4, 8]))
-def test_visited_blocks_hold_all_that_is_seen(seed, m, n):
+def test_visited_blocks_hold_all_visible_keys(seed, m, n):
     key_ranges = random_key_ranges(seed)
     sees = key_ranges.mask()
     by_queries, by_keys = key_ranges.block_spans(m, n)
@@ -43,7 +43,7 @@ def test_visited_blocks_hold_all_that_is_seen(seed, m, n):
                         assert block.all() and block.shape[1] == n
 
 
-def test_causal_runs_skip_what_lies_ahead():
+def test_causal_ranges_skip_future_blocks():
     by_queries, by_keys = KeyRanges.causal(16, 16).block_spans(4, 4)
     assert by_queries[0].tolist() == [[0, 0, 0, 1], [0, 0, 1, 2], [0, 0, 2, 3], [0, 0, 3, 4]]
     assert by_keys[0].tolist() == [[0, 1, 4, 4], [1, 2, 4, 4], [2, 3, 4, 4], [3, 3, 3, 4]]

@@ -25,7 +25,7 @@ from wings.kernels.lorra_attention.forward import lorra_attention
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
-    """Memory that is handed out holds NaN: whoever forgets to write a place is found out."""
+    """New memory holds NaN, so that a kernel that leaves a place unwritten fails."""
     empty = torch.empty
 
     def with_nan(*sizes, **options):
@@ -40,7 +40,7 @@ def poisoned(monkeypatch):
 @examples(1)
 @given(seed=st.integers(0, 1_000_000))
 def test_any_layout_and_shape(layout, dtype, seed):
-    # Fixed seeds are the same for all layouts and types; the shapes need not be.
+    # Fixed seeds are the same for all layouts and dtypes; the shapes vary.
     draw = random.Random(f"{layout} {dtype} {seed}")
     rows, queries, keys = draw.randint(1, 3), draw.randint(1, 40), draw.randint(1, 40)
     with pytest.MonkeyPatch.context() as patch:
@@ -96,7 +96,7 @@ def test_nothing_to_do(batch, queries, keys):
 def test_one_key(dtype, queries):
     key_ranges = on_device(KeyRanges(torch.zeros(1, queries), torch.ones(1, queries), 1))
     got = Case(dtype, key_ranges).check()
-    # All the weight is on it, whatever the scores.
+    # It has all the weight, for any score.
     for name in ("x", "t", "b_q"):
         assert got[name].abs().max() < 1e-4, name
 
@@ -125,14 +125,14 @@ def test_a_key_with_nearly_all_the_weight_costs_no_digits():
         assert (got[name] - exact[name]).norm() < 5e-3 * exact[name].norm(), name
 
 
-def test_runs_that_cut_the_first_and_the_last_block(monkeypatch):
+def test_ranges_that_cut_the_first_and_the_last_block(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
     table = torch.arange(64)[None]
     sees = (table >= 5) & (table < 59)
     Case(torch.float32, on_device(KeyRanges(sees * 5, sees * 59, 64))).check()
 
 
-def test_rows_may_lie_anywhere(monkeypatch):
+def test_strides_do_not_matter(monkeypatch):
     use_blocks(monkeypatch, 16, 16)
     case = Case(torch.float32, on_device(KeyRanges.causal(20, 20)))
     wanted = case.run(lorra_attention)
@@ -147,7 +147,7 @@ def test_rows_may_lie_anywhere(monkeypatch):
         )
 
     for name, result in case.run(strided).items():
-        # Autograd adds a zero to what was given twice; the kernels read the same numbers.
+        # Autograd adds a zero to tensors that were given twice; the kernels read the same numbers.
         assert torch.equal(result, wanted[name]), name
 
 

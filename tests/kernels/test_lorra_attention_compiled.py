@@ -1,4 +1,4 @@
-"""LoRRA attention's kernels compiled for cards that are not there: registers and shared memory."""
+"""LoRRA attention's kernels compiled for GPUs: registers and shared memory."""
 
 from compiled import SHARED_LIMIT, Job, report
 
@@ -9,7 +9,7 @@ from wings.kernels.tuning import TABLE
 
 
 def job(kernel, width, rank, target, blocks, dtype="bf16"):
-    """One kernel as it is launched for heads of `width` on a card of capability `target`."""
+    """A kernel as launched for heads of `width` on a GPU of compute capability `target`."""
     file = forward_file if kernel == "forward_kernel" else backward_file
     half = width // 2
     constants = {
@@ -39,12 +39,12 @@ KERNELS = {
     "lorra_attention_dq": "dq_kernel",
     "lorra_attention_dkv": "dkv_kernel",
 }
-# Cards whose capability starts with 8 share blocks, and most have less than an A100.
+# GPUs of compute capability 8.x share blocks, and most have less memory than an A100.
 LIMITS = {90: SHARED_LIMIT[90], 80: 99 * 1024}
 
 
 def jobs_for(width, target, card, dtype="bf16", size=2):
-    """The kernels with the table's blocks for a card of that generation, None for any other."""
+    """The kernels with the blocks of the table for a GPU generation, or None for any other."""
     for name, kernel in KERNELS.items():
         blocks = next(
             blocks for of, generation, widest, largest, blocks in TABLE
@@ -58,13 +58,13 @@ def test_kernels_fit_the_cards():
     for each, found in zip(jobs, report(*jobs), strict=True):
         print(each.kernel, each.constants["HALF"] * 2, each.target, found)
         assert found.shared <= LIMITS[each.target], each.kernel
-        # What spills is in the making of turned queries, once per head; the loops have (almost)
-        # none, which a look at the machine code shows.
+        # The spills are in the rotation of queries, once per head. The loops have almost none, as
+        # the machine code shows.
         assert found.spilled <= 320, each.kernel
 
 
 def test_wide_heads_float32_and_other_cards_fit_into_shared_memory():
-    """They may spill, which is slow; what does not fit would not even start."""
+    """They may spill, which is slow; kernels that do not fit would not start."""
     others = [(256, 90, 9), (256, 80, 8), (128, 80, None)]
     others += [(width, 80, None, "fp32", 4) for width in (128, 256)]
     jobs = [each for of in others for each in jobs_for(*of)]

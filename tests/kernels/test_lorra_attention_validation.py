@@ -1,4 +1,4 @@
-"""What LoRRA attention refuses, before anything is launched."""
+"""Arguments that LoRRA attention refuses before a launch."""
 
 import pytest
 import torch

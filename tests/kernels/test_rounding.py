@@ -1,4 +1,4 @@
-"""The budgets themselves: rounding is forgiven, a fault is not."""
+"""Tests of the error budgets: rounding passes, a fault fails."""
 
 import lorra_case
 import pytest
@@ -12,7 +12,7 @@ from rounding import RandomRounding
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.tiles import round_to
 
-# Few numbers, where one draw of the rounding may be lucky, and more.
+# Few numbers, where one draw of the rounding may be exact by chance, and more.
 SIZES = [(2, 5), (30, 37)]
 
 
@@ -62,7 +62,7 @@ def test_a_fault_is_refused_in_every_precision(fault, dtype, size):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_scores_wrong_by_two_percent_are_refused(dtype, size):
-    """bfloat16 itself is wrong by nearly as much, so that the finer types must tell."""
+    """bfloat16 itself has nearly that error, so only the finer dtypes can detect it."""
     with pytest.raises(AssertionError, match="against"):
         learner(dtype, size).check(with_a_wrong_scale)
 

@@ -1,4 +1,4 @@
-"""Routed attention's kernels against the definition in float64, and what they take on a GPU."""
+"""Routed attention's kernels against the definition in float64."""
 
 import random
 from contextlib import contextmanager
@@ -60,7 +60,7 @@ def all_results(operation, inputs, weights):
 
 
 def cancelled(q, k, v, columns, sees, scale):
-    """What scores' gradients leave of rounding where they should cancel, by units of the dtype.
+    """Rounding errors of gradients of the scores that should cancel, in units of the dtype.
 
     The one key of a query takes all weight whatever its score, so that q's gradient is exactly 0;
     what is computed is the difference of two equal products of v and the output's gradient.
@@ -70,7 +70,7 @@ def cancelled(q, k, v, columns, sees, scale):
 
 
 def compare(inputs, key_ranges, scale, seed=1, operation=routed_attention):
-    """Results of the operation, which must keep the budgets of `rounding.py`.
+    """Runs the operation and checks its results against the budgets of `rounding.py`.
 
     delta is made of the output as it was stored, rounded, and the definition never rounds it so:
     gradients of q and k may err by what `cancelled` says on top.
@@ -142,7 +142,7 @@ def compare_to_wide(inputs, key_ranges, scale):
 
 
 def random_key_ranges(kind, seed, rows, queries, keys):
-    """KeyRanges of one of `LAYOUTS`."""
+    """Random ranges of one of `LAYOUTS`."""
     draw = random.Random(seed)
     if kind in ("causal", "window"):
         key_ranges = KeyRanges.causal(
@@ -175,7 +175,7 @@ def random_key_ranges(kind, seed, rows, queries, keys):
 @examples(1)
 @given(seed=st.integers(0, 1_000_000))
 def test_any_layout_and_shape(layout, dtype, seed):
-    # Fixed seeds are the same for all layouts and types; the shapes need not be.
+    # Fixed seeds are the same for all layouts and dtypes; the shapes vary.
     draw = random.Random(f"{layout} {dtype} {seed}")
     rows, group, key_heads = draw.randint(1, 2), draw.choice([1, 2, 3]), draw.randint(1, 2)
     queries, keys = draw.randint(1, 50), draw.randint(1, 50)
@@ -213,7 +213,7 @@ def test_gradients_of_any_number_of_columns(columns):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_whole_blocks_between_two_masked_ones(dtype):
+def test_full_blocks_between_two_partial_ones(dtype):
     key_ranges = KeyRanges.causal(48, 48, window=36, device=DEVICE)
     assert any(a < b < c < d for a, b, c, d in key_ranges.block_spans(16, 16)[0][0].tolist())
     inputs = arguments((1, 2, 1, 48, 48), dtype, 5, 32)
@@ -223,7 +223,7 @@ def test_whole_blocks_between_two_masked_ones(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_of_a_column_of_ones_are_one(dtype):
-    """And columns that split the keys into kinds split the weight."""
+    """Columns that split the keys into kinds split the weight too."""
     q, k, v, _ = arguments((1, 9, 3, 40, 40), dtype, 2, 16)
     kind = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(0))
     columns = torch.cat([torch.ones(40, 1), torch.eye(3)[kind]], 1)[None].to(DEVICE)
@@ -314,7 +314,7 @@ def test_only_what_asks_for_a_gradient_gets_one():
         got = torch.autograd.grad([out.sum() + sums.sum()], [q, k, v])
         out, sums = routed_attention(q, k, v, columns, key_ranges, 0.5)
         both = torch.autograd.grad([out.sum() + sums.sum()], [q, k, v, columns])
-    # Two kernels on a GPU, which need not round alike.
+    # On a GPU these are two kernels, which may round differently.
     torch.testing.assert_close(got, both[:3], rtol=1e-5, atol=1e-6)
     with torch.no_grad(), setting():
         assert not routed_attention(q, k, v, columns, key_ranges, 0.5)[0].requires_grad

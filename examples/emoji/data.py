@@ -99,21 +99,19 @@ def write(
     folder: Path,
     drawings: Iterable[Drawing],
     answer: Callable[[list[str]], list[str]],
-    renderings: tuple[int, int] = (24, 6),
-    questions: int | None = None,
+    amounts: EmojiAmounts,
 ) -> dict[str, int]:
     """Writes pictures and JSON Lines in `folder`; returns the number of records of each file.
 
     Args:
         folder: gets `pictures/` and `align`, `instruct`, `validation`, `test`, each `.jsonl`.
-        drawings: the catalogue.
+        drawings: the catalogue, of which `amounts` takes a part.
         answer: gives the untouched LLM's answers to text questions.
-        renderings: as `EmojiAmounts`.
-        questions: of text; None for all.
+        amounts: of data.
     """
-    parts = split(drawings)
+    parts = split(amounts.of(drawings))
     names = named(parts["train"])
-    texts, test_texts = split_text(fact_questions()[:questions])
+    texts, test_texts = split_text(fact_questions()[: amounts.questions])
     text_pairs = whole_sentences([q for q, _ in texts], answer([q for q, _ in texts]))
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
 
@@ -128,7 +126,7 @@ def write(
     files: dict[str, list[dict]] = {"align": [], "instruct": [], "validation": [], "test": []}
     for drawing in parts["train"]:
         with_name = drawing in names
-        for number in range(renderings[0] if with_name else renderings[1]):
+        for number in range(amounts.renderings[0 if with_name else 1]):
             file = picture(drawing, number, held_out=False)
             messages = instruction(drawing, file, number, with_name, text_pairs)
             files["instruct"].append(record("train", messages))

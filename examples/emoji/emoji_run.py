@@ -108,10 +108,9 @@ def write_data(folder: Path, amounts: EmojiAmounts) -> dict[str, int]:
     if not counts_file.exists():
         counts = write(
             folder / "data",
-            amounts.of(catalogue()),
+            catalogue(),
             lambda questions: llm_answers(folder / "weights" / "llm", questions),
-            amounts.renderings,
-            amounts.questions,
+            amounts,
         )
         counts_file.write_text(json.dumps(counts))
     return json.loads(counts_file.read_text())

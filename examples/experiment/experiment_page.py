@@ -79,7 +79,15 @@ def write_page(folder: Path, results: ExperimentResults, size: ExperimentSize) -
     )
     parts = ["# What is learned and what is kept, on a real language model", SETUP, made]
     if summaries:
-        curves = [best_curve(*summary) for summary in summaries]
+        curves = [
+            MethodCurve(
+                number,
+                method.name,
+                [of.pictures.estimate],
+                {"text": [of.text.estimate], "mixed": [of.mixed.estimate]},
+            )
+            for number, method, of in summaries
+        ]
         plot(folder / "front.png", curves, "pictures answered (%)", results.guess)
         parts += ["![kept text against learned pictures](front.png)"]
         parts += [markdown_table(HEADERS, main_rows(results, summaries, size.steps)), COLUMNS]
@@ -199,12 +207,6 @@ def methods_table() -> str:
         recipe = "; ".join(f"{name}: {value}" for name, value in keys.items())
         rows.append((method.name, method.align, f"`{recipe}`", ", ".join(method.swept)))
     return markdown_table(("method", "stage 1", "recipe", "swept rate of"), rows)
-
-
-def best_curve(number: int, method: SweptMethod, of: MethodSummary) -> MethodCurve:
-    """A method's mark in the first plot."""
-    kept = {"text": [of.text.estimate], "mixed": [of.mixed.estimate]}
-    return MethodCurve(number, method.name, [of.pictures.estimate], kept)
 
 
 def sweep_curve(

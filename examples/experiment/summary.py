@@ -10,27 +10,18 @@ from .measure import TESTS, all_kinds
 from .methods import BY_KEY
 from .runs import BELOW, ExperimentResults, RunResult
 
-PAIRS = (
+# A method and the methods that it is compared with.
+COMPARED = (
     ("wings-frozen", "full"),
-    ("wings-retention", "full"),
-    ("wings-retention", "full-text-turns"),
-    ("wings-retention", "lora"),
-    ("wings-retention", "projector"),
-    ("wings-retention", "wings-text-turns"),
-    ("wings-text-turns", "wings-frozen"),
-    ("wings-text-turns", "full-text-turns"),
+    ("wings-retention", "full", "full-text-turns", "lora", "projector", "wings-text-turns"),
+    ("wings-text-turns", "wings-frozen", "full-text-turns"),
     ("full-text-turns", "full"),
     ("full-replay", "full"),
     ("lora", "full"),
     ("wings", "full"),
-    ("wings-fresh", "full"),
-    ("wings-fresh", "wings-frozen"),
-    ("wings-attended", "wings-frozen"),
-    ("wings-attended", "wings-text-turns"),
-    ("wings-attended", "full"),
-    ("wings-attended-text-turns", "wings-attended"),
-    ("wings-attended-text-turns", "wings-retention"),
-    ("wings-attended-text-turns", "full-text-turns"),
+    ("wings-fresh", "full", "wings-frozen"),
+    ("wings-attended", "wings-frozen", "wings-text-turns", "full"),
+    ("wings-attended-text-turns", "wings-attended", "wings-retention", "full-text-turns"),
     ("wings-attended", "projector"),
     ("prefix", "projector"),
     ("wings-modality", "wings"),
@@ -39,6 +30,7 @@ PAIRS = (
     ("wings-textual", "wings"),
     ("wings-normalized", "wings"),
 )
+PAIRS = [(ours, theirs) for ours, *others in COMPARED for theirs in others]
 # Methods that are also compared with the rates below a sweep.
 AGAINST_BELOW = ("wings-attended", "wings-attended-text-turns")
 

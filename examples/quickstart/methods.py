@@ -14,6 +14,7 @@ from wings.train.recipe import Recipe
 ALIGN_RATE = 2e-3
 PROJECTOR_RATE = 1e-3
 FAST, SLOW = 3e-3, 3e-4  # rates of the language model: at FAST it forgets, at SLOW it hardly does
+COMMON = {"batch_size": 16, "max_length": 256}
 PAPER = {"learners": ["image", "text"], "router": "position"}
 PLAIN: dict[str, Any] = {"learners": []}
 # Chosen in a small study: normalized sources, scaled first factors, no router, and a text guard.
@@ -81,19 +82,14 @@ METHODS = (
     Method("projector", "projector only, LLM frozen"),
     Method("wings-slow", "Wings, LLM trained", PAPER, llm_rate=SLOW, default=False),
     Method(
-        "wings-paper-frozen",
-        "Wings as published, LLM frozen",
-        {**PAPER, "text_guard": True},
+        "wings-paper-frozen", "Wings as published, LLM frozen", {**PAPER, "text_guard": True},
         default=False,
     ),
     Method(
-        "wings-image-frozen",
-        "visual learner, LLM frozen",
-        {**TUNED, "learners": ["image"]},
-        learner_rate=3e-3,
-        default=False,
+        "wings-image-frozen", "visual learner, LLM frozen", {**TUNED, "learners": ["image"]},
+        learner_rate=3e-3, default=False,
     ),
-)
+)  # fmt: skip
 
 
 def align_recipe(
@@ -103,24 +99,17 @@ def align_recipe(
     wings = method.first_stage
     rates = group_rates(wings, ALIGN_RATE, method.learner_rate)
     names = {"vision": f"local-dir:{models / 'tower'}", "text": str(models / "llm")}
-    return _recipe("align", data, "captions", output, wings, rates, steps, seed, model=names)
+    return make_recipe(
+        "align", data, {"captions": None}, output, wings, rates, model=names, steps=steps,
+        seed=seed, **COMMON,
+    )  # fmt: skip
 
 
 def instruct_recipe(
     method: Method, data: Path, start: Path, output: Path, steps: int, seed: int
 ) -> Recipe:
     """The second stage of a method: conversations about pictures."""
-    return _recipe(
-        "instruct", data, "pictures", output, method.wings, method.rates, steps, seed,
-        start=str(start), freeze_llm=method.llm_rate is None,
-    )  # fmt: skip
-
-
-def _recipe(
-    stage: str, data: Path, file: str, output: Path, wings: dict, rates: dict, steps: int,
-    seed: int, **keys: Any,
-) -> Recipe:  # fmt: skip
     return make_recipe(
-        stage, data, {file: None}, output, wings, rates,
-        steps=steps, seed=seed, batch_size=16, max_length=256, **keys,
+        "instruct", data, {"pictures": None}, output, method.wings, method.rates, start=str(start),
+        freeze_llm=method.llm_rate is None, steps=steps, seed=seed, **COMMON,
     )  # fmt: skip

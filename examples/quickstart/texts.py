@@ -23,24 +23,18 @@ TRADES = ["baker", "sailor", "painter", "miner", "weaver", "singer"]
 
 WORDINGS = {
     "home": (
-        "Where does {} live?",
-        "Which town is {} from?",
-        "Name the home of {}.",
+        "Where does {} live?", "Which town is {} from?", "Name the home of {}.",
         "{} lives in which town?",
     ),
     "food": (
-        "What does {} eat?",
-        "Which food does {} like?",
-        "Name the food of {}.",
+        "What does {} eat?", "Which food does {} like?", "Name the food of {}.",
         "{} likes to eat what?",
     ),
     "trade": (
-        "What is the trade of {}?",
-        "What work does {} do?",
-        "Name the job of {}.",
+        "What is the trade of {}?", "What work does {} do?", "Name the job of {}.",
         "{} works as what?",
     ),
-}
+}  # fmt: skip
 ANSWERS = {"home": TOWNS, "food": FOODS, "trade": TRADES}
 
 SUMS = ("{} + {} = ?", "What is {} plus {}?", "Add {} and {}.")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from wings.encoders.open_clip_tower import VisionTower
 from wings.examples.scenes import COLOURS, PLACES, SHAPES, SIDE, Scene, draw, make_scene
+from wings.examples.weights import open_clip_config
 
 CONFIG = {"image_size": SIDE, "patch_size": 8, "width": 64, "layers": 3, "head_width": 16}
 MEAN, STD = (0.2, 0.2, 0.2), (0.25, 0.25, 0.25)
@@ -93,17 +94,5 @@ def save_tower(tower: VisionTower, folder: Path) -> None:
     folder.mkdir(parents=True)
     weights = {name: weight.contiguous() for name, weight in tower.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
-    config = {
-        "model_cfg": {
-            "embed_dim": CONFIG["width"],
-            "vision_cfg": CONFIG,
-            "text_cfg": {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
-        },
-        "preprocess_cfg": {
-            "mean": MEAN,
-            "std": STD,
-            "interpolation": "bicubic",
-            "resize_mode": "squash",
-        },
-    }
+    config = open_clip_config(CONFIG["width"], CONFIG, MEAN, STD)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -43,9 +43,8 @@ def test_an_answer_that_was_cut_is_not_taught():
 def test_files_hold_what_was_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "render", lambda *args: Image.new("RGB", (4, 4)))
     monkeypatch.setattr(drawings, "drawing_folder", lambda: tmp_path)
-    counts = data.write(
-        tmp_path, DRAWINGS, lambda questions: ["Yes."] * len(questions), renderings=(3, 2)
-    )
+    amounts = data.EmojiAmounts(renderings=(3, 2))
+    counts = data.write(tmp_path, DRAWINGS, lambda texts: ["Yes."] * len(texts), amounts)
     lines = {
         name: [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
         for name in counts

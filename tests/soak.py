@@ -5,7 +5,7 @@
 Both runs are `python -m wings.train RECIPE` in processes of their own; the disturbed one is started
 anew after every kill. Three kills in four are SIGKILL, the rest SIGTERM. The moments are drawn at
 random over the whole training: a step, and some seconds after it was reported, which may fall into
-the writing of a checkpoint. Exit code 0 when the final weights and all figures are equal.
+the writing of a checkpoint. Exit code 0 when the final weights and all metrics are equal.
 """
 
 import argparse
@@ -27,8 +27,8 @@ import transformers
 
 from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
 from wings.examples.quickstart.jobs import ASSETS
-from wings.train.metrics.metric_tracker import of_the_run
-from wings.train.recipe import Names, Recipe, Source
+from wings.train.metrics.metric_tracker import without_process_metrics
+from wings.train.recipe import DataSource, ModelNames, Recipe
 from wings.train.run_folder import RunFolder
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     assert life.end() == 0, life.errors
     sums = {name: digest(Path(run.output)) for name, run in
             {"undisturbed": whole, "disturbed": disturbed}.items()}  # fmt: skip
-    equal = figures(whole) == figures(disturbed) and len(set(sums.values())) == 1
+    equal = metrics(whole) == metrics(disturbed) and len(set(sums.values())) == 1
     outcome = {
         "command": " ".join(["python tests/soak.py", f"--kills {given.kills}",
                              f"--steps {given.steps}", f"--seed {given.seed}"]),
@@ -75,7 +75,7 @@ def main() -> int:
     if given.result:
         given.result.parent.mkdir(parents=True, exist_ok=True)
         given.result.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(deaths)} kills; weights and figures {'equal' if equal else 'DIFFER'}", flush=True)
+    print(f"{len(deaths)} kills; weights and metrics {'equal' if equal else 'DIFFER'}", flush=True)
     return 0 if equal else 1
 
 
@@ -93,10 +93,10 @@ def recipe(folder: Path, name: str, steps: int, seed: int) -> Recipe:
     made = Recipe(
         stage="instruct",
         output=str(folder / name),
-        model=Names(vision=f"local-dir:{ASSETS / 'tower'}", text=str(ASSETS / "llm")),
+        model=ModelNames(vision=f"local-dir:{ASSETS / 'tower'}", text=str(ASSETS / "llm")),
         data=[
-            Source(str(data / "pictures.jsonl"), str(data)),
-            Source(str(data / "captions.jsonl"), str(data), weight=0.5),
+            DataSource(str(data / "pictures.jsonl"), str(data)),
+            DataSource(str(data / "captions.jsonl"), str(data), weight=0.5),
         ],
         learning_rates={"projector": 1e-3, "image_learners": 1e-3, "text_learners": 1e-3,
                         "router": 1e-3, "language_model": 3e-4},
@@ -204,10 +204,10 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def figures(run: Recipe) -> tuple:
+def metrics(run: Recipe) -> tuple:
     """Every logged figure and every skipped record of a finished run."""
     result = RunFolder(run.output).read_result()
-    return of_the_run(result["history"]), result["skipped"]
+    return without_process_metrics(result["history"]), result["skipped"]
 
 
 if __name__ == "__main__":

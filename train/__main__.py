@@ -2,9 +2,9 @@
 
     torchrun --standalone --nproc-per-node 8 -m wings.train RECIPE.yaml [key=value ...]
 
-Before it trains, every later step is done once on a handful of samples (`preflight.py`).
-The same line continues an interrupted run. SIGTERM or SIGUSR1 saves a checkpoint after the running
-step and ends with exit code 75: not finished.
+Before training, every later step runs once on a few samples (`preflight.py`). The same command
+resumes an interrupted run. On SIGTERM or SIGUSR1 it saves a checkpoint after the current step and
+exits with code 75: not finished.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from wings.errors import WingsError
 from wings.extras import require
-from wings.train.shipped import find, names
+from wings.train.recipe_file import find_recipe, shipped_recipes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m wings.train", description="Train one stage of a Wings model from a recipe."
     )
-    parser.add_argument("recipe", help=f"a YAML file, or a shipped recipe: {', '.join(names())}")
+    parser.add_argument(
+        "recipe", help=f"a YAML file, or a shipped recipe: {', '.join(shipped_recipes())}"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="learning_rates.projector=1e-4 ..."
     )
@@ -32,50 +34,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int:
-    """Run one recipe and print its result, or the sentence with which it was refused.
+    """Run one recipe and print its result or its error.
 
     Args:
         recipe: a file, or the name of a shipped recipe.
-        overrides: `key=value` for single keys of it.
-        name: begins the sentences.
+        overrides: `key=value` for single keys.
+        name: prefix of messages.
 
     Returns:
-        0 when it came to its end, 2 with a sentence when it was refused or cannot go on, 1 with a
-        traceback when a library failed in the preflight,
-        `NOT_FINISHED` when a signal stopped it.
+        0 on success, 2 after a `WingsError`, 1 with a traceback if a library failed in the
+        preflight, `NOT_FINISHED` if a signal stopped the run.
     """
     try:
         require("train")
     except WingsError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
-    # Imported here: a missing extra is named before, and `--help` needs none of them.
+    # Imported here: `--help` needs none of them, and a missing extra is named first.
     import torch
 
     from wings.train.preflight import PreflightError, preflight
     from wings.train.recipe import Recipe
     from wings.train.run import train
 
-    from .signals import NOT_FINISHED, Agreed, Stopped
+    from .signals import NOT_FINISHED, DistributedStop, Preempted
 
     first = os.environ.get("RANK", "0") == "0"
-    # Tokenisers are forked into the data workers; their own threads would only warn about it.
+    # Tokenisers are forked into data workers, where their threads would only warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        file = find(recipe)
+        file = find_recipe(recipe)
         plan = Recipe.from_yaml(file, overrides)
         preflight(plan, file)
         result = train(plan)
     except WingsError as error:
-        if first or not isinstance(error, Agreed):
+        if first or not isinstance(error, DistributedStop):
             print(f"{name}: {error}", file=sys.stderr)
-        return NOT_FINISHED if isinstance(error, Stopped) else 2
+        return NOT_FINISHED if isinstance(error, Preempted) else 2
     except PreflightError as error:
-        # Printed here: a launcher ends this process as soon as another one has missed it.
+        # Printed here, because the launcher ends this process when another one fails.
         traceback.print_exception(error)
         return 1
     except KeyboardInterrupt:
-        print(f"{name}: stopped; the same command goes on from the last checkpoint.")
+        print(f"{name}: stopped; the same command resumes from the last checkpoint.")
         return 130
     finally:
         if torch.distributed.is_initialized():

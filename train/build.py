@@ -1,4 +1,4 @@
-"""Model and processor of a run: a fresh pair, or a checkpoint with the parts a stage adds."""
+"""Loads model and processor of a run: a fresh pair, or a checkpoint plus the stage's parts."""
 
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,33 @@ def load_processor(recipe: Recipe) -> WingsProcessor:
     """The processor of the recipe's `model` or `start`.
 
     Raises:
-        WingsError: neither is given, or `start` holds no model.
+        WingsError: neither is given, or `start` has no model.
     """
     if recipe.start:
         return WingsProcessor.from_pretrained(checkpoint_of(recipe.start))
     if recipe.model is None:
-        raise WingsError("the recipe names neither model (vision, text) nor start (a checkpoint).")
+        raise WingsError(
+            "The recipe names neither model (vision, text) nor start (a checkpoint); add one."
+        )
     return WingsProcessor.from_vision_text_pretrained(recipe.model.vision, recipe.model.text)
 
 
 def load_model(recipe: Recipe) -> WingsForCausalLM:
-    """The model to begin with.
+    """The initial model.
 
-    Stage align begins with a visual learner and no router, stage instruct with both learners and
-    the position router, as the paper does; `wings:` in the recipe says otherwise. A checkpoint that
-    lacks those parts grows them, and they start without effect.
+    As in the paper, stage align starts with a visual learner and no router, stage instruct with
+    both learners and the position router; `wings:` in the recipe overrides that. Parts that a
+    checkpoint lacks are added and start without effect.
 
     Raises:
-        WingsError: neither `model` nor `start`, or `start` holds no model.
+        WingsError: neither `model` nor `start`, or `start` has no model.
     """
     if recipe.start:
         return _continue(recipe, checkpoint_of(recipe.start))
     if recipe.model is None:
-        raise WingsError("the recipe names neither model (vision, text) nor start (a checkpoint).")
+        raise WingsError(
+            "The recipe names neither model (vision, text) nor start (a checkpoint); add one."
+        )
     options = fresh_options(recipe)
     return WingsForCausalLM.from_vision_text_pretrained(
         recipe.model.vision, recipe.model.text, **options
@@ -46,20 +50,20 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
 
 
 def fresh_options(recipe: Recipe) -> dict[str, Any]:
-    """Options of a model that begins with this recipe: its stage's parts, and what it says."""
+    """Options of a fresh model: the parts of the stage, overridden by the recipe."""
     return {**_parts(recipe), **recipe.wings}
 
 
 def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, Any]:
-    """What this recipe changes of a model that goes on from the checkpoint `start`.
+    """Options that this recipe changes in a model loaded from `start`.
 
     Raises:
-        WingsError: it would drop learners or a prefix that were trained.
+        WingsError: they would drop trained learners or a trained prefix.
     """
     options = dict(recipe.wings)
     if recipe.stage == "instruct":
         parts = _parts(recipe)
-        # A router that is there already is kept, whichever it is.
+        # An existing router of any kind is kept.
         if config.is_routed:
             del parts["router"]
         options = {**parts, **options}
@@ -67,20 +71,20 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     if lost:
         raise WingsError(
             f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
-            " keep them, or start from a checkpoint without."
+            " keep them, or start from a checkpoint without them."
         )
     prefix = options.get("prefix", config.prefix)
     if config.prefix and prefix != config.prefix:
         raise WingsError(
             f"wings.prefix: {start} has trained a prefix of {config.prefix} keys, which the recipe"
-            f" would drop for one of {prefix!r}; keep it, or start from a checkpoint without."
+            f" would replace by {prefix!r}; keep it, or start from a checkpoint without it."
         )
     return options
 
 
 def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
     options = later_options(recipe, WingsConfig.from_pretrained(start), start)
-    # As stored: what was trained in float32 would be rounded to the type of the frozen rest.
+    # float32, so that trained weights are not rounded to the dtype of frozen ones.
     return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
 
 
@@ -93,11 +97,11 @@ def checkpoint_of(start: str) -> str:
     folder = Path(start).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise WingsError(f"start: {folder} has no config.json; did that run finish?")
+            raise WingsError(f"start: {folder} has no config.json; finish that run first.")
         return str(folder)
-    # Anything else may be a name on the Hub; what looks like a path is not.
+    # Other names may be on the Hub, unless they look like a path.
     if folder.is_absolute() or start.startswith(".") or start.count("/") != 1:
-        raise WingsError(f"start: there is no folder {folder}; run the stage that makes it first.")
+        raise WingsError(f"start: there is no folder {folder}; run the stage that writes it first.")
     return start
 
 

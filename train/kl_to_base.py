@@ -1,4 +1,4 @@
-"""KL to the base LLM: answers to text are held to what the language model itself would say."""
+"""KL to the base LLM: keeps answers to text close to those of the frozen language model."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,26 @@ from torch.nn import functional
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.lora import without_adapters
 
-from .loss import asked
+from .data.collator import loss_columns
 
 
 class KLToBaseLoss:
-    r"""KL(LLM || model) of the retained tokens, in nats a token.
+    r"""KL(LLM || model) on the tokens of `kl_mask`, in nats per token.
 
-    With p_i what the language model expects at retained token i of the global batch, q_i what the
-    model does, V entries and N such tokens over all accumulated batches and processes::
+    With p_i the distribution of the language model at masked token i of the global batch, q_i that
+    of the model, V entries and N such tokens over all accumulated batches and processes::
 
         weight / N  sum_i  sum_v  p_i(v) (log p_i(v) - log q_i(v))
 
     The language model is the model itself with learners and adapters off, in evaluation mode and
-    without gradients, on `alone` (see `with_retained`). N has nothing to do with the number of
-    trained tokens that the loss beside it is divided by, so the weight means the same however
-    little of the data is text.
+    without gradients, on `base_inputs` (see `with_kl_mask`). N is not the number of trained tokens
+    that divides the other loss, so the weight does not depend on the share of text in the data.
 
     Args:
-        weight: of the term.
-        has_adapters: whether LoRA hangs in the language model.
-        is_sharded: whether processes gather weights from one another in every forward.
-        accelerator: of the run.
+        weight: weight of the term.
+        has_adapters: whether the language model has LoRA adapters.
+        is_sharded: whether processes gather weights from each other in every forward.
+        accelerator: accelerator of the run.
     """
 
     def __init__(
@@ -41,93 +40,93 @@ class KLToBaseLoss:
         self.weight, self.has_adapters, self.is_sharded = weight, has_adapters, is_sharded
         self.accelerator = accelerator
         self.tokens = 1
-        self._forget()
+        self._reset()
 
-    def expect(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Count the retained tokens of a step's micro-batches, over all processes."""
+    def count_tokens(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Count the masked tokens of a step's micro-batches over all processes."""
         device = self.accelerator.device
         mine = torch.zeros((), dtype=torch.long, device=device)
         for batch in batches:
-            if "retained" in batch:
-                mine += batch["retained"].sum().to(device)
+            if "kl_mask" in batch:
+                mine += batch["kl_mask"].sum().to(device)
         self.tokens = self.accelerator.reduce(mine, reduction="sum").clamp(min=1)
 
-    def take(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-        """Take what is retained out of a batch and ask the language model for it.
+    def target(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """Remove the KL keys from a batch and run the language model on them.
 
         Args:
-            model: in training, wrapped or not.
-            inputs: what it will be given, with the columns of `asked`.
+            model: the model in training, wrapped or not.
+            inputs: its keywords, with those of `loss_columns`.
 
         Returns:
-            which of its logits are retained, `[B, C]` bool, and what the language model says there:
-            log-probabilities `[K, V]` float32. None where nothing is.
+            the places of its logits under the mask, `[B, C]` bool, and the log-probabilities of the
+            language model there, `[K, V]` float32. None without such tokens.
         """
-        retained, alone = inputs.pop("retained", None), inputs.pop("alone", None)
-        if alone is None:
+        kl_mask, base_inputs = inputs.pop("kl_mask", None), inputs.pop("base_inputs", None)
+        if base_inputs is None:
             if self.is_sharded:
-                # Others may have text, and wait for this process's shards.
+                # Other processes may have text and wait for the shards of this one.
                 self._llm(model, {"input_ids": inputs["input_ids"].new_zeros(1, 1)})
             return None
-        columns, following = asked(alone["labels"]).values()
-        asking = {name: tensor for name, tensor in alone.items() if name != "labels"}
-        logits = self._llm(model, {**asking, "logits_to_keep": columns})
+        columns, following = loss_columns(base_inputs["labels"]).values()
+        question = {name: tensor for name, tensor in base_inputs.items() if name != "labels"}
+        logits = self._llm(model, {**question, "logits_to_keep": columns})
         expected = logits[following != -100].float().log_softmax(-1)
-        where = functional.pad(retained[:, 1:], (0, 1))[:, inputs["logits_to_keep"]]
-        return where, expected
+        places = functional.pad(kl_mask[:, 1:], (0, 1))[:, inputs["logits_to_keep"]]
+        return places, expected
 
-    def term(self, taken: tuple[Tensor, Tensor] | None, logits: Tensor) -> Tensor:
+    def term(self, target: tuple[Tensor, Tensor] | None, logits: Tensor) -> Tensor:
         """The weighted term of one micro-batch, for `Trainer` to add up over processes as a mean.
 
         Args:
-            taken: what `take` gave.
-            logits: the model's `[B, C, V]`.
+            target: the return value of `target`.
+            logits: logits of the model, `[B, C, V]`.
         """
-        if taken is None:
+        if target is None:
             return logits.new_zeros(())
-        where, expected = taken
-        found = logits[where].float().log_softmax(-1)
-        kl = functional.kl_div(found, expected, reduction="sum", log_target=True)
+        places, expected = target
+        actual = logits[places].float().log_softmax(-1)
+        kl = functional.kl_div(actual, expected, reduction="sum", log_target=True)
         self._sum += kl.detach()
         self._tokens += len(expected)
         return self.weight * kl / self.tokens * self.accelerator.num_processes
 
     def totals(self) -> list[float]:
-        """Sum of the KL since it was last read and its tokens, over all processes."""
+        """Sum of the KL since the last `pop` and its tokens, over all processes."""
         sums = torch.stack([self._sum.double(), self._tokens.double()])
         return self.accelerator.reduce(sums, reduction="sum").tolist()
 
-    def take_up(self, totals: list[float]) -> None:
-        """Go on with the totals of a checkpoint."""
+    def restore(self, totals: list[float]) -> None:
+        """Add the totals of a checkpoint."""
         if self.accelerator.is_main_process:
             self._sum += totals[0]
             self._tokens += int(totals[1])
 
-    def read(self) -> dict[str, float]:
+    def pop(self) -> dict[str, float]:
         """`kl_to_base`, the mean KL per token since the last call; empty without such tokens.
 
-        Every process must ask.
+        Every process must call this.
         """
         total, tokens = self.totals()
-        self._forget()
+        self._reset()
         return {"kl_to_base": total / tokens} if tokens else {}
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         device = self.accelerator.device
         self._sum = torch.zeros((), device=device)
         self._tokens = torch.zeros((), dtype=torch.long, device=device)
 
     @torch.no_grad()
     def _llm(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Logits of the language model itself; not by way of DDP, which prepares for a backward."""
-        own = self.accelerator.unwrap_model(model)
-        with as_llm(own, self.has_adapters):
-            return own(**inputs, use_cache=False).logits
+        """Logits of the language model, not through DDP, which would prepare a backward."""
+        bare = self.accelerator.unwrap_model(model)
+        with as_llm(bare, self.has_adapters):
+            return bare(**inputs, use_cache=False).logits
 
 
 @contextlib.contextmanager
 def as_llm(model: WingsForCausalLM, has_adapters: bool) -> Iterator[None]:
-    """A model that is its language model for text, in evaluation mode, and then as it was."""
+    """Runs the model as its base language model, in evaluation mode, inside the block."""
     adapters_off = without_adapters(model) if has_adapters else contextlib.nullcontext()
     was_training = model.training
     with model.without_wings(), adapters_off:

@@ -1,4 +1,4 @@
-"""LoRA on the language model: adapters hung in by peft for the training, merged in at its end."""
+"""LoRA on the language model: peft adds adapters for training, which are merged at its end."""
 
 import contextlib
 import importlib.util
@@ -13,27 +13,27 @@ from wings.train.recipe import Lora
 from wings.upstream.adapters import adapted_layers, enable_adapters, merge_into_base
 
 ADAPTER = "default"
-# What an adapter may never hang beside: the wings of a block are trained whole.
+# Layers without adapters: wings are trained in full.
 NOT_THE_LLM = r"(.*\.)?wings\..*"
 
 
 def add_adapters(model: WingsForCausalLM, lora: Lora) -> None:
-    """Hang fresh adapters beside linear layers of the decoder, in place; they change no logit yet.
+    """Add fresh adapters to linear layers of the decoder, in place; they do not change logits yet.
 
     Raises:
-        WingsError: peft is not installed, or no layer has a name that `lora.targets` names.
+        WingsError: peft is not installed, or no layer has a name in `lora.targets`.
     """
     if importlib.util.find_spec("peft") is None:
         raise WingsError("lora needs peft: python3 -m pip install 'wings-lorra[lora]'.")
-    # Imported here: only those who use adapters pay for it.
+    # Imported here, because peft is optional.
     from peft import LoraConfig, inject_adapter_in_model
 
     decoder = model.model.language_model
-    # peft warns of an exclusion that excludes nothing.
+    # peft warns if nothing matches the exclusion.
     has_wings = bool(model.config.layers_with_wings)
     config = LoraConfig(
         r=lora.rank,
-        # Declared as a whole number; peft only divides it by the rank.
+        # Declared as int; peft only divides it by the rank.
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=lora.targets or "all-linear",
@@ -50,31 +50,31 @@ def add_adapters(model: WingsForCausalLM, lora: Lora) -> None:
 
 
 def adapters(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of all adapters, none of a model that has none."""
+    """The weights of all adapters; empty without adapters."""
     marks = (".lora_A.", ".lora_B.")
     return [p for name, p in model.named_parameters() if any(mark in name for mark in marks)]
 
 
 @contextlib.contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Passes inside are those of the layers that adapters hang beside."""
+    """Disables all adapters inside the block."""
     adapted = adapted_layers(model)
     for _, layer in adapted:
         enable_adapters(layer, False)
     try:
         yield
     finally:
-        # Their gradients too, which peft takes away with them.
+        # Restores requires_grad too, which peft switches off.
         for _, layer in adapted:
             enable_adapters(layer, True)
 
 
 @torch.no_grad()
 def merge_adapters(model: nn.Module) -> None:
-    """Add what adapters have learned to the layers that they hang beside, and take them away.
+    """Merge all adapters into their layers and remove them.
 
-    The sum is made in float32 and kept in the layer's own type, so the model is as large, and has
-    the same tensors, as one that never had adapters.
+    The sum is computed in float32 and stored in the layer's dtype. The model then has the same
+    tensors as one without adapters.
     """
     for name, adapted in adapted_layers(model):
         owner, _, leaf = name.rpartition(".")

@@ -1,5 +1,6 @@
-"""A stage decides which parameter groups are trained, at which rates, and which stay frozen."""
+"""Parameter groups: which ones a stage trains, at which rate, and which stay frozen."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,15 +15,15 @@ from .validation import RATES
 
 
 @dataclass
-class Row:
-    """One parameter group: its tensors, each once, and its rate (None: frozen).
+class ParamGroup:
+    """One parameter group: its tensors, each once, and its learning rate (None: frozen).
 
     Attributes:
         count: number of weights in the group.
-        saved: the type in which the finished model keeps the group.
+        saved: dtype of the group in the finished model.
     """
 
-    group: str
+    name: str
     parameters: list[nn.Parameter]
     rate: float | None
     count: int = field(init=False)
@@ -33,130 +34,127 @@ class Row:
 
 
 @dataclass
-class Plan:
-    """Every parameter group of a model with what a stage does to it."""
+class TrainPlan:
+    """All parameter groups of a model, trained and frozen, for one stage."""
 
     stage: str
-    rows: list[Row]
+    groups: list[ParamGroup]
 
     @property
-    def trained(self) -> list[Row]:
-        """The rows that have a rate."""
-        return [row for row in self.rows if row.rate is not None]
+    def trained(self) -> list[ParamGroup]:
+        """The groups with a learning rate."""
+        return [group for group in self.groups if group.rate is not None]
 
     def optimizer_groups(self, weight_decay: float) -> list[dict]:
-        """Parameter groups for a torch optimiser, named, with the decay kept off norms and biases.
+        """Named parameter groups for a torch optimiser, without decay on norms and biases.
 
-        A tensor with fewer than two dimensions is a norm's scale, a bias or a gate in every
-        decoder.
+        Tensors with fewer than two dimensions are norm scales, biases or gates in every decoder.
         """
         groups = []
-        for row in self.trained:
-            flat = [parameter for parameter in row.parameters if parameter.ndim < 2]
-            full = [parameter for parameter in row.parameters if parameter.ndim >= 2]
+        for group in self.trained:
+            flat = [parameter for parameter in group.parameters if parameter.ndim < 2]
+            full = [parameter for parameter in group.parameters if parameter.ndim >= 2]
             for parameters, decay in ((full, weight_decay), (flat, 0.0)):
                 if parameters:
-                    rest = {"lr": row.rate, "weight_decay": decay, "name": row.group}
+                    rest = {"lr": group.rate, "weight_decay": decay, "name": group.name}
                     groups.append({"params": parameters, **rest})
         return groups
 
     def release(self) -> None:
-        """Let go of the tensors: once they are sharded, what is held here is a whole model."""
-        for row in self.rows:
-            row.parameters = []
+        """Drop the tensors: after sharding they would keep a whole model in memory."""
+        for group in self.groups:
+            group.parameters = []
 
     def __str__(self) -> str:
-        """A table of groups, weights and rates, the frozen ones below."""
-        rows = [("", "group", "weights", "rate")]
-        for row in sorted(self.rows, key=lambda row: row.rate is None):
-            rate = "frozen" if row.rate is None else f"{row.rate:.1e}"
-            rows.append(("", row.group, f"{row.count:,}", rate))
-        total = sum(row.count for row in self.trained)
-        rows.append(("", "trained", f"{total:,}", f"of {sum(row.count for row in self.rows):,}"))
-        wide = [max(len(row[n]) for row in rows) for n in range(4)]
-        lines = [f"  {row[1]:<{wide[1]}}  {row[2]:>{wide[2]}}  {row[3]}" for row in rows]
+        """A table of groups, weights and rates, frozen groups last."""
+        rows = [("group", "weights", "rate")]
+        for group in sorted(self.groups, key=lambda group: group.rate is None):
+            rate = "frozen" if group.rate is None else f"{group.rate:.1e}"
+            rows.append((group.name, f"{group.count:,}", rate))
+        trained, total = (sum(g.count for g in part) for part in (self.trained, self.groups))
+        rows.append(("trained", f"{trained:,}", f"of {total:,}"))
+        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"  {name:<{wide[0]}}  {n:>{wide[1]}}  {rate}" for name, n, rate in rows]
         rule = "  " + "-" * (max(map(len, lines)) - 2)
         return "\n".join([f"stage {self.stage}", lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def prepare(model: WingsForCausalLM, recipe: Recipe) -> Plan:
-    """Freeze and thaw `model` as the recipe's stage says, and return the plan.
+def prepare_groups(model: WingsForCausalLM, recipe: Recipe) -> TrainPlan:
+    """Freeze and unfreeze the groups of `model` in place, and set their dtypes.
 
-    Trained weights are made float32, as the optimiser's small steps vanish in bfloat16. Under
-    `bf16: true` a frozen group is held in bfloat16 where that loses nothing, else in float32.
-    Adapters that the recipe asks for are hung in first and are a group of their own.
+    Adapters that the recipe names are added first and form a group. Trained weights become float32,
+    because small optimiser steps vanish in bfloat16. With `bf16: true`, a frozen group is held in
+    bfloat16 if that is exact, else in float32.
 
-    The finished model keeps a frozen group in bfloat16 where that loses nothing, and under `bf16:
-    true` also a language model that came in bfloat16 and was trained: no product of the run saw
-    more of it. The small parts, which the next stage goes on with, stay in float32.
+    The finished model stores a frozen group in bfloat16 if that is exact. With `bf16: true` it also
+    stores a trained language model in bfloat16 if it was loaded in bfloat16. Small parts stay
+    float32 for the next stage.
 
     Raises:
-        WingsError: a rate for a group that the model lacks, or a model that the stage cannot train.
+        WingsError: a rate for a group that the model lacks, or a model the stage cannot train.
     """
-    plan = lay_out(model, recipe)
-    _freeze(model, plan.rows, recipe.bf16)
+    plan = plan_groups(model, recipe)
+    _freeze(model, plan.groups, recipe.bf16)
     return plan
 
 
-def lay_out(model: WingsForCausalLM, recipe: Recipe) -> Plan:
-    """The plan alone, with the adapters that it needs: no weight is frozen, thawed or cast.
+def plan_groups(model: WingsForCausalLM, recipe: Recipe) -> TrainPlan:
+    """The plan without effect on weights; only the adapters of the recipe are added.
 
     Raises:
-        WingsError: as `prepare`.
+        WingsError: as `prepare_groups`.
     """
-    groups = _groups(model, recipe)
+    parameters = _parameters_by_group(model, recipe)
     if recipe.stage == "align":
-        extra = sorted({"text_learners", "router", "prefix"} & set(groups))
+        extra = sorted({"text_learners", "router", "prefix"} & set(parameters))
         if extra:
             raise WingsError(
-                f"stage align trains projector and visual learners, but this model has {extra[0]};"
-                " train it in stage instruct."
+                f"Stage align trains the projector and visual learners, but this model has"
+                f" {extra[0]}; train it in stage instruct."
             )
-    for group in recipe.learning_rates:
-        if group not in groups:
+    for name in recipe.learning_rates:
+        if name not in parameters:
             raise WingsError(
-                f"learning_rates.{group}: this model has no such group (it has"
-                f" {', '.join(groups)}); remove the rate or change the wings options."
+                f"learning_rates.{name}: this model has no such group (it has"
+                f" {', '.join(parameters)}); remove the rate or change the wings options."
             )
     taken: set[int] = set()
-    rows = []
-    for group, parameters in groups.items():
-        # Tied weights stand in a group twice and count once.
-        own = [p for p in dict.fromkeys(parameters) if id(p) not in taken]
-        taken |= {id(parameter) for parameter in own}
-        trains = group in RATES[recipe.stage] and not (
-            group == "language_model" and recipe.freeze_llm
-        )
-        rows.append(Row(group, own, recipe.learning_rate(group) if trains else None))
-    return Plan(recipe.stage, rows)
+    groups = []
+    for name, tensors in parameters.items():
+        # Tied weights are in two groups and count once.
+        tensors = [p for p in dict.fromkeys(tensors) if id(p) not in taken]
+        taken |= {id(p) for p in tensors}
+        frozen = name not in RATES[recipe.stage] or (name == "language_model" and recipe.freeze_llm)
+        groups.append(ParamGroup(name, tensors, None if frozen else recipe.learning_rate(name)))
+    return TrainPlan(recipe.stage, groups)
 
 
-def _groups(model: WingsForCausalLM, recipe: Recipe) -> dict[str, list[nn.Parameter]]:
+def _parameters_by_group(model: WingsForCausalLM, recipe: Recipe) -> dict[str, list[nn.Parameter]]:
     if recipe.lora is None:
         return model.parameter_groups()
     if not adapters(model):
         add_adapters(model, recipe.lora)
-    own = adapters(model)
-    known, groups = set(map(id, own)), model.parameter_groups()
-    bare = [p for p in groups.pop("language_model") if id(p) not in known]
-    return {**groups, "lora": own, "language_model": bare}
+    lora = adapters(model)
+    ids, groups = set(map(id, lora)), model.parameter_groups()
+    base = [p for p in groups.pop("language_model") if id(p) not in ids]
+    return {**groups, "lora": lora, "language_model": base}
 
 
-def _freeze(model: WingsForCausalLM, rows: list[Row], bf16: bool) -> None:
-    lost = sum(p.numel() for p in model.parameters()) - sum(row.count for row in rows)
+def _freeze(model: WingsForCausalLM, groups: Iterable[ParamGroup], bf16: bool) -> None:
+    lost = sum(p.numel() for p in model.parameters()) - sum(group.count for group in groups)
     if lost:
-        raise WingsError(f"parameter_groups() covers all but {lost:,} weights of this model.")
+        raise WingsError(f"parameter_groups() does not list {lost:,} weights of this model.")
     if not bf16:
-        # Buffers too: nothing casts between types without autocast.
+        # Buffers too: nothing casts between dtypes without autocast.
         model.float()
-    for row in rows:
-        exact = all(map(_fits_bfloat16, row.parameters))
-        if exact and (row.rate is None or (bf16 and row.group == "language_model")):
-            row.saved = torch.bfloat16
-        exact = exact and bf16 and row.rate is None
-        for parameter in row.parameters:
-            parameter.requires_grad_(row.rate is not None)
-            parameter.data = parameter.data.to(torch.bfloat16 if exact else torch.float32)
+    for group in groups:
+        exact = all(map(_fits_bfloat16, group.parameters))
+        if exact and (group.rate is None or (bf16 and group.name == "language_model")):
+            group.saved = torch.bfloat16
+        held = torch.bfloat16 if exact and bf16 and group.rate is None else torch.float32
+        for parameter in group.parameters:
+            parameter.requires_grad_(group.rate is not None)
+            parameter.data = parameter.data.to(held)
 
 
 def _fits_bfloat16(parameter: nn.Parameter) -> bool:

@@ -30,15 +30,15 @@ from wings.processing.processor import WingsProcessor
 from wings.train.build import load_processor
 from wings.train.recipe import Recipe
 from wings.train.run import quiet, train
-from wings.train.small_model import Handful, sample_of, small_config, small_model
+from wings.train.small_model import TinyDataset, small_config, small_model, tiny_sample
 
 from .data.readers.open_records import open_records
-from .estimate.meta_model import Origin
+from .estimate.meta_model import ModelSpec
 from .run_folder import RECIPE, RunFolder
-from .signals import Agreed, Stopped
+from .signals import DistributedStop, Preempted
 from .training_arguments import training_arguments
 
-SAID = "Checking every later step on a handful of samples ... "
+MESSAGE = "Checking every later step on a handful of samples ... "
 PREFIX = "preflight-"
 STEPS, NEW_TOKENS = 2, 4
 # Of the largest logit: kernels and caches round differently, a lost key changes far more.
@@ -59,7 +59,7 @@ def checking(step: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Agreed, PreflightError):
+    except (DistributedStop, PreflightError):
         raise
     except (WingsError, OSError) as error:
         raise WingsError(f"preflight, {step}: {error}") from error
@@ -81,12 +81,12 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told(speaks: bool = True) -> Iterator[None]:
+def announced(speaks: bool = True) -> Iterator[None]:
     """Prints one line around the block: what is done, and the seconds that it took."""
     begin = time.perf_counter()
     end = "stopped.\n"
     if speaks:
-        print(SAID, end="", flush=True)
+        print(MESSAGE, end="", flush=True)
     try:
         yield
         end = f"done in {time.perf_counter() - begin:.0f} s.\n"
@@ -105,7 +105,12 @@ def small_run(folder: Path) -> Iterator[Path]:
     Yields:
         the run's folder.
     """
-    with told(), random_state_kept(), quiet(), TemporaryDirectory(prefix=PREFIX, dir=folder) as run:
+    with (
+        announced(),
+        random_state_kept(),
+        quiet(),
+        TemporaryDirectory(prefix=PREFIX, dir=folder) as run,
+    ):
         yield Path(run)
 
 
@@ -127,17 +132,17 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
         WingsError, PreflightError: what would fail later, with the step named.
     """
     folder = RunFolder(recipe.output)
-    folder.check(recipe)
+    folder.validate(recipe)
     if folder.finished:
         return
     is_first = os.environ.get("RANK", "0") == "0"
     was_there = folder.path.exists()
     scratch = folder.unfinished("preflight")
     try:
-        with told(is_first), random_state_kept(), quiet():
+        with announced(is_first), random_state_kept(), quiet():
             _check(recipe, folder, scratch, is_first)
-    except Stopped:
-        raise Stopped("stopped before the first step; the same command begins it.") from None
+    except Preempted:
+        raise Preempted("stopped before the first step; the same command begins it.") from None
     finally:
         if is_first:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -152,7 +157,7 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
 
 def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> None:
     processor = load_processor(recipe)
-    config = small_config(Origin.of(recipe).config)
+    config = small_config(ModelSpec.of(recipe).config)
     few = few_steps(recipe, scratch / "run")
     # Joins the process group, as the run will.
     training_arguments(few, scratch / "run", STEPS)
@@ -175,7 +180,7 @@ def first_alone(is_first: bool) -> Iterator[None]:
     """Around work of the first process: the others wait, and end with it where it fails.
 
     Raises:
-        Agreed: on every other process, what the first one raised.
+        DistributedStop: on every other process, what the first one raised.
     """
     failed: Exception | None = None
     try:
@@ -186,7 +191,7 @@ def first_alone(is_first: bool) -> Iterator[None]:
     if failed is not None:
         raise failed
     if not is_first and sentences[0] is not None:
-        raise Agreed(sentences[0])
+        raise DistributedStop(sentences[0])
 
 
 def few_steps(recipe: Recipe, output: Path) -> Recipe:
@@ -241,7 +246,7 @@ def check_checkpoint(config: WingsConfig, folder: Path) -> None:
     with checking("load a model"):
         loaded = WingsForCausalLM.from_pretrained(folder, dtype=model.dtype)
     for with_picture, kind in ((False, "text"), (True, "a picture")):
-        sample = sample_of(config, with_picture)
+        sample = tiny_sample(config, with_picture)
         batch: dict[str, Any] = {**sample, "input_ids": sample["input_ids"][None]}
         del batch["labels"]
         with checking(f"compare logits of the loaded model, {kind}"):
@@ -279,7 +284,7 @@ def check_training(
     Raises:
         WingsError, PreflightError: a step failed.
     """
-    data = Handful(config, retains=few.kl_to_base is not None)
+    data = TinyDataset(config, needs_kl_mask=few.kl_to_base is not None)
 
     def run(of: Recipe) -> Path:
         return train(of, small_model(config), processor, _silent, data).folder
@@ -301,7 +306,7 @@ def check_training(
             WingsProcessor.from_pretrained(finished)
 
 
-def _silent(step: int, steps: int, figures: dict[str, float]) -> None:
+def _silent(step: int, steps: int, metrics: dict[str, float]) -> None:
     """Watches a run and prints nothing."""
 
 

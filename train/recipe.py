@@ -1,4 +1,4 @@
-"""The recipe of one training run: read from YAML, checked, kept beside the result."""
+"""The recipe of a training run: read from YAML, validated, stored with the result."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,13 +9,11 @@ from typing import Any, Literal
 import yaml
 
 from wings.errors import WingsError
-from wings.train.overrides import override
-from wings.train.strict import fill
+from wings.train.recipe_file import fill, override
 
-from .validation import RATES, check
+from .validation import RATES, validate_recipe
 
-# Keys that change how a run is carried out, not what comes out of it: they may differ when a run is
-# continued.
+# Keys that do not change the result of a run. They may differ when a run is resumed.
 OPERATIONAL = (
     "output",
     "device_batch_size",
@@ -30,22 +28,22 @@ OPERATIONAL = (
 
 
 @dataclass
-class Source:
-    """Training records: a file, several files as one, or a dataset.
+class DataSource:
+    """One entry of `data`: a file, several files, or a dataset.
 
     Attributes:
-        path: a `.json` (LLaVA's list), `.jsonl`, `.parquet` or `.tar` (WebDataset's shards) file;
-            a folder, a pattern (`parts/*.jsonl`) or a range (`shards-{000..012}.tar`) of such; a
-            folder from `save_to_disk`; with `split`, a dataset's name on the Hub or its folder.
-        images: folder that image paths are relative to; by default the one of `path`.
-        weight: passes over the records in one epoch; 0.1 takes a fresh tenth in every epoch.
-        share: in place of a weight, the share of an epoch's samples: 0.1 for 10 percent.
-        limit: only the first so many records.
-        split: read with Hugging Face's `datasets`, this split of it (memory-mapped: any size).
-        subset: which of the dataset's configurations.
-        stream: read it while training, with nothing kept on the disk; each process that reads
-            data (workers times GPUs) reads the whole stream.
-        window: records of a stream that are shuffled together, and kept in memory.
+        path: a `.json` (LLaVA's list), `.jsonl`, `.parquet` or `.tar` (WebDataset shards) file; a
+            folder, a pattern (`parts/*.jsonl`) or a range (`shards-{000..012}.tar`) of them; a
+            folder from `save_to_disk`; with `split`, a dataset's Hub name or folder.
+        images: folder that image paths are relative to; default: the folder of `path`.
+        weight: passes over the records per epoch; 0.1 takes a fresh tenth in every epoch.
+        share: instead of a weight, the share of an epoch's samples: 0.1 for 10 percent.
+        limit: use only this many records, from the first.
+        split: split to read with Hugging Face `datasets` (memory-mapped: any size).
+        subset: configuration of the dataset.
+        stream: read while training, without a copy on disk; each reading process (workers times
+            GPUs) reads the whole stream.
+        shuffle_buffer: records of a stream that are shuffled together in memory.
     """
 
     path: str
@@ -56,22 +54,21 @@ class Source:
     split: str | None = None
     subset: str | None = None
     stream: bool = False
-    window: int = 1000
+    shuffle_buffer: int = 1000
 
 
 @dataclass
 class TextTurns:
-    """Text behind pictures: one exchange from a file of text after the last turn of a conversation.
+    """Appends a text exchange to conversations with images.
 
-    A learner's hardest place is text after a picture: it sees the picture and must leave the answer
-    to the LLM. Data in which all that follows a picture asks about it never shows such a place.
+    The hardest case for a learner is text after an image: it sees the image, but the LLM should
+    answer alone. Data whose questions all ask about the image never contain that case.
 
     Attributes:
-        path: records of text conversations, as a source's `path`; of each the first question and
-            answer count.
-        share: of the conversations with pictures, how many get one: 0.5 for each with a chance of
-            one half. Which ones, and what they get, depends on `seed` and the record's number. One
-            that `max_length` would cost its oldest turns, and its picture with them, gets none.
+        path: text conversations, as `path` of `data`; the first question and answer of each.
+        share: probability that a conversation with images gets one; 0.5 for half of them. The draw
+            depends on `seed` and the record's number. A conversation gets none if it would then
+            exceed `max_length` and lose turns.
     """
 
     path: str
@@ -79,36 +76,35 @@ class TextTurns:
 
 
 @dataclass
-class Names:
-    """What a fresh start is made of: an open_clip vision tower and a Hugging Face decoder LLM."""
+class ModelNames:
+    """Parts of a fresh model: an open_clip vision tower and a Hugging Face decoder LLM."""
 
     vision: str | dict[str, Any]
     text: str
 
     def __str__(self) -> str:
-        vision = self.vision if isinstance(self.vision, str) else "a vision tower of its own"
+        vision = self.vision if isinstance(self.vision, str) else "a configured vision tower"
         return f"{self.text} and {vision}"
 
 
 @dataclass
-class HeldOut(Source):
-    """A file of records that are asked about while training and never trained on.
+class HeldOutSource(DataSource):
+    """Records that are evaluated during training and never trained on.
 
     Attributes:
-        name: what its loss is called, `eval/NAME/loss`; files of one name are one set.
+        name: names the metric `eval/NAME/loss`; entries with one name form one set.
     """
 
     name: str = field(kw_only=True)
 
 
 @dataclass
-class Stop:
-    """When forgetting has gone too far.
+class EarlyStop:
+    """Ends the run when a held-out loss rises too far.
 
     Attributes:
-        name: of a held-out set. (YAML reads a bare `on` as true.)
-        rise: the run ends when that loss lies more than this above what it was at the start, in
-            nats a token.
+        name: name of a held-out set (YAML reads a bare `on` as true).
+        rise: largest allowed increase of its loss since the start, in nats per token.
     """
 
     name: str
@@ -117,28 +113,28 @@ class Stop:
 
 @dataclass
 class Evaluate:
-    """Losses on held-out records: at the start, while training, at the end.
+    """Losses on held-out records at the start, during training and at the end.
 
     Attributes:
-        data: the files, each with a name.
-        every: steps between two evaluations.
-        stop: end the run early; by default it is only shown.
+        data: the records, each entry with a name.
+        every: steps between evaluations.
+        stop: early stopping; none by default.
     """
 
-    data: list[HeldOut]
+    data: list[HeldOutSource]
     every: int = 500
-    stop: Stop | None = None
+    stop: EarlyStop | None = None
 
 
 @dataclass
 class Lora:
-    """Low-rank adapters on the language model, which itself stays frozen (peft's LoRA).
+    """Low-rank adapters on the frozen language model (peft's LoRA).
 
     Attributes:
-        rank, alpha: of the adapters; what they add is scaled by alpha / rank.
-        dropout: on the adapters' input.
-        targets: names of the layers that get one, such as `q_proj`; by default all linear layers of
-            all blocks.
+        rank, alpha: of the adapters; their output is scaled by alpha / rank.
+        dropout: on the input of the adapters.
+        targets: names of the layers with an adapter, such as `q_proj`; default: all linear layers
+            of all blocks.
     """
 
     rank: int = 16
@@ -149,16 +145,16 @@ class Lora:
 
 @dataclass
 class KLToBase:
-    """Answers to text are held to what the frozen language model itself would say.
+    """Keeps answers to text close to those of the frozen language model.
 
-    Adds `weight` times KL(LLM || model) to the loss: a mean over the retained tokens of the whole
-    global batch. Retained are the answers of conversations without any picture, and those that
-    `text_turns` adds behind pictures, for which the language model is asked without the pictures.
-    Other questions after a picture are not: the language model would answer them blindly. It costs
-    a forward of the language model on what is retained, and no second model in memory.
+    Adds `weight` times KL(LLM || model) to the loss, a mean over the masked tokens of the global
+    batch. Masked are the answers in conversations without images, and the answers of `text_turns`,
+    which the language model gives without the images before them. Other answers after an image are
+    not, because the language model does not see it. This costs a forward of the language model on
+    the masked conversations, and no second model in memory.
 
     Attributes:
-        weight: of the KL in nats a token; the loss beside it is in nats a token too.
+        weight: weight of the KL; the KL and the loss are in nats per token.
     """
 
     weight: float
@@ -166,48 +162,47 @@ class KLToBase:
 
 @dataclass
 class Recipe:
-    """One run of one stage. `from_yaml` reads it; every value is checked where it is set.
+    """One run of one stage. `from_yaml` reads it; all values are validated on creation.
 
     Attributes:
-        stage: `align` trains projector and visual learners beside a frozen LLM; `instruct` trains
+        stage: `align` trains projector and visual learners with a frozen LLM; `instruct` trains
             everything.
         output: folder of the result; relative paths are relative to the working directory.
-        data: the training files, mixed.
-        text_turns: exchanges of text that are put behind conversations with pictures.
-        model: names for a fresh start. Either this or `start`.
-        start: a Wings checkpoint to go on from (stage 1's output for stage 2).
+        data: the training records, mixed.
+        text_turns: text exchanges appended to conversations with images.
+        model: parts of a fresh model. Either this or `start`.
+        start: a Wings checkpoint to train further (stage 1's output for stage 2).
         wings: options of `WingsConfig`: rank, router, learners, prefix, text_guard, ...
-        freeze_llm: keep the LLM as it is. Always true in `align`; false by default in `instruct`.
-        lora: adapters on the frozen LLM in stage `instruct`; the finished model holds them merged.
-        kl_to_base: hold answers to text to those of the LLM, which must be frozen.
-        learning_rates: learning rate per parameter group; what is left out takes the paper's.
+        freeze_llm: freeze the LLM. Always true in `align`; false by default in `instruct`.
+        lora: adapters on the frozen LLM in stage `instruct`; merged in the finished model.
+        kl_to_base: KL that keeps answers to text close to those of the LLM, which must be frozen.
+        learning_rates: learning rate per parameter group; default: the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
-        on_bad_record: `stop` with a sentence, or `skip`: take the next good record instead, and
-            count.
-        epochs, steps: length of the run; `steps` wins if given.
+        on_bad_record: `stop` with an error, or `skip`: use the next good record instead, and count.
+        epochs, steps: length of the run; `steps` overrides `epochs`.
         batch_size: samples per optimiser step over all processes and accumulation.
-        batching: `pad` puts a sample in each row. `group` does too, and makes batches of samples of
-            like length, pictures and text apart. `pack` lays samples end to end in rows of up to
-            `max_length` tokens and gives every step about as many tokens.
+        batching: `pad` puts one sample in each row. `group` also makes batches of similar lengths,
+            with images and text apart. `pack` concatenates samples in rows of up to `max_length`
+            tokens and gives every step about as many tokens.
         device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
             accumulation.
-        warmup_ratio: share of the steps with a rising rate; a cosine to zero follows.
-        parallel: how torchrun's processes share a run: `ddp` (each holds the model whole) or `fsdp`
-            (weights, gradients and optimiser are sharded).
+        warmup_ratio: share of the steps with linear warmup; a cosine to zero follows.
+        parallel: `ddp` (each process holds the whole model) or `fsdp` (weights, gradients and
+            optimiser are sharded).
         workers: processes that read and decode data, per training process.
         save_every: steps between checkpoints to resume from, of which the last `save_total_limit`
             stay; none by default.
-        evaluate: held-out records whose loss is watched while training.
-        trackers: where figures are sent, by the names that transformers' `Trainer` has for them
-            (tensorboard, wandb, mlflow, ...); [] for nowhere. Default: tensorboard where installed.
+        evaluate: held-out records whose loss is tracked during training.
+        trackers: receivers of metrics, by their names in transformers' `Trainer` (tensorboard,
+            wandb, mlflow, ...); [] for none. Default: tensorboard if installed.
     """
 
     stage: Literal["align", "instruct"]
     output: str
-    data: list[Source]
+    data: list[DataSource]
     text_turns: TextTurns | None = None
-    model: Names | None = None
+    model: ModelNames | None = None
     start: str | None = None
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
@@ -238,12 +233,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.freeze_llm is None:
             self.freeze_llm = self.stage == "align" or self.lora is not None
-        # YAML has no tuples: one spelling, so that a recipe read back compares equal.
+        # YAML has no tuples; lists let a recipe that is read back compare equal.
         self.wings = {k: list(v) if isinstance(v, tuple) else v for k, v in self.wings.items()}
-        check(self)
+        validate_recipe(self)
 
     def learning_rate(self, group: str) -> float:
-        """Learning rate of a parameter group: the recipe's, else the paper's for this stage."""
+        """Learning rate of a parameter group; default: the paper's for this stage."""
         return self.learning_rates.get(group, RATES[self.stage][group])
 
     @classmethod
@@ -251,11 +246,11 @@ class Recipe:
         """Read a recipe file; `overrides` are `dotted.key=value` with YAML values.
 
         Raises:
-            WingsError: names the file, the key path, and the nearest known name.
+            WingsError: names the file, the key path and the nearest known name.
         """
         path = Path(path).expanduser()
         if not path.is_file():
-            raise WingsError(f"{path}: no such recipe file.")
+            raise WingsError(f"{path}: no such recipe file; check the name.")
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -268,7 +263,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "recipe") -> "Recipe":
-        """The recipe in a plain mapping, as `to_dict` gives it; `where` is named in errors."""
+        """Read a plain mapping, as from `to_dict`; errors name `where`."""
         try:
             return fill(cls, values, where)
         except WingsError as error:
@@ -276,15 +271,15 @@ class Recipe:
             raise (error if text.startswith(where) else WingsError(f"{where}: {text}")) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mapping with every default written out."""
+        """Convert to a plain mapping with all defaults."""
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
-        """The recipe with every default written out, readable by `from_yaml`."""
+        """Convert to YAML with all defaults, readable by `from_yaml`."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def difference(self, other: "Recipe") -> str | None:
-        """The first key that makes `other` another run, as `key 1 (here 2)`, or None."""
+        """The first key that makes `other` another run, as `key 1 (now 2)`, or None."""
         mine, theirs = self.to_dict(), other.to_dict()
         for key in mine:
             if key not in OPERATIONAL and mine[key] != theirs[key]:

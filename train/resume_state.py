@@ -1,4 +1,4 @@
-"""Carried: what a run knows beside weights, optimiser and random state, kept in a checkpoint."""
+"""State of a run that a checkpoint stores besides weights, optimiser and random state."""
 
 import json
 from collections.abc import Callable
@@ -8,19 +8,19 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-FILE = "carried.json"
+FILE = "resume_state.json"
 
 
 @dataclass
-class Carried:
-    """What makes the figures of a resumed run those of one that was never interrupted.
+class ResumeState:
+    """Running sums that make the metrics of a resumed run equal those of an uninterrupted one.
 
     Attributes:
-        skipped: records passed over so far on all processes, with the reason.
-        loss: sum of the losses since they were last logged, a mean over the processes.
-        logged: step at which they were.
-        kl_to_base: sum of the KL to the LLM since it was last logged and its tokens, over the
-            processes; nothing where there is none.
+        skipped: records skipped so far on all processes, with the reason.
+        loss: sum of the losses since the last log, a mean over processes.
+        logged: step of the last log.
+        kl_to_base: sum of the KL since the last log and its tokens, over all processes; empty
+            without that term.
     """
 
     skipped: dict[int, str] = field(default_factory=dict)
@@ -29,37 +29,37 @@ class Carried:
     kl_to_base: list[float] = field(default_factory=list)
 
     def write(self, checkpoint: Path) -> None:
-        """Put it into a checkpoint that is being written."""
+        """Write it into a checkpoint folder."""
         (checkpoint / FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
-    def read(cls, checkpoint: Path) -> "Carried":
-        """What a whole checkpoint holds."""
+    def read(cls, checkpoint: Path) -> "ResumeState":
+        """Read it from a checkpoint folder."""
         values = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-        # JSON has no numbers for keys.
+        # JSON has no numbers as keys.
         skipped = {int(number): why for number, why in values.pop("skipped").items()}
         return cls(skipped, **values)
 
 
-class Resume(TrainerCallback):
-    """Calls back where `Trainer` forgets something.
+class ResumeCallback(TrainerCallback):
+    """Calls back where `Trainer` resets state or does not restore it.
 
     Args:
-        take_up: called when training begins; `Trainer` has set its sums to nothing by then.
-        begin_epoch: called when an epoch begins, a resumed one too.
+        restore: called when training begins, after `Trainer` has reset its sums.
+        set_epoch: called when an epoch begins, a resumed one too.
     """
 
-    def __init__(self, take_up: Callable[[], None], begin_epoch: Callable[[], None]) -> None:
-        self.take_up, self.begin_epoch = take_up, begin_epoch
+    def __init__(self, restore: Callable[[], None], set_epoch: Callable[[], None]) -> None:
+        self.restore, self.set_epoch = restore, set_epoch
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Before the first step."""
-        self.take_up()
+        self.restore()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Before the first sample of an epoch is asked for."""
-        self.begin_epoch()
+        """Before the first sample of an epoch is read."""
+        self.set_epoch()

@@ -1,4 +1,4 @@
-"""One training run from a recipe: build, plan, train, save; for scripts and for the command."""
+"""Runs a recipe: build, plan, train, save."""
 
 import contextlib
 import json
@@ -20,38 +20,38 @@ from wings.train.build import load_model, load_processor
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe
 
-from .data.bucketing import Batching
+from .data.bucketing import BatchingSampler
 from .data.collator import Collator, Packer
-from .data.dataset import Conversations
-from .data.lengths import Lengths
-from .data.sampler import Order
-from .data.workers import LostWorker, watching_workers
-from .distributed import is_launched, refuse_other_checkpoints
-from .metrics.evaluate import Evaluation, evaluations, renamed
+from .data.dataset import ConversationDataset
+from .data.lengths import LengthEstimator
+from .data.sampler import RecordSampler
+from .data.workers import LostWorker, reporting_lost_workers
+from .distributed import is_launched, validate_checkpoint_kind
+from .metrics.evaluate import HeldOutEvaluation, evaluations, renamed
 from .metrics.progress import Progress, Watch
 from .metrics.trackers import make_trackers
-from .param_groups import prepare
+from .param_groups import prepare_groups
 from .run_folder import RESULT, RunFolder, step_of
-from .signals import Stopped
+from .signals import Preempted
 from .trainer import WingsTrainer
 from .training_arguments import training_arguments
-from .validation import refuse_idle_kl_to_base
+from .validation import validate_kl_to_base
 
 
 @dataclass
 class TrainResult:
-    """What a run came to.
+    """Result of a run.
 
     Attributes:
-        folder: holds the model and the processor; `WingsForCausalLM.from_pretrained` takes it.
+        folder: contains model and processor, for `WingsForCausalLM.from_pretrained`.
         steps: optimiser steps of the whole run.
-        seconds: wall time of this process's part of it.
-        history: figures of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
-            `tokens_per_second`, `padding`, `image_tokens` and, where there are such, `mfu`,
-            `memory_gib`, `kl_to_base` and `gate/LEARNER/BLOCK`.
-        evaluations: of every evaluation `step`, `eval/NAME/loss` and `eval/NAME/rise`.
-        stopped: why the run ended before its last step, or None.
-        skipped: a sentence for every record that was passed over.
+        seconds: wall time of this process.
+        history: metrics of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
+            `tokens_per_second`, `padding`, `image_tokens` and, if available, `mfu`, `memory_gib`,
+            `kl_to_base` and `gate/LEARNER/BLOCK`.
+        evaluations: `step`, `eval/NAME/loss` and `eval/NAME/rise` of every evaluation.
+        stopped: reason for an early end, or None.
+        skipped: a sentence per skipped record.
     """
 
     folder: Path
@@ -64,19 +64,19 @@ class TrainResult:
 
     @property
     def losses(self) -> list[float]:
-        """The loss of every logged step (a mean over the steps since the last one)."""
+        """Loss of every logged step, a mean over the steps since the last one."""
         return [entry["loss"] for entry in self.history]
 
 
 class TrainingData(Protocol):
-    """Encoded samples by number, and the order of their epochs: see `Conversations`."""
+    """Encoded samples by number and their sampler: see `ConversationDataset`."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> dict[str, Any]: ...
 
-    def order(self, batch_size: int, seed: int) -> Order:
-        """The samples of every epoch."""
+    def sampler(self, batch_size: int, seed: int) -> RecordSampler:
+        """The sampler of every epoch."""
 
 
 def train(
@@ -86,31 +86,31 @@ def train(
     watch: Watch | None = None,
     data: TrainingData | None = None,
 ) -> TrainResult:
-    """Run a recipe to its end; go on with one that was interrupted, keep one that is finished.
+    """Run a recipe to its end; resume an interrupted run, return a finished one.
 
     Args:
-        recipe: what to do.
-        model, processor: trained in place of what the recipe names, both or neither.
-        watch: called on the first process after every step with (step, steps, newest figures);
-            without it the plan, a bar and the skipped records are shown.
-        data: samples to train on in place of the recipe's; they are padded, one in a row.
+        recipe: the recipe.
+        model, processor: used instead of those of the recipe; both or neither.
+        watch: called on the first process after every step with (step, steps, latest metrics);
+            without it the plan, a progress bar and the skipped records are printed.
+        data: samples to train on instead of the recipe's, padded, one per row.
 
     Raises:
-        WingsError: anything in the recipe, the data or the folder that cannot be used.
-        Stopped: SIGTERM or SIGUSR1 came; the same call goes on from the checkpoint that it left.
+        WingsError: an unusable recipe, record or folder.
+        Preempted: stopped by SIGTERM or SIGUSR1; the same call resumes from its checkpoint.
     """
     if (model is None) != (processor is None):
-        raise WingsError("train() takes a model and its processor together, or neither.")
+        raise WingsError("train() needs a model and its processor together, or neither.")
     folder = RunFolder(recipe.output)
-    folder.check(recipe)
+    folder.validate(recipe)
     if folder.finished:
         if model is not None:
             raise WingsError(
-                f"output: {folder.path} holds this run, finished; remove it to repeat."
+                f"output: {folder.path} already contains a finished run; delete it to rerun."
             )
         return _read(folder)
     try:
-        with quiet(), watching_workers():
+        with quiet(), reporting_lost_workers():
             return _train(recipe, folder, model, processor, watch, data)
     except LostWorker as error:
         raise WingsError(f"{error}; {folder.saved}.") from error
@@ -125,43 +125,47 @@ def _train(
     data: TrainingData | None,
 ) -> TrainResult:
     set_seed(recipe.seed)
-    # What can be wrong is looked at before the model is loaded, which takes minutes at real sizes.
-    refuse_other_checkpoints(recipe, folder.last_checkpoint())
+    # Everything is validated before the model is loaded, which takes minutes at real sizes.
+    validate_checkpoint_kind(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
-    records = Conversations.of(recipe, processor) if data is None else None
+    records = ConversationDataset.of(recipe, processor) if data is None else None
     samples: TrainingData | None = data if records is None else records
     assert samples is not None
-    plain = samples.order(recipe.batch_size, recipe.seed)
-    order: Order | Batching = plain
-    steps = recipe.steps or math.ceil(recipe.epochs * len(order) / recipe.batch_size)
+    sampler_of_records = samples.sampler(recipe.batch_size, recipe.seed)
+    sampler: RecordSampler | BatchingSampler = sampler_of_records
+    steps = recipe.steps or math.ceil(recipe.epochs * len(sampler) / recipe.batch_size)
     collate: Collator | Packer = Collator(processor.tokenizer.pad_token_id)
     pad = collate
     if records is not None and recipe.batching != "pad":
-        order = Batching(plain, recipe.batching, Lengths(records, processor, recipe.max_length))
+        sampler = BatchingSampler(
+            sampler_of_records,
+            recipe.batching,
+            LengthEstimator(records, processor, recipe.max_length),
+        )
     if records is not None and recipe.batching == "pack":
         collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     arguments = training_arguments(recipe, folder.path, steps)
-    evaluation = Evaluation(recipe, processor, pad) if recipe.evaluate else None
+    evaluation = HeldOutEvaluation(recipe, processor, pad) if recipe.evaluate else None
     for held_out in evaluation.sets.values() if evaluation else ():
-        # The last evaluation needs it as the first does, and a missing folder is seen at once.
+        # Finds a missing folder before training.
         _encode_first(held_out)
     if records is not None:
         _encode_first(records)
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
     folder.make()
-    talks = watch is None and arguments.process_index == 0
-    if talks and recipe.trackers is None and not trackers:
-        print(f"tensorboard is not installed: figures go to {RESULT} alone", flush=True)
-    if talks and recipe.parallel != "ddp" and not is_launched():
-        print(f"parallel: {recipe.parallel} has nothing to share out: one process, no torchrun")
-    if talks and model is None:
+    is_printing = watch is None and arguments.process_index == 0
+    if is_printing and recipe.trackers is None and not trackers:
+        print(f"TensorBoard is not installed: metrics go only to {RESULT}.", flush=True)
+    if is_printing and recipe.parallel != "ddp" and not is_launched():
+        print(f"parallel: {recipe.parallel} has no effect in one process without torchrun.")
+    if is_printing and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
-    refuse_idle_kl_to_base(recipe, model.config.learners, model.config.text_guard)
-    plan = prepare(model, recipe)
+    validate_kl_to_base(recipe, model.config.learners, model.config.text_guard)
+    plan = prepare_groups(model, recipe)
     trainer = WingsTrainer(
         plan=plan,
-        order=order,
+        sampler=sampler,
         folder=folder,
         save_total_limit=recipe.save_total_limit,
         evaluation=evaluation,
@@ -174,13 +178,13 @@ def _train(
         callbacks=[Progress(recipe.stage, watch), *trackers],
     )
     trainer.remove_callback(PrinterCallback)
-    if talks:
+    if is_printing:
         print(plan, flush=True)
     if trainer.is_world_process_zero():
         folder.claim(recipe)
     trainer.accelerator.wait_for_everyone()
     begin = time.perf_counter()
-    with trainer.halt.listening():
+    with trainer.signals.listening():
         _fit(trainer, folder, steps)
         state = trainer.state
         result = TrainResult(folder.path, state.global_step, time.perf_counter() - begin)
@@ -188,9 +192,9 @@ def _train(
         result.evaluations = [renamed(entry) for entry in evaluations(state.log_history)]
         result.stopped = trainer.stopped
         result.skipped = _all_skipped(trainer)
-        if talks and result.stopped:
+        if is_printing and result.stopped:
             print(f"stopped early: {result.stopped}", flush=True)
-        if talks and result.skipped:
+        if is_printing and result.skipped:
             _report(result.skipped)
         model.eval()
         if recipe.lora is not None:
@@ -199,17 +203,17 @@ def _train(
     return result
 
 
-def _encode_first(data: Conversations) -> None:
-    """The first record of every source: one of little weight may come up after hours only."""
+def _encode_first(data: ConversationDataset) -> None:
+    """Encode the first record of every source; a rare source may come up only after hours."""
     for start, records in zip(data.starts, data.records, strict=False):
-        # A stream is read by the workers alone.
-        if records.window is None:
+        # Streams are read only by the workers.
+        if records.shuffle_buffer is None:
             data[start]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own bars; `Trainer` sets verbosity process-wide, here it is reset."""
+    """Hides transformers' progress bars and restores the verbosity that `Trainer` changes."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -222,23 +226,23 @@ def quiet() -> Iterator[None]:
 
 def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
     last = folder.last_checkpoint()
-    if last is not None and (step_of(last) >= steps or trainer.ends_at(last)):
-        # Killed while the final model was written: `Trainer` would take one step too many.
+    if last is not None and (step_of(last) >= steps or trainer.stopped_early_at(last)):
+        # Interrupted while saving the final model: `Trainer` would take one more step.
         trainer.load_finished(last)
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     done = trainer.state.global_step
     if done < steps and trainer.stopped is None:
-        raise Stopped(
-            f"stopped by {trainer.halt.cause} after step {done} of {steps}, which is saved whole in"
-            f" {folder.checkpoint(done)}; the same command goes on from there."
+        raise Preempted(
+            f"Stopped by {trainer.signals.cause} after step {done} of {steps}; resume from"
+            f" {folder.checkpoint(done)} with the same command."
         )
 
 
 def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> None:
     draft = folder.unfinished("model")
     with folder.writing("the final model"):
-        trainer.save_whole(draft)
+        trainer.save_final(draft)
         if trainer.is_world_process_zero():
             folder.place(draft)
             folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
@@ -249,7 +253,7 @@ def _all_skipped(trainer: WingsTrainer) -> list[str]:
     entries = dict(gather_object(list(trainer.skipped.items())))
     held_out = {} if trainer.evaluation is None else trainer.evaluation.skipped
     others = dict(gather_object(list(held_out.items())))
-    return [found[number] for found in (entries, others) for number in sorted(found)]
+    return [part[number] for part in (entries, others) for number in sorted(part)]
 
 
 def _report(skipped: list[str], shown: int = 5) -> None:

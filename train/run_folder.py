@@ -1,4 +1,4 @@
-"""The folder of a run: who it belongs to, what is whole in it, and how a checkpoint gets there."""
+"""The output folder of a run: its recipe, atomic checkpoints and the finished model."""
 
 import contextlib
 import json
@@ -14,9 +14,9 @@ from wings.errors import WingsError
 from wings.train.recipe import Recipe
 
 RECIPE, RESULT = "recipe.yaml", "result.json"
-# What begins so is not whole: it is being written or removed.
+# Prefix of folders that are being written or removed.
 UNFINISHED = "writing-"
-# Without it a folder is no model to anyone.
+# Moved last: without it a folder is not loadable as a model.
 _LAST = "config.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 
@@ -24,10 +24,9 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
 class RunFolder:
     """`output` of a recipe: `recipe.yaml`, `checkpoint-N/`, at the end the model and `result.json`.
 
-    Checkpoints are written under another name and renamed when they are whole, so every
-    `checkpoint-N` can be resumed from, whenever the run was killed. The model too is written aside
-    and moved, its `config.json` last: a folder that has one holds a whole model. `result.json` is
-    the last file of all: a folder that has it is finished.
+    Checkpoints are written under a temporary name and renamed, so every `checkpoint-N` is complete,
+    whenever the run was killed. The model is also written to a temporary folder and moved, its
+    `config.json` last. `result.json` is the last file: a folder that has it is finished.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -35,48 +34,48 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end and its model lies in the folder."""
+        """True if the run is complete and its model is in the folder."""
         return (self.path / RESULT).is_file()
 
-    def check(self, recipe: Recipe) -> None:
-        """See that the folder is free or holds the same run.
+    def validate(self, recipe: Recipe) -> None:
+        """Validate that the folder is free or contains the same run.
 
         Raises:
-            WingsError: the folder holds another run (its first difference is named) or a model.
+            WingsError: the folder contains another run (names the first difference) or a model.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise WingsError(f"output: {self.path} is a file; name a folder.")
+            raise WingsError(f"output: {self.path} is a file; choose a folder.")
         saved = self.path / RECIPE
         if saved.is_file():
             difference = recipe.difference(Recipe.from_yaml(saved))
             if difference:
                 raise WingsError(
-                    f"output: {self.path} holds another run, with {difference};"
-                    " choose another output or remove that folder."
+                    f"output: {self.path} contains another run, with {difference};"
+                    " choose another output or delete that folder."
                 )
         elif (self.path / "config.json").exists() or self.checkpoints():
             raise WingsError(
-                f"output: {self.path} holds a model that no recipe made; choose another output."
+                f"output: {self.path} contains a model without a recipe; choose another output."
             )
 
     def make(self) -> None:
-        """Make the folder; that it cannot be made should be known before a model is loaded."""
+        """Create the folder, before a model is loaded, so that a failure shows early."""
         with self.writing("the folder"):
             self.path.mkdir(parents=True, exist_ok=True)
 
     def claim(self, recipe: Recipe) -> None:
-        """Write the resolved recipe and clear away what a killed run left half-written."""
+        """Write the resolved recipe and remove unfinished files of a killed run."""
         with self.writing(RECIPE):
             self.clear()
             if not (self.path / RECIPE).is_file():
                 self.write(RECIPE, recipe.to_yaml())
 
     def unfinished(self, name: str) -> Path:
-        """Where something is written until it is whole."""
+        """Temporary folder for an unfinished item."""
         return self.path / f"{UNFINISHED}{name}"
 
     def clear(self) -> None:
-        """Remove what is half-written or half-removed."""
+        """Remove everything half-written or half-removed."""
         for leftover in self.path.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover)
         for draft in self.path.glob(".*.draft"):
@@ -84,11 +83,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """Say in a sentence what could not be written and what is safe; half of it is removed.
+        """Wraps writes: removes unfinished files on failure.
 
         Raises:
-            WingsError: the disk is full, say. torch and safetensors have errors of their own for
-                that.
+            WingsError: names what failed and what is safe. torch and safetensors have their own
+                errors for a full disk.
         """
         try:
             yield
@@ -98,24 +97,24 @@ class RunFolder:
             cause = " ".join(str(error).split())[:200]
             raise WingsError(
                 f"output: {what} could not be written to {self.path} ({cause};{self._room()});"
-                f" {self.saved}; make room there, and the same command goes on."
+                f" {self.saved}; free disk space, then resume with the same command."
             ) from error
 
     @property
     def saved(self) -> str:
-        """What would be left if the run ended now, for a sentence."""
+        """State of the checkpoints as a phrase for messages."""
         last = self.last_checkpoint()
         return f"the last whole checkpoint is {last}" if last else "no checkpoint was saved"
 
     def write(self, name: str, text: str) -> None:
-        """Write a small file so that it is there whole or not at all."""
+        """Write a small file atomically."""
         draft = self.path / f".{name}.draft"
         draft.write_text(text, encoding="utf-8")
         sync(draft)
         os.replace(draft, self.path / name)
 
     def place(self, draft: Path) -> None:
-        """Move the files of a model that lies whole in `draft` to the folder, then remove it."""
+        """Move the files of a complete model in `draft` to the folder, then remove `draft`."""
         sync(draft)
         for file in sorted(draft.iterdir(), key=lambda file: file.name == _LAST):
             target = self.path / file.name
@@ -125,29 +124,28 @@ class RunFolder:
         draft.rmdir()
 
     def checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        found = [p for p in self.path.glob("checkpoint-*") if _CHECKPOINT.match(p.name)]
-        return sorted(found, key=step_of)
+        """Complete checkpoints, oldest first."""
+        folders = [p for p in self.path.glob("checkpoint-*") if _CHECKPOINT.match(p.name)]
+        return sorted(folders, key=step_of)
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of a step lies when it is whole."""
+        """Folder of the checkpoint of a step."""
         return self.path / f"checkpoint-{step}"
 
     def last_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint, or None."""
-        found = self.checkpoints()
-        return found[-1] if found else None
+        """The newest complete checkpoint, or None."""
+        return next(reversed(self.checkpoints()), None)
 
-    def forget_old(self, keep: int) -> None:
+    def remove_old_checkpoints(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints."""
         for path in self.checkpoints()[:-keep]:
-            # Renamed first: a removal that is cut short must not leave half a checkpoint behind.
+            # Renamed first, so that an interrupted removal leaves no half checkpoint.
             doomed = self.unfinished(path.name)
             path.rename(doomed)
             shutil.rmtree(doomed)
 
     def read_result(self) -> dict:
-        """What the finished run wrote."""
+        """Content of `result.json`."""
         return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
 
     def _room(self) -> str:
@@ -157,10 +155,10 @@ class RunFolder:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or all files of a folder, are on the disk.
+    """Flush a file, or all files of a folder, to disk.
 
-    A machine that loses power must not keep a name without its content, and a disk over a network
-    may say only now that it is full.
+    Otherwise a power loss could keep a name without its content, and a network disk may report only
+    now that it is full.
     """
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     for file in files:
@@ -169,5 +167,5 @@ def sync(path: Path) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimiser step after which a checkpoint was taken."""
+    """Optimiser step of a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])

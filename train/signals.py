@@ -1,4 +1,4 @@
-"""Halt: a signal asks a run to stop, and every process stops after the same step."""
+"""Handles SIGTERM and SIGUSR1: all processes save a checkpoint after the same step and exit."""
 
 import contextlib
 import os
@@ -12,26 +12,26 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from wings.errors import WingsError
 
-# "Try again later" (75): not finished, and the same command goes on.
+# "Try again later" (75): not finished; the same command continues.
 NOT_FINISHED = os.EX_TEMPFAIL
-# By name, as not every system has both.
+# By name, because not every system has both.
 SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1")]
 
 
-class Agreed(WingsError):
-    """What all processes raise after the same step; the first one alone needs to say it."""
+class DistributedStop(WingsError):
+    """Raised by all processes after the same step; only the first one needs to print it."""
 
 
-class Stopped(Agreed):
-    """The run was asked to stop and left a whole checkpoint."""
+class Preempted(DistributedStop):
+    """A signal stopped the run, and it left a whole checkpoint."""
 
 
-class Halt(TrainerCallback):
-    """Takes SIGTERM and SIGUSR1 for a wish to stop, saves and ends the training.
+class SignalHandler(TrainerCallback):
+    """On SIGTERM or SIGUSR1: save a checkpoint after the current step and end the training.
 
-    `Trainer`'s own `enable_jit_checkpoint` saves in the process that got the signal, seconds later
-    and alone; processes that share a model must do it together. So the loop asks all of them once a
-    step (`agreed`), and a signal may come to any of them, once or several times.
+    `Trainer`'s own `enable_jit_checkpoint` saves only in the process that got the signal, seconds
+    later. Processes that share a model must save together. So the trainer reduces `received` over
+    all processes once a step and sets `agreed`; a signal may reach any of them, more than once.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Halt(TrainerCallback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the signals; outside the main thread Python allows no handlers, and none is set."""
+        """Installs the handlers inside the block; Python allows that in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -53,13 +53,13 @@ class Halt(TrainerCallback):
 
     @property
     def cause(self) -> str:
-        """Who asked."""
+        """Name of the signal."""
         return self.received.name if self.received else "a signal to another process"
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Save and end where all processes agreed to; after the last step the run just finishes."""
+        """Save and end if all processes agreed; after the last step the run finishes anyway."""
         if self.agreed and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
@@ -67,18 +67,18 @@ class Halt(TrainerCallback):
         self.received = signal.Signals(number)
 
 
-def begin_worker(begin: Callable[[int], None] | None, worker: int) -> None:
-    """Start a data worker that ends when the process it works for says so, and for nobody else.
+def init_worker(init: Callable[[int], None] | None, worker: int) -> None:
+    """Start a data worker that ignores signals except those of its parent process.
 
-    A cluster signals every process; workers that died of it would take the last step with them.
+    A cluster signals every process; a worker that exits would make the last step fail.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
-    if begin is not None:
-        begin(worker)
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
+    if init is not None:
+        init(worker)
 
 
-def _obey(master: int) -> None:
-    while signal.sigwaitinfo(SIGNALS).si_pid != master:
+def _exit_with(parent: int) -> None:
+    while signal.sigwaitinfo(SIGNALS).si_pid != parent:
         pass
     os._exit(0)

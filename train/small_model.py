@@ -12,8 +12,8 @@ from wings.config import WingsConfig
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.tokenization import IGNORED
 
-from .data.kl_turns import with_retained
-from .data.sampler import Order
+from .data.collator import with_kl_mask
+from .data.sampler import RecordSampler
 
 # Its blocks keep the class and the width of the real ones.
 BLOCKS, VOCABULARY, MLP_WIDTH = 2, 512, 256
@@ -76,17 +76,17 @@ def small_model(config: WingsConfig) -> WingsForCausalLM:
     return model.float().eval()
 
 
-class Handful(Dataset):
+class TinyDataset(Dataset):
     """Samples of random tokens for a small model: one with a picture, one of text alone.
 
     Args:
         config: of the model.
-        retains: whether kl_to_base asks for the text.
+        needs_kl_mask: whether kl_to_base asks for the text.
     """
 
-    def __init__(self, config: WingsConfig, retains: bool) -> None:
-        picture, text = (sample_of(config, with_picture) for with_picture in (True, False))
-        self.samples = [picture, with_retained(text, text) if retains else text]
+    def __init__(self, config: WingsConfig, needs_kl_mask: bool) -> None:
+        picture, text = (tiny_sample(config, with_picture) for with_picture in (True, False))
+        self.samples = [picture, with_kl_mask(text, text) if needs_kl_mask else text]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -94,12 +94,12 @@ class Handful(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         return dict(self.samples[number])
 
-    def order(self, batch_size: int, seed: int) -> Order:
+    def sampler(self, batch_size: int, seed: int) -> RecordSampler:
         """The samples of every epoch."""
-        return Order([len(self)], [1.0], batch_size, seed)
+        return RecordSampler([len(self)], [1.0], batch_size, seed)
 
 
-def sample_of(config: WingsConfig, with_picture: bool) -> dict[str, Tensor]:
+def tiny_sample(config: WingsConfig, with_picture: bool) -> dict[str, Tensor]:
     """`input_ids` and `labels` [T], and `pixel_values` [1, 3, height, width] of a picture."""
     generator = torch.Generator().manual_seed(1)
     decoder: Any = config.text_config

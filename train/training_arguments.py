@@ -1,4 +1,4 @@
-"""The recipe in the words of transformers' `TrainingArguments`."""
+"""Converts a recipe to transformers' `TrainingArguments`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from wings.errors import WingsError
 from wings.train.recipe import Recipe
 from wings.upstream.arguments import set_checkpointing, use_one_device
 
-from .distributed import parallel_arguments, refuse_undistributed
+from .distributed import parallel_arguments, validate_distributed
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
     """Arguments for `Trainer`; joins the process group when torchrun started this process.
 
     Args:
-        recipe: what to run.
-        folder: where its result goes.
+        recipe: recipe of the run.
+        folder: output folder.
         steps: optimiser steps of the whole run.
 
     Raises:
@@ -36,7 +36,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         seed=recipe.seed,
         data_seed=recipe.seed,
         bf16=recipe.bf16,
-        # Said outright, as bf16 is refused on a CPU that was merely found.
+        # Explicit, because transformers refuses bf16 on a CPU that it only detected.
         use_cpu=not torch.accelerator.is_available(),
         **spread,
         dataloader_num_workers=recipe.workers,
@@ -44,30 +44,28 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=recipe.log_every,
         logging_first_step=True,
-        # A loss that is not a number must be seen, not averaged away.
+        # A NaN loss must be visible, not filtered.
         logging_nan_inf_filter=False,
         save_strategy="steps" if recipe.save_every else "no",
         save_steps=recipe.save_every or 500,
         eval_strategy="steps" if recipe.evaluate else "no",
         eval_steps=recipe.evaluate.every if recipe.evaluate else None,
         eval_on_start=recipe.evaluate is not None,
-        # Trackers are made where the run is, so that one that is missing is named in time.
+        # `make_trackers` creates them, so that a missing one is named early.
         report_to="none",
         remove_unused_columns=False,
         label_names=["labels"],
         average_tokens_across_devices=True,
-        # Every trained weight gets a gradient in every batch, pictures or not: the model sees to
-        # it.
+        # The model gives every trained weight a gradient in every batch, with or without images.
         ddp_find_unused_parameters=False,
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
-        # `Trainer` would write False into the configuration of the checkpoint; the forward knows
-        # when a cache makes sense.
+        # `Trainer` would write False into the saved configuration; the forward decides itself.
         use_cache=True,
     )
-    refuse_undistributed(recipe, arguments)
-    # Set afterwards: with shards transformers warns of a second gather, which FSDP2 does not do.
+    validate_distributed(recipe, arguments)
+    # Set afterwards: transformers warns of a second gather, which FSDP2 does not do.
     set_checkpointing(arguments, recipe.gradient_checkpointing)
     use_one_device(arguments)
     _split_batch(arguments, recipe)

@@ -1,4 +1,4 @@
-"""What a recipe may not say: every value is checked before any work is done."""
+"""Validates every value of a recipe before any work is done."""
 
 import dataclasses
 import re
@@ -10,15 +10,15 @@ from transformers import PreTrainedConfig
 from wings.config import WingsConfig
 from wings.errors import WingsError, nearest
 
-from .metrics.trackers import check_names
+from .metrics.trackers import validate_tracker_names
 
 if TYPE_CHECKING:
-    from wings.train.recipe import Recipe, Source
+    from wings.train.recipe import DataSource, Recipe
 
-# The paper's rates (projector and language model); it gives none for the learners and the router,
-# which follow the projector here. Adapters take what is usual for LoRA. A prefix takes
-# a hundred times the projector's: it begins in this stage, behind gates at zero, and AdamW moves a
-# gate by about a rate a step, so that at 1e-5 a thousand steps would open it by no more than 0.01.
+# The paper's rates for projector and language model. It gives none for learners and router, which
+# take the projector's. Adapters take a usual LoRA rate. A prefix takes 100 times the projector's:
+# its gates start at zero in this stage, and AdamW moves a gate by about one rate per step, so at
+# 1e-5 a thousand steps would open it by 0.01 at most.
 RATES: dict[str, dict[str, float]] = {
     "align": {"projector": 1e-3, "image_learners": 1e-3},
     "instruct": {
@@ -38,54 +38,56 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "workers", "seed")
 
-# Fields of the configuration that the model and the processor set themselves.
+# Fields of the configuration that model and processor set.
 _DERIVED = {
     "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
 }  # fmt: skip
 
 
-def check(recipe: "Recipe") -> None:
-    """Raise a `WingsError` that names the key of the first bad value."""
-    _check_stage(recipe)
-    _check_numbers(recipe)
-    _check_batching(recipe)
-    _check_sources(recipe.data)
-    _check_text_turns(recipe)
-    _check_wings(recipe.stage, recipe.wings)
-    _check_lora(recipe)
-    _check_kl_to_base(recipe)
-    _check_learning_rates(recipe)
-    _check_evaluate(recipe)
-    check_names(recipe.trackers or ())
+def validate_recipe(recipe: "Recipe") -> None:
+    """Raise a `WingsError` that names the key of the first invalid value."""
+    _validate_stage(recipe)
+    _validate_numbers(recipe)
+    _validate_batching(recipe)
+    _validate_sources(recipe.data)
+    _validate_text_turns(recipe)
+    _validate_wings(recipe.stage, recipe.wings)
+    _validate_lora(recipe)
+    _validate_kl_to_base_keys(recipe)
+    _validate_learning_rates(recipe)
+    _validate_evaluate(recipe)
+    validate_tracker_names(recipe.trackers or ())
 
 
-def _check_stage(recipe: "Recipe") -> None:
+def _validate_stage(recipe: "Recipe") -> None:
     if recipe.stage not in RATES:
         close = nearest(str(recipe.stage), RATES)
         raise WingsError(f"stage: {recipe.stage!r} is not one of {', '.join(RATES)}{close}.")
     if recipe.model and recipe.start:
-        raise WingsError("model and start are both given; start goes on, model begins: keep one.")
+        raise WingsError("model and start are both given; remove one of them.")
     if recipe.stage == "align" and recipe.freeze_llm is False:
         raise WingsError("freeze_llm: stage align never trains the LLM; use stage instruct.")
     if not recipe.data:
-        raise WingsError("data is empty: list at least one file of records.")
+        raise WingsError("data: is empty; list at least one file of records.")
 
 
-def _check_batching(recipe: "Recipe") -> None:
+def _validate_batching(recipe: "Recipe") -> None:
     if recipe.batching == "pad":
         return
     for n, source in enumerate(recipe.data):
         if source.stream:
             raise WingsError(
-                f"batching: {recipe.batching} must know how long records are before they come, and"
-                f" the stream data.{n} cannot say so; use pad, or stream: false."
+                f"batching: {recipe.batching} needs record lengths in advance, which the stream"
+                f" data.{n} does not have; use pad, or stream: false."
             )
 
 
-def _check_numbers(recipe: "Recipe") -> None:
+def _validate_numbers(recipe: "Recipe") -> None:
     values: dict[str, Any] = {name: vars(recipe)[name] for name in _POSITIVE}
     for n, source in enumerate(recipe.data):
-        values |= {f"data.{n}.{name}": vars(source)[name] for name in ("weight", "limit", "window")}
+        values |= {
+            f"data.{n}.{name}": vars(source)[name] for name in ("weight", "limit", "shuffle_buffer")
+        }
     for name, value in values.items():
         if value is not None and value <= 0:
             raise WingsError(f"{name}: {value} must be larger than 0.")
@@ -101,7 +103,7 @@ def _check_numbers(recipe: "Recipe") -> None:
         raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
 
 
-def _check_sources(sources: list["Source"]) -> None:
+def _validate_sources(sources: list["DataSource"]) -> None:
     for n, source in enumerate(sources):
         if source.share is not None and not 0 < source.share < 1:
             raise WingsError(
@@ -109,56 +111,56 @@ def _check_sources(sources: list["Source"]) -> None:
                 " samples of an epoch."
             )
         if source.share is not None and source.weight != 1:
-            raise WingsError(f"data.{n}: weight and share are both given; keep one.")
+            raise WingsError(f"data.{n}: weight and share are both given; remove one of them.")
         for key in ("stream", "subset"):
             if vars(source)[key] and source.split is None:
-                raise WingsError(f"data.{n}.{key}: also needs split, as split: train.")
+                raise WingsError(f"data.{n}.{key}: also needs split, such as split: train.")
     shares = [source.share for source in sources if source.share is not None]
     if shares and len(shares) == len(sources):
         raise WingsError(
-            "data: every source has a share, so nothing says how long an epoch is; leave out the"
-            " share of one."
+            "data: every source has a share, so the length of an epoch is undefined; remove the"
+            " share of one source."
         )
     if sum(shares) >= 1:
         raise WingsError(
-            f"data: the shares add up to {sum(shares):g}; nothing is left for the source"
-            " without one."
+            f"data: the shares add up to {sum(shares):g} and leave nothing for sources without"
+            " a share; lower them."
         )
 
 
-def _check_text_turns(recipe: "Recipe") -> None:
+def _validate_text_turns(recipe: "Recipe") -> None:
     turns = recipe.text_turns
     if turns is not None and not 0 < turns.share <= 1:
         raise WingsError(
             f"text_turns.share: {turns.share} is not a share above 0 and up to 1; 0.5 is half of"
-            " the conversations with pictures, and for none the key text_turns is left out."
+            " the conversations with images; for none, remove the key text_turns."
         )
 
 
-def _check_wings(stage: str, wings: dict[str, Any]) -> None:
+def _validate_wings(stage: str, wings: dict[str, Any]) -> None:
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
     known = {field.name for field in dataclasses.fields(WingsConfig)} - inherited
     for name in wings:
         if name not in known:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
     if stage == "align" and wings.get("router") is not None:
-        raise WingsError("wings.router: stage align has no router; name it in stage instruct.")
+        raise WingsError("wings.router: stage align has no router; set it in stage instruct.")
     if stage == "align" and wings.get("prefix"):
-        raise WingsError("wings.prefix: stage align has no prefix; name it in stage instruct.")
+        raise WingsError("wings.prefix: stage align has no prefix; set it in stage instruct.")
     if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
-        raise WingsError("wings.learners: stage align knows [image], or [] for a plain projector.")
+        raise WingsError("wings.learners: stage align allows [image], or [] for only a projector.")
 
 
-def _check_lora(recipe: "Recipe") -> None:
+def _validate_lora(recipe: "Recipe") -> None:
     lora = recipe.lora
     if lora is None:
         return
     if recipe.stage == "align":
         raise WingsError("lora: stage align never trains the LLM; use stage instruct.")
     if recipe.freeze_llm is False:
-        raise WingsError("freeze_llm: lora trains adapters beside a frozen LLM; keep one.")
+        raise WingsError("freeze_llm: lora needs a frozen LLM; remove one of the two keys.")
     if recipe.parallel != "ddp":
-        raise WingsError(f"lora: adapters cannot be merged out of {recipe.parallel}; take ddp.")
+        raise WingsError(f"lora: adapters cannot be merged under {recipe.parallel}; use ddp.")
     for name in ("rank", "alpha"):
         if not vars(lora)[name] > 0:
             raise WingsError(f"lora.{name}: {vars(lora)[name]} must be larger than 0.")
@@ -168,44 +170,44 @@ def _check_lora(recipe: "Recipe") -> None:
         raise WingsError("lora.targets: name at least one layer, or remove the key for all.")
 
 
-def _check_kl_to_base(recipe: "Recipe") -> None:
+def _validate_kl_to_base_keys(recipe: "Recipe") -> None:
     if recipe.kl_to_base is None:
         return
     if not recipe.freeze_llm:
         raise WingsError(
-            "kl_to_base: holds the model to the untouched LLM, which is not there any more in a run"
-            " that trains it; add freeze_llm: true or lora, or remove the key."
+            "kl_to_base: needs the original LLM, which this run trains; add freeze_llm: true or"
+            " lora, or remove the key."
         )
     if not recipe.kl_to_base.weight > 0:
         raise WingsError(
-            f"kl_to_base.weight: {recipe.kl_to_base.weight} must be larger than 0; for no such term"
+            f"kl_to_base.weight: {recipe.kl_to_base.weight} must be larger than 0; for no KL,"
             " remove the key kl_to_base."
         )
     learners = ("image",) if recipe.stage == "align" else ("image", "text")
-    refuse_idle_kl_to_base(
+    validate_kl_to_base(
         recipe, recipe.wings.get("learners", learners), recipe.wings.get("text_guard", False)
     )
 
 
-def refuse_idle_kl_to_base(recipe: "Recipe", learners: Sequence[str], text_guard: bool) -> None:
-    """Raise a `WingsError` where `kl_to_base` would hold nothing that could move.
+def validate_kl_to_base(recipe: "Recipe", learners: Sequence[str], text_guard: bool) -> None:
+    """Raise a `WingsError` if `kl_to_base` would have no effect on this model.
 
     Args:
-        recipe: of the run.
-        learners: of the model.
-        text_guard: of the model.
+        recipe: recipe of the run.
+        learners: learners of the model.
+        text_guard: whether the model has a text guard.
     """
     if recipe.kl_to_base is None or recipe.text_turns is not None or recipe.lora is not None:
         return
     if text_guard or "text" not in learners:
         why = "under text_guard" if text_guard else "without a text learner"
         raise WingsError(
-            f"kl_to_base: {why} the model says of text what the LLM says, so nothing would be"
-            " retained; add text_turns, whose answers stand behind pictures, or remove the key."
+            f"kl_to_base: has no effect: {why}, text logits already equal the LLM's; add"
+            " text_turns, whose answers follow images, or remove the key."
         )
 
 
-def _check_learning_rates(recipe: "Recipe") -> None:
+def _validate_learning_rates(recipe: "Recipe") -> None:
     for group, rate in recipe.learning_rates.items():
         why = None
         if group == "vision_tower":
@@ -230,20 +232,20 @@ def _check_learning_rates(recipe: "Recipe") -> None:
             raise WingsError(f"learning_rates.{group}: {why}.")
 
 
-def _check_evaluate(recipe: "Recipe") -> None:
+def _validate_evaluate(recipe: "Recipe") -> None:
     evaluate = recipe.evaluate
     if evaluate is None:
         return
     if not evaluate.data:
-        raise WingsError("evaluate.data is empty: list held-out files, each with a name.")
+        raise WingsError("evaluate.data: is empty; list held-out files, each with a name.")
     if evaluate.every <= 0:
         raise WingsError(f"evaluate.every: {evaluate.every} must be larger than 0.")
     for n, source in enumerate(evaluate.data):
         place = f"evaluate.data.{n}"
-        # A name becomes a part of the figures' names, which trackers read as a path.
+        # The name becomes a part of metric names, which trackers read as a path.
         if not re.fullmatch(r"[\w.-]+", source.name):
             raise WingsError(
-                f"{place}.name: {source.name!r} must be of letters, digits, '_', '-' and '.'."
+                f"{place}.name: {source.name!r} may only have letters, digits, '_', '-' and '.'."
             )
         if source.weight != 1.0:
             raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
@@ -256,7 +258,7 @@ def _check_evaluate(recipe: "Recipe") -> None:
     if stop.name not in names:
         known = ", ".join(dict.fromkeys(names))
         raise WingsError(
-            f"evaluate.stop.name: no held-out data is called {stop.name!r}"
+            f"evaluate.stop.name: no held-out data is named {stop.name!r}"
             f"{nearest(stop.name, names)}; known: {known}."
         )
     if not stop.rise > 0:

@@ -183,7 +183,7 @@ def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(recipe, tmp_pa
         assert main(["data", "check", path, "data.0.limit=90", *quick]) == code
     said = capsys.readouterr()
     assert "90, 20 of them read" in said.out
-    assert "the stream has fewer records than 90; set limit" in said.err and "\n" in said.err
+    assert "the stream has fewer than 90 records; lower limit" in said.err and "\n" in said.err
 
 
 def test_text_turns_are_counted(recipe, tmp_path, capsys):

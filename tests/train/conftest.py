@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import records, tiny_model
 
-from wings.train.recipe import Recipe, Source
+from wings.train.recipe import DataSource, Recipe
 
 # Tests import the modules that stand beside them, as do the processes they start.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,7 +52,10 @@ def make_recipe(checkpoint, data, tmp_path):
     """A function of (stage, **changes): a recipe of a few steps on the mixed data."""
 
     def make(stage, **changes):
-        sources = [Source(str(data / "pictures.json"), str(data)), Source(str(data / "text.jsonl"))]
+        sources = [
+            DataSource(str(data / "pictures.json"), str(data)),
+            DataSource(str(data / "text.jsonl")),
+        ]
         settings = {
             "output": str(tmp_path / "run"),
             "data": sources,

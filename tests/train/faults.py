@@ -60,7 +60,7 @@ def run_into_a_limit(recipe, size, deadly, said):
     """Trains; after step 3, a file that grows over `size` kills the process or is an error."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL if deadly else signal.SIG_IGN)
 
-    def watch(step, steps, figures):
+    def watch(step, steps, metrics):
         if step == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
@@ -72,7 +72,7 @@ def run_into_a_limit(recipe, size, deadly, said):
 
 
 def lose_workers(recipe, said):
-    def kill(step, steps, figures):
+    def kill(step, steps, metrics):
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from wings.train import run
 from wings.train.data import dataset as data
-from wings.train.data.sampler import Order
+from wings.train.data.sampler import RecordSampler
 from wings.train.recipe import Recipe
 from wings.train.trainer import WingsTrainer
 
@@ -21,7 +21,7 @@ class Broken(Exception):
     pass
 
 
-class InOrder(Order):
+class InOrder(RecordSampler):
     """No shuffle, so that a file says which rank gets what."""
 
     used = False
@@ -61,13 +61,13 @@ def recorded(recipe, stop_after=None):
             extra = [*kwargs.pop("callbacks"), Recorder(stop_after)]
             super().__init__(callbacks=extra, **kwargs)
 
-    before = run.WingsTrainer, data.Order
-    run.WingsTrainer, data.Order = Recording, InOrder
+    before = run.WingsTrainer, data.RecordSampler
+    run.WingsTrainer, data.RecordSampler = Recording, InOrder
     InOrder.used = False
     try:
         return run.train(recipe, watch=lambda *call: None)
     finally:
-        run.WingsTrainer, data.Order = before
+        run.WingsTrainer, data.RecordSampler = before
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import torch
 
 from wings.errors import WingsError
 from wings.train.data.collator import Collator
-from wings.train.data.dataset import ROW_OF_BAD_RECORDS, Conversations
+from wings.train.data.dataset import ROW_OF_BAD_RECORDS, ConversationDataset
 from wings.train.data.readers.open_records import open_records
-from wings.train.data.sampler import Order
-from wings.train.recipe import Source
+from wings.train.data.sampler import RecordSampler
+from wings.train.recipe import DataSource
 
 
 class Speller:
@@ -53,7 +53,7 @@ def mixed(tmp_path):
         record("x" * 99, "y"),
     ]
     (tmp_path / "d.json").write_text(json.dumps(records))
-    return Source(str(tmp_path / "d.json"), str(tmp_path))
+    return DataSource(str(tmp_path / "d.json"), str(tmp_path))
 
 
 def test_every_file_kind_holds_the_same_records(tmp_path):
@@ -74,21 +74,21 @@ def test_every_file_kind_holds_the_same_records(tmp_path):
     lines = [json.dumps(value, ensure_ascii=False) for value in values]
     (tmp_path / "d.jsonl").write_text(lines[0] + "\n\n" + lines[1] + "\n")
     for kind in ("json", "jsonl", "parquet"):
-        records = open_records(Source(str(tmp_path / f"d.{kind}")))
+        records = open_records(DataSource(str(tmp_path / f"d.{kind}")))
         assert len(records) == 2
         assert records[0]["messages"] == values[0]["messages"]
         assert records[1] == values[1]
-    assert open_records(Source(str(tmp_path / "d.parquet")))[0]["images"][0]["bytes"] == b"x"
+    assert open_records(DataSource(str(tmp_path / "d.parquet")))[0]["images"][0]["bytes"] == b"x"
     # The empty line counts for a person who looks the record up.
-    assert open_records(Source(str(tmp_path / "d.jsonl"))).place(1).endswith("d.jsonl line 3")
-    assert open_records(Source(str(tmp_path / "d.json"))).place(1).endswith("d.json record 1")
+    assert open_records(DataSource(str(tmp_path / "d.jsonl"))).place(1).endswith("d.jsonl line 3")
+    assert open_records(DataSource(str(tmp_path / "d.json"))).place(1).endswith("d.json record 1")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("none.json", None, "no such data file"),
-        ("a.txt", "x", "unknown ending '.txt'"),
+        ("a.txt", "x", "unknown file type '.txt'"),
         ("a.json", "[1,", "not JSON"),
         ("a.json", "{}", "expected a JSON list"),
         ("a.json", "[]", "no records"),
@@ -100,12 +100,12 @@ def test_unreadable_files_are_named(tmp_path, name, content, words):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(WingsError, match=words) as error:
-        open_records(Source(str(tmp_path / name)))
+        open_records(DataSource(str(tmp_path / name)))
     assert name in str(error.value)
 
 
 def test_stop_names_file_record_and_id(mixed):
-    data = Conversations([mixed], Speller(), max_length=50)
+    data = ConversationDataset([mixed], Speller(), max_length=50)
     assert "pixel_values" in data[0] and "pixel_values" not in data[3]
     with pytest.raises(
         WingsError, match=r"d\.json record 1 \(id 'two'\): no image file .*gone\.png"
@@ -118,7 +118,7 @@ def test_stop_names_file_record_and_id(mixed):
 
 
 def test_skip_takes_the_next_good_record_and_counts(mixed):
-    data = Conversations([mixed, mixed], Speller(), max_length=50, on_bad_record="skip")
+    data = ConversationDataset([mixed, mixed], Speller(), max_length=50, on_bad_record="skip")
     assert len(data) == 10
     good = {0: 0, 1: 3, 2: 3, 3: 3, 4: 0, 5: 5, 6: 8, 7: 8, 8: 8, 9: 5}
     for number, replacement in good.items():
@@ -130,7 +130,9 @@ def test_skip_takes_the_next_good_record_and_counts(mixed):
 
 def test_a_broken_line_is_one_bad_record(tmp_path):
     (tmp_path / "d.jsonl").write_text(json.dumps(record("a", "b")) + "\n{oops\n[1]\n")
-    data = Conversations([Source(str(tmp_path / "d.jsonl"))], Speller(), on_bad_record="skip")
+    data = ConversationDataset(
+        [DataSource(str(tmp_path / "d.jsonl"))], Speller(), on_bad_record="skip"
+    )
     assert torch.equal(data[1]["input_ids"], data[0]["input_ids"])
     sentences = [sentence for _, sentence in data[1]["skipped"]]
     assert "line 2: not JSON" in sentences[0] and "line 3: a record is a mapping" in sentences[1]
@@ -139,27 +141,29 @@ def test_a_broken_line_is_one_bad_record(tmp_path):
 def test_a_wrong_images_folder_stops_even_when_skipping(tmp_path):
     records = [record("<image>", "b", image=f"{n}.png") for n in range(ROW_OF_BAD_RECORDS + 50)]
     (tmp_path / "d.json").write_text(json.dumps(records))
-    data = Conversations([Source(str(tmp_path / "d.json"))], Speller(), on_bad_record="skip")
+    data = ConversationDataset(
+        [DataSource(str(tmp_path / "d.json"))], Speller(), on_bad_record="skip"
+    )
     with pytest.raises(WingsError, match=f"{ROW_OF_BAD_RECORDS} records in a row.*0.png"):
         data[0]
 
 
 def test_images_lie_beside_the_file_unless_a_folder_is_named(mixed, tmp_path):
     (tmp_path / "other").mkdir()
-    assert "pixel_values" in Conversations([Source(mixed.path)], Speller())[0]
+    assert "pixel_values" in ConversationDataset([DataSource(mixed.path)], Speller())[0]
     with pytest.raises(WingsError, match=r"other.a\.png"):
-        Conversations([Source(mixed.path, str(tmp_path / "other"))], Speller())[0]
+        ConversationDataset([DataSource(mixed.path, str(tmp_path / "other"))], Speller())[0]
 
 
 def test_limit_takes_the_first_records(mixed):
     mixed.limit = 1
-    assert len(Conversations([mixed], Speller())) == 1
+    assert len(ConversationDataset([mixed], Speller())) == 1
     mixed.limit = 50
-    assert len(Conversations([mixed], Speller())) == 5
+    assert len(ConversationDataset([mixed], Speller())) == 5
 
 
 def test_collate_pads_on_the_right_and_keeps_reading_order(mixed):
-    data = Conversations([mixed], Speller(), max_length=50, on_bad_record="skip")
+    data = ConversationDataset([mixed], Speller(), max_length=50, on_bad_record="skip")
     batch = Collator(pad_token_id=0)([data[0], data[3], data[2]])
     assert batch["input_ids"].shape == batch["labels"].shape == (3, 8)
     assert batch["attention_mask"].tolist()[0] == [1] * 7 + [0]
@@ -176,17 +180,17 @@ def test_collate_does_not_take_a_real_token_for_padding():
 
 
 def test_the_order_depends_on_seed_and_epoch_only():
-    order = Order([10, 6], [1.0, 1.0], batch_size=4, seed=3)
+    order = RecordSampler([10, 6], [1.0, 1.0], batch_size=4, seed=3)
     first = list(order)
     assert sorted(first) == list(range(16)) and first != sorted(first)
-    assert list(Order([10, 6], [1.0, 1.0], batch_size=4, seed=3)) == first
+    assert list(RecordSampler([10, 6], [1.0, 1.0], batch_size=4, seed=3)) == first
     order.set_epoch(1)
     assert sorted(order) == list(range(16)) and list(order) != first
-    assert list(Order([10, 6], [1.0, 1.0], batch_size=4, seed=4)) != first
+    assert list(RecordSampler([10, 6], [1.0, 1.0], batch_size=4, seed=4)) != first
 
 
 def test_weights_are_passes_per_epoch_and_epochs_fill_whole_batches():
-    order = Order([10, 100], [2.5, 0.1], batch_size=8, seed=0)
+    order = RecordSampler([10, 100], [2.5, 0.1], batch_size=8, seed=0)
     seen = Counter(list(order)[:35])
     assert len(order) == 40 and len(list(order)) == 40
     assert sorted(Counter(seen[n] for n in range(10)).items()) == [(2, 5), (3, 5)]
@@ -198,4 +202,4 @@ def test_weights_are_passes_per_epoch_and_epochs_fill_whole_batches():
 
 
 def test_an_epoch_smaller_than_a_batch_repeats_itself():
-    assert Counter(Order([3], [1.0], batch_size=8, seed=0)).most_common()[-1][1] == 2
+    assert Counter(RecordSampler([3], [1.0], batch_size=8, seed=0)).most_common()[-1][1] == 2

@@ -8,9 +8,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from wings.errors import WingsError
-from wings.train.data.dataset import Conversations
+from wings.train.data.dataset import ConversationDataset
 from wings.train.data.readers.open_records import open_records
-from wings.train.recipe import Source
+from wings.train.recipe import DataSource
 
 datasets = pytest.importorskip("datasets")
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -80,21 +80,21 @@ def question(records, number):
 
 def test_a_saved_folder_needs_no_split_and_keeps_pictures_as_bytes(saved, plain):
     folder = saved()
-    records = open_records(Source(str(folder)))
+    records = open_records(DataSource(str(folder)))
     assert len(records) == 23 and question(records, 22) == "<image>22?"
     assert records[3]["images"][0]["bytes"].startswith(b"\x89PNG")
     assert pickle.loads(pickle.dumps(records))[7] == records[7]
-    sample = Conversations([Source(str(folder), limit=4)], plain[1])[3]
+    sample = ConversationDataset([DataSource(str(folder), limit=4)], plain[1])[3]
     assert sample["pixel_values"].shape == (1, 3, 28, 28)
 
 
 def test_a_saved_folder_of_splits_names_them(saved):
     folder = saved("train")
-    assert len(open_records(Source(str(folder), split="train"))) == 23
+    assert len(open_records(DataSource(str(folder), split="train"))) == 23
     with pytest.raises(WingsError, match=r"set split to one of train\."):
-        open_records(Source(str(folder)))
+        open_records(DataSource(str(folder)))
     with pytest.raises(WingsError, match="one of train, not test"):
-        open_records(Source(str(folder), split="test"))
+        open_records(DataSource(str(folder), split="test"))
 
 
 @pytest.fixture
@@ -116,7 +116,9 @@ def lines(tmp_path):
 def test_local_files_by_split(lines, name, stream):
     limit = 23 if stream else None
     path = str(lines / name) if name else str(lines)
-    records = open_records(Source(path, split="train", stream=stream, limit=limit, window=7))
+    records = open_records(
+        DataSource(path, split="train", stream=stream, limit=limit, shuffle_buffer=7)
+    )
     assert [records[n]["id"] for n in range(len(records))] == [str(n) for n in range(23)]
     assert records.folder == lines
 
@@ -131,12 +133,12 @@ def test_contents_of_different_kinds_come_as_they_were_written(tmp_path, stream)
     ]
     (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, lines)))
     keys = {"split": "train", "stream": stream, "limit": 3}
-    records = open_records(Source(str(tmp_path / "mixed.jsonl"), **keys))
+    records = open_records(DataSource(str(tmp_path / "mixed.jsonl"), **keys))
     assert [question(records, n) for n in range(3)] == contents
 
 
 def test_a_stream_gives_any_record_of_its_window_and_goes_back(card):
-    records = open_records(Source(str(card), split="train", stream=True, window=5))
+    records = open_records(DataSource(str(card), split="train", stream=True, shuffle_buffer=5))
     assert len(records) == 23
     for number in (3, 0, 4, 9, 5, 22, 20, 1, 12, 11):
         assert question(records, number) == f"<image>{number}?"
@@ -145,24 +147,28 @@ def test_a_stream_gives_any_record_of_its_window_and_goes_back(card):
 
 
 def test_a_stream_says_what_it_lacks(lines, saved):
-    with pytest.raises(WingsError, match=r"does not say how many records.*limit"):
-        open_records(Source(str(lines), split="train", stream=True))
-    short = open_records(Source(str(lines), split="train", stream=True, limit=50, window=10))
+    with pytest.raises(WingsError, match=r"does not give its number of records; set limit"):
+        open_records(DataSource(str(lines), split="train", stream=True))
+    short = open_records(
+        DataSource(str(lines), split="train", stream=True, limit=50, shuffle_buffer=10)
+    )
     assert short[22]["id"] == "22"
     for number in (23, 29, 30, 49):
-        with pytest.raises(WingsError, match="fewer records than 50; set limit"):
+        with pytest.raises(WingsError, match="fewer than 50 records; lower limit"):
             short[number]
-    with pytest.raises(WingsError, match=r"save_to_disk wrote this.*leave out stream"):
-        open_records(Source(str(saved("train")), split="train", stream=True))
+    with pytest.raises(WingsError, match=r"save_to_disk cannot be streamed; remove stream"):
+        open_records(DataSource(str(saved("train")), split="train", stream=True))
 
 
 def test_a_stream_that_breaks_off_is_named_and_can_be_asked_again(lines):
-    records = open_records(Source(str(lines), split="train", stream=True, limit=23, window=5))
+    records = open_records(
+        DataSource(str(lines), split="train", stream=True, limit=23, shuffle_buffer=5)
+    )
     second = lines / "train-1.jsonl"
     kept = second.read_text()
     second.write_text("{oops")
     assert records[2]["id"] == "2"
-    with pytest.raises(WingsError, match=r"the stream broke off"):
+    with pytest.raises(WingsError, match=r"the stream failed"):
         records[22]
     second.write_text(kept)
     assert records[22]["id"] == "22"
@@ -171,10 +177,13 @@ def test_a_stream_that_breaks_off_is_named_and_can_be_asked_again(lines):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (Source("lines", split="test"), r"lines \(test\): cannot be loaded"),
-        (Source("nobody/nothing", split="train"), r"nobody/nothing \(train\): cannot be loaded"),
-        (Source("gone-*.jsonl", split="train"), r"gone-\*\.jsonl: no data files"),
-        (Source("s.tar", split="train"), "shards are read without split"),
+        (DataSource("lines", split="test"), r"lines \(test\): cannot be loaded"),
+        (
+            DataSource("nobody/nothing", split="train"),
+            r"nobody/nothing \(train\): cannot be loaded",
+        ),
+        (DataSource("gone-*.jsonl", split="train"), r"gone-\*\.jsonl: no data files"),
+        (DataSource("s.tar", split="train"), "shards are read without split"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(lines, monkeypatch, source, words):
@@ -189,7 +198,7 @@ def test_what_cannot_be_loaded_is_named(lines, monkeypatch, source, words):
 def test_without_the_library_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(WingsError, match="pip install datasets"):
-        open_records(Source("a/b", split="train"))
+        open_records(DataSource("a/b", split="train"))
 
 
 def test_shards_that_the_library_streams_are_the_same_records(tmp_path):
@@ -207,9 +216,9 @@ def test_shards_that_the_library_streams_are_the_same_records(tmp_path):
                 member = tarfile.TarInfo(f"{n}.{kind}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-    own = open_records(Source(str(tmp_path / "web" / "train-0.tar")))
-    keys = {"split": "train", "stream": True, "limit": 5, "window": 2}
-    theirs = open_records(Source(str(tmp_path / "web"), **keys))
+    own = open_records(DataSource(str(tmp_path / "web" / "train-0.tar")))
+    keys = {"split": "train", "stream": True, "limit": 5, "shuffle_buffer": 2}
+    theirs = open_records(DataSource(str(tmp_path / "web"), **keys))
     for n in range(5):
         assert theirs[n]["caption"] == own[n]["caption"] == COLOURS[n]
         assert theirs[n]["images"][0]["bytes"] == own[n]["images"][0]
@@ -219,15 +228,15 @@ def test_a_stream_and_files_give_the_same_batches_for_any_number_of_workers(
     lines, card, data, plain
 ):
     sources = [
-        Source(str(lines), split="train", stream=True, limit=23, window=6, share=0.4),
-        Source(str(card), split="train", stream=True, window=4),
-        Source(str(data / "pictures.json"), weight=0.5),
+        DataSource(str(lines), split="train", stream=True, limit=23, shuffle_buffer=6, share=0.4),
+        DataSource(str(card), split="train", stream=True, shuffle_buffer=4),
+        DataSource(str(data / "pictures.json"), weight=0.5),
     ]
-    conversations = Conversations(sources, plain[1], on_bad_record="skip")
+    conversations = ConversationDataset(sources, plain[1], on_bad_record="skip")
     seen = []
     for workers in (0, 1, 3):
         batches = []
-        order = conversations.order(batch_size=4, seed=5)
+        order = conversations.sampler(batch_size=4, seed=5)
         loader = DataLoader(
             conversations,
             batch_size=4,
@@ -249,8 +258,8 @@ def test_a_skipped_record_of_a_stream_is_replaced_within_its_window(lines, plain
     kept = (lines / "train-0.jsonl").read_text().splitlines()
     kept[4] = kept[9] = json.dumps(bad)
     (lines / "train-0.jsonl").write_text("\n".join(kept))
-    source = Source(str(lines), split="train", stream=True, limit=23, window=5)
-    data = Conversations([source, source], plain[1], on_bad_record="skip")
+    source = DataSource(str(lines), split="train", stream=True, limit=23, shuffle_buffer=5)
+    data = ConversationDataset([source, source], plain[1], on_bad_record="skip")
     for number, replacement in ((4, 0), (9, 5), (27, 23), (32, 28)):
         assert data[number]["input_ids"].tolist() == data[replacement]["input_ids"].tolist()
         assert [skipped for skipped, _ in data[number]["skipped"]] == [number]
@@ -260,8 +269,8 @@ def test_a_run_on_a_stream_and_shards_goes_on_where_it_was(card, make_recipe, tm
     from wings.train.run import train
 
     sources = [
-        Source(str(card), split="train", stream=True, window=4),
-        Source(str(card / "train.parquet"), share=0.3),
+        DataSource(str(card), split="train", stream=True, shuffle_buffer=4),
+        DataSource(str(card / "train.parquet"), share=0.3),
     ]
     keys = {"data": sources, "steps": 8, "save_every": 5}
     whole = train(make_recipe("instruct", **keys))

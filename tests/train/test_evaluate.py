@@ -1,4 +1,4 @@
-"""Evaluation while training: its figures, what they leave alone, the end they may bring."""
+"""Evaluation while training: its metrics, what they leave alone, the end they may bring."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train import run
 from wings.train.data.collator import Collator
-from wings.train.data.dataset import Conversations
-from wings.train.recipe import Evaluate, HeldOut, Recipe, Source, Stop
+from wings.train.data.dataset import ConversationDataset
+from wings.train.recipe import DataSource, EarlyStop, Evaluate, HeldOutSource, Recipe
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
@@ -25,8 +25,8 @@ def evaluate(data):
     """A function of changes: five texts and seven pictures, held out."""
 
     def make(every=2, stop=None):
-        text = HeldOut(str(data / "text.jsonl"), limit=5, name="text")
-        pictures = HeldOut(str(data / "pictures.json"), str(data), limit=7, name="pictures")
+        text = HeldOutSource(str(data / "text.jsonl"), limit=5, name="text")
+        pictures = HeldOutSource(str(data / "pictures.json"), str(data), limit=7, name="pictures")
         return Evaluate([text, pictures], every, stop)
 
     return make
@@ -44,7 +44,7 @@ def alone(recipe, source, folder):
     model = WingsForCausalLM.from_pretrained(folder, dtype=torch.float32)
     processor = WingsProcessor.from_pretrained(recipe.start)
     total = tokens = 0
-    for sample in Conversations([source], processor, recipe.max_length):
+    for sample in ConversationDataset([source], processor, recipe.max_length):
         batch = Collator(0)([sample])
         labels = batch.pop("labels")[:, 1:].flatten()
         with torch.no_grad():
@@ -129,9 +129,9 @@ def forgetful(make_recipe, data, tmp_path):
     def make(**changes):
         settings = {
             "steps": 40, "warmup_ratio": 0.0, "learning_rates": {"language_model": 3e-2},
-            "log_every": 4, "data": [Source(str(tmp_path / "odd.jsonl"))],
+            "log_every": 4, "data": [DataSource(str(tmp_path / "odd.jsonl"))],
             "evaluate": Evaluate(
-                [HeldOut(str(data / "text.jsonl"), name="text")], 3, Stop("text", 0.05)
+                [HeldOutSource(str(data / "text.jsonl"), name="text")], 3, EarlyStop("text", 0.05)
             ),
         }  # fmt: skip
         return make_recipe("instruct", **{**settings, **changes})
@@ -167,7 +167,7 @@ def test_a_run_that_forgets_too_much_ends(forgetful, capsys, save_every):
 
 def test_a_loss_that_falls_ends_nothing(make_recipe, evaluate):
     result = train(
-        make_recipe("instruct", learning_rates=QUICK, evaluate=evaluate(2, Stop("text", 1e-6)))
+        make_recipe("instruct", learning_rates=QUICK, evaluate=evaluate(2, EarlyStop("text", 1e-6)))
     )
     assert result.steps == 4 and result.stopped is None
 
@@ -202,7 +202,7 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
     (folder / "0-1.png").write_text("not a picture")
-    source = HeldOut(str(folder / "pictures.json"), str(folder), limit=4, name="pictures")
+    source = HeldOutSource(str(folder / "pictures.json"), str(folder), limit=4, name="pictures")
     stops = {"evaluate": Evaluate([source]), "output": str(tmp_path / "stopped"), "workers": 1}
     with pytest.raises(WingsError, match=r"^[^\n]*record 1 \(id '0-1'\)[^\n]*0-1\.png[^\n]*$"):
         train(make_recipe("align", **stops))
@@ -212,7 +212,7 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
     records = json.loads((folder / "pictures.json").read_text())
     del records[1]
     (folder / "good.json").write_text(json.dumps(records[:3]))
-    good = HeldOut(str(folder / "good.json"), str(folder), name="good")
+    good = HeldOutSource(str(folder / "good.json"), str(folder), name="good")
     found = result.evaluations[0]["eval/pictures/loss"]
     assert found == pytest.approx(alone(recipe, good, recipe.start), rel=1e-5)
     for name in ("0-0.png", "0-2.png", "0-3.png"):
@@ -225,7 +225,7 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": []}, "evaluate.data is empty"),
+        ({"data": []}, "evaluate.data: is empty"),
         ({"every": 0}, "evaluate.every: 0 must be larger than 0"),
         (
             {"stop": {"name": "txt", "rise": 0.1}},
@@ -248,5 +248,5 @@ def test_what_a_recipe_may_not_say(changes, sentence):
 
 
 def test_a_recipe_is_read_back_as_it_was_written(make_recipe, evaluate):
-    recipe = make_recipe("align", evaluate=evaluate(5, Stop("pictures", 0.5)))
+    recipe = make_recipe("align", evaluate=evaluate(5, EarlyStop("pictures", 0.5)))
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.metrics.metric_tracker import of_the_run
-from wings.train.recipe import Source
+from wings.train.metrics.metric_tracker import without_process_metrics
+from wings.train.recipe import DataSource
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
     settings = {
         "steps": 4, "save_every": 1, "save_total_limit": 1, "log_every": 3,
         "learning_rates": {"projector": 1e-2}, "on_bad_record": "skip",
-        "data": [Source(str(tmp_path / "d.jsonl"))],
+        "data": [DataSource(str(tmp_path / "d.jsonl"))],
     }  # fmt: skip
     recipe = make_recipe("align", **settings)
     assert in_a_child(calls_of_a_run, recipe, 0, str(tmp_path / "log")) == 0
@@ -51,7 +51,7 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
         assert not RunFolder(recipe.output).finished
         assert in_a_child(train, recipe) == 0, calls[number - 1]
         result = train(recipe)
-        assert of_the_run(result.history) == of_the_run(expected.history)
+        assert without_process_metrics(result.history) == without_process_metrics(expected.history)
         assert result.skipped == expected.skipped
         assert same(weights(recipe.output), whole), calls[number - 1]
         assert not [path for path in Path(recipe.output).iterdir() if "writing" in path.name]
@@ -91,7 +91,7 @@ def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, who
         assert half.stat().st_size <= size < sizes[name]
         assert folder.last_checkpoint().name == "checkpoint-2"
         result = train(recipe)
-        assert of_the_run(result.history) == of_the_run(whole.history)
+        assert without_process_metrics(result.history) == without_process_metrics(whole.history)
         assert same(weights(result.folder), weights(whole.folder))
         assert not list(folder.path.glob("writing-*"))
 
@@ -103,13 +103,16 @@ def test_a_full_disk_stops_with_a_sentence_and_leaves_what_was_whole(make_recipe
         assert in_a_child(run_into_a_limit, recipe, size, False, str(said)) == 0
         sentence = said.read_text()
         assert "the checkpoint of step 4 could not be written" in sentence and "\n" not in sentence
-        assert f"{recipe.output}/checkpoint-2; make room" in sentence and "GB are free" in sentence
+        assert (
+            f"{recipe.output}/checkpoint-2; free disk space" in sentence
+            and "GB are free" in sentence
+        )
         # What was half-written gives its room back.
         assert {path.name for path in Path(recipe.output).iterdir()} == {
             "recipe.yaml", "checkpoint-2"
         }  # fmt: skip
         result = train(recipe)
-        assert of_the_run(result.history) == of_the_run(whole.history)
+        assert without_process_metrics(result.history) == without_process_metrics(whole.history)
         assert same(weights(result.folder), weights(whole.folder))
 
 
@@ -121,7 +124,7 @@ def test_half_a_final_model_is_no_model(make_recipe, tmp_path, whole, deadly):
     if not deadly:
         sentence = (tmp_path / "said").read_text()
         assert "the final model could not be written" in sentence and "no checkpoint" in sentence
-    with pytest.raises(WingsError, match=r"no config\.json; did that run finish"):
+    with pytest.raises(WingsError, match=r"no config\.json; finish that run first"):
         train(make_recipe("instruct", output=str(tmp_path / "two"), start=recipe.output))
     assert same(weights(train(recipe).folder), weights(whole.folder))
 
@@ -139,12 +142,12 @@ def test_a_picture_lost_in_the_middle_stops_and_names_what_was_saved(
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
 
-    def lose(step, steps, figures):
+    def lose(step, steps, metrics):
         if step == 4:
             for picture in folder.glob("*.png"):
                 picture.unlink()
 
-    changes = {"data": [Source(str(folder / "pictures.json"), str(folder))], "workers": workers}
+    changes = {"data": [DataSource(str(folder / "pictures.json"), str(folder))], "workers": workers}
     whole = train(make_recipe("instruct", output=str(tmp_path / "w"), **settings(steps=40)))
     recipe = make_recipe("instruct", **settings(steps=40, **changes))
     with pytest.raises(WingsError) as error:
@@ -160,7 +163,7 @@ def test_a_killed_data_worker_is_said_in_a_sentence(make_recipe, tmp_path):
     recipe = make_recipe("align", workers=1, steps=500)
     assert in_a_child(lose_workers, recipe, str(tmp_path / "said")) == 0
     sentence = (tmp_path / "said").read_text()
-    assert "a data worker ended" in sentence and "lower workers; no checkpoint was" in sentence
+    assert "a data worker exited" in sentence and "lower workers; no checkpoint was" in sentence
 
 
 def test_a_loss_that_is_not_a_number_never_reaches_a_checkpoint(make_recipe, checkpoint):
@@ -169,7 +172,7 @@ def test_a_loss_that_is_not_a_number_never_reaches_a_checkpoint(make_recipe, che
     processor = WingsProcessor.from_pretrained(checkpoint)
     kept = {}
 
-    def poison(step, steps, figures):
+    def poison(step, steps, metrics):
         if step == 3:
             kept.update({name: p.detach().clone() for name, p in model.named_parameters()})
             torch.nn.init.constant_(model.lm_head.weight, float("nan"))
@@ -188,7 +191,7 @@ def test_a_gradient_that_is_not_a_number_stops_too(make_recipe, checkpoint):
     processor = WingsProcessor.from_pretrained(checkpoint)
     weight = model.model.projector.first.weight
 
-    def poison(step, steps, figures):
+    def poison(step, steps, metrics):
         if step == 2:
             weight.register_hook(lambda gradient: gradient * float("inf"))
 

@@ -14,15 +14,13 @@ from wings.errors import WingsError
 from wings.model.backbone import WITHOUT_WINGS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.data.collator import Collator, Packer
-from wings.train.data.dataset import Conversations
-from wings.train.data.kl_turns import with_retained
+from wings.train.data.collator import Collator, Packer, loss_columns, with_kl_mask
+from wings.train.data.dataset import ConversationDataset
 from wings.train.kl_to_base import KLToBaseLoss, as_llm
 from wings.train.lora import adapters
-from wings.train.loss import asked
-from wings.train.metrics.metric_tracker import of_the_run
-from wings.train.param_groups import prepare
-from wings.train.recipe import KLToBase, Lora, Recipe, Source, TextTurns
+from wings.train.metrics.metric_tracker import without_process_metrics
+from wings.train.param_groups import prepare_groups
+from wings.train.recipe import DataSource, KLToBase, Lora, Recipe, TextTurns
 from wings.train.run import train
 
 HANG = 300
@@ -84,7 +82,7 @@ def make(make_recipe, files, awake, tmp_path):
     def recipe(name="run", weight=2.0, **changes):
         settings = {
             "output": str(tmp_path / name),
-            "data": [Source(str(files / "talk.jsonl"), str(files))],
+            "data": [DataSource(str(files / "talk.jsonl"), str(files))],
             "text_turns": TextTurns(str(files / "text.jsonl"), 0.7),
             "kl_to_base": KLToBase(weight) if weight else None,
             "start": awake,
@@ -101,20 +99,20 @@ def make(make_recipe, files, awake, tmp_path):
 def definition(model, samples):
     """KL(LLM || model) in float64: the sum over every sample's retained tokens, and their number.
 
-    Of the LLM as it is taken out of the model; of each sample alone, unpadded; token by token.
+    Of the LLM as it is target out of the model; of each sample alone, unpadded; token by token.
     """
     llm = copy.deepcopy(model).extract_language_model().double().eval()
     total, count = 0.0, 0
     for sample in samples:
-        if "alone" not in sample:
+        if "base_inputs" not in sample:
             continue
-        alone = sample["alone"]
+        alone = sample["base_inputs"]
         with torch.no_grad():
             expected = llm(alone["input_ids"][None]).logits[0].softmax(-1)
         pixels = sample.get("pixel_values")
         pixels = None if pixels is None else pixels.double()
         found = model(sample["input_ids"][None], pixel_values=pixels, use_cache=False).logits[0]
-        places = [t for t in range(1, len(sample["labels"])) if sample["retained"][t]]
+        places = [t for t in range(1, len(sample["labels"])) if sample["kl_mask"][t]]
         answers = [t for t in range(1, len(alone["labels"])) if alone["labels"][t] != -100]
         for place, answer in zip(places, answers, strict=True):
             p, q = expected[answer - 1], found[place - 1].softmax(-1)
@@ -124,33 +122,33 @@ def definition(model, samples):
 
 
 def samples_of(recipe, awake):
-    return [*Conversations.of(recipe, WingsProcessor.from_pretrained(awake))]
+    return [*ConversationDataset.of(recipe, WingsProcessor.from_pretrained(awake))]
 
 
 @pytest.mark.filterwarnings("ignore:The 1 oldest of 2 exchanges")
 def test_what_is_retained(make, awake, files):
     processor = WingsProcessor.from_pretrained(awake)
     recipe = make()
-    data = Conversations.of(recipe, processor)
+    data = ConversationDataset.of(recipe, processor)
     kinds = []
     for number, sample in enumerate(data):
         own, added = data.messages(number)
         pictures = number < 4
-        kinds.append((pictures, bool(added), "retained" in sample))
-        if "retained" not in sample:
+        kinds.append((pictures, bool(added), "kl_mask" in sample))
+        if "kl_mask" not in sample:
             continue
-        said = processor.tokenizer.decode(sample["input_ids"][sample["retained"]])
+        said = processor.tokenizer.decode(sample["input_ids"][sample["kl_mask"]])
         wanted = added if pictures else own
         answers = [m["content"][0]["text"] for m in wanted if m["role"] == "assistant"]
         assert said.replace(" ", "") == "".join(f"{answer}<|end|>" for answer in answers)
         alone = processor.encode(added if pictures else own)
-        assert torch.equal(sample["alone"]["input_ids"], alone["input_ids"])
+        assert torch.equal(sample["base_inputs"]["input_ids"], alone["input_ids"])
     assert set(kinds) == {(True, True, True), (True, False, False), (False, False, True)}
-    assert "retained" not in Conversations.of(make(weight=None), processor)[5]
+    assert "kl_mask" not in ConversationDataset.of(make(weight=None), processor)[5]
     # Follow-up questions whose picture was dropped are not text turns.
     short = make(max_length=14, text_turns=None, on_bad_record="skip")
-    cut = [sample for sample in Conversations.of(short, processor) if "skipped" not in sample]
-    assert any("pixel_values" not in s and "retained" not in s for s in cut)
+    cut = [sample for sample in ConversationDataset.of(short, processor) if "skipped" not in sample]
+    assert any("pixel_values" not in s and "kl_mask" not in s for s in cut)
 
 
 @pytest.mark.parametrize("way", ["pad", "pack"])
@@ -162,7 +160,7 @@ def test_the_term_is_its_definition(make, awake, way, adapted):
     lora = Lora(rank=2) if adapted else None
     recipe = make(lora=lora)
     model = WingsForCausalLM.from_pretrained(awake)
-    prepare(model, recipe)
+    prepare_groups(model, recipe)
     plain = WingsForCausalLM.from_pretrained(awake)
     for parameter in adapters(model):
         torch.nn.init.normal_(parameter, std=0.05)
@@ -172,25 +170,25 @@ def test_the_term_is_its_definition(make, awake, way, adapted):
     term = KLToBaseLoss(2.0, adapted, False, accelerator)
     batch = (Collator(0) if way == "pad" else Packer(0, 64))(samples)
     assert way == "pad" or len(batch["input_ids"]) < 8
-    term.expect([batch])
-    inputs = {**batch, **asked(batch["labels"])}
+    term.count_tokens([batch])
+    inputs = {**batch, **loss_columns(batch["labels"])}
     model.train()
-    taken = term.take(model, inputs)
-    assert model.training and {"retained", "alone"}.isdisjoint(inputs)
+    target = term.target(model, inputs)
+    assert model.training and {"kl_mask", "base_inputs"}.isdisjoint(inputs)
     assert [p for p in model.parameters() if p.requires_grad] == trains
-    loss = term.term(taken, model(**inputs, num_items_in_batch=1).logits)
+    loss = term.term(target, model(**inputs, num_items_in_batch=1).logits)
     loss.backward()
     double = copy.deepcopy(model).double().eval()
     double.zero_grad()
     if adapted:
-        # What is taken out must be the model without adapters, whatever is compared with it.
+        # What is target out must be the model without adapters, whatever is compared with it.
         double.extract_language_model = plain.extract_language_model
     total, count = definition(double, samples)
     assert count == int(term.tokens) > 8 and total > 0.1
     expected, total = 2.0 * total / count, total.item()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert term.read() == {"kl_to_base": pytest.approx(total / count, rel=1e-5)}
-    assert term.read() == {}
+    assert term.pop() == {"kl_to_base": pytest.approx(total / count, rel=1e-5)}
+    assert term.pop() == {}
     expected.backward()
     doubled = dict(double.named_parameters())
     size = max(p.grad.abs().max() for p in double.parameters() if p.grad is not None)
@@ -277,7 +275,7 @@ def test_two_processes_are_one(make, recorded, torchrun, tmp_path):
 
 
 def test_fresh_learners_have_nothing_to_give_back(make, checkpoint, data):
-    text = {"data": [Source(str(data / "text.jsonl"))], "text_turns": None}
+    text = {"data": [DataSource(str(data / "text.jsonl"))], "text_turns": None}
     wings = {"learners": ["image", "text"], "router": None}
     settings = {"start": str(checkpoint), "wings": wings, **text}
     (entry,) = train(make("fresh", **settings)).history
@@ -309,7 +307,7 @@ def test_a_run_that_was_stopped_has_the_figures_of_one_that_was_not(make):
     }
     whole = train(make("whole", **settings))
 
-    def stop(step, steps, figures):
+    def stop(step, steps, metrics):
         if step == 5:
             raise KeyboardInterrupt
 
@@ -317,7 +315,7 @@ def test_a_run_that_was_stopped_has_the_figures_of_one_that_was_not(make):
     with pytest.raises(KeyboardInterrupt):
         train(recipe, watch=stop)
     result = train(recipe)
-    assert of_the_run(result.history) == of_the_run(whole.history)
+    assert without_process_metrics(result.history) == without_process_metrics(whole.history)
     assert [entry["step"] for entry in result.history] == [1, 3, 6, 9]
     assert all(entry["kl_to_base"] > 0 for entry in result.history)
 
@@ -343,9 +341,9 @@ def test_an_answer_that_becomes_other_tokens_is_refused(make, awake):
     odd = "{%- if message['role'] == 'assistant' and loop.index0 == 1 -%}#{%- endif -%}"
     processor.chat_template = processor.chat_template.replace(header, header + odd)
     assert odd in processor.chat_template
-    data = Conversations.of(make(text_turns=None), processor)
-    assert "retained" in data[5]
-    data = Conversations.of(make(), processor)
+    data = ConversationDataset.of(make(text_turns=None), processor)
+    assert "kl_mask" in data[5]
+    data = ConversationDataset.of(make(), processor)
     number = next(n for n in range(4) if data.messages(n)[1])
     with pytest.raises(WingsError, match=r"talk\.jsonl line .*kl_to_base: the answer .* chat temp"):
         data[number]
@@ -355,13 +353,13 @@ def test_the_ends_of_two_conversations_are_compared():
     ids = torch.tensor([1, 2, 3, 4, 5])
     labels = torch.tensor([-100, 2, -100, 4, 5])
     alone = {"input_ids": torch.tensor([4, 4, 5]), "labels": torch.tensor([4, 4, 5])}
-    sample = with_retained({"input_ids": ids, "labels": labels}, alone)
-    assert sample["retained"].tolist() == [False, False, False, True, True]
+    sample = with_kl_mask({"input_ids": ids, "labels": labels}, alone)
+    assert sample["kl_mask"].tolist() == [False, False, False, True, True]
     # A first token is foretold by nothing.
-    assert sample["alone"]["labels"].tolist() == [-100, 4, 5]
+    assert sample["base_inputs"]["labels"].tolist() == [-100, 4, 5]
     longer = {"input_ids": ids, "labels": torch.tensor([-100, 2, 2, 4, 5])}
     with pytest.raises(WingsError, match="other tokens"):
-        with_retained({"input_ids": ids, "labels": labels}, longer)
+        with_kl_mask({"input_ids": ids, "labels": labels}, longer)
 
 
 TURNS = {"path": "t.jsonl", "share": 0.5}
@@ -371,14 +369,17 @@ GOOD = {"stage": "instruct", "output": "x", "data": [{"path": "a.json"}], "freez
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"freeze_llm": False}, "kl_to_base: holds the model to the untouched LLM, which is not"),
+        ({"freeze_llm": False}, "kl_to_base: needs the original LLM, which this run trains"),
         ({"freeze_llm": False, "text_turns": TURNS}, "untouched LLM"),
         ({"kl_to_base": {"weight": 0}}, r"kl_to_base\.weight: 0\.0 must be larger than 0"),
         ({"kl_to_base": {"weight": -1}}, r"kl_to_base\.weight"),
         ({"kl_to_base": {}}, "the key 'weight' is missing"),
-        ({"stage": "align"}, "kl_to_base: without a text learner .* nothing would be retained"),
-        ({"wings": {"text_guard": True}}, "kl_to_base: under text_guard"),
-        ({"wings": {"learners": []}}, "kl_to_base: without a text learner"),
+        (
+            {"stage": "align"},
+            "kl_to_base: has no effect: without a text learner, .* equal the LLM's",
+        ),
+        ({"wings": {"text_guard": True}}, "kl_to_base: has no effect: under text_guard"),
+        ({"wings": {"learners": []}}, "kl_to_base: has no effect: without a text learner"),
     ],
 )
 def test_what_retention_cannot_mean_is_refused(changes, words):
@@ -402,5 +403,5 @@ def test_what_it_can_mean_is_not(changes):
 
 def test_a_start_under_its_guard_is_refused_before_it_is_trained(make, make_model, tmp_path):
     model, processor = make_model(**BOTH, text_guard=True)
-    with pytest.raises(WingsError, match="kl_to_base: under text_guard"):
+    with pytest.raises(WingsError, match="kl_to_base: has no effect: under text_guard"):
         train(make("guarded", start=None, text_turns=None), model, processor)

@@ -17,7 +17,7 @@ from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.lora import adapters, merge_adapters
-from wings.train.param_groups import prepare
+from wings.train.param_groups import prepare_groups
 from wings.train.recipe import Lora, Recipe
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
@@ -52,19 +52,21 @@ def test_adapters_hang_beside_the_llm_and_nothing_else(checkpoint, make_recipe, 
     row = batch(checkpoint)
     with torch.no_grad():
         before = model(**row).logits
-    plan = prepare(model, make_recipe("instruct", lora=Lora(rank=4)))
+    plan = prepare_groups(model, make_recipe("instruct", lora=Lora(rank=4)))
     with torch.no_grad():
         assert torch.equal(model(**row).logits, before)
-    rates = {row.group: row.rate for row in plan.rows}
+    rates = {group.name: group.rate for group in plan.groups}
     assert rates["language_model"] is None and rates["lora"] == 1e-4 and rates["router"] == 1e-5
     names = {id(p): name for name, p in model.named_parameters()}
-    (own,) = [row.parameters for row in plan.rows if row.group == "lora"]
+    (own,) = [group.parameters for group in plan.groups if group.name == "lora"]
     assert len(own) == 2 * 7 * 2 and all(p.requires_grad for p in own)
     assert not any(".wings." in names[id(p)] or "vision" in names[id(p)] for p in own)
     # Learners and router stay what they were: whole, and in groups of their own.
-    trained = {names[id(p)] for row in plan.trained if row.group != "lora" for p in row.parameters}
+    trained = {
+        names[id(p)] for group in plan.trained if group.name != "lora" for p in group.parameters
+    }
     assert trained and not any("lora_" in name or "base_layer" in name for name in trained)
-    assert sum(row.count for row in plan.rows) == sum(p.numel() for p in model.parameters())
+    assert sum(group.count for group in plan.groups) == sum(p.numel() for p in model.parameters())
     # The attention keeps its class with wings: a backward reaches learners and adapters.
     model.train()(**row).loss.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
@@ -75,18 +77,18 @@ def test_a_model_without_learners_takes_adapters_without_a_warning(
 ):
     model = WingsForCausalLM.from_pretrained(checkpoint, learners=())
     recwarn.clear()
-    prepare(model, make_recipe("instruct", lora=Lora(rank=2)))
+    prepare_groups(model, make_recipe("instruct", lora=Lora(rank=2)))
     assert adapters(model)
     assert not [str(one.message) for one in recwarn if "exclude" in str(one.message)]
 
 
 def test_targets_are_names_of_layers(checkpoint, make_recipe):
     model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
-    prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "v_proj"])))
+    prepare_groups(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "v_proj"])))
     assert len(adapters(model)) == 2 * 2 * 2
     model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
     with pytest.raises(WingsError, match=r"lora\.targets: .* no linear layer 'c_attn'; it"):
-        prepare(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "c_attn"])))
+        prepare_groups(model, make_recipe("instruct", lora=Lora(targets=["q_proj", "c_attn"])))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -97,7 +99,7 @@ def test_merged_adapters_give_the_same_logits(checkpoint, make_recipe, bf16, see
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=dtype, **BOTH)
     names = set(model.state_dict())
     recipe = make_recipe("instruct", lora=Lora(rank=4), bf16=bf16)
-    prepare(model, recipe)
+    prepare_groups(model, recipe)
     with torch.no_grad():
         for parameter in adapters(model):
             parameter.normal_(std=0.1)
@@ -202,4 +204,4 @@ def test_without_peft_a_sentence_says_what_to_install(checkpoint, make_recipe, m
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     model = WingsForCausalLM.from_pretrained(checkpoint, **BOTH)
     with pytest.raises(WingsError, match=r"lora needs peft: .*wings-lorra\[lora\]"):
-        prepare(model, make_recipe("instruct", lora=Lora()))
+        prepare_groups(model, make_recipe("instruct", lora=Lora()))

@@ -17,7 +17,7 @@ from transformers.training_args import ParallelMode
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train import distributed as parallel
-from wings.train.recipe import Source
+from wings.train.recipe import DataSource
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
@@ -52,7 +52,7 @@ def mixed(tmp_path_factory):
         turns = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
         lines.append(json.dumps({"messages": turns}))
     (folder / "mixed.jsonl").write_text("\n".join(lines))
-    return [Source(str(folder / "mixed.jsonl"), str(folder))]
+    return [DataSource(str(folder / "mixed.jsonl"), str(folder))]
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
         train(broken)
     with alone():
         other = make("broken", "instruct", **{**settings, "parallel": "ddp"})
-        with pytest.raises(WingsError, match="with fsdp and cannot go on with ddp"):
+        with pytest.raises(WingsError, match="with fsdp and cannot be resumed with ddp"):
             train(other)
         recorded(broken)
     got = outcome(broken)
@@ -260,8 +260,8 @@ def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
 
 
 def test_one_process_has_nothing_to_share_out(make, capsys):
-    result = train(make("alone", "align", parallel="fsdp", steps=1))
-    assert "fsdp has nothing to share out" in capsys.readouterr().out
+    result = train(make("base_inputs", "align", parallel="fsdp", steps=1))
+    assert "fsdp has no effect in one process" in capsys.readouterr().out
     assert (result.folder / "model.safetensors").is_file()
 
 
@@ -271,9 +271,9 @@ def test_what_cannot_be_spread_is_refused_in_a_sentence(make, monkeypatch, start
     assert names == {"LlamaDecoderLayer", "VisionTower"}
     decoder = model.model.language_model
     decoder.layers = torch.nn.Sequential(*decoder.layers)
-    with pytest.raises(WingsError, match="keeps its 2 blocks in no list"):
+    with pytest.raises(WingsError, match="has no list of its 2 blocks"):
         parallel.unit_classes(model)
     monkeypatch.setenv("LOCAL_RANK", "0")
     lonely = SimpleNamespace(parallel_mode=ParallelMode.NOT_PARALLEL, device=torch.device("mps"))
-    with pytest.raises(WingsError, match=r"fsdp was launched .* no way to join them on mps"):
-        parallel.refuse_undistributed(make("mps", "align", parallel="fsdp"), lonely)
+    with pytest.raises(WingsError, match=r"fsdp cannot join several processes on mps"):
+        parallel.validate_distributed(make("mps", "align", parallel="fsdp"), lonely)

@@ -10,10 +10,10 @@ from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.build import load_model
 from wings.train.estimate.budget import Budget
-from wings.train.estimate.meta_model import Origin
+from wings.train.estimate.meta_model import ModelSpec
 from wings.train.metrics.flops import Flops
-from wings.train.param_groups import prepare
-from wings.train.recipe import Source
+from wings.train.param_groups import prepare_groups
+from wings.train.recipe import DataSource
 from wings.train.run import train
 
 BASELINE = {"learners": [], "prefix": 4}
@@ -63,8 +63,8 @@ def test_a_frozen_language_model_learns_projector_and_prefix_alone(
 
 def test_it_has_a_rate_of_its_own_beside_learners(checkpoint, make_recipe):
     model = load_model(make_recipe("instruct", wings={"prefix": 4}))
-    plan = prepare(model, make_recipe("instruct", freeze_llm=True))
-    rates = {row.group: row.rate for row in plan.rows}
+    plan = prepare_groups(model, make_recipe("instruct", freeze_llm=True))
+    rates = {group.name: group.rate for group in plan.groups}
     assert rates["prefix"] == 1e-3 and rates["image_learners"] == 1e-5
     assert "prefix" in str(plan)
     groups = plan.optimizer_groups(weight_decay=0.1)
@@ -80,7 +80,7 @@ def test_stage_align_has_none(make_recipe, aligned, tmp_path):
         make_recipe("align", learning_rates={"prefix": 1e-3})
     model = WingsForCausalLM.from_pretrained(aligned, prefix=4)
     with pytest.raises(WingsError, match=r"this model has prefix; train it in stage instruct"):
-        prepare(model, make_recipe("align"))
+        prepare_groups(model, make_recipe("align"))
 
 
 def test_a_prefix_that_was_trained_is_kept_or_refused(make_recipe, aligned, tmp_path):
@@ -95,12 +95,12 @@ def test_a_prefix_that_was_trained_is_kept_or_refused(make_recipe, aligned, tmp_
 
 def test_it_is_planned_and_counted(make_recipe, aligned):
     recipe = make_recipe("instruct", start=aligned, freeze_llm=True, wings=BASELINE)
-    budget = Budget(recipe, Origin.of(recipe), 1, 80.0)
+    budget = Budget(recipe, ModelSpec.of(recipe), 1, 80.0)
     (group,) = [group for group in budget.groups if group.name == "prefix"]
     # Keys and values of 2 heads of width 8, and a gate for each of 4 heads, in 2 blocks.
     assert group.count == 2 * (2 * 2 * 4 * 8 + 4) and group.rate == 1e-3
     plain = make_recipe("instruct", start=aligned, freeze_llm=True, wings={"learners": []})
-    less = Budget(plain, Origin.of(plain), 1, 80.0)
+    less = Budget(plain, ModelSpec.of(plain), 1, 80.0)
     assert budget.flops_per_token(False) > less.flops_per_token(False)
     model = load_model(recipe)
     model.model.language_model.requires_grad_(False)
@@ -118,6 +118,6 @@ def load_model_like(model):
 def test_text_only_batches_reach_every_weight_of_it(make_recipe, aligned, data):
     recipe = make_recipe(
         "instruct", start=aligned, freeze_llm=True, wings=BASELINE,
-        data=[Source(str(data / "text.jsonl"))],
+        data=[DataSource(str(data / "text.jsonl"))],
     )  # fmt: skip
     assert all(0 < loss < 20 for loss in train(recipe).losses)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from wings.errors import WingsError
-from wings.train.recipe import Names, Recipe, Source
+from wings.train.recipe import DataSource, ModelNames, Recipe
 
 GOOD = {
     "stage": "instruct",
@@ -22,7 +22,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
     again = Recipe.from_yaml(tmp_path / "r.yaml")
     assert again == recipe
     assert again.learning_rates == {"router": 1e-3}
-    assert again.data == [Source("a.json", "pictures")] and again.model == Names(
+    assert again.data == [DataSource("a.json", "pictures")] and again.model == ModelNames(
         "ViT-B-32", "some/llm"
     )
 
@@ -43,7 +43,7 @@ def test_the_papers_rates_are_the_defaults():
     [
         ({"batchsize": 3}, ["r.yaml: batchsize", "did you mean 'batch_size'"]),
         ({"data": [{"path": "a.json", "image": "x"}]}, ["r.yaml: data.0.image", "'images'"]),
-        ({"data": []}, ["r.yaml", "data is empty"]),
+        ({"data": []}, ["r.yaml", "data: is empty"]),
         ({"data": "a.json"}, ["r.yaml: data", "a list", "'a.json'"]),
         ({"model": {"vision": "v"}}, ["r.yaml: model", "'text' is missing"]),
         ({"model": {"vision": 3, "text": "t"}}, ["r.yaml: model.vision", "3"]),
@@ -128,5 +128,5 @@ def test_only_what_changes_the_result_makes_another_run():
 
 
 def test_tuples_from_python_equal_lists_from_yaml():
-    recipe = Recipe("instruct", "x", [Source("a.json")], wings={"learners": ("image", "text")})
+    recipe = Recipe("instruct", "x", [DataSource("a.json")], wings={"learners": ("image", "text")})
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe

@@ -20,9 +20,9 @@ from wings.processing.processor import WingsProcessor
 from wings.train import run
 from wings.train.__main__ import main
 from wings.train.data.collator import Collator
-from wings.train.data.dataset import Conversations
-from wings.train.data.sampler import Order
-from wings.train.recipe import Source
+from wings.train.data.dataset import ConversationDataset
+from wings.train.data.sampler import RecordSampler
+from wings.train.recipe import DataSource
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
@@ -97,7 +97,7 @@ def test_a_model_passed_in_is_trained_in_place(make_recipe, checkpoint):
     assert not torch.equal(before, model.model.projector.first.weight) and not model.training
     assert [call[:2] for call in calls] == [(n, 4) for n in (1, 2, 3, 4)]
     assert calls[-1][2]["loss"] == result.losses[-1]
-    with pytest.raises(WingsError, match="holds this run, finished"):
+    with pytest.raises(WingsError, match="already contains a finished run"):
         train(recipe, model, processor)
     with pytest.raises(WingsError, match="together"):
         train(recipe, model)
@@ -110,7 +110,7 @@ def test_watched_runs_print_nothing(make_recipe, capfd):
 
 @pytest.mark.parametrize("stage", ["align", "instruct"])
 def test_text_only_data_trains(make_recipe, data, stage):
-    result = train(make_recipe(stage, data=[Source(str(data / "text.jsonl"))]))
+    result = train(make_recipe(stage, data=[DataSource(str(data / "text.jsonl"))]))
     assert all(0 < loss < 20 for loss in result.losses)
 
 
@@ -171,7 +171,7 @@ def test_skipped_records_are_counted_in_log_and_result(make_recipe, data, tmp_pa
     (folder / "0-3.png").write_bytes((folder / "0-3.png").read_bytes()[:40])
     (folder / "0-5.png").unlink()
     (folder / "0-7.png").write_text("not a picture")
-    sources = [Source(str(folder / "pictures.json"), str(folder))]
+    sources = [DataSource(str(folder / "pictures.json"), str(folder))]
     with pytest.raises(WingsError, match=r"record 3 \(id '0-3'\).*0-3\.png|record [57]"):
         train(make_recipe("align", data=sources, steps=None, output=str(tmp_path / "stopped")))
     result = train(make_recipe("align", data=sources, steps=None, on_bad_record="skip"))
@@ -186,7 +186,7 @@ def test_skipped_records_are_counted_in_log_and_result(make_recipe, data, tmp_pa
 def test_data_workers_change_nothing_but_where_the_work_is_done(make_recipe, data, tmp_path):
     records = (data / "text.jsonl").read_text().splitlines()
     (tmp_path / "d.jsonl").write_text("\n".join([*records, '{"conversations": []}']))
-    source = [Source(str(tmp_path / "d.jsonl"))]
+    source = [DataSource(str(tmp_path / "d.jsonl"))]
     results = []
     for workers in (0, 1):
         settings = {"data": source, "workers": workers, "on_bad_record": "skip"}
@@ -203,8 +203,8 @@ def test_the_loss_is_the_mean_over_trained_tokens(make_recipe, checkpoint):
     """The logged loss of a step that moves nothing yet, against the model's own over all logits."""
     recipe = make_recipe("align", steps=1)
     processor = WingsProcessor.from_pretrained(checkpoint)
-    data = Conversations(recipe.data, processor, recipe.max_length)
-    order = Order(data.lengths, [1.0, 1.0], recipe.batch_size, recipe.seed)
+    data = ConversationDataset(recipe.data, processor, recipe.max_length)
+    order = RecordSampler(data.lengths, [1.0, 1.0], recipe.batch_size, recipe.seed)
     samples = [data[number] for number in list(order)[: recipe.batch_size]]
     batch = Collator(processor.tokenizer.pad_token_id)(samples)
     assert 0 < len(batch["pixel_values"]) < 4
@@ -259,7 +259,7 @@ def test_the_command_runs_a_recipe_and_refuses_in_a_sentence(make_recipe, tmp_pa
     out = capsys.readouterr().out
     assert "projector" in out and "1.0e-04" in out and "2 steps" in out
     assert main([str(tmp_path / "r.yaml"), "steps=3", "learning_rates.projector=1e-4"]) == 2
-    assert "holds another run, with steps 2 (now 3)" in capsys.readouterr().err
+    assert "contains another run, with steps 2 (now 3)" in capsys.readouterr().err
     # A shipped recipe is found by its name; its placeholder of a data file is not.
     assert main(["qwen2.5-7b/align", f"start={tmp_path}", "model="]) == 2
     assert "start" in capsys.readouterr().err
@@ -284,9 +284,9 @@ def test_a_finished_run_is_not_run_again(make_recipe, monkeypatch):
 
 def test_a_folder_of_another_run_is_refused(make_recipe, tmp_path, checkpoint):
     train(make_recipe("align"))
-    with pytest.raises(WingsError, match=r"holds another run, with seed 0 \(now 1\)"):
+    with pytest.raises(WingsError, match=r"contains another run, with seed 0 \(now 1\)"):
         train(make_recipe("align", seed=1))
-    with pytest.raises(WingsError, match="holds a model that no recipe made"):
+    with pytest.raises(WingsError, match="contains a model without a recipe"):
         train(make_recipe("align", output=str(checkpoint)))
     (tmp_path / "file").touch()
     with pytest.raises(WingsError, match="is a file"):
@@ -297,7 +297,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_what_was_saved(make_recipe,
     model = WingsForCausalLM.from_pretrained(checkpoint)
     processor = WingsProcessor.from_pretrained(checkpoint)
 
-    def poison(step, steps, figures):
+    def poison(step, steps, metrics):
         if step == 3:
             torch.nn.init.constant_(model.model.projector.first.weight, float("nan"))
 

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig
 
 from wings.train.estimate.budget import GIB, Budget
-from wings.train.estimate.meta_model import Origin
+from wings.train.estimate.meta_model import ModelSpec
 from wings.train.recipe import Recipe
-from wings.train.shipped import SHIPPED, find, names
+from wings.train.recipe_file import SHIPPED, find_recipe, shipped_recipes
 
 # The shapes of the language models that recipes name, from their public configurations.
 DECODERS = {
@@ -55,7 +55,7 @@ WEIGHTS = {
     "llama-3.1-8b": 8_030_261_248,
 }
 STAGES = ("align", "instruct", "instruct-frozen", "instruct-lora")
-REAL = [name for name in names() if "/" in name]
+REAL = [name for name in shipped_recipes() if "/" in name]
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,15 @@ def test_every_size_has_its_stages():
     found = {size: {n.split("/")[1] for n in REAL if n.startswith(size)} for size in DECODERS}
     assert found.pop("qwen2.5-0.5b") == set(STAGES[:3])
     assert all(stages == set(STAGES) for stages in found.values())
-    assert all(find(name).is_file() and find(name).parent.parent == SHIPPED for name in REAL)
+    assert all(
+        find_recipe(name).is_file() and find_recipe(name).parent.parent == SHIPPED for name in REAL
+    )
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_a_recipe_is_short_and_names_itself(name):
-    recipe = Recipe.from_yaml(find(name))
-    text = find(name).read_text()
+    recipe = Recipe.from_yaml(find_recipe(name))
+    text = find_recipe(name).read_text()
     assert recipe.bf16 and recipe.save_every and len(text.splitlines()) <= 60
     assert recipe.output == f"runs/{name}" and f"-m wings.train {name}\n" in text
     # The arithmetic comes from a command that is there to be repeated.
@@ -99,7 +101,7 @@ def test_sizes_differ_in_what_their_size_asks_for(stage):
     """A change to one file that the others lack is found here."""
     its_own = {"model", "output", "start", "batch_size", "device_batch_size", "parallel"}
     its_own |= {"gradient_checkpointing"}
-    recipes = [Recipe.from_yaml(find(n)).to_dict() for n in REAL if n.endswith(f"/{stage}")]
+    recipes = [Recipe.from_yaml(find_recipe(n)).to_dict() for n in REAL if n.endswith(f"/{stage}")]
     for recipe in recipes:
         for key in its_own:
             recipe.pop(key)
@@ -108,32 +110,32 @@ def test_sizes_differ_in_what_their_size_asks_for(stage):
 
 @pytest.mark.parametrize("name", REAL)
 def test_a_recipe_is_planned_and_fits(name, decoder):
-    recipe = Recipe.from_yaml(find(name), fresh(decoder, name))
+    recipe = Recipe.from_yaml(find_recipe(name), fresh(decoder, name))
     gpus = 1 if name.endswith("lora") else 8
-    budget = Budget(recipe, Origin.of(recipe), gpus, 80.0)
+    budget = Budget(recipe, ModelSpec.of(recipe), gpus, 80.0)
     counts = {group.name: group.count for group in budget.groups}
     assert counts["language_model"] == WEIGHTS[name.split("/")[0]]
     held = {group.name: group.kind for group in budget.groups if group.rate is None}
     assert set(held.values()) == {torch.bfloat16}
-    used = budget.share(recipe.parallel).fixed
+    used = budget.device_memory(recipe.parallel).fixed
     used += budget.activations(recipe.parallel, budget.rows, recipe.gradient_checkpointing)
     assert 1 * GIB < used < budget.room
     if recipe.parallel == "fsdp":
         # Not a matter of taste: a whole copy does not fit.
-        assert budget.share("ddp").fixed > budget.room
+        assert budget.device_memory("ddp").fixed > budget.room
 
 
 def test_stage_2_is_planned_as_stage_1_will_make_it(decoder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one, two = (find(f"qwen2.5-0.5b/{stage}") for stage in ("align", "instruct"))
+    one, two = (find_recipe(f"qwen2.5-0.5b/{stage}") for stage in ("align", "instruct"))
     here = Path("recipes")
     here.mkdir()
     text = one.read_text().replace("Qwen/Qwen2.5-0.5B-Instruct", str(decoder("qwen2.5-0.5b")))
     (here / "align.yaml").write_text(text)
     (here / "instruct.yaml").write_text(two.read_text())
-    origin = Origin.of(Recipe.from_yaml(here / "instruct.yaml"), here / "instruct.yaml")
-    assert origin.note == (
-        "runs/qwen2.5-0.5b/align is not there yet: its model is the one that align.yaml makes"
+    spec = ModelSpec.of(Recipe.from_yaml(here / "instruct.yaml"), here / "instruct.yaml")
+    assert spec.note == (
+        "runs/qwen2.5-0.5b/align does not exist yet: using the model that align.yaml will write."
     )
-    assert origin.config.learners == ("image", "text") and origin.config.router == "position"
-    assert origin.config.hidden_size == 896 and origin.dtype == torch.bfloat16
+    assert spec.config.learners == ("image", "text") and spec.config.router == "position"
+    assert spec.config.hidden_size == 896 and spec.dtype == torch.bfloat16

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.train.data.dataset import Conversations
+from wings.train.data.dataset import ConversationDataset
 from wings.train.data.formats import to_messages
 from wings.train.data.readers.members import to_record
 from wings.train.data.readers.open_records import open_records
-from wings.train.recipe import Source
+from wings.train.recipe import DataSource
 
 
 def talk(question, answer, **more):
@@ -38,7 +38,7 @@ def write_tar(path, members, mode="w"):
 
 
 def read(path, **keys):
-    return open_records(Source(str(path), **keys))
+    return open_records(DataSource(str(path), **keys))
 
 
 def shown(records, number):
@@ -135,15 +135,15 @@ def test_a_bad_shard_is_refused_whole(tmp_path):
         with pytest.raises(WingsError, match=rf"{name}\.tar: not readable as an uncompressed tar"):
             read(tmp_path / f"{name}.tar")
     write_tar(tmp_path / "empty.tar", [("readme.md", b"x")])
-    with pytest.raises(WingsError, match=r"empty\.tar: holds no records"):
+    with pytest.raises(WingsError, match=r"empty\.tar: contains no records"):
         read(tmp_path / "empty.tar")
 
 
 def test_a_shard_that_goes_away_or_shrinks_is_a_bad_record(tmp_path, plain):
     write_tar(tmp_path / "s.tar", [("1.json", talk("a", "b")), ("2.json", talk("c", "d"))])
-    data = Conversations([Source(str(tmp_path / "s.tar"))], plain[1])
+    data = ConversationDataset([DataSource(str(tmp_path / "s.tar"))], plain[1])
     (tmp_path / "s.tar").write_bytes((tmp_path / "s.tar").read_bytes()[:600])
-    with pytest.raises(WingsError, match=r"s\.tar key 2: the shard .* shorter than it was"):
+    with pytest.raises(WingsError, match=r"s\.tar key 2: the shard .* shortened"):
         data[1]
     (tmp_path / "s.tar").unlink()
     with pytest.raises(WingsError, match=r"s\.tar key 1: the shard cannot be read any more"):
@@ -183,7 +183,7 @@ def test_a_pattern_is_one_source(many, pattern, numbers):
 
 
 def test_a_folder_is_one_source_of_one_kind(many):
-    with pytest.raises(WingsError, match=r"several kinds \(\.jsonl, \.tar\).*\*\.jsonl"):
+    with pytest.raises(WingsError, match=r"several types \(\.jsonl, \.tar\).*\*\.jsonl"):
         read(many)
     for shard in many.glob("*.tar"):
         shard.unlink()
@@ -198,7 +198,7 @@ def test_pictures_of_a_pattern_lie_where_it_begins(tmp_path, plain):
         (tmp_path / name / "d.jsonl").write_text(lines)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "p.png").write_bytes(picture())
-    data = Conversations([Source(str(tmp_path / "*" / "d.jsonl"))], plain[1])
+    data = ConversationDataset([DataSource(str(tmp_path / "*" / "d.jsonl"))], plain[1])
     assert len(data) == 2 and "pixel_values" in data[1]
 
 
@@ -206,9 +206,9 @@ def test_pictures_of_a_pattern_lie_where_it_begins(tmp_path, plain):
     ("name", "words"),
     [
         ("nothing", "no such data file.*split: train"),
-        ("*.parquet", "no data files there"),
-        ("shard-{9..1}.tar", "runs backwards"),
-        ("*.md", "unknown ending '.md'"),
+        ("*.parquet", "no data files found"),
+        ("shard-{9..1}.tar", "is descending"),
+        ("*.md", "unknown file type '.md'"),
     ],
 )
 def test_paths_that_stand_for_nothing(many, name, words):

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
-from wings.train.data.dataset import Conversations
+from wings.train.data.dataset import ConversationDataset
 from wings.train.data.inspect import survey
-from wings.train.data.lengths import Lengths
+from wings.train.data.lengths import LengthEstimator
 from wings.train.data.text_turns import TextExchanges
-from wings.train.estimate.epoch import Epoch
-from wings.train.recipe import Source, TextTurns
+from wings.train.estimate.budget import EpochEstimate
+from wings.train.recipe import DataSource, TextTurns
 from wings.train.run import train
 
 PICTURE = [{"role": "user", "content": [{"type": "image", "image": "x"}]}]
@@ -85,7 +85,7 @@ def test_pictures_get_a_learned_answer_and_text_stays(make_recipe, checkpoint, t
     processor = WingsProcessor.from_pretrained(checkpoint)
     plain = make_recipe("align")
     recipe = make_recipe("align", text_turns=TextTurns(texts, 0.5), seed=3)
-    before, after = (Conversations.of(r, processor) for r in (plain, recipe))
+    before, after = (ConversationDataset.of(r, processor) for r in (plain, recipe))
     longer = Counter()
     for number in range(len(after)):
         one, other = before[number], after[number]
@@ -109,12 +109,12 @@ def test_pictures_get_a_learned_answer_and_text_stays(make_recipe, checkpoint, t
 def test_a_conversation_without_room_for_it_keeps_its_picture(make_recipe, checkpoint, texts):
     processor = WingsProcessor.from_pretrained(checkpoint)
     full = make_recipe("align", text_turns=TextTurns(texts, 1.0))
-    data = Conversations.of(full, processor)
+    data = ConversationDataset.of(full, processor)
     lengths = sorted(len(data[n]["input_ids"]) for n in range(16))
     room = lengths[8]
     recipe = make_recipe("align", text_turns=TextTurns(texts, 1.0), max_length=room)
     plain = make_recipe("align", max_length=room)
-    short, before = (Conversations.of(r, processor) for r in (recipe, plain))
+    short, before = (ConversationDataset.of(r, processor) for r in (recipe, plain))
     kinds = Counter()
     for number in range(16):
         whole, mine, own = (d[number]["input_ids"] for d in (data, short, before))
@@ -127,7 +127,7 @@ def test_a_conversation_without_room_for_it_keeps_its_picture(make_recipe, check
 def test_a_skipped_record_is_replaced_by_one_with_its_own_exchange(make_recipe, checkpoint, texts):
     processor = WingsProcessor.from_pretrained(checkpoint)
     recipe = make_recipe("align", text_turns=TextTurns(texts, 1.0), on_bad_record="skip")
-    data = Conversations.of(recipe, processor)
+    data = ConversationDataset.of(recipe, processor)
     whole = data[3]["input_ids"]
     encode = data.encode
 
@@ -144,12 +144,12 @@ def test_a_skipped_record_is_replaced_by_one_with_its_own_exchange(make_recipe, 
     ("records", "words"),
     [
         (None, "text_turns: .*no such data file"),
-        ([], "text_turns: .*holds no records"),
+        ([], "text_turns: .*contains no records"),
         ([exchange(1), {"x": 1}], "text_turns: .*line 2: no 'conversations'"),
         ([exchange(1, image="a.png")], "text_turns: .*line 1: 0 image placeholders for 1"),
         (
             [{"texts": [{"user": "<image>?", "assistant": "a"}], "images": ["a.png"]}],
-            "text_turns: .*line 1: it has a picture, and a text turn has none",
+            "text_turns: .*line 1: it has an image; remove the record",
         ),
     ],
 )
@@ -172,16 +172,16 @@ def test_a_share_is_a_share(make_recipe, share):
 
 def test_lengths_plan_and_check_see_the_longer_samples(make_recipe, checkpoint, texts, data):
     processor = WingsProcessor.from_pretrained(checkpoint)
-    sources = [Source(str(data / "pictures.json"), str(data))]
+    sources = [DataSource(str(data / "pictures.json"), str(data))]
     plain = make_recipe("align", data=sources)
     recipe = make_recipe("align", data=sources, text_turns=TextTurns(texts, 1.0))
-    conversations = Conversations.of(recipe, processor)
-    lengths = Lengths(conversations, processor, recipe.max_length)
+    conversations = ConversationDataset.of(recipe, processor)
+    lengths = LengthEstimator(conversations, processor, recipe.max_length)
     encoded = [len(conversations[number]["input_ids"]) for number in range(16)]
     for number, tokens in enumerate(encoded):
         # The template's own tokens are not counted.
         assert 0 <= tokens - lengths(number).tokens <= 12 and lengths(number).images == 1
-    means = [Epoch.of(one).mean for one in (plain, recipe)]
+    means = [EpochEstimate.of(one).mean for one in (plain, recipe)]
     assert means[1] == pytest.approx(sum(encoded) / 16) and means[1] > means[0] + 8
     (found,), _ = survey(recipe, processor, workers=0)
     assert sorted(found.tokens) == sorted(encoded)
@@ -196,7 +196,10 @@ def test_lengths_plan_and_check_see_the_longer_samples(make_recipe, checkpoint, 
     assert max(found.tokens) <= room
     whole = [lengths(n).tokens for n in range(16)]
     room = round(sorted(whole)[8])
-    short, own = (Lengths(Conversations.of(r, processor), processor, room) for r in (recipe, plain))
+    short, own = (
+        LengthEstimator(ConversationDataset.of(r, processor), processor, room)
+        for r in (recipe, plain)
+    )
     assert min(whole) < room < max(whole)
     for n in range(16):
         assert short(n).tokens == pytest.approx(
@@ -226,7 +229,7 @@ def test_a_resumed_run_gives_the_same_exchanges(make_recipe, texts, tmp_path):
     }  # fmt: skip
     whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
 
-    def stop(step, steps, figures):
+    def stop(step, steps, metrics):
         if step == 8:
             raise KeyboardInterrupt
 

@@ -6,7 +6,7 @@ from transformers import TrainerCallback
 
 from wings.errors import WingsError
 from wings.train.metrics import trackers
-from wings.train.recipe import Evaluate, HeldOut
+from wings.train.recipe import Evaluate, HeldOutSource
 from wings.train.run import train
 
 
@@ -27,7 +27,7 @@ class Killed(Exception):
 def test_event_files_go_on_after_a_kill_without_doubled_steps(
     make_recipe, data, monkeypatch, save_every
 ):
-    held_out = Evaluate([HeldOut(str(data / "text.jsonl"), name="text")], 2)
+    held_out = Evaluate([HeldOutSource(str(data / "text.jsonl"), name="text")], 2)
     recipe = make_recipe(
         "instruct", steps=6, save_every=save_every, trackers=None, evaluate=held_out
     )
@@ -80,7 +80,7 @@ def test_without_tensorboard_a_run_trains_unless_it_was_asked_for(make_recipe, m
     monkeypatch.setattr(trackers, "EventFiles", lambda recipe: missing())
     result = train(make_recipe("align", trackers=None, steps=1))
     assert result.steps == 1 and not (result.folder / "tensorboard").exists()
-    assert "tensorboard is not installed" in capsys.readouterr().out
+    assert "TensorBoard is not installed" in capsys.readouterr().out
     with pytest.raises(WingsError, match="trackers: tensorboard cannot be used"):
         train(make_recipe("align", trackers=["tensorboard"], steps=1, seed=1, output="other"))
 

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from wings.errors import WingsError
-from wings.train.data.workers import LostWorker, asking_workers, watching_workers
+from wings.train.data.workers import LostWorker, reporting_lost_workers, unwrapping_worker_errors
 
 
 def fail(error):
@@ -58,7 +58,7 @@ def hand_over_and_die():
 def first_batch(*deed, workers=1):
     # With names and not lambdas, which a worker that is not forked would not know.
     loader = DataLoader(Deed(*deed), num_workers=workers, collate_fn=first_of)
-    with watching_workers(), asking_workers(workers):
+    with reporting_lost_workers(), unwrapping_worker_errors(workers):
         return next(iter(loader))
 
 

@@ -1,22 +1,25 @@
-"""Collate: encoded conversations become one batch of the contract between data and model."""
+"""Batches: pads or packs encoded conversations, and marks the tokens that a loss needs."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
+
+from wings.errors import WingsError
 
 
 class Collator:
     """Pads samples on the right to the longest.
 
-    Given samples of `input_ids` [T], `labels` [T] and, where there are images, `pixel_values` [k,
-    3, H, W], it returns `input_ids`, `attention_mask`, `labels` [B, T] int64 and `pixel_values` [N,
-    3, H, W], all images of the batch in reading order; the key is absent when no sample has an
-    image. `skipped` lists of samples are joined, and absent when empty. Where samples have what
-    `with_retained` adds, `retained` [B, T] and, collated, `alone` of those that have it: row by row
-    and token by token their retained tokens are in one order.
+    Input: samples with `input_ids` [T], `labels` [T] and, with images, `pixel_values` [k, 3, H, W].
+    Output: `input_ids`, `attention_mask`, `labels` [B, T] int64 and, with images, `pixel_values`
+    [N, 3, H, W], all images of the batch in reading order. `skipped` lists are
+    joined; absent if empty. With the keys of `with_kl_mask`: `kl_mask` [B, T], and `base_inputs` of
+    the samples that have it, collated. Masked tokens of both come in the same order.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -26,8 +29,7 @@ class Collator:
         ids = [sample["input_ids"] for sample in samples]
         batch: dict[str, Any] = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
-            # From the lengths, not from the ids: the pad token may be a real token of the
-            # conversation too.
+            # From lengths, because the pad token may also be a token of the conversation.
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": pad_sequence(
                 [sample["labels"] for sample in samples], batch_first=True, padding_value=-100
@@ -42,21 +44,20 @@ class Collator:
         if "position_ids" in samples[0]:
             positions = [sample["position_ids"] for sample in samples]
             batch["position_ids"] = pad_sequence(positions, batch_first=True)
-        alone = [sample["alone"] for sample in samples if "alone" in sample]
-        if alone:
-            retained = [retained_of(sample) for sample in samples]
-            batch["retained"] = pad_sequence(retained, batch_first=True)
-            batch["alone"] = Collator.__call__(self, alone)
+        base_inputs = [sample["base_inputs"] for sample in samples if "base_inputs" in sample]
+        if base_inputs:
+            kl_mask = [kl_mask_of(sample) for sample in samples]
+            batch["kl_mask"] = pad_sequence(kl_mask, batch_first=True)
+            batch["base_inputs"] = Collator.__call__(self, base_inputs)
         return batch
 
 
 class Packer(Collator):
-    """Lays samples end to end in rows of at most `max_length` tokens, as few and even as can be.
+    """Concatenates samples in rows of at most `max_length` tokens, few rows of similar length.
 
-    Beside what a `Collator` returns, for R rows: `position_ids` [R, T], which begin at 0 with every
-    sample (a token sees its own sample alone). The first token of a sample is no label, as what
-    stands before it is another's. The same samples as in a padded batch: loss and gradient are the
-    same.
+    Returns the keys of a `Collator` for R rows, and `position_ids` [R, T], which restart at 0 with
+    every sample, so that a token sees only its own sample. The first token of a sample is no label,
+    because it follows another sample. Loss and gradient equal those of the padded batch.
     """
 
     def __init__(self, pad_token_id: int, max_length: int) -> None:
@@ -69,12 +70,12 @@ class Packer(Collator):
 
 
 def fill_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Spread samples of some lengths over few rows of at most `room` tokens, evenly.
+    """Distribute samples evenly over few rows of at most `room` tokens.
 
-    The longest first, each into the emptiest row; with one row more where that does not fit.
+    The longest sample first, each into the shortest row; one row more if that does not fit.
 
     Returns:
-        The samples of each row by their numbers, in their order.
+        the sample numbers of each row, in ascending order.
     """
     room = max(room, *lengths)
     for count in range(math.ceil(sum(lengths) / room), len(lengths) + 1):
@@ -90,10 +91,9 @@ def fill_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several samples end to end as one; labels of the first tokens are taken away.
+    """Concatenate samples to one, without labels on first tokens; `base_inputs` too.
 
-    `position_ids` begin at 0 with each. What is asked of the language model alone is laid end to
-    end too.
+    `position_ids` restart at 0 with each sample.
     """
     labels = [sample["labels"].clone() for sample in samples]
     for row in labels:
@@ -104,15 +104,61 @@ def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "position_ids": torch.cat([torch.arange(len(sample["input_ids"])) for sample in samples]),
         "skipped": [entry for sample in samples for entry in sample.get("skipped", ())],
     }
-    alone = [sample["alone"] for sample in samples if "alone" in sample]
-    if alone:
-        joined["retained"] = torch.cat([retained_of(sample) for sample in samples])
-        joined["alone"] = join(alone)
+    base_inputs = [sample["base_inputs"] for sample in samples if "base_inputs" in sample]
+    if base_inputs:
+        joined["kl_mask"] = torch.cat([kl_mask_of(sample) for sample in samples])
+        joined["base_inputs"] = join(base_inputs)
     pixels = [sample["pixel_values"] for sample in samples if "pixel_values" in sample]
     return {**joined, "pixel_values": torch.cat(pixels)} if pixels else joined
 
 
-def retained_of(sample: dict[str, Any]) -> torch.Tensor:
-    """Which tokens are retained, `[T]` bool; none where the sample does not say so."""
-    nothing = torch.zeros_like(sample["input_ids"], dtype=torch.bool)
-    return sample.get("retained", nothing)
+def kl_mask_of(sample: dict[str, Any]) -> Tensor:
+    """The sample's `kl_mask`, `[T]` bool; all False if it has none."""
+    return sample.get("kl_mask", torch.zeros_like(sample["input_ids"], dtype=torch.bool))
+
+
+def with_kl_mask(sample: dict[str, Any], base_inputs: dict[str, Any]) -> dict[str, Any]:
+    """Mark the tokens of a sample on which the KL to the base LLM is taken.
+
+    Args:
+        sample: `input_ids`, `labels` [T] and other keys.
+        base_inputs: `input_ids`, `labels` [S] of the conversation that the base LLM reads: the text
+            at the end of the sample as a conversation of its own, or the sample itself.
+
+    Returns:
+        the sample with `kl_mask` [T] bool and `base_inputs`. The true places of the mask and the
+        labels of `base_inputs` (after the first token) are the same tokens in the same order.
+
+    Raises:
+        WingsError: the sample does not end with the answers in `base_inputs`.
+    """
+    ids, labels = base_inputs["input_ids"], base_inputs["labels"].clone()
+    labels[0] = -100
+    answers = labels[labels != -100]
+    places = (sample["labels"][1:] != -100).nonzero().squeeze(1) + 1
+    places = places[max(0, len(places) - len(answers)) :]
+    if not torch.equal(sample["labels"][places], answers):
+        raise WingsError(
+            "kl_to_base: the answer of its text turn has other tokens after the conversation than"
+            " on its own, so the base LLM cannot be run on it; use a chat template that writes an"
+            " answer alike in both places"
+        )
+    mask = torch.zeros_like(sample["labels"], dtype=torch.bool)
+    mask[places] = True
+    return {**sample, "kl_mask": mask, "base_inputs": {"input_ids": ids, "labels": labels}}
+
+
+def loss_columns(labels: Tensor) -> dict[str, Tensor]:
+    """Keywords of the model's forward that restrict logits to the columns with a label.
+
+    With a large vocabulary the head costs as much as many blocks, and answers are short.
+
+    Args:
+        labels: `[B, T]`, -100 where nothing is trained.
+
+    Returns:
+        `logits_to_keep` `[C]`, the columns, and `shift_labels` `[B, C]`.
+    """
+    following = functional.pad(labels[:, 1:], (0, 1), value=-100)
+    columns = (following != -100).any(dim=0).nonzero().squeeze(1)
+    return {"logits_to_keep": columns, "shift_labels": following[:, columns]}

@@ -1,4 +1,4 @@
-"""The data of a run: all records of a recipe as one map-style dataset of encoded conversations."""
+"""The training data of a recipe as one map-style dataset of encoded conversations."""
 
 import bisect
 import contextlib
@@ -9,67 +9,63 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
-from wings.train.recipe import Recipe, Source
+from wings.train.recipe import DataSource, Recipe
 
+from .collator import with_kl_mask
 from .formats import Message, to_messages
-from .kl_turns import with_retained
 from .readers.open_records import open_records
 from .readers.records import SourceError
-from .sampler import Order
+from .sampler import RecordSampler
 from .text_turns import TextExchanges
 
 if TYPE_CHECKING:
     from wings.processing.processor import WingsProcessor
 
-# So many unusable records in a row mean a wrong folder, not a broken file; the run stops instead of
-# reading on for hours.
+# This many unusable records in a row mean a wrong folder, not broken files: the run stops.
 ROW_OF_BAD_RECORDS = 100
 
 
-class Conversations(Dataset):
-    """Every record of the sources in order, encoded on demand.
+class ConversationDataset(Dataset):
+    """All records of the sources in order, encoded on access.
 
-    Item `n` is what `processor.encode` gives (`input_ids`, `labels` [T], `pixel_values` [k, 3, H,
-    W] where there are images) and, where records were skipped, `skipped`: a list of `(number,
-    sentence)`.
+    Item `n` has the keys of `processor.encode`: `input_ids`, `labels` [T] and, with images,
+    `pixel_values` [k, 3, H, W]. If records were skipped, `skipped` lists `(number, sentence)`.
 
-    A conversation with pictures may get an exchange of text behind it, see `TextExchanges`. Where
-    the two together are longer than `max_length` it goes without: what would be dropped to make
-    room is its oldest turn, and the picture in it.
+    A conversation with images may get a text turn after it, see `TextExchanges`. It gets none if
+    both together exceed `max_length`, which would drop its oldest turn and the image in it.
 
-    With `retains`, a conversation without pictures and one with an exchange behind it also have
-    what `with_retained` adds: all answers of the former, and that of the exchange of the latter.
+    With `needs_kl_mask`, `with_kl_mask` marks all answers of conversations without images, and the
+    text turns after others.
 
-    A skipped record is replaced by the next good one of the same source (wrapping round; of a
-    stream, within its window). So item `n` depends on `n` alone: not on the rank, the worker, the
-    epoch or what was read before. Batches keep their size, ranks stay in step, and resume repeats
-    them.
+    A skipped record is replaced by the next good one of the same source, cyclically; in a stream,
+    of the same shuffle buffer. So item `n` depends only on `n`, not on rank, worker, epoch or
+    earlier reads. Batches keep their size, ranks stay in step, and resuming repeats them.
 
     Raises:
-        WingsError: on access, for a bad record (`stop`), for `ROW_OF_BAD_RECORDS` of them on end
-            (`skip`), and for a source that went away.
+        WingsError: on access, for a bad record (`stop`), for `ROW_OF_BAD_RECORDS` in a row
+            (`skip`), and for a source that cannot be read any more.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[DataSource],
         processor: "WingsProcessor | None",
         max_length: int | None = None,
         on_bad_record: Literal["stop", "skip"] = "stop",
         exchanges: TextExchanges | None = None,
-        retains: bool = False,
+        needs_kl_mask: bool = False,
     ) -> None:
         self.sources = list(sources)
         self.records = [open_records(source) for source in sources]
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
-        self.exchanges, self.retains = exchanges, retains
+        self.exchanges, self.needs_kl_mask = exchanges, needs_kl_mask
         self.folders = [
             records.folder if source.images is None else source.images
             for source, records in zip(self.sources, self.records, strict=True)
         ]
-        # Records of each source that count, and where each source begins in the common numbering.
+        # Records used of each source, and the number of its first record.
         self.lengths = [
             len(records) if source.limit is None else min(source.limit, len(records))
             for source, records in zip(self.sources, self.records, strict=True)
@@ -77,13 +73,13 @@ class Conversations(Dataset):
         self.starts = [0, *itertools.accumulate(self.lengths)]
 
     @classmethod
-    def of(cls, recipe: Recipe, processor: "WingsProcessor | None") -> "Conversations":
-        """The training data of a recipe; without a processor none of it can be encoded yet."""
+    def of(cls, recipe: Recipe, processor: "WingsProcessor | None") -> "ConversationDataset":
+        """The training data of a recipe; it cannot be encoded before a processor is set."""
         turns = recipe.text_turns
         exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
         return cls(
             recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
-            retains=recipe.kl_to_base is not None,
+            needs_kl_mask=recipe.kl_to_base is not None,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -92,12 +88,12 @@ class Conversations(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         source, first = self._find(number)
         length, start = self.lengths[source], self.starts[source]
-        window = self.records[source].window
-        if window is not None:
+        buffer = self.records[source].shuffle_buffer
+        if buffer is not None:
             # The rest of a stream may be far away.
-            start += first - first % window
-            length = min(window, self.starts[source + 1] - start)
-            first %= window
+            start += first - first % buffer
+            length = min(buffer, self.starts[source + 1] - start)
+            first %= buffer
         skipped: list[tuple[int, str]] = []
         for step in range(min(length, ROW_OF_BAD_RECORDS)):
             candidate = start + (first + step) % length
@@ -108,46 +104,49 @@ class Conversations(Dataset):
             except WingsError as error:
                 if self.on_bad_record == "stop":
                     raise WingsError(
-                        f"{error} (on_bad_record: skip in the recipe passes over such records)"
+                        f"{error}; to skip such records, set on_bad_record: skip in the recipe."
                     ) from None
                 skipped.append((candidate, str(error)))
                 continue
             return {**sample, "skipped": skipped} if skipped else sample
         file, why = self.records[source].path, skipped[0][1]
         raise WingsError(
-            f"{file}: {len(skipped)} records in a row cannot be used, the first because: {why}"
+            f"{file}: {len(skipped)} records in a row cannot be used. The first one: {why}."
         )
 
-    def order(self, batch_size: int, seed: int) -> Order:
-        """The samples of every epoch, as the sources' weights and shares mix them."""
-        return Order(
+    def sampler(self, batch_size: int, seed: int) -> RecordSampler:
+        """The sampler that mixes the sources by weights and shares."""
+        return RecordSampler(
             self.lengths,
             [source.weight for source in self.sources],
             batch_size,
             seed,
             shares=[source.share for source in self.sources],
-            windows=[records.window for records in self.records],
+            shuffle_buffers=[records.shuffle_buffer for records in self.records],
         )
 
     def messages(self, number: int) -> tuple[list[Message], list[Message]]:
-        """Record `number` as chat messages, and what text is put behind it: two messages or none.
+        """Record `number` as chat messages, and its text turn: two messages or none.
 
-        A `WingsError` names file and record.
+        Raises:
+            WingsError: names file and record.
         """
         source, inner = self._find(number)
         try:
-            own = to_messages(self.records[source][inner], self.folders[source])
-            return own, [] if self.exchanges is None else self.exchanges.after(number, own)
+            messages = to_messages(self.records[source][inner], self.folders[source])
+            return messages, [] if self.exchanges is None else self.exchanges.after(
+                number, messages
+            )
         except SourceError as error:
             raise SourceError(f"{self.records[source].place(inner)}: {error}") from error
         except WingsError as error:
             raise WingsError(f"{self.name(number)}: {error}") from error
 
     def encode(self, number: int) -> dict[str, Any]:
-        """Record `number` as tensors, without replacement; a `WingsError` names file and record."""
-        own, added = self.messages(number)
+        """Record `number` as tensors, not replaced if bad; a `WingsError` names file and record."""
+        messages, text_turn = self.messages(number)
         try:
-            sample = self._encode(own, added)
+            sample = self._encode(messages, text_turn)
             if not bool((sample["labels"][1:] != -100).any()):
                 raise WingsError("no token of it is trained")
             return sample
@@ -155,7 +154,7 @@ class Conversations(Dataset):
             raise WingsError(f"{self.name(number)}: {error}") from error
 
     def name(self, number: int) -> str:
-        """How a person finds record `number`: file, place in it, and its id if it has one."""
+        """Description of record `number` for messages: file, place in it, and its id if any."""
         source, inner = self._find(number)
         record: dict[str, Any] = {}
         with contextlib.suppress(WingsError):
@@ -164,22 +163,22 @@ class Conversations(Dataset):
         return f"{self.records[source].place(inner)}{name}"
 
     def source_of(self, number: int) -> int:
-        """Which of the sources record `number` belongs to."""
+        """Index of the source of record `number`."""
         return self._find(number)[0]
 
-    def _encode(self, own: list[Message], added: list[Message]) -> dict[str, Any]:
+    def _encode(self, messages: list[Message], text_turn: list[Message]) -> dict[str, Any]:
         processor = self.processor
         assert processor is not None, "set the processor before a record is encoded"
-        if added:
-            sample = processor.encode([*own, *added])
+        if text_turn:
+            sample = processor.encode([*messages, *text_turn])
             if self.max_length is None or len(sample["input_ids"]) <= self.max_length:
-                # Without the pictures before it: this is what should not change.
-                alone = processor.encode(added) if self.retains else None
-                return with_retained(sample, alone) if alone else sample
-        sample = processor.encode(own, max_length=self.max_length)
-        # Where pictures were dropped to fit, what is left may be about them.
-        is_text = all(part["type"] == "text" for one in own for part in one["content"])
-        return with_retained(sample, sample) if self.retains and is_text else sample
+                # The LLM answers the text turn without the images before it.
+                base_inputs = processor.encode(text_turn) if self.needs_kl_mask else None
+                return with_kl_mask(sample, base_inputs) if base_inputs else sample
+        sample = processor.encode(messages, max_length=self.max_length)
+        # If images were dropped to fit, the remaining turns may be about them.
+        is_text = all(part["type"] == "text" for one in messages for part in one["content"])
+        return with_kl_mask(sample, sample) if self.needs_kl_mask and is_text else sample
 
     def _find(self, number: int) -> tuple[int, int]:
         if not 0 <= number < len(self):

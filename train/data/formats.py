@@ -1,4 +1,4 @@
-"""The formats people have: one record of any becomes chat messages that carry their images."""
+"""Converts a record of any supported format to chat messages with images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ PLACEHOLDER = "<image>"
 
 
 class TurnsError(WingsError):
-    """The speakers of a conversation do not take turns, or nobody answers."""
+    """The roles of a conversation do not alternate, or there is no answer."""
 
 
 _SPEAKERS = {
@@ -31,19 +31,19 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
         record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}`;
             `{"messages": [{"role", "content"}], "images": [...]}`, where content is a text or a
             list of `{"type": "text" | "image"}` parts; `{"texts": [{"user", "assistant"}],
-            "images"}` as the Cauldron has it; or an image with its `caption` (or `text`), which
-            then answers a turn that is the image alone.
+            "images"}` as in the Cauldron; or an image with a `caption` (or `text`), which answers a
+            turn that is only the image.
         images: folder that image paths are relative to.
 
     Returns:
         `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
-        "text", "text"}` or `{"type": "image", "image": Path or bytes}`. A text's `<image>` becomes
-        a part when the record has images, and the line break beside it goes: chat templates write
-        image and text without one, and a model should meet the same tokens in training and in use.
+        "text", "text"}` or `{"type": "image", "image": Path or bytes}`. In a record with images,
+        `<image>` in a text becomes a part. The line break next to it is removed, because chat
+        templates write none, and training and inference should have the same tokens.
 
     Raises:
-        WingsError: an empty or odd conversation, or images and placeholders that do not match (both
-            counts).
+        WingsError: an empty or malformed conversation, or different numbers of images and
+            placeholders.
     """
     given = record["image"] if record.get("image") is not None else record.get("images")
     sources = _sources(given)
@@ -61,7 +61,7 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
             "no 'conversations', 'messages', 'texts' or image with 'caption' among its keys"
             f" ({', '.join(map(str, record))})"
         )
-    _check_turns(turns)
+    _validate_turns(turns)
     return _place_images(turns, sources, Path(images).expanduser())
 
 
@@ -74,7 +74,7 @@ def _llava_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
 
 
 def _exchanges(texts: list[Any], images: int) -> list[tuple[str, list[Message]]]:
-    """Questions and answers; images stand before the first question unless a text places them."""
+    """Turns of questions and answers; images come first unless a text places them."""
     turns = []
     for pair in texts:
         if not isinstance(pair, dict) or not {"user", "assistant"} <= set(pair):
@@ -106,7 +106,7 @@ def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append(_text(part["text"]))
         elif kind == "image":
-            # Arrow fills the keys that only other parts have with None.
+            # Arrow fills keys of other parts with None.
             given = [
                 part[key] for key in ("image", "path", "bytes", "url") if part.get(key) is not None
             ]
@@ -171,11 +171,11 @@ def _locate(source: Any, folder: Path) -> Path | bytes:
     if isinstance(source, bytes):
         return source
     if not isinstance(source, str) or not source:
-        raise WingsError(f"an image is given as {str(source)[:40]!r}, not as a path or bytes")
+        raise WingsError(f"an image is {str(source)[:40]!r}, not a path or bytes")
     return folder / source
 
 
-def _check_turns(turns: list[tuple[str, list[Message]]]) -> None:
+def _validate_turns(turns: list[tuple[str, list[Message]]]) -> None:
     roles = [role for role, _ in turns]
     if not roles:
         raise TurnsError("the conversation is empty")
@@ -184,7 +184,7 @@ def _check_turns(turns: list[tuple[str, list[Message]]]) -> None:
         raise TurnsError("the conversation has no answer to train on")
     if any(role != ("user", "assistant")[n % 2] for n, role in enumerate(talk)):
         raise TurnsError(
-            f"user and assistant must take turns, user first, but the turns are {', '.join(roles)}"
+            f"user and assistant must alternate, user first, but the turns are {', '.join(roles)}"
         )
     for role, parts in turns:
         if role == "assistant" and not any(
@@ -196,7 +196,7 @@ def _check_turns(turns: list[tuple[str, list[Message]]]) -> None:
 def _role(name: Any) -> str:
     if name not in _SPEAKERS:
         close = nearest(str(name), _SPEAKERS)
-        raise WingsError(f"no speaker is called {name!r}{close}; known: {', '.join(_SPEAKERS)}")
+        raise WingsError(f"no speaker is named {name!r}{close}; known: {', '.join(_SPEAKERS)}")
     return _SPEAKERS[name]
 
 

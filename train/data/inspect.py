@@ -15,10 +15,10 @@ from wings.processing.image_processor import WingsImageProcessor, load_image
 from wings.processing.processor import WingsProcessor
 from wings.train.recipe import Recipe
 
-from .dataset import Conversations
+from .dataset import ConversationDataset
 from .formats import Message, TurnsError
 from .readers.records import SourceError
-from .workers import asking_workers, watching_workers
+from .workers import reporting_lost_workers, unwrapping_worker_errors
 
 # What can be wrong with a record, as a person would say it.
 MISSING, BROKEN, TURNS, LONG, OTHER = KINDS = (
@@ -34,7 +34,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Finding:
+class RecordReport:
     """What one record is.
 
     Attributes:
@@ -94,7 +94,7 @@ class SourceSurvey:
     problems: Counter[str] = field(default_factory=Counter)
     sentences: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: RecordReport) -> None:
         """Take in one record."""
         self.read += 1
         if finding.problem is not None:
@@ -112,8 +112,8 @@ class SourceSurvey:
         self.without += finding.is_without
 
 
-class Examination(Dataset):
-    """Item `n` is the `Finding` of record `numbers[n]`.
+class SurveyDataset(Dataset):
+    """Item `n` is the `RecordReport` of record `numbers[n]`.
 
     Pictures are decoded whole and then made tiny: what a vision tower would be shown takes longer
     to make than the rest, and cannot go wrong.
@@ -123,14 +123,14 @@ class Examination(Dataset):
         self.processor = WingsProcessor(
             WingsImageProcessor(image_size=1), processor.tokenizer, processor.image_seq_length
         )
-        self.data = Conversations.of(recipe, self.processor)
+        self.data = ConversationDataset.of(recipe, self.processor)
         self.max_length = recipe.max_length
         self.numbers: Sequence[int] = range(len(self.data))
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, item: int) -> Finding:
+    def __getitem__(self, item: int) -> RecordReport:
         number = self.numbers[item]
         try:
             own, added = self.data.messages(number)
@@ -138,14 +138,14 @@ class Examination(Dataset):
             raise WingsError(str(error)) from None
         except WingsError as error:
             kind = TURNS if isinstance(error.__cause__, TurnsError) else OTHER
-            return Finding(number, problem=(kind, str(error)))
+            return RecordReport(number, problem=(kind, str(error)))
         try:
             return self._examine(number, own, added)
         except WingsError as error:
             kind = error.kind if isinstance(error, _Problem) else OTHER
-            return Finding(number, problem=(kind, f"{self.data.name(number)}: {error}"))
+            return RecordReport(number, problem=(kind, f"{self.data.name(number)}: {error}"))
 
-    def _examine(self, number: int, own: list[Message], added: list[Message]) -> Finding:
+    def _examine(self, number: int, own: list[Message], added: list[Message]) -> RecordReport:
         images = [part for one in own for part in one["content"] if part["type"] == "image"]
         for part in images:
             part["image"] = _decode(part["image"])
@@ -169,7 +169,7 @@ class Examination(Dataset):
             raise WingsError("no token of it is trained")
         kept = len(sample["pixel_values"]) if "pixel_values" in sample else 0
         has_text_turn = bool(added) and not is_without
-        return Finding(
+        return RecordReport(
             number, len(images), tokens, trained, is_cut, kept < len(images),
             has_text_turn, is_without,
         )  # fmt: skip
@@ -215,9 +215,9 @@ def survey(
     Raises:
         WingsError: a source that cannot be opened, a stream that breaks off, or a lost worker.
     """
-    examination = Examination(recipe, processor)
+    examination = SurveyDataset(recipe, processor)
     data = examination.data
-    counts = data.order(recipe.batch_size, recipe.seed).counts
+    counts = data.sampler(recipe.batch_size, recipe.seed).counts
     found = [
         SourceSurvey(records.path, length, samples)
         for records, length, samples in zip(data.records, data.lengths, counts, strict=True)
@@ -235,7 +235,7 @@ def survey(
     )
     good: dict[tuple[int, bool], list[int]] = {}
     done = 0
-    with watching_workers(), asking_workers(loader.num_workers):
+    with reporting_lost_workers(), unwrapping_worker_errors(loader.num_workers):
         for findings in loader:
             for finding in findings:
                 source = data.source_of(finding.number)
@@ -249,11 +249,11 @@ def survey(
     return found, _some(list(good.values()))
 
 
-def _drawn(data: Conversations, quick: int) -> list[int]:
+def _drawn(data: ConversationDataset, quick: int) -> list[int]:
     numbers: list[int] = []
     for records, start, length in zip(data.records, data.starts, data.lengths, strict=False):
         chosen = np.arange(min(quick, length))
-        if records.window is None:
+        if records.shuffle_buffer is None:
             # Every so many records would see one kind only, where kinds take turns in a file.
             chosen = np.sort(np.random.default_rng(0).choice(length, len(chosen), replace=False))
         numbers += (start + chosen).tolist()

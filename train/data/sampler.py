@@ -1,4 +1,4 @@
-"""The order of samples: a shuffle that depends on the seed and the epoch alone."""
+"""The order of samples: a shuffle that depends only on the seed and the epoch."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,27 +8,26 @@ import torch
 from torch.utils.data import Sampler
 
 
-class Order(Sampler[int]):
-    """Record numbers of one epoch, mixed from several sources.
+class RecordSampler(Sampler[int]):
+    """Samples the record numbers of one epoch from several sources.
 
-    A source of n records with weight w gives round(n * w) samples an epoch: whole passes, and a
-    fresh random part of the records for the rest. A source with a share s of the mixture gives s of
-    the epoch's samples, whatever its size: the sources without one say how long the epoch is. The
-    epoch is filled up to whole global batches with samples of its own beginning. So one process,
-    several ranks and any split into accumulated micro-batches see the same samples in every
-    optimiser step.
+    A source of n records with weight w gives round(n * w) samples per epoch: whole passes, then a
+    fresh random part of the records. A source with share s gives the fraction s of the epoch's
+    samples, whatever its size; sources without a share set the length of the epoch. The epoch is
+    padded to whole global batches with its own first samples. So every number of ranks and every
+    split into micro-batches sees the same samples in each optimiser step.
 
-    A source with a window can only be read forwards: within it, records are shuffled in runs of
-    that many, and an epoch that is no whole pass goes on where the last one ended. Where its
-    samples stand among those of the others is as random as elsewhere.
+    A source with a shuffle buffer can only be read forwards. Its records are shuffled within
+    buffers, and an epoch continues where the last one ended. Its samples take random places among
+    those of other sources.
 
     Args:
         lengths: records per source, numbered one source after the other.
-        weights: passes per epoch over each source.
+        weights: passes over each source per epoch.
         batch_size: samples of one optimiser step over all ranks.
         seed: seed of every shuffle.
-        shares: per source, its share of an epoch's samples in place of its weight, or None.
-        windows: per source, records that are shuffled together, or None for all.
+        shares: per source, its share of an epoch's samples instead of its weight, or None.
+        shuffle_buffers: per source, records that are shuffled together, or None for all.
     """
 
     def __init__(
@@ -38,11 +37,11 @@ class Order(Sampler[int]):
         batch_size: int,
         seed: int,
         shares: Sequence[float | None] | None = None,
-        windows: Sequence[int | None] | None = None,
+        shuffle_buffers: Sequence[int | None] | None = None,
     ) -> None:
         self.lengths = list(lengths)
         self.batch_size, self.seed = batch_size, seed
-        self.windows = list(windows or [None] * len(self.lengths))
+        self.shuffle_buffers = list(shuffle_buffers or [None] * len(self.lengths))
         self.counts = epoch_counts(lengths, weights, shares or [None] * len(self.lengths))
         self.epoch = 0
 
@@ -50,56 +49,56 @@ class Order(Sampler[int]):
         return math.ceil(sum(self.counts) / self.batch_size) * self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         parts, start = [], 0
         for n, (length, count) in enumerate(zip(self.lengths, self.counts, strict=True)):
-            if self.windows[n] is None:
-                passes = [
+            if self.shuffle_buffers[n] is None:
+                shuffles = [
                     torch.randperm(length, generator=generator)
                     for _ in range(math.ceil(count / length))
                 ]
-                parts.append(start + torch.cat(passes)[:count])
+                parts.append(start + torch.cat(shuffles)[:count])
             else:
-                parts.append(start + self._forwards(n))
+                parts.append(start + self._buffered(n))
             start += length
         chosen = torch.cat(parts)
         mixed = torch.randperm(len(chosen), generator=generator)
         chosen = chosen[mixed]
         begin = 0
         for n, count in enumerate(self.counts):
-            if self.windows[n] is not None:
+            if self.shuffle_buffers[n] is not None:
                 places = (mixed >= begin) & (mixed < begin + count)
                 chosen[places] = parts[n]
             begin += count
         repeats = math.ceil(len(self) / len(chosen))
         yield from chosen.repeat(repeats)[: len(self)].tolist()
 
-    def _forwards(self, source: int) -> torch.Tensor:
-        """This epoch's samples of a source with a window: a stretch of pass after pass over it."""
+    def _buffered(self, source: int) -> torch.Tensor:
+        """This epoch's samples of a source that is read forwards, again and again."""
         length, count = self.lengths[source], self.counts[source]
-        window = self.windows[source] or length
+        buffer = self.shuffle_buffers[source] or length
         position, end = self.epoch * count, (self.epoch + 1) * count
-        runs = []
+        parts = []
         while position < end:
-            turn, inner = divmod(position, length)
-            begin = inner - inner % window
-            size = min(window, length - begin)
-            # Of its own: where an epoch begins must not change how a run is shuffled.
-            shuffle = np.random.default_rng([self.seed, source, turn, begin])
-            run = begin + torch.from_numpy(shuffle.permutation(size))
-            runs.append(run[inner - begin :][: end - position])
-            position += len(runs[-1])
-        return torch.cat(runs)
+            reading, inner = divmod(position, length)
+            begin = inner - inner % buffer
+            size = min(buffer, length - begin)
+            # A generator per buffer: the start of an epoch must not change its shuffle.
+            shuffle = np.random.default_rng([self.seed, source, reading, begin])
+            part = begin + torch.from_numpy(shuffle.permutation(size))
+            parts.append(part[inner - begin :][: end - position])
+            position += len(parts[-1])
+        return torch.cat(parts)
 
 
 def epoch_counts(
     lengths: Sequence[int], weights: Sequence[float], shares: Sequence[float | None]
 ) -> list[int]:
-    """Samples of an epoch per source, at least one: a tiny source is small, not absent."""
+    """Samples of an epoch per source, at least one each."""
     whole = sum(
         n * weight for n, weight, share in zip(lengths, weights, shares, strict=True) if not share
     )

@@ -1,4 +1,4 @@
-"""Data workers: what they say, without torch's wrapping, and the news that one of them is gone."""
+"""Errors of data workers: unwrapped from torch's messages, and raised when a worker is lost."""
 
 import time
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ from contextlib import contextmanager
 from wings.errors import WingsError
 
 _PREFIX = f"{WingsError.__module__}.{WingsError.__name__}: "
-# Of a worker that ended; an error that a worker raised speaks of its "DataLoader worker process".
+# torch's words for a worker that exited, and for an error that a worker raised.
 _GONE = "DataLoader worker (pid"
 _RAISED = "in DataLoader worker process"
-# Seconds within which a worker that was killed has ended.
+# Seconds until a killed worker has exited.
 _DYING = 1.0
 
 
 class LostWorker(WingsError):
-    """A data worker ended before its time, most often because memory ran out."""
+    """A data worker exited early, most often because memory ran out."""
 
 
 @contextmanager
-def watching_workers() -> Iterator[None]:
-    """Around all that runs while there are workers.
+def reporting_lost_workers() -> Iterator[None]:
+    """Wraps everything that runs while workers exist.
 
     Raises:
-        LostWorker: one of them ended, which torch says wherever the process is at that moment.
+        LostWorker: a worker exited, which torch raises anywhere in the process.
     """
     try:
         yield
@@ -34,13 +34,13 @@ def watching_workers() -> Iterator[None]:
 
 
 @contextmanager
-def asking_workers(workers: int) -> Iterator[None]:
-    """Around what asks a loader with so many workers for batches.
+def unwrapping_worker_errors(workers: int) -> Iterator[None]:
+    """Wraps reads from a loader with this number of workers.
 
     Raises:
-        WingsError: a worker raised it; the sentence alone.
-        LostWorker: one ended while it handed over a batch. torch only asks whether it is alive,
-            and it may still be dying then.
+        WingsError: raised by a worker; without torch's traceback text.
+        LostWorker: a worker exited while sending a batch. torch only checks whether it is alive,
+            and it may still be exiting then.
     """
     try:
         yield
@@ -49,17 +49,16 @@ def asking_workers(workers: int) -> Iterator[None]:
     except (ConnectionError, EOFError) as error:
         if not workers or _RAISED in str(error):
             raise
-        # torch's own news comes once the worker has ended: in this sleep, and not later, where
-        # nobody waits for it.
+        # torch raises its own error once the worker has exited: during this sleep and not later.
         time.sleep(_DYING)
-        raise lost_worker(f"it handed over half a batch, {type(error).__name__}") from error
+        raise lost_worker(f"it sent half a batch, {type(error).__name__}") from error
 
 
 def lost_worker(news: str) -> LostWorker:
-    """The error with what is known of the worker's end, and what to do."""
-    return LostWorker(f"data: a data worker ended ({news}); if memory ran out, lower workers")
+    """The error with the cause and what to do."""
+    return LostWorker(f"data: a data worker exited ({news}); if memory ran out, lower workers")
 
 
 def last_line(error: Exception) -> str:
-    """What an error says, without the traceback that torch puts before a data worker's."""
+    """Message of an error without the worker traceback that torch adds."""
     return str(error).strip().splitlines()[-1]

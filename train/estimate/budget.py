@@ -1,29 +1,35 @@
-"""The budget of a run: what a GPU must hold, how many samples fit at once, what training costs."""
+"""Estimates the memory, largest batch, FLOPs and tokens of a run from its recipe."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
-from wings.train.param_groups import Row, lay_out
+from wings.errors import WingsError
+from wings.train.build import load_processor
+from wings.train.data.dataset import ConversationDataset
+from wings.train.distributed import blocks_of
+from wings.train.param_groups import ParamGroup, plan_groups
 from wings.train.recipe import Recipe
 
-from .fake_step import Batch, Rehearsal, Step
-from .meta_model import Origin, all_alike, blocks_of
+from .fake_step import FakeBatch, FakeStepRunner, StepMemory
+from .meta_model import ModelSpec, all_alike
 
-WAYS = ("ddp", "fsdp")
+PARALLEL_MODES = ("ddp", "fsdp")
 GIB = 2**30
-# Of a card's memory, for the context, NCCL, the allocator's gaps: what no count of tensors sees.
+# Share of GPU memory left for the CUDA context, NCCL and allocator gaps, which are not estimated.
 KEPT_FREE = 0.08
-# Where all blocks are alike, models of so many are rehearsed; the rest is a straight line.
+# If all blocks are alike, models with this many blocks run and the rest is extrapolated.
 FEW = (2, 3)
+# Samples that are encoded to estimate the mean length.
+MEASURED_SAMPLES = 128
 
 
 @dataclass(frozen=True)
-class Group:
-    """A parameter group in memory: `rate` None is frozen, `kind` the type its weights are held in.
+class GroupMemory:
+    """Memory of one parameter group.
 
-    `count` is of weights.
+    count: number of weights. rate: learning rate, None if frozen. kind: dtype of the weights.
     """
 
     name: str
@@ -38,7 +44,7 @@ class Group:
 
     @property
     def gradients(self) -> int:
-        """Bytes of the gradients, which have the type of the weights."""
+        """Bytes of the gradients, which have the dtype of the weights."""
         return self.weights if self.rate is not None else 0
 
     @property
@@ -48,8 +54,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one GPU holds, in bytes; `extra` is gradient buckets (ddp) or gathered parts (fsdp)."""
+class DeviceMemory:
+    """Bytes on one GPU; `extra` is gradient buckets (ddp) or gathered parts (fsdp)."""
 
     weights: float
     gradients: float
@@ -58,30 +64,31 @@ class Share:
 
     @property
     def fixed(self) -> float:
-        """All of it: what does not depend on the batch."""
+        """The sum, which does not depend on the batch."""
         return self.weights + self.gradients + self.optimiser + self.extra
 
 
 class Budget:
-    """The budget of a recipe on `gpus` GPUs of `memory` GiB.
+    """The estimate of a recipe on `gpus` GPUs with `memory` GiB each.
 
     Raises:
-        WingsError: a configuration that cannot be had, or a recipe that does not fit its model.
+        WingsError: an unavailable configuration, or a recipe that does not fit its model.
     """
 
-    def __init__(self, recipe: Recipe, origin: Origin, gpus: int, memory: float) -> None:
-        self.recipe, self.origin, self.gpus = recipe, origin, gpus
+    def __init__(self, recipe: Recipe, spec: ModelSpec, gpus: int, memory: float) -> None:
+        self.recipe, self.spec, self.gpus = recipe, spec, gpus
         self.room = memory * GIB * (1 - KEPT_FREE)
-        self.model = origin.build()
-        rows = lay_out(self.model, recipe).rows
-        self.types = {row.group: self._type(row) for row in rows}
-        self.groups = [Group(r.group, r.count, r.rate, self.types[r.group]) for r in rows]
-        self.largest_unit, self.root = self._units(rows)
-        self._steps: dict[tuple, Step] = {}
+        self.model = spec.build()
+        groups = plan_groups(self.model, recipe).groups
+        self.types = {group.name: self._type(group) for group in groups}
+        self.groups = [GroupMemory(g.name, g.count, g.rate, self.types[g.name]) for g in groups]
+        self.largest_unit, self.root = self._units(groups)
+        self._steps: dict[tuple, StepMemory] = {}
+        self._runners: dict[int, FakeStepRunner] = {}
 
     @property
     def rows(self) -> int:
-        """Samples that one GPU takes at once, as the recipe says."""
+        """Samples per forward on one GPU."""
         share = max(1, self.recipe.batch_size // self.gpus)
         return min(self.recipe.device_batch_size or share, share)
 
@@ -90,114 +97,151 @@ class Budget:
         """Tokens of the longest sample."""
         return self.recipe.max_length
 
-    def share(self, way: str) -> Share:
-        """What one GPU holds beside activations."""
+    def device_memory(self, parallel: str) -> DeviceMemory:
+        """Memory of one GPU without activations."""
+        gpus = self.gpus
         weights = sum(group.weights for group in self.groups)
         gradients = sum(group.gradients for group in self.groups)
         optimiser = sum(group.optimiser for group in self.groups)
-        if way == "ddp":
-            # DDP sums gradients in buckets of its own, as many bytes again.
-            return Share(weights, gradients, optimiser, gradients if self.gpus > 1 else 0)
-        gpus = self.gpus
-        return Share(weights / gpus, gradients / gpus, optimiser / gpus, self._gathered())
+        if parallel == "ddp":
+            # DDP reduces gradients in buckets of the same total size.
+            return DeviceMemory(weights, gradients, optimiser, gradients if gpus > 1 else 0)
+        return DeviceMemory(weights / gpus, gradients / gpus, optimiser / gpus, self._gathered())
 
-    def activations(self, way: str, rows: int, checkpointing: bool) -> float:
-        """Bytes of a micro-batch of `rows` samples of full length, at the highest point."""
-        return self.step(rows, checkpointing).peak(sharded=way == "fsdp")
+    def activations(self, parallel: str, rows: int, checkpointing: bool) -> float:
+        """Peak bytes of a micro-batch of `rows` samples of full length."""
+        return self.step(rows, checkpointing).peak(sharded=parallel == "fsdp")
 
-    def largest(self, way: str, checkpointing: bool) -> int:
-        """The most samples of full length that fit at once; 0 if not even one does."""
-        room = self.room - self.share(way).fixed
-        if self.activations(way, 1, checkpointing) > room:
+    def largest(self, parallel: str, checkpointing: bool) -> int:
+        """Most samples of full length that fit on a GPU at once; 0 if none does."""
+        room = self.room - self.device_memory(parallel).fixed
+        if self.activations(parallel, 1, checkpointing) > room:
             return 0
         low, high = 1, 2
-        while high < 4096 and self.activations(way, high, checkpointing) <= room:
+        while high < 4096 and self.activations(parallel, high, checkpointing) <= room:
             low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
-            fits = self.activations(way, middle, checkpointing) <= room
+            fits = self.activations(parallel, middle, checkpointing) <= room
             low, high = (middle, high) if fits else (low, middle)
         return low
 
     def flops_per_token(self, checkpointing: bool) -> float:
-        """Of a full-length sample, forward and backward, with what is computed again."""
-        batch, blocks = Batch(1, self.length), len(blocks_of(self.model))
+        """FLOPs of a full-length sample per token, forward and backward, with recomputation."""
+        batch, blocks = FakeBatch(1, self.length), len(blocks_of(self.model))
         if not self._is_regular or blocks <= FEW[1]:
-            return self._rehearsal(blocks).flops(batch, checkpointing) / self.length
-        few, more = (self._rehearsal(n).flops(batch, checkpointing) for n in FEW)
+            return self._runner(blocks).flops(batch, checkpointing) / self.length
+        few, more = (self._runner(n).flops(batch, checkpointing) for n in FEW)
         return (few + (more - few) * (blocks - FEW[0]) / (FEW[1] - FEW[0])) / self.length
 
     def logits(self) -> float:
-        """Bytes at the highest point that are due to all text being trained, not one token."""
-        few = self._rehearse(FEW[0], Batch(2, self.length, trained=1), False)
-        all_of_it = self._rehearse(FEW[0], Batch(2, self.length), False)
-        return (all_of_it.peak(False) - few.peak(False)) / 2 * self.rows
+        """Bytes that the peak gains because all text is trained and not one token."""
+        few = self._fake_step(FEW[0], FakeBatch(2, self.length, trained=1), False)
+        full = self._fake_step(FEW[0], FakeBatch(2, self.length), False)
+        return (full.peak(False) - few.peak(False)) / 2 * self.rows
 
     def sources(self) -> float:
-        """Bytes of the rows that learners attend to, kept once for all blocks."""
-        config, batch = self.model.config, Batch(self.rows, self.length)
+        """Bytes of the source tokens of the learners, stored once for all blocks."""
+        config, batch = self.model.config, FakeBatch(self.rows, self.length)
         images = batch.images(self.model) * config.image_seq_length
         count = {"image": images, "text": self.length - images}
         tokens = sum(count[name] for name in config.learners)
         width = 2 if self.recipe.bf16 else 4
         return self.rows * tokens * config.hidden_size * width
 
-    def step(self, rows: int, checkpointing: bool) -> Step:
-        """A micro-batch, of any number of samples: from two and three on in a straight line."""
+    def step(self, rows: int, checkpointing: bool) -> StepMemory:
+        """Peak memory of a micro-batch; extrapolated for more than three samples."""
         if rows > 3:
             two, three = self.step(2, checkpointing), self.step(3, checkpointing)
-            return two.toward(three, rows - 2)
-        batch, blocks = Batch(rows, self.length), len(blocks_of(self.model))
+            return two.extrapolate(three, rows - 2)
+        batch, blocks = FakeBatch(rows, self.length), len(blocks_of(self.model))
         if not self._is_regular or blocks <= FEW[1]:
-            return self._rehearse(blocks, batch, checkpointing)
-        few, more = (self._rehearse(n, batch, checkpointing) for n in FEW)
-        return few.toward(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
+            return self._fake_step(blocks, batch, checkpointing)
+        few, more = (self._fake_step(n, batch, checkpointing) for n in FEW)
+        return few.extrapolate(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
 
     @cached_property
     def _is_regular(self) -> bool:
         return all_alike(self.model)
 
-    @cached_property
-    def _rehearsals(self) -> dict[int, Rehearsal]:
-        return {}
-
-    def _rehearse(self, blocks: int, batch: Batch, checkpointing: bool) -> Step:
+    def _fake_step(self, blocks: int, batch: FakeBatch, checkpointing: bool) -> StepMemory:
         key = blocks, batch, checkpointing
         if key not in self._steps:
-            self._steps[key] = self._rehearsal(blocks).step(batch, checkpointing)
+            self._steps[key] = self._runner(blocks).step(batch, checkpointing)
         return self._steps[key]
 
-    def _rehearsal(self, blocks: int) -> Rehearsal:
-        if blocks not in self._rehearsals:
+    def _runner(self, blocks: int) -> FakeStepRunner:
+        if blocks not in self._runners:
             whole = blocks == len(blocks_of(self.model))
-            model = self.origin.build(None if whole else blocks)
-            rows = lay_out(model, self.recipe).rows
-            self._rehearsals[blocks] = Rehearsal(model, rows, self.types, self.recipe.bf16)
-        return self._rehearsals[blocks]
+            model = self.spec.build(None if whole else blocks)
+            groups = plan_groups(model, self.recipe).groups
+            self._runners[blocks] = FakeStepRunner(model, groups, self.types, self.recipe.bf16)
+        return self._runners[blocks]
 
-    def _type(self, row: Row) -> torch.dtype:
-        # As `stage.prepare`, which looks at the weights: those that come in bfloat16 fit.
-        exact = row.rate is None and self.recipe.bf16 and self.origin.dtype == torch.bfloat16
+    def _type(self, group: ParamGroup) -> torch.dtype:
+        # As `prepare_groups`, which reads the weights: those stored in bfloat16 are exact.
+        exact = group.rate is None and self.recipe.bf16 and self.spec.dtype == torch.bfloat16
         return torch.bfloat16 if exact else torch.float32
 
-    def _units(self, rows: list[Row]) -> tuple[tuple[int, bool], int]:
-        """The largest part that is gathered as one, and whether it is trained; what is always."""
-        trained = {id(p) for row in rows if row.rate is not None for p in row.parameters}
+    def _units(self, groups: list[ParamGroup]) -> tuple[tuple[int, bool], int]:
+        """The largest part that FSDP gathers and whether it is trained; the always gathered."""
+        trained = {id(p) for group in groups if group.rate is not None for p in group.parameters}
         taken: set[int] = set()
         sizes = []
         decoder = self.model.model.language_model
         parts = [*blocks_of(self.model), self.model.model.vision_tower]
         parts += [decoder.get_input_embeddings(), self.model.lm_head]
         for part in parts:
-            own = [p for p in part.parameters() if id(p) not in taken]
-            taken |= set(map(id, own))
-            sizes.append((sum(p.numel() for p in own), any(id(p) in trained for p in own)))
+            new = [p for p in part.parameters() if id(p) not in taken]
+            taken |= set(map(id, new))
+            sizes.append((sum(p.numel() for p in new), any(id(p) in trained for p in new)))
         rest = sum(p.numel() for p in self.model.parameters() if id(p) not in taken)
         return max(sizes), rest
 
     def _gathered(self) -> float:
-        # Two parts at once, as the next is fetched while one is used; a trained one's gradient is
-        # whole before it is summed, and once more in float32 while it is.
+        # Two parts at once: FSDP prefetches the next one. The gradient of a trained part exists
+        # whole before the reduction, and again in float32 during it.
         width = 2 if self.recipe.bf16 else 4
         size, trained = self.largest_unit
         return width * (2 * size + self.root) + (size * (width + 4) if trained else 0)
+
+
+@dataclass(frozen=True)
+class EpochEstimate:
+    """Samples and tokens of one epoch; `why` is a sentence if they are unknown.
+
+    mean: mean tokens of the `measured` samples that were encoded. epochs: of the whole run, a
+    fraction if the recipe sets `steps`.
+    """
+
+    samples: int = 0
+    mean: float = 0.0
+    measured: int = 0
+    epochs: float = 0.0
+    why: str = ""
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens of an epoch with images and without padding; None if unknown."""
+        return None if self.why else self.samples * self.mean
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "EpochEstimate":
+        """Read the data of a recipe, if it and the tokeniser are available."""
+        try:
+            data = ConversationDataset.of(recipe, None)
+            data.processor = load_processor(recipe)
+        except WingsError as error:
+            return cls(why=f"the data was not read: {error}")
+        except (OSError, ValueError) as error:
+            return cls(why=f"the tokeniser is not available: {str(error).splitlines()[0]}")
+        sampler = data.sampler(recipe.batch_size, recipe.seed)
+        try:
+            chosen = list(sampler)[:MEASURED_SAMPLES]
+            lengths = [len(data[number]["input_ids"]) for number in chosen]
+        except WingsError as error:
+            return cls(why=f"the data cannot be read: {error}")
+        epochs = recipe.epochs
+        if recipe.steps is not None:
+            epochs = recipe.steps * recipe.batch_size / len(sampler)
+        return cls(len(sampler), sum(lengths) / len(lengths), len(lengths), epochs)

@@ -1,4 +1,4 @@
-"""The model of a recipe without its weights: from configurations alone, on the meta device."""
+"""Builds the model of a recipe on the meta device, from configurations alone."""
 
 import copy
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 
 from wings.config import WingsConfig
@@ -14,17 +13,18 @@ from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.build import checkpoint_of, fresh_options, later_options
+from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
 
 
 @dataclass
-class Origin:
-    """What a recipe's model is made of.
+class ModelSpec:
+    """Configuration of a recipe's model.
 
     Attributes:
-        config: of the model that the recipe trains.
-        dtype: of the weights that it begins with.
-        note: a sentence where they were taken from somewhere else than the recipe says.
+        config: configuration of the model that the recipe trains.
+        dtype: dtype of its initial weights.
+        note: a sentence if they come from another place than the recipe names.
     """
 
     config: WingsConfig
@@ -32,16 +32,16 @@ class Origin:
     note: str | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, file: Path | None = None) -> "Origin":
-        """Read the configurations that a recipe names; no weights are needed, nor read.
+    def of(cls, recipe: Recipe, file: Path | None = None) -> "ModelSpec":
+        """Read the configurations that a recipe names, without weights.
 
         Args:
-            recipe: its `model` or its `start`. A checkpoint that no run has made yet is taken from
-                the recipe beside `file` that will make it.
-            file: where the recipe stands.
+            recipe: uses its `model` or its `start`. If no run has written `start` yet, the recipe
+                next to `file` that will write it is read instead.
+            file: file of the recipe.
 
         Raises:
-            WingsError: a configuration that cannot be had.
+            WingsError: a configuration is unavailable.
         """
         if recipe.model is not None:
             vision = canonical_config(recipe.model.vision)
@@ -49,12 +49,14 @@ class Origin:
             options = fresh_options(recipe)
             return cls(WingsConfig(text_config=text, vision_config=vision, **options), _dtype(text))
         if recipe.start is None:
-            raise WingsError("the recipe names neither model (vision, text) nor start.")
+            raise WingsError("The recipe names neither model (vision, text) nor start; add one.")
         maker = _maker(recipe.start, file)
         if maker is not None:
             before = cls.of(Recipe.from_yaml(maker), maker)
             config, dtype = before.config, before.dtype
-            note = f"{recipe.start} is not there yet: its model is the one that {maker.name} makes"
+            note = (
+                f"{recipe.start} does not exist yet: using the model that {maker.name} will write."
+            )
         else:
             config = WingsConfig.from_pretrained(_checkpoint(recipe.start))
             dtype, note = _dtype(config.text_config), None
@@ -76,22 +78,8 @@ class Origin:
             return WingsForCausalLM(config)
 
 
-def blocks_of(model: WingsForCausalLM) -> list[nn.Module]:
-    """The decoder's blocks; the outermost list of as many modules as it has blocks.
-
-    Raises:
-        WingsError: there is no such list.
-    """
-    decoder = model.model.language_model
-    count = decoder.config.num_hidden_layers
-    for module in decoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return list(module)
-    raise WingsError(f"{type(decoder).__name__} keeps its {count} blocks in no list.")
-
-
 def all_alike(model: WingsForCausalLM) -> bool:
-    """Whether every block has the same tensors and the same kind of attention."""
+    """True if all blocks have the same tensors and the same kind of attention."""
     shapes = {
         tuple((name, p.shape) for name, p in block.named_parameters()) for block in blocks_of(model)
     }
@@ -105,8 +93,8 @@ def _text_config(text: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WingsError(
-            f"model.text: the configuration of {text} cannot be had ({reason}); put its config.json"
-            " into a folder and give model.text=FOLDER."
+            f"model.text: the configuration of {text} is unavailable ({reason}); put its"
+            " config.json into a folder and pass model.text=FOLDER."
         ) from None
 
 
@@ -114,12 +102,12 @@ def _checkpoint(start: str) -> str:
     try:
         return checkpoint_of(start)
     except WingsError as error:
-        more = "; to plan without it give start= model.vision=NAME model.text=NAME."
+        more = "; to plan without it pass start= model.vision=NAME model.text=NAME."
         raise WingsError(str(error).rstrip(".") + more) from None
 
 
 def _dtype(text: PreTrainedConfig) -> torch.dtype:
-    # A configuration makes a type of a name.
+    # A configuration converts names to dtypes.
     assert not isinstance(text.dtype, str)
     return text.dtype or torch.float32
 

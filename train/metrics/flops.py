@@ -1,4 +1,4 @@
-"""FLOPs: the arithmetic that a model's training asks for, whatever way it is carried out."""
+"""FLOPs that training a model needs, however it is implemented, and those that GPUs can do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +12,53 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.model.inject import find_attentions
 from wings.upstream.flops import flop_counter
 
+# Dense bfloat16 matrix products with float32 sums, in TFLOP/s, as the vendors state them (float16
+# for GPUs without bfloat16). The first name that is part of the device's name counts.
+PEAK_TFLOPS = {
+    "GB200": 2500.0,
+    "B200": 2250.0,
+    "GH200": 989.0,
+    "H200 NVL": 835.0,
+    "H200": 989.0,
+    "H100 NVL": 835.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "H800": 989.0,
+    "H20": 148.0,
+    "A100": 312.0,
+    "A800": 312.0,
+    "A30": 165.0,
+    "A40": 149.7,
+    "A10G": 70.0,
+    "A10": 125.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "L4": 121.0,
+    "RTX 6000 Ada": 364.2,
+    "RTX A6000": 154.8,
+    "RTX 5090": 209.5,
+    "RTX 4090": 165.2,
+    "RTX 3090": 71.0,
+    "V100": 125.0,
+    "T4": 65.0,
+    "MI300X": 1307.4,
+    "MI250X": 383.0,
+}
+
 
 @dataclass(frozen=True)
 class Flops:
-    r"""Floating point operations of a training step, per thing counted (`counts.NAMES`).
+    r"""FLOPs of a training step per unit of each count (`batch_counts.NAMES`).
 
     A product of a token with a matrix of n numbers takes 2 n forward, 2 n for the gradient of the
-    token and, where the matrix is trained, 2 n for its own. With D the decoder's width, H heads of
-    width d, F the tower's width, r the rank, L blocks with attention and L' of them with learners::
+    token and, if the matrix is trained, 2 n for its own gradient. With D the decoder's width, H
+    heads of width d, F the tower's width, r the rank, L blocks with attention and L' of them with
+    learners::
 
         token     2 (2 + t) n    n: numbers of the decoder's matrices, of which t is 1 where one is
-                                 trained and 0 elsewhere; of experts, those that a token meets;
+                                 trained and 0 elsewhere; of experts, those that a token uses;
                                  and 3 * 4 H d P L' for a prefix of P keys
-        trained   2 (2 + t) D V  the head, V entries: asked only where a token is trained
+        trained   2 (2 + t) D V  the head, V entries, for trained tokens only
         pair      3 * 4 H d L    q k^T and the weighted values
         learner   for each of the two, with L' blocks:
           act     3 * 8 D r L'   A_q, B_q, A_o, B_o
@@ -33,10 +67,9 @@ class Flops:
         image     the tower, forward alone, counted in a pass on the meta device; and the projector,
                   2 (2 D F + 3 D D) a feature
 
-    A pair is a token and one that it sees: half of the square. What is left out: padding, the
-    router, norms and other elementwise work, what gradient checkpointing does again and the pass
-    that kl_to_base asks of the language model. A sliding window is counted as if it were as long as
-    the text.
+    A pair is a token and one that it sees: half of the square. Not counted: padding, the router,
+    norms and other elementwise work, recomputation under gradient checkpointing, and the LLM's pass
+    of kl_to_base. A sliding window is counted as full attention.
     """
 
     token: float
@@ -49,7 +82,7 @@ class Flops:
 
     @classmethod
     def of(cls, model: WingsForCausalLM) -> "Flops":
-        """Of a model whose groups are frozen or trained as they will be."""
+        """FLOPs of a model with its groups frozen as in training."""
         config, text = model.config, model.config.text_config
         width, fields = config.hidden_size, text.to_dict()
         heads = text.num_attention_heads
@@ -70,7 +103,7 @@ class Flops:
         )
 
     def total(self, counts: Mapping[str, float]) -> float:
-        """Of what was counted."""
+        """FLOPs of these counts."""
         learners = sum(
             self.act * counts[f"{name}_acts"]
             + self.row * counts[f"{name}_rows"]
@@ -87,12 +120,12 @@ class Flops:
 
 
 def passes(weight: nn.Parameter) -> int:
-    """Forward, the gradient of what comes in, and of the weight where it is trained."""
+    """Forward, gradient of the input, and gradient of the weight if it is trained."""
     return 2 + weight.requires_grad
 
 
 def decoder_flops(model: WingsForCausalLM) -> float:
-    """Of one token in the decoder's matrices, without attention itself, wings and the head."""
+    """FLOPs of one token in the decoder's matrices, without attention, wings and head."""
     decoder = model.model.language_model
     per_token = model.config.text_config.to_dict().get("num_experts_per_tok")
     tables = {module.weight for module in decoder.modules() if isinstance(module, nn.Embedding)}
@@ -102,14 +135,14 @@ def decoder_flops(model: WingsForCausalLM) -> float:
             continue
         size = weight.numel()
         if weight.ndim == 3 and per_token:
-            # Experts stand in one tensor, and a token meets a few of them.
+            # All experts are in one tensor; a token uses a few of them.
             size = size / len(weight) * min(per_token, len(weight))
         total += 2 * passes(weight) * size
     return total
 
 
 def tower_flops(tower: VisionTower) -> float:
-    """Of one image in the vision tower, forward, counted by torch without computing anything."""
+    """FLOPs of one image in the vision tower, forward, counted on the meta device."""
     tensors = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in (*tower.named_parameters(), *tower.named_buffers())
@@ -120,3 +153,16 @@ def tower_flops(tower: VisionTower) -> float:
     with torch.no_grad(), flop_counter() as counter:
         functional_call(tower, tensors, (pixels,))
     return float(counter.get_total_flops())
+
+
+def peak_flops(name: str) -> float | None:
+    """Peak FLOP/s of the device with this name; None if it is not in the table."""
+    words = f" {name.lower().replace('-', ' ')} "
+    if " mig " in words:
+        # The name of a MIG slice does not give its share of the GPU.
+        return None
+    for card, tflops in PEAK_TFLOPS.items():
+        # Whole words: an "L4" is no part of an "L40", nor an "A10" of an "A100".
+        if f" {card.lower()} " in words:
+            return tflops * 1e12
+    return None

@@ -1,4 +1,4 @@
-"""Figures: what a run does per second and how full its batches are, added up on the device."""
+"""Tracks throughput, padding, MFU, memory and gates of a run, summed on the device."""
 
 import contextlib
 import sys
@@ -13,23 +13,21 @@ from torch import Tensor
 from wings.model.causal_lm import WingsForCausalLM
 
 from .batch_counts import NAMES, count, layout_of
-from .flops import Flops
-from .gpu_peaks import peak_flops
+from .flops import Flops, peak_flops
 
 GIB = 1024**3
-# What a process did since it logged last. All other figures are those of the run, which a kill in
-# between does not change by a bit.
-OF_A_PROCESS = ("tokens_per_second", "padding", "image_tokens", "mfu", "memory_gib")
+# Metrics of one process since its last log. An interruption changes no bit of all others.
+PER_PROCESS = ("tokens_per_second", "padding", "image_tokens", "mfu", "memory_gib")
 
 
-class Figures:
-    """Counts every step and reads the sums, over all ranks, when a step is logged.
+class MetricTracker:
+    """Counts every step; on a logged step, reduces the sums over all ranks.
 
-    Between two readings nothing waits for the device.
+    Nothing waits for the device between two logs.
 
     Args:
-        model: as it is trained, its groups frozen or not; before anything wraps or shards it.
-        accelerator: of the run.
+        model: with its groups frozen as in training, and not yet wrapped or sharded.
+        accelerator: accelerator of the run.
     """
 
     def __init__(self, model: WingsForCausalLM, accelerator: Accelerator) -> None:
@@ -38,33 +36,32 @@ class Figures:
         self.flops = Flops.of(model)
         self.peak = peak_flops(device_name(self.device))
         self.with_gates = False
-        self._forget()
+        self._reset()
         self._since: float | None = None
 
-    def take(self, batches: Sequence[dict[str, Any]], with_gates: bool) -> None:
+    def add_batches(self, batches: Sequence[dict[str, Any]], with_gates: bool) -> None:
         """Count the micro-batches of one step.
 
         Args:
-            batches: as the loader gives them.
-            with_gates: whether this step is logged, so that its gates are wanted too.
+            batches: batches of the loader.
+            with_gates: True on a logged step, whose gates are averaged too.
         """
         if self._since is None:
-            # What comes before the first step, above all skipping what was trained already, is
-            # not training.
+            # Time before the first step, above all for skipping trained samples, does not count.
             self._since = time.perf_counter()
         self.with_gates = with_gates and self.config.is_routed
         for batch in batches:
             self._counts += count(batch, self.config).to(self.device)
 
-    def take_gates(self, batch: dict[str, Any], weights: tuple[Tensor, ...] | None) -> None:
-        """Add up the gates of one micro-batch over the tokens that see an image.
+    def add_gates(self, batch: dict[str, Any], weights: tuple[Tensor, ...] | None) -> None:
+        """Sum the gates of one micro-batch over the tokens that see an image.
 
-        Elsewhere only one learner has something to look at, and its gate is 1, or 0 of a router
-        that asks whether pictures are attended.
+        Elsewhere only one learner has source tokens. Its gate is 1, or 0 with a router that reads
+        whether images are attended.
 
         Args:
-            batch: what the model was given.
-            weights: `[B, T, M]` of each block with learners; None where no learner took part.
+            batch: inputs of the model.
+            weights: `[B, T, M]` per block with learners; None if no learner was active.
         """
         if weights is None:
             return
@@ -74,10 +71,10 @@ class Figures:
         self._gated += sees.sum()
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Work that is no training: its time is left out of what is done per second."""
+    def paused(self) -> Iterator[None]:
+        """Excludes the time of the block from the throughput."""
         if self.device.type != "cpu":
-            # What is queued is training still.
+            # Queued work is still training.
             torch.accelerator.synchronize()
         begin = time.perf_counter()
         try:
@@ -86,35 +83,35 @@ class Figures:
             if self._since is not None:
                 self._since += time.perf_counter() - begin
 
-    def read(self) -> dict[str, float]:
-        """The figures since the last reading; every rank must ask, and all get the same."""
+    def pop(self) -> dict[str, float]:
+        """The metrics since the last call; every rank must call this, and all get the same."""
         memory = peak_memory(self.device)
         row = torch.cat([self._counts, self._counts.new_tensor([memory])])
         rows = self.accelerator.gather(row[None]).tolist()
         seconds = time.perf_counter() - (self._since or time.perf_counter())
         sums = [sum(column) for column in zip(*rows, strict=True)]
         counts = dict(zip(NAMES, sums, strict=False))
-        figures = {}
+        metrics = {}
         if counts["tokens"] and seconds > 0:
-            figures = self._rates(counts, seconds, len(rows))
+            metrics = self._rates(counts, seconds, len(rows))
         if memory:
-            figures["memory_gib"] = round(max(row[-1] for row in rows) / GIB, 3)
+            metrics["memory_gib"] = round(max(row[-1] for row in rows) / GIB, 3)
         if self.with_gates:
-            figures |= self._mean_gates()
-        self._forget()
+            metrics |= self._mean_gates()
+        self._reset()
         self._since = time.perf_counter()
-        return figures
+        return metrics
 
     def _rates(self, counts: dict[str, int], seconds: float, ranks: int) -> dict[str, float]:
-        figures = {
+        metrics = {
             "tokens_per_second": round(counts["tokens"] / seconds, 1),
             "padding": round(1 - counts["tokens"] / counts["places"], 4),
             "image_tokens": round(counts["image_tokens"] / counts["tokens"], 4),
         }
         if self.peak is not None:
             done = self.flops.total(counts) / seconds
-            figures["mfu"] = round(done / (self.peak * ranks), 4)
-        return figures
+            metrics["mfu"] = round(done / (self.peak * ranks), 4)
+        return metrics
 
     def _mean_gates(self) -> dict[str, float]:
         row = torch.cat([self._gates.flatten(), self._gated[None].float()])
@@ -128,33 +125,33 @@ class Figures:
         ]
         return {name: round(total / tokens, 5) for name, total in zip(names, sums, strict=True)}
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         blocks, learners = len(self.config.layers_with_learners), len(self.config.learners)
         self._counts = torch.zeros(len(NAMES), dtype=torch.long, device=self.device)
         self._gates = torch.zeros(blocks, learners, device=self.device)
         self._gated = torch.zeros((), dtype=torch.long, device=self.device)
 
 
-def of_the_run(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Logged entries without the figures that are a process's own."""
+def without_process_metrics(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Logged entries without the metrics in `PER_PROCESS`."""
     return [
-        {name: value for name, value in entry.items() if name not in OF_A_PROCESS}
+        {name: value for name, value in entry.items() if name not in PER_PROCESS}
         for entry in history
     ]
 
 
 def device_name(device: torch.device) -> str:
-    """What a GPU calls itself; an empty text for anything else."""
+    """Name of a GPU; empty for other devices."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held: on a GPU those of tensors, on a CPU all of it."""
+    """Peak bytes of this process: of tensors on a GPU, of everything on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type != "cpu" or sys.platform != "linux":
         return 0
-    # Not on every platform.
+    # Missing on some platforms.
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -10,10 +10,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .evaluate import PREFIX, renamed
 
-# Step, number of steps, and the newest figures (`loss`, `grad_norm`, `rate/...`, `eval/...`).
+# Step, number of steps, and the newest metrics (`loss`, `grad_norm`, `rate/...`, `eval/...`).
 Watch = Callable[[int, int, dict[str, float]], None]
 
-# Figures of a step as they stand in a line, the most telling first.
+# MetricTracker of a step as they stand in a line, the most telling first.
 SHOWN = (
     ("loss", "loss ", ".4f"),
     ("kl_to_base", "KL to base ", ".4f"),
@@ -39,8 +39,8 @@ class Progress(TrainerCallback):
 
     def __init__(self, title: str, watch: Watch | None = None) -> None:
         self.title, self.watch = title, watch
-        self.figures: dict[str, float] = {}
-        self.told = 0
+        self.metrics: dict[str, float] = {}
+        self.announced = 0
         self.bar: tqdm | None = None
 
     def on_train_begin(
@@ -76,13 +76,13 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take in new figures, those of a step or those of an evaluation."""
+        """Take in new metrics, those of a step or those of an evaluation."""
         if logs is None or not state.is_world_process_zero:
             return
         evaluated = any(name.startswith(PREFIX) for name in logs)
         if not evaluated and "loss" not in logs:
             return
-        self.figures |= renamed(logs)
+        self.metrics |= renamed(logs)
         if not evaluated:
             self._tell(state)
         if self.bar is not None:
@@ -105,10 +105,14 @@ class Progress(TrainerCallback):
             self.bar.close()
 
     def _tell(self, state: TrainerState) -> None:
-        if self.watch is None or not state.is_world_process_zero or self.told == state.global_step:
+        if (
+            self.watch is None
+            or not state.is_world_process_zero
+            or self.announced == state.global_step
+        ):
             return
-        self.told = state.global_step
-        self.watch(state.global_step, state.max_steps, self.figures)
+        self.announced = state.global_step
+        self.watch(state.global_step, state.max_steps, self.metrics)
 
     def _place(self, state: TrainerState) -> str:
         return f"{self.title} {state.global_step}/{state.max_steps}  "
@@ -116,20 +120,20 @@ class Progress(TrainerCallback):
     def _evaluation(self) -> str:
         """Loss on each held-out set, and how it has changed since the start."""
         losses = {
-            name.split("/")[1]: (value, self.figures[f"{name.removesuffix('/loss')}/rise"])
-            for name, value in self.figures.items()
+            name.split("/")[1]: (value, self.metrics[f"{name.removesuffix('/loss')}/rise"])
+            for name, value in self.metrics.items()
             if name.startswith("eval/") and name.endswith("/loss")
         }
         parts = [f"{name} {loss:.4f} ({rise:+.4f})" for name, (loss, rise) in losses.items()]
         return f"held out: {'  '.join(parts)}"
 
     def _line(self, room: int = 1000) -> str:
-        """The figures that tell whether a run goes well, as many as fit; trackers get all."""
-        figures = dict(self.figures)
-        figures["rate"] = max(rate for name, rate in figures.items() if name.startswith("rate/"))
-        if not figures["skipped"]:
-            del figures["skipped"]
-        parts = [f"{word}{figures[name]:{form}}" for name, word, form in SHOWN if name in figures]
+        """The metrics that tell whether a run goes well, as many as fit; trackers get all."""
+        metrics = dict(self.metrics)
+        metrics["rate"] = max(rate for name, rate in metrics.items() if name.startswith("rate/"))
+        if not metrics["skipped"]:
+            del metrics["skipped"]
+        parts = [f"{word}{metrics[name]:{form}}" for name, word, form in SHOWN if name in metrics]
         while len("  ".join(parts)) > room and len(parts) > 1:
             parts.pop()
         return "  ".join(parts)

@@ -1,4 +1,4 @@
-"""Trackers: where the figures of a run are sent, by the names that `Trainer` has for them."""
+"""Trackers: where the metrics of a run are sent, by the names that `Trainer` has for them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,7 @@ class EventFiles(EventFileCallback):
     steps that were logged after the checkpoint: every step is shown once.
 
     Args:
-        recipe: kept beside the figures, as text.
+        recipe: kept beside the metrics, as text.
     """
 
     def __init__(self, recipe: str) -> None:
@@ -35,14 +35,14 @@ class EventFiles(EventFileCallback):
         # The arguments name a folder of their own where none was given.
         assert args.output_dir is not None
         folder = self.folder or Path(args.output_dir) / TENSORBOARD
-        # Step 0 has figures too: the losses on held-out data before anything was trained.
+        # Step 0 has metrics too: the losses on held-out data before anything was trained.
         next_step = state.global_step + 1 if state.global_step else 0
         events = self.open_events(str(folder), next_step)
         if not state.global_step:
             events.add_text("recipe", f"```yaml\n{self.recipe}```")
 
 
-def check_names(names: Iterable[str]) -> None:
+def validate_tracker_names(names: Iterable[str]) -> None:
     """Raise a `WingsError` for a name that `Trainer` does not know."""
     for name in names:
         if name not in TRACKERS:

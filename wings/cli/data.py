@@ -10,10 +10,10 @@ from rich.text import Text
 
 from wings.processing.processor import WingsProcessor
 from wings.train.build import load_processor
-from wings.train.data.dataset import Conversations
+from wings.train.data.dataset import ConversationDataset
 from wings.train.data.inspect import KINDS, SourceSurvey, quantiles, survey
 from wings.train.recipe import Recipe
-from wings.train.shipped import find
+from wings.train.recipe_file import find_recipe
 
 SHARES = (0.0, 0.05, 0.5, 0.95, 0.99, 1.0)
 NAMES = ("shortest", "5%", "median", "95%", "99%", "longest")
@@ -36,7 +36,7 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
     Raises:
         WingsError: a recipe, a processor or a source that cannot be opened.
     """
-    recipe = Recipe.from_yaml(find(name), overrides)
+    recipe = Recipe.from_yaml(find_recipe(name), overrides)
     console = Console(highlight=False, soft_wrap=True)
     with console.status("opening the data"):
         processor = load_processor(recipe)
@@ -95,7 +95,7 @@ def show(samples: Sequence[int], recipe: Recipe, processor: WingsProcessor, out:
     """Prints records as they are trained, with marks on the tokens that are learned."""
     if not samples:
         return
-    data = Conversations.of(recipe, processor)
+    data = ConversationDataset.of(recipe, processor)
     marks = "green" if out.is_terminal else "between [[ and ]]"
     out.print(f"{len(samples)} samples; what is learned is {marks}")
     for number in samples:

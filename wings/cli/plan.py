@@ -7,11 +7,17 @@ from rich.table import Table
 from transformers.utils import logging
 
 from wings.errors import WingsError
-from wings.train.estimate.budget import GIB, KEPT_FREE, WAYS, Budget, Group
-from wings.train.estimate.epoch import Epoch
-from wings.train.estimate.meta_model import Origin
+from wings.train.estimate.budget import (
+    GIB,
+    KEPT_FREE,
+    PARALLEL_MODES,
+    Budget,
+    EpochEstimate,
+    GroupMemory,
+)
+from wings.train.estimate.meta_model import ModelSpec
 from wings.train.recipe import Recipe
-from wings.train.shipped import find
+from wings.train.recipe_file import find_recipe
 
 LEFT_OUT = (
     "Counted by running the model's own code, forward and backward, on tensors without numbers, in"
@@ -49,14 +55,14 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
         if not value > 0:
             raise WingsError(f"--{name} {value} must be larger than 0.")
     logging.set_verbosity_error()
-    file = find(recipe)
+    file = find_recipe(recipe)
     read = Recipe.from_yaml(file, overrides)
     if read.batch_size % gpus:
         raise WingsError(f"batch_size: {read.batch_size} cannot be split over {gpus} GPUs.")
-    budget = Budget(read, Origin.of(read, file), gpus, card.memory)
+    budget = Budget(read, ModelSpec.of(read, file), gpus, card.memory)
     console = Console(highlight=False, soft_wrap=True)
-    if budget.origin.note:
-        console.print(budget.origin.note)
+    if budget.spec.note:
+        console.print(budget.spec.note)
     console.print(title(budget, recipe, card))
     console.print(groups(budget))
     console.print(memory(budget))
@@ -101,20 +107,20 @@ def groups(budget: Budget) -> Table:
     return table
 
 
-def bytes_of(group: Group) -> tuple[int, int, int]:
+def bytes_of(group: GroupMemory) -> tuple[int, int, int]:
     """Bytes of a group: weights, gradients, optimiser."""
     return group.weights, group.gradients, group.optimiser
 
 
 def memory(budget: Budget) -> Table:
-    """What one GPU holds, one column per way to spread a run."""
-    ways = WAYS if budget.gpus > 1 else WAYS[:1]
+    """What one GPU holds, one column per mode to spread a run."""
+    modes = PARALLEL_MODES if budget.gpus > 1 else PARALLEL_MODES[:1]
     table = Table(box=None, header_style="")
     table.add_column("GiB on each GPU")
-    for way in ways:
-        mark = " (the recipe's)" if way == budget.recipe.parallel and budget.gpus > 1 else ""
-        table.add_column(f"{way}{mark}" if budget.gpus > 1 else "one GPU", justify="right")
-    shares = [budget.share(way) for way in ways]
+    for mode in modes:
+        mark = " (the recipe's)" if mode == budget.recipe.parallel and budget.gpus > 1 else ""
+        table.add_column(f"{mode}{mark}" if budget.gpus > 1 else "one GPU", justify="right")
+    shares = [budget.device_memory(mode) for mode in modes]
     for name in ("weights", "gradients", "optimiser"):
         table.add_row(name, *(gib(vars(share)[name]) for share in shares))
     if budget.gpus > 1:
@@ -123,13 +129,13 @@ def memory(budget: Budget) -> Table:
     for on in (True, False):
         name = "with gradient checkpointing" if on else "without gradient checkpointing"
         mark = " (the recipe's)" if on == chosen else ""
-        sizes = [budget.activations(way, budget.rows, on) for way in ways]
+        sizes = [budget.activations(mode, budget.rows, on) for mode in modes]
         table.add_row(f"activations of {budget.rows}, {name}{mark}", *map(gib, sizes))
-    table.add_row("  of it logits and loss", *[gib(budget.logits())] * len(ways), style="dim")
-    table.add_row("  of it learners' sources", *[gib(budget.sources())] * len(ways), style="dim")
+    table.add_row("  of it logits and loss", *[gib(budget.logits())] * len(modes), style="dim")
+    table.add_row("  of it learners' sources", *[gib(budget.sources())] * len(modes), style="dim")
     whole = [
-        share.fixed + budget.activations(way, budget.rows, chosen)
-        for way, share in zip(ways, shares, strict=True)
+        share.fixed + budget.activations(mode, budget.rows, chosen)
+        for mode, share in zip(modes, shares, strict=True)
     ]
     table.add_row("together", *map(gib, whole), style="bold")
     return table
@@ -138,15 +144,15 @@ def memory(budget: Budget) -> Table:
 def fits(budget: Budget) -> list[str]:
     """Whether it fits, and what is the most that does."""
     lines = []
-    for way in WAYS if budget.gpus > 1 else WAYS[:1]:
-        most = {on: budget.largest(way, on) for on in (True, False)}
-        name = way if budget.gpus > 1 else "one GPU"
+    for mode in PARALLEL_MODES if budget.gpus > 1 else PARALLEL_MODES[:1]:
+        most = {on: budget.largest(mode, on) for on in (True, False)}
+        name = mode if budget.gpus > 1 else "one GPU"
         lines.append(
             f"{name}: the largest device_batch_size that fits is {most[True] or 'none'} with"
             f" gradient checkpointing, {most[False] or 'none'} without"
         )
-    way = budget.recipe.parallel if budget.gpus > 1 else "ddp"
-    ok = budget.largest(way, budget.recipe.gradient_checkpointing) >= budget.rows
+    mode = budget.recipe.parallel if budget.gpus > 1 else "ddp"
+    ok = budget.largest(mode, budget.recipe.gradient_checkpointing) >= budget.rows
     lines.append("the recipe fits" if ok else "THE RECIPE DOES NOT FIT")
     return lines
 
@@ -163,7 +169,7 @@ def cost(budget: Budget, card: Card) -> list[str]:
         + f"; at an MFU of {card.mfu:.0%} of {card.tflops:g} TFLOP/s (--mfu, --tflops; counting"
         f" what is computed again) {speed:,.0f} tokens/s"
     ]
-    epoch = Epoch.of(budget.recipe)
+    epoch = EpochEstimate.of(budget.recipe)
     if epoch.tokens is None:
         return [
             *lines,
@@ -171,11 +177,11 @@ def cost(budget: Budget, card: Card) -> list[str]:
             f" ({1e9 / speed / 3600 * budget.gpus:,.1f} GPU-hours per thousand million);"
             f" {epoch.why}",
         ]
-    total = epoch.tokens * epoch.passes
+    total = epoch.tokens * epoch.epochs
     return [
         *lines,
-        f"{epoch.samples:,} samples of {epoch.mean:,.0f} tokens on average (of {epoch.looked_at}"
-        f" looked at): {epoch.tokens / 1e6:,.2f} million tokens an epoch; {epoch.passes:g} epochs"
+        f"{epoch.samples:,} samples of {epoch.mean:,.0f} tokens on average (of {epoch.measured}"
+        f" looked at): {epoch.tokens / 1e6:,.2f} million tokens an epoch; {epoch.epochs:g} epochs"
         f" take {hours(total / speed)}, {total / speed / 3600 * budget.gpus:,.2f} GPU-hours",
     ]
 

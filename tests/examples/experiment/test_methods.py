@@ -13,7 +13,7 @@ from wings.examples.experiment.methods import (
     rates_of,
 )
 from wings.model.causal_lm import part_of
-from wings.train.param_groups import prepare
+from wings.train.param_groups import prepare_groups
 
 STEPS = 10
 
@@ -42,7 +42,7 @@ def test_every_method_trains_its_groups_and_no_other(method, tmp_path):
         pytest.importorskip("peft")
     recipe = instruct_recipe(method, 1e-3, 1, STEPS, tmp_path, tmp_path / "out", ExperimentSize())
     model, _ = tiny_model(**{**recipe.wings, "learner_layers": None})
-    prepare(model, recipe)
+    prepare_groups(model, recipe)
     expected = {"projector", *method.swept, *(f"{name}_learners" for name in method.learners)}
     if len(method.learners) == 2 and method.wings["router"] is not None:
         expected.add("router")

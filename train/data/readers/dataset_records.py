@@ -1,4 +1,4 @@
-"""Records of a dataset as Hugging Face's `datasets` keeps it, by number or streamed."""
+"""Records of a Hugging Face dataset, memory-mapped or streamed."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wings.errors import WingsError
-from wings.train.recipe import Source
+from wings.train.recipe import DataSource
 
 from .members import to_record
 from .records import Records, SourceError
@@ -17,14 +17,14 @@ _BUILDERS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "
 
 
 class DatasetRecords(Records):
-    """A dataset that lies on the disk, memory-mapped: any size, and one copy for all processes.
+    """A memory-mapped dataset on disk: any size, one copy for all processes.
 
-    Pictures stay the bytes that they are stored as; columns are the keys of a record.
+    Images stay encoded bytes; columns are the keys of a record.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DataSource) -> None:
         self.path, self.folder = _name(source), _folder(source)
-        # As Arrow, for that is the one format in which nothing is decoded.
+        # Arrow is the only format that decodes nothing.
         self._dataset = load(source).with_format("arrow")
         self._features = self._dataset.features
 
@@ -37,26 +37,25 @@ class DatasetRecords(Records):
 
 
 class StreamedRecords(Records):
-    """A dataset that is read from its beginning to its end, one window of records at a time.
+    """A dataset that is read from start to end, one shuffle buffer at a time.
 
-    The window that a record lies in is kept, so records must be asked for window by window, as
-    `Order` does. A step back opens the stream anew and passes over what stands before. Every
-    process that asks reads the whole stream: that is the price of an order that does not depend on
-    how many there are.
+    Only the current buffer is in memory, so reads must go buffer by buffer, as in `RecordSampler`.
+    A step back opens the stream again and skips to the buffer. Every process reads the whole
+    stream, so that the order does not depend on the number of processes.
 
     Raises:
-        WingsError: a length that neither the dataset nor `limit` says, or a stream that ends early.
+        WingsError: neither the dataset nor `limit` gives a length, or the stream ends early.
     """
 
-    window: int
-    # The open stream, the number of the window that was read last, and its table.
+    shuffle_buffer: int
+    # The open stream, and number and table of the current buffer.
     _blocks: Iterator[Any] | None
     _block: int
     _table: Any
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DataSource) -> None:
         self.path, self.folder = _name(source), _folder(source)
-        self.window = source.window
+        self.shuffle_buffer = source.shuffle_buffer
         self._dataset = load(source).with_format("arrow")
         self._features = self._dataset.features or {}
         splits = self._dataset.info.splits or {}
@@ -64,8 +63,8 @@ class StreamedRecords(Records):
         counts = [count for count in (source.limit, known) if count]
         if not counts:
             raise WingsError(
-                f"{self.path}: the dataset does not say how many records it has; say how many to"
-                " read with limit."
+                f"{self.path}: the dataset does not give its number of records; set limit to the"
+                " number to read."
             )
         self._length = min(counts)
         self._forget()
@@ -74,12 +73,12 @@ class StreamedRecords(Records):
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open stream: each process opens its own."""
+        """State without the open stream; each process opens its own."""
         return {**vars(self), "_blocks": None, "_block": -1, "_table": None}
 
     def read(self, number: int) -> Any:
         """Row `number` of the stream."""
-        block, inner = divmod(number, self.window)
+        block, inner = divmod(number, self.shuffle_buffer)
         blocks = self._blocks
         if blocks is None or block < self._block:
             blocks = self._blocks = self._open(block)
@@ -92,35 +91,35 @@ class StreamedRecords(Records):
         return _from_row(self._table.slice(inner, 1), self._features)
 
     def _open(self, block: int) -> Iterator[Any]:
-        # Not `iter(dataset)`: in a data worker that gives each worker a part of the dataset.
-        return self._dataset.skip(block * self.window).iter(batch_size=self.window)
+        # Not `iter(dataset)`, which gives each data worker only a part of the dataset.
+        return self._dataset.skip(block * self.shuffle_buffer).iter(batch_size=self.shuffle_buffer)
 
     def _next(self, blocks: Iterator[Any]) -> Any:
         try:
             return next(blocks)
         except StopIteration:
             raise SourceError(self._ended()) from None
-        # A stream fails in as many ways as there are places it may come from.
+        # Error types depend on where the stream comes from.
         except Exception as error:
             self._forget()
-            raise SourceError(f"the stream broke off ({_line(error)})") from error
+            raise SourceError(f"the stream failed ({_line(error)})") from error
 
     def _forget(self) -> None:
         self._blocks, self._block, self._table = None, -1, None
 
     def _ended(self) -> str:
-        return f"the stream has fewer records than {self._length}; set limit to what it has"
+        return f"the stream has fewer than {self._length} records; lower limit"
 
 
-def load(source: Source) -> Any:
+def load(source: DataSource) -> Any:
     """The dataset of a source.
 
     Args:
-        source: `path` is a folder from `save_to_disk`, a name on the Hub, a folder of a dataset
-            without script, or files as `source_files` takes them; `split` and `subset` choose.
+        source: `path` is a folder from `save_to_disk`, a Hub name, a dataset folder without script,
+            or files as for `source_files`; with `split` and `subset`.
 
     Raises:
-        WingsError: no such dataset, subset or split, or the library is not installed.
+        WingsError: no such dataset, subset or split, or `datasets` is not installed.
     """
     datasets = _library()
     path = Path(source.path).expanduser()
@@ -129,15 +128,14 @@ def load(source: Source) -> Any:
         if is_saved(source.path):
             if source.stream:
                 raise WingsError(
-                    f"{source.path}: save_to_disk wrote this, so any record can be had at once;"
-                    " leave out stream."
+                    f"{source.path}: a folder from save_to_disk cannot be streamed; remove stream."
                 )
             return _saved(datasets, source, path)
         if path.suffix.lower() in ENDINGS:
             files = source_files(source.path)
             builder = _BUILDERS.get(path.suffix.lower())
             if builder is None:
-                raise WingsError(f"{source.path}: shards are read without split; leave it out.")
+                raise WingsError(f"{source.path}: shards are read without split; remove it.")
             names = {source.split: [str(file) for file in files]}
             options: dict[str, Any] = {"path": builder, "data_files": names}
         else:
@@ -150,12 +148,12 @@ def load(source: Source) -> Any:
 
 
 def is_saved(path: str) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
+    """True for a folder from `save_to_disk`."""
     folder = Path(path).expanduser()
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def _saved(datasets: ModuleType, source: Source, path: Path) -> Any:
+def _saved(datasets: ModuleType, source: DataSource, path: Path) -> Any:
     found = datasets.load_from_disk(str(path))
     if isinstance(found, datasets.DatasetDict):
         if source.split not in found:
@@ -165,7 +163,7 @@ def _saved(datasets: ModuleType, source: Source, path: Path) -> Any:
             )
         found = found[source.split]
     elif source.split and found.split is not None and str(found.split) != source.split:
-        raise WingsError(f"{source.path}: holds the split {found.split}, not {source.split}.")
+        raise WingsError(f"{source.path}: contains split {found.split}, not {source.split}.")
     return found
 
 
@@ -174,8 +172,8 @@ def _library() -> ModuleType:
         import datasets
     except ImportError:
         raise WingsError(
-            "this data is read with Hugging Face's datasets, which is not installed:"
-            " pip install datasets."
+            "This source needs Hugging Face datasets, which is not installed; run pip install"
+            " datasets."
         ) from None
     return datasets
 
@@ -186,15 +184,13 @@ def _from_row(table: Any, features: dict[str, Any]) -> dict[str, Any]:
     row = {name: _plain(value, features.get(name)) for name, value in row.items()}
     if "__key__" not in row:
         return row
-    # Shards that `datasets` reads come as one column per extension.
+    # `datasets` reads shards as one column per extension.
     members = {name: value for name, value in row.items() if not name.startswith("__")}
     return to_record(row["__key__"], {k: v for k, v in members.items() if v is not None})
 
 
 def _plain(value: Any, feature: Any) -> Any:
-    """What differs in kind from record to record (a content that is a text or a list of parts) is
-    stored as JSON, which Arrow hands out as written.
-    """
+    """Decode columns of mixed types (content as a text or list of parts), stored as JSON text."""
     datasets = _library()
     if value is None or feature is None:
         return value
@@ -207,19 +203,19 @@ def _plain(value: Any, feature: Any) -> Any:
     return value
 
 
-def _name(source: Source) -> Path:
+def _name(source: DataSource) -> Path:
     parts = [part for part in (source.subset, source.split) if part]
     return Path(f"{source.path} ({', '.join(parts)})" if parts else source.path)
 
 
-def _folder(source: Source) -> Path:
+def _folder(source: DataSource) -> Path:
     path = Path(source.path).expanduser()
     is_local = path.exists() or path.suffix.lower() in ENDINGS
     return source_folder(source.path) if is_local else Path()
 
 
 def _line(error: BaseException) -> str:
-    # "An error occurred while generating the dataset", says datasets, and why only behind it.
+    # The message of `datasets` is generic; the cause has the reason.
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:300]

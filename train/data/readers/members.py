@@ -1,4 +1,4 @@
-"""Members: the files of one key in a tar shard (`x.jpg`, `x.json`, `x.txt`) become one record."""
+"""Converts the files of one key in a tar shard (`x.jpg`, `x.json`, `x.txt`) to a record."""
 
 import json
 import re
@@ -13,23 +13,23 @@ TEXTS = ("json", "txt", "caption")
 
 
 def is_used(extension: str) -> bool:
-    """Whether a member with this extension (`jpg`, `0.png`, `json`) is part of a record."""
+    """True if a member with this extension (`jpg`, `0.png`, `json`) is part of a record."""
     return extension.rpartition(".")[2] in (*PICTURES, *TEXTS)
 
 
 def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
-    """The record that formats.py reads, with the pictures in it.
+    """The record for `to_messages`, with its images.
 
     Args:
-        key: what the members' names have in common, such as `00012/000120003`.
-        members: by extension; pictures and texts as bytes, JSON as bytes or read already.
+        key: common part of the members' names, such as `00012/000120003`.
+        members: by extension; images and texts as bytes, JSON as bytes or parsed.
 
     Returns:
-        the JSON's conversation with its pictures as bytes in `images`, or `{"caption", "images"}`
-        where there is none.
+        the conversation of the JSON with image bytes in `images`, or `{"caption", "images"}`
+        without one.
 
     Raises:
-        WingsError: nothing to learn, or pictures and names of pictures that do not match.
+        WingsError: no conversation or caption, or images that do not match their names.
     """
     pictures = {name: members[name] for name in sorted(members, key=_natural) if _is_picture(name)}
     record = _json(members["json"]) if members.get("json") is not None else {}
@@ -53,7 +53,7 @@ def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(names: Any, key: str, pictures: dict[str, Any]) -> list[Any]:
-    """The pictures in the order in which the JSON names them; in their own if it names none."""
+    """The images in the order of the JSON's names, or of their own names without any."""
     if names is None or names == "" or names == []:
         return list(pictures.values())
     names = names if isinstance(names, list) else [names]
@@ -61,7 +61,7 @@ def _ordered(names: Any, key: str, pictures: dict[str, Any]) -> list[Any]:
     ordered = [pictures[name] for name in found if name is not None]
     if len(ordered) == len(found):
         return ordered
-    # Names from before the data were packed: as many pictures are as good as their names.
+    # The names may predate packing; equally many images keep their own order.
     if not any(found) and len(names) == len(pictures):
         return list(pictures.values())
     raise WingsError(

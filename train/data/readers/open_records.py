@@ -1,32 +1,31 @@
-"""Opening: the records that a source of a recipe names, whatever they lie in."""
+"""Opens the records of a recipe's data source, in any supported format."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from wings.errors import WingsError
-from wings.train.recipe import Source
+from wings.train.recipe import DataSource
 
 from .dataset_records import DatasetRecords, StreamedRecords, is_saved
-from .json_records import JsonRecords, LineRecords
-from .parquet_records import ParquetRecords
+from .file_records import JsonLinesRecords, JsonRecords, ParquetRecords
 from .records import JoinedRecords, Records
 from .shard_records import ShardRecords
 from .source_files import ENDINGS, source_files, source_folder
 
 _KINDS: dict[str, Callable[[Path], Records]] = {
     ".json": JsonRecords,
-    ".jsonl": LineRecords,
-    ".ndjson": LineRecords,
+    ".jsonl": JsonLinesRecords,
+    ".ndjson": JsonLinesRecords,
     ".parquet": ParquetRecords,
     ".tar": ShardRecords,
 }
 
 
-def open_records(source: Source) -> Records:
+def open_records(source: DataSource) -> Records:
     """The records of one source.
 
     Raises:
-        WingsError: missing, unreadable or empty files, an unknown ending, no such dataset.
+        WingsError: missing, unreadable or empty files, an unknown file type, no such dataset.
     """
     if source.stream:
         records: Records = StreamedRecords(source)
@@ -40,12 +39,12 @@ def open_records(source: Source) -> Records:
             folder = source_folder(source.path)
             records = JoinedRecords(Path(source.path).expanduser(), folder, parts)
     if not len(records):
-        raise WingsError(f"{records.path}: holds no records.")
+        raise WingsError(f"{records.path}: contains no records; check the file.")
     return records
 
 
 def _open(path: Path) -> Records:
     kind = path.suffix.lower()
     if kind not in _KINDS:
-        raise WingsError(f"{path}: unknown ending '{kind}'; use {', '.join(ENDINGS)}.")
+        raise WingsError(f"{path}: unknown file type '{kind}'; use {', '.join(ENDINGS)}.")
     return _KINDS[kind](path)

@@ -1,4 +1,4 @@
-"""Records: training data opened so that any record can be had by its number."""
+"""Records: training data with access by record number."""
 
 import bisect
 import itertools
@@ -11,36 +11,36 @@ from wings.errors import WingsError
 
 
 class SourceError(WingsError):
-    """What holds the records cannot be read (any more): no record's fault, so none is skipped."""
+    """The source cannot be read (any more). No single record is at fault, so none is skipped."""
 
 
 class Records(ABC):
-    """The records of one file, or of several as one.
+    """The records of one source.
 
-    Worker processes are forked from the training process and read the same `Records`. So these are
-    made of few large objects (bytes, arrays, Arrow tables): a list of dictionaries would be copied
-    page by page as reference counts change.
+    Forked data workers share `Records` with the training process. So they consist of few large
+    objects (bytes, arrays, Arrow tables): a list of dictionaries would be copied page by page as
+    reference counts change.
 
     Attributes:
-        path: what an error names.
-        folder: what image paths are relative to unless the recipe says otherwise.
-        window: records that are shuffled together, where records can only be had one after the
-            other; None where any can be had at once.
+        path: named in errors.
+        folder: folder that image paths are relative to by default.
+        shuffle_buffer: records that are shuffled together in a source that is read forwards; None
+            with random access.
     """
 
     path: Path
     folder: Path
-    window: int | None = None
+    shuffle_buffer: int | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def read(self, number: int) -> Any:
-        """Whatever stands at `number`, counted from 0.
+        """The value at `number`, counted from 0.
 
         Raises:
-            WingsError: it cannot be read; `SourceError` if that goes for others too.
+            WingsError: it cannot be read; `SourceError` if the whole source is affected.
         """
 
     def __getitem__(self, number: int) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Records(ABC):
         return record
 
     def place(self, number: int) -> str:
-        """How a person finds a record."""
+        """Location of a record, for messages."""
         return f"{self.path} record {number}"
 
 
@@ -59,9 +59,9 @@ class JoinedRecords(Records):
     """The records of several files, numbered one file after the other.
 
     Args:
-        path: the folder or pattern that the files came from.
+        path: the folder or pattern of the files.
         folder: see `Records`.
-        parts: at least one.
+        parts: records of each file, at least one.
     """
 
     def __init__(self, path: Path, folder: Path, parts: Sequence[Records]) -> None:
@@ -77,7 +77,7 @@ class JoinedRecords(Records):
         return self.parts[part].read(inner)
 
     def place(self, number: int) -> str:
-        """File and place in it."""
+        """File and location in it."""
         part, inner = self._find(number)
         return self.parts[part].place(inner)
 

@@ -1,4 +1,4 @@
-"""Records of a tar shard, as WebDataset writes it: an index of headers; the rest stays there."""
+"""Records of a WebDataset tar shard: an index in memory, data read on access."""
 
 import tarfile
 from pathlib import Path
@@ -11,19 +11,18 @@ from wings.errors import WingsError
 from .members import is_used, to_record
 from .records import Records, SourceError
 
-# One member in the index: which record it belongs to, where its bytes are, and its extension.
+# Index entry of a member: location of its bytes, and its extension.
 _MEMBER = np.dtype([("offset", np.int64), ("size", np.int64), ("extension", np.int32)])
 
 
 class ShardRecords(Records):
-    """The records of one uncompressed `.tar`: members that share a key, wherever they stand in it.
+    """The records of one uncompressed `.tar`: all members that share a key.
 
-    The key is a member's path up to the first dot of its last part, the rest its extension:
-    `a/x.jpg` and `a/x.json` are one record. Opening reads the headers once; a record reads its own
-    bytes.
+    The key is a member's path up to the first dot of its last part; the rest is its extension:
+    `a/x.jpg` and `a/x.json` are one record. Opening reads all headers once.
 
     Raises:
-        WingsError: not a tar, a compressed one, or one that is cut off.
+        WingsError: not a tar, a compressed one, or a truncated one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,24 +30,24 @@ class ShardRecords(Records):
         found: dict[str, list[tuple[int, int, int]]] = {}
         extensions: dict[str, int] = {}
         try:
-            # "r:" is a plain tar: a compressed one has no offsets to go to.
+            # "r:" is an uncompressed tar, which has offsets.
             with tarfile.open(path, "r:") as tar:
                 for member in iter(tar.next, None):
-                    # Else tarfile keeps every header that it has read; typeshed leaves it out.
+                    # tarfile would keep all headers; typeshed lacks the attribute.
                     tar.members.clear()  # type: ignore[attr-defined]
                     key, extension = split_name(member.name)
                     if member.isfile() and is_used(extension):
                         code = extensions.setdefault(extension, len(extensions))
                         entry = (member.offset_data, member.size, code)
                         found.setdefault(key, []).append(entry)
-                # tarfile takes a header that it cannot read, or none at all, for the end.
+                # tarfile takes an unreadable or missing header for the end.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512) != bytes(512):
-                    raise tarfile.ReadError(f"neither a header nor the end at {tar.offset:,} bytes")
+                    raise tarfile.ReadError(f"no header and no end at {tar.offset:,} bytes")
         except (tarfile.TarError, OSError) as error:
             raise WingsError(
-                f"{path}: not readable as an uncompressed tar ({error}); a compressed one must be"
-                " unpacked, one that is cut off must be fetched again."
+                f"{path}: not readable as an uncompressed tar ({error}); decompress it, or download"
+                " a truncated one again."
             ) from None
         self._extensions = list(extensions)
         self._members = np.array(
@@ -61,7 +60,7 @@ class ShardRecords(Records):
         return len(self._keys)
 
     def read(self, number: int) -> Any:
-        """The record of key `number`, pictures as bytes."""
+        """The record of key `number`, images as bytes."""
         members = {}
         try:
             with self.path.open("rb") as file:
@@ -69,7 +68,7 @@ class ShardRecords(Records):
                     file.seek(int(one["offset"]))
                     data = file.read(int(one["size"]))
                     if len(data) < one["size"]:
-                        raise EOFError("it is shorter than it was")
+                        raise EOFError("it was shortened")
                     members[self._extensions[one["extension"]]] = data
         except (OSError, EOFError) as error:
             raise SourceError(f"the shard cannot be read any more ({error})") from None

@@ -1,4 +1,4 @@
-"""Source files: what one `path` of a recipe stands for: a file, a folder, a pattern."""
+"""Resolves a `path` of a recipe to files: a file, folder, pattern or range."""
 
 import glob
 import re
@@ -11,15 +11,14 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def source_files(path: str) -> list[Path]:
-    """The files of a path, in an order that depends on their names alone.
+    """The files of a path, sorted by name.
 
     Args:
-        path: a file, a folder (its files of records, which must be of one kind), a glob pattern
-            (`*`, `?`, `[..]`, `**`), or a range (`shards-{000..012}.tar`), each of which must be
-            there.
+        path: a file, a folder (its data files, all of one type), a glob pattern (`*`, `?`, `[..]`,
+            `**`), or a range (`shards-{000..012}.tar`), all of whose files must exist.
 
     Raises:
-        WingsError: nothing there, or files of different kinds.
+        WingsError: no files, or files of several types.
     """
     spelled = str(Path(path).expanduser())
     if Path(spelled).is_file():
@@ -33,22 +32,22 @@ def source_files(path: str) -> list[Path]:
         found = [one for one in found if one.is_file()]
     else:
         raise WingsError(
-            f"{path}: no such data file; set its path in the recipe's data list (a dataset of the"
-            " Hub also needs its split, as split: train)."
+            f"{path}: no such data file; set its path in the recipe's data list (a dataset on the"
+            " Hub also needs a split, such as split: train)."
         )
     if not found:
-        raise WingsError(f"{path}: no data files there; they end in {', '.join(ENDINGS)}.")
+        raise WingsError(f"{path}: no data files found; supported are {', '.join(ENDINGS)}.")
     kinds = sorted({one.suffix.lower() for one in found})
     if len(kinds) > 1:
         raise WingsError(
-            f"{path}: files of several kinds ({', '.join(kinds)}); say which with a pattern, as"
-            f" {Path(path) / '*'}{kinds[0]}."
+            f"{path}: files of several types ({', '.join(kinds)}); choose one with a pattern, such"
+            f" as {Path(path) / '*'}{kinds[0]}."
         )
     return found
 
 
 def source_folder(path: str) -> Path:
-    """The folder of a path: the file's own, or what stands before a pattern."""
+    """The folder of a path: the file's folder, or the part before a pattern."""
     spelled = Path(path).expanduser()
     if spelled.is_dir():
         return spelled
@@ -66,7 +65,7 @@ def _expand(pattern: str) -> list[Path]:
         return [Path(pattern)]
     first, last = found.groups()
     if int(first) > int(last):
-        raise WingsError(f"{pattern}: the range {found.group()} runs backwards.")
+        raise WingsError(f"{pattern}: the range {found.group()} is descending; swap its ends.")
     names = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
     before, after = pattern[: found.start()], pattern[found.end() :]
     return [path for name in names for path in _expand(f"{before}{name}{after}")]

@@ -1,4 +1,4 @@
-"""Records of a JSON list or of JSON Lines, kept as bytes and read one by one."""
+"""Records of JSON, JSON Lines and parquet files, parsed on access."""
 
 import json
 from collections.abc import Iterator
@@ -48,8 +48,8 @@ class JsonRecords(Records):
         self._offsets = np.array(offsets, dtype=np.int64).reshape(-1, 2)
 
 
-class LineRecords(JsonRecords):
-    """The records of a `.jsonl` file, one a line; empty lines are passed over."""
+class JsonLinesRecords(JsonRecords):
+    """The records of a `.jsonl` file, one per line; empty lines are skipped."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path.parent
@@ -64,5 +64,29 @@ class LineRecords(JsonRecords):
         self._line_numbers = np.array(lines, dtype=np.int64)
 
     def place(self, number: int) -> str:
-        """The line, counted from 1 and empty ones too."""
+        """The line number, from 1, empty lines included."""
         return f"{self.path} line {self._line_numbers[number]}"
+
+
+class ParquetRecords(Records):
+    """The rows of a `.parquet` file, as an Arrow table in memory."""
+
+    def __init__(self, path: Path) -> None:
+        # Imported here, because only parquet files need it.
+        import pyarrow
+        import pyarrow.parquet
+
+        self.path, self.folder = path, path.parent
+        try:
+            self._table = pyarrow.parquet.read_table(path)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise WingsError(
+                f"{path}: not readable as parquet ({' '.join(str(error).split())})."
+            ) from None
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def read(self, number: int) -> Any:
+        """Row `number`."""
+        return self._table.slice(number, 1).to_pylist()[0]

@@ -1,4 +1,4 @@
-"""Batching: who meets whom in a batch, rows of several samples, and no loss moved by either."""
+"""Tests of batching by length and of packed rows: contents, and losses equal to padded ones."""
 
 from collections import Counter
 
@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.data.bucketing import WINDOW, Batching
+from wings.train.data.bucketing import MEGABATCH, BatchingSampler
 from wings.train.data.collator import Collator, Packer, fill_rows
-from wings.train.data.dataset import Conversations
-from wings.train.data.lengths import Length, Lengths
-from wings.train.data.sampler import Order
-from wings.train.recipe import Source
+from wings.train.data.dataset import ConversationDataset
+from wings.train.data.lengths import EstimatedLength, LengthEstimator
+from wings.train.data.sampler import RecordSampler
+from wings.train.recipe import DataSource
 from wings.train.run import train
 
 
 def made_up(number):
-    """Lengths as people's are: many short ones, few long ones, pictures in two of three."""
+    """LengthEstimator as people's are: many short ones, few long ones, pictures in two of three."""
     pictures = int(number % 3 > 0)
-    return Length(pictures, 10.0 + (number * 7919 % 997) ** 2 / 1000 + 100 * pictures)
+    return EstimatedLength(pictures, 10.0 + (number * 7919 % 997) ** 2 / 1000 + 100 * pictures)
 
 
 def batches_of(order, size):
@@ -32,10 +32,10 @@ def batches_of(order, size):
 
 @pytest.mark.parametrize("way", ["group", "pack"])
 def test_batching_moves_samples_within_windows_and_loses_none(way):
-    order = Order([1500, 700], [1.0, 1.3], batch_size=16, seed=5)
-    batching = Batching(order, way, made_up)
+    order = RecordSampler([1500, 700], [1.0, 1.3], batch_size=16, seed=5)
+    batching = BatchingSampler(order, way, made_up)
     assert len(batching) == len(order)
-    room = WINDOW * 16
+    room = MEGABATCH * 16
     for epoch in (0, 1):
         batching.set_epoch(epoch)
         plain, arranged = list(order), list(batching)
@@ -45,30 +45,30 @@ def test_batching_moves_samples_within_windows_and_loses_none(way):
 
 
 def test_group_pads_little_and_parts_pictures_from_text():
-    order = Order([4000], [1.0], batch_size=16, seed=0)
+    order = RecordSampler([4000], [1.0], batch_size=16, seed=0)
 
     def padded(numbers):
         rows = [[made_up(n).tokens for n in batch] for batch in batches_of(numbers, 16)]
         return 1 - sum(map(sum, rows)) / sum(16 * max(row) for row in rows)
 
-    grouped = Batching(order, "group", made_up)
+    grouped = BatchingSampler(order, "group", made_up)
     assert padded(order) > 0.5 and padded(grouped) < 0.1
     kinds = [{made_up(n).images for n in batch} for batch in batches_of(grouped, 16)]
-    windows = len(order) // (WINDOW * 16) + 1
+    windows = len(order) // (MEGABATCH * 16) + 1
     assert sum(len(kind) == 2 for kind in kinds) <= windows
     # Not from short to long: neighbours in time are strangers.
-    first = [made_up(batch[0]).tokens for batch in batches_of(grouped, 16)[:WINDOW]]
+    first = [made_up(batch[0]).tokens for batch in batches_of(grouped, 16)[:MEGABATCH]]
     assert first != sorted(first)
 
 
 def test_pack_gives_every_step_and_every_half_of_it_as_many_tokens():
-    order = Order([4096], [1.0], batch_size=32, seed=0)
+    order = RecordSampler([4096], [1.0], batch_size=32, seed=0)
 
     def spreads(numbers, size):
         sums = [sum(made_up(n).tokens for n in part) for part in batches_of(numbers, size)]
         return max(sums) / min(sums)
 
-    packed = Batching(order, "pack", made_up)
+    packed = BatchingSampler(order, "pack", made_up)
     assert spreads(order, 32) > 1.5 and spreads(packed, 32) < 1.02
     assert spreads(order, 8) > 3 and spreads(packed, 8) < 1.6
 
@@ -90,7 +90,7 @@ def test_rows_hold_every_sample_once_and_no_more_than_fits(lengths, room):
 def samples(make_recipe, checkpoint):
     """Eight encoded conversations, with pictures and without, of many lengths."""
     recipe = make_recipe("align")
-    data = Conversations(recipe.data, WingsProcessor.from_pretrained(checkpoint), 64)
+    data = ConversationDataset(recipe.data, WingsProcessor.from_pretrained(checkpoint), 64)
     return [data[n] for n in (0, 16, 3, 7, 17, 19, 12, 23)]
 
 
@@ -140,16 +140,16 @@ def test_pictures_of_packed_rows_stand_in_reading_order(samples):
 def test_lengths_come_near_what_encoding_gives(make_recipe, checkpoint, data, tmp_path):
     processor = WingsProcessor.from_pretrained(checkpoint)
     recipe = make_recipe("align")
-    conversations = Conversations(recipe.data, processor, 64)
-    lengths = Lengths(conversations, processor, 64)
+    conversations = ConversationDataset(recipe.data, processor, 64)
+    lengths = LengthEstimator(conversations, processor, 64)
     for number in (0, 5, 15, 16, 23):
         encoded = conversations[number]
         # The template's own tokens are not counted.
         assert 0 <= len(encoded["input_ids"]) - lengths(number).tokens <= 6
         assert lengths(number).images == len(encoded.get("pixel_values", ()))
     (tmp_path / "d.jsonl").write_text('{oops\n{"conversations": []}')
-    broken = Conversations([Source(str(tmp_path / "d.jsonl"))], processor, 64)
-    assert Lengths(broken, processor, 64)(0) == Length(0, 0.0)
+    broken = ConversationDataset([DataSource(str(tmp_path / "d.jsonl"))], processor, 64)
+    assert LengthEstimator(broken, processor, 64)(0) == EstimatedLength(0, 0.0)
 
 
 @pytest.mark.parametrize("way", ["group", "pack"])
@@ -166,6 +166,6 @@ def test_accumulation_and_workers_do_not_matter_to_batching(make_recipe, tmp_pat
 
 
 def test_a_stream_has_no_lengths_to_batch_by(make_recipe):
-    stream = Source("some/name", split="train", stream=True, limit=8)
+    stream = DataSource("some/name", split="train", stream=True, limit=8)
     with pytest.raises(WingsError, match=r"batching: pack .* the stream data\.0"):
         make_recipe("align", batching="pack", data=[stream])

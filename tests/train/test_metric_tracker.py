@@ -1,4 +1,4 @@
-"""Figures of a logged step: what they count, what they do not disturb."""
+"""MetricTracker of a logged step: what they count, what they do not disturb."""
 
 import copy
 
@@ -14,12 +14,11 @@ from wings.config import WingsConfig
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.data.collator import Collator
-from wings.train.data.dataset import Conversations
-from wings.train.data.sampler import Order
-from wings.train.metrics import metric_tracker as figures
+from wings.train.data.dataset import ConversationDataset
+from wings.train.data.sampler import RecordSampler
+from wings.train.metrics import metric_tracker
 from wings.train.metrics.batch_counts import NAMES, count, layout_of
-from wings.train.metrics.flops import Flops, tower_flops
-from wings.train.metrics.gpu_peaks import peak_flops
+from wings.train.metrics.flops import Flops, peak_flops, tower_flops
 from wings.train.run import train
 
 
@@ -170,8 +169,8 @@ def test_what_a_card_can_do():
 def batches_of(recipe):
     """Every global batch of a run, collated as one."""
     processor = WingsProcessor.from_pretrained(recipe.start)
-    data = Conversations(recipe.data, processor, recipe.max_length)
-    order = list(Order(data.lengths, [1.0, 1.0], recipe.batch_size, recipe.seed))
+    data = ConversationDataset(recipe.data, processor, recipe.max_length)
+    order = list(RecordSampler(data.lengths, [1.0, 1.0], recipe.batch_size, recipe.seed))
     collate = Collator(processor.tokenizer.pad_token_id)
     for start in range(0, len(order), recipe.batch_size):
         yield collate([data[number] for number in order[start : start + recipe.batch_size]])
@@ -180,7 +179,7 @@ def batches_of(recipe):
 def test_figures_of_a_run(make_recipe, monkeypatch):
     recipe = make_recipe("instruct", steps=6, log_every=2)
     assert not any("mfu" in entry for entry in train(recipe).history)
-    monkeypatch.setattr(figures, "peak_flops", lambda name: 1e9)
+    monkeypatch.setattr(metric_tracker, "peak_flops", lambda name: 1e9)
     recipe.output += "-2"
     result = train(recipe)
     batches = list(batches_of(recipe))
@@ -247,7 +246,7 @@ def test_without_a_router_there_are_no_gates(make_recipe):
 
 def test_a_batch_without_a_trained_token_trains_nothing(make_recipe, monkeypatch):
     """Not 0 / 0, which would leave nothing of the weights; beside others it does not matter."""
-    original = Conversations.__getitem__
+    original = ConversationDataset.__getitem__
 
     def silent(self, number):
         sample = original(self, number)
@@ -255,7 +254,7 @@ def test_a_batch_without_a_trained_token_trains_nothing(make_recipe, monkeypatch
 
     recipe = make_recipe("instruct", steps=2, device_batch_size=1)
     before = WingsForCausalLM.from_pretrained(recipe.start).state_dict()
-    monkeypatch.setattr(Conversations, "__getitem__", silent)
+    monkeypatch.setattr(ConversationDataset, "__getitem__", silent)
     result = train(recipe)
     assert result.losses == [0.0, 0.0] and result.history[0]["grad_norm"] == 0.0
     after = WingsForCausalLM.from_pretrained(result.folder).state_dict()

@@ -1,4 +1,4 @@
-"""Halt: signals that save and stop, in one process, with data workers and across two processes."""
+"""Tests of signals that save and stop: one process, data workers, two processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from wings.train.__main__ import main
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
-from wings.train.signals import NOT_FINISHED, Stopped
+from wings.train.signals import NOT_FINISHED, Preempted
 
 
 def weights(folder):
@@ -29,7 +29,7 @@ def same(one, two):
 
 def send_at(step, number=signal.SIGTERM):
     """A watch that signals its own process when a step is done."""
-    return lambda now, steps, figures: now == step and os.kill(os.getpid(), number)
+    return lambda now, steps, metrics: now == step and os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -39,7 +39,7 @@ def test_a_signal_saves_the_running_step_and_the_same_call_goes_on(make_recipe, 
     recipe = make_recipe("align", **settings)
     before = signal.getsignal(number)
     # After step 2, so during step 3; nothing is saved otherwise.
-    with pytest.raises(Stopped, match=rf"{number.name} after step 3 of 6.*checkpoint-3"):
+    with pytest.raises(Preempted, match=rf"{number.name} after step 3 of 6.*checkpoint-3"):
         train(recipe, watch=send_at(2, number))
     assert signal.getsignal(number) is before
     folder = RunFolder(recipe.output)
@@ -76,7 +76,7 @@ def test_the_command_stops_with_its_own_exit_code(make_recipe, tmp_path, capsys,
     monkeypatch.setattr("wings.train.metrics.progress.Progress.on_train_begin", signals)
     assert main([str(tmp_path / "r.yaml")]) == NOT_FINISHED == 75
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "stopped by SIGTERM after step 1 of 4" in said
+    assert said.count("\n") == 1 and "Stopped by SIGTERM after step 1 of 4" in said
 
 
 def test_a_cluster_may_signal_every_process_data_workers_too(make_recipe, tmp_path):
@@ -104,7 +104,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
         textwrap.dedent(
             """
             import os, signal, sys, torch
-            from wings.train.signals import Halt, Stopped
+            from wings.train.signals import SignalHandler, Preempted
             from wings.train.recipe import Recipe
             from wings.train.run import train
 
@@ -112,14 +112,14 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
                 if os.environ["RANK"] == "1" and state.global_step == 2:
                     os.kill(os.getpid(), signal.SIGUSR1)
 
-            original = Halt.on_step_end
+            original = SignalHandler.on_step_end
             def on_step_end(self, args, state, control, **kwargs):
                 original(self, args, state, control, **kwargs)
                 watch(state)
-            Halt.on_step_end = on_step_end
+            SignalHandler.on_step_end = on_step_end
             try:
                 train(Recipe.from_yaml("r.yaml"))
-            except Stopped as stopped:
+            except Preempted as stopped:
                 # One write: torchrun's workers do not buffer, and pieces would mix.
                 sys.stdout.write(f"left: {stopped}\\n")
             print("then", train(Recipe.from_yaml("r.yaml")).losses, flush=True)
@@ -160,7 +160,7 @@ def test_a_launcher_that_is_terminated_leaves_a_checkpoint_and_packed_ranks_go_o
         assert launcher.poll() is None, launcher.stderr.read()
     launcher.terminate()
     _, errors = launcher.communicate(timeout=120)
-    assert launcher.returncode != 0 and errors.count("stopped by SIGTERM after step") == 1, errors
+    assert launcher.returncode != 0 and errors.count("Stopped by SIGTERM after step") == 1, errors
     assert len(RunFolder(recipe.output).checkpoints()) == 1
     code, _, errors = torchrun(2, "-m", "wings.train", "r.yaml", timeout=180)
     assert code == 0, errors[-3000:]

@@ -1,4 +1,4 @@
-"""Rehearsed steps: their bytes against the allocator's, their FLOPs against arithmetic."""
+"""Fake steps: their bytes against the allocator's, their FLOPs against arithmetic."""
 
 import copy
 
@@ -11,9 +11,9 @@ from transformers import AutoConfig
 from wings.config import WingsConfig
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.estimate.budget import Budget
-from wings.train.estimate.fake_step import Batch, Rehearsal
-from wings.train.estimate.meta_model import Origin, all_alike
-from wings.train.param_groups import lay_out, prepare
+from wings.train.estimate.fake_step import FakeBatch, FakeStepRunner
+from wings.train.estimate.meta_model import ModelSpec, all_alike
+from wings.train.param_groups import plan_groups, prepare_groups
 from wings.train.recipe import Recipe
 from wings.upstream.weights import checkpoint_blocks
 
@@ -24,7 +24,7 @@ VISION = {
 MARGIN = 0.03
 
 
-def origin(family="llama", blocks=3, **options):
+def spec(family="llama", blocks=3, **options):
     text = AutoConfig.for_model(
         family,
         vocab_size=2048,
@@ -37,7 +37,7 @@ def origin(family="llama", blocks=3, **options):
         pad_token_id=0,
     )
     options = {"rank": 8, "router_positions": 512, **options}
-    return Origin(WingsConfig(text_config=text, vision_config=VISION, **options), torch.float32)
+    return ModelSpec(WingsConfig(text_config=text, vision_config=VISION, **options), torch.float32)
 
 
 def recipe(stage="instruct", **changes):
@@ -45,23 +45,23 @@ def recipe(stage="instruct", **changes):
     return Recipe.from_dict(values)
 
 
-def ready(origin, recipe):
+def ready(spec, recipe):
     """A model on the meta device, its groups, and their types: float32 throughout."""
-    model = origin.build()
-    rows = lay_out(model, recipe).rows
-    return model, rows, {row.group: torch.float32 for row in rows}
+    model = spec.build()
+    groups = plan_groups(model, recipe).groups
+    return model, groups, {group.name: torch.float32 for group in groups}
 
 
-def rehearse(origin, recipe, batch):
-    rehearsal = Rehearsal(*ready(origin, recipe), recipe.bf16)
-    return rehearsal.step(batch, recipe.gradient_checkpointing)
+def fake_step(spec, recipe, batch):
+    runner = FakeStepRunner(*ready(spec, recipe), recipe.bf16)
+    return runner.step(batch, recipe.gradient_checkpointing)
 
 
-def measure(origin, recipe, batch):
+def measure(spec, recipe, batch):
     """The allocator's highest point in the second of two micro-batches, over what was there."""
     torch.manual_seed(0)
-    model = WingsForCausalLM(copy.deepcopy(origin.config))
-    prepare(model, recipe)
+    model = WingsForCausalLM(copy.deepcopy(spec.config))
+    prepare_groups(model, recipe)
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
     model.train()
@@ -101,48 +101,48 @@ def measure(origin, recipe, batch):
     ],
 )
 def test_the_peak_is_the_allocators(stage, changes, options, rows, checkpointing):
-    made = origin(**options)
+    made = spec(**options)
     chosen = recipe(stage, gradient_checkpointing=checkpointing, **changes)
     # Longer than what a learner looks at through a mask.
-    batch = Batch(rows, 300)
-    estimated = rehearse(made, chosen, batch).peak(sharded=False)
+    batch = FakeBatch(rows, 300)
+    estimated = fake_step(made, chosen, batch).peak(sharded=False)
     assert estimated == pytest.approx(measure(made, chosen, batch), rel=MARGIN)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_blocks_and_rows_are_a_straight_line(checkpointing):
     """A budget draws out two and three blocks, and two and three rows: against all of them."""
-    made, chosen = origin(blocks=6), recipe(bf16=True, max_length=270)
+    made, chosen = spec(blocks=6), recipe(bf16=True, max_length=270)
     budget = Budget(chosen, made, 1, 80.0)
-    drawn, whole = budget.step(4, checkpointing), Rehearsal(*ready(made, chosen), True)
-    found = whole.step(Batch(4, 270), checkpointing)
+    drawn, whole = budget.step(4, checkpointing), FakeStepRunner(*ready(made, chosen), True)
+    found = whole.step(FakeBatch(4, 270), checkpointing)
     assert drawn.peak(False) == pytest.approx(found.peak(False), rel=0.01)
     assert drawn.peak(True) == pytest.approx(found.peak(True), rel=0.01)
     # Without the copies of trained weights that autocast keeps, and with all the rest.
     assert 0 < drawn.peak(True) < drawn.peak(False)
-    flops = whole.flops(Batch(1, 270), checkpointing) / 270
+    flops = whole.flops(FakeBatch(1, 270), checkpointing) / 270
     assert budget.flops_per_token(checkpointing) == pytest.approx(flops, rel=1e-6)
 
 
 def test_flops_are_six_a_weight_and_attention():
-    made, chosen = origin(learners=(), router=None), recipe(wings={"learners": []})
+    made, chosen = spec(learners=(), router=None), recipe(wings={"learners": []})
     model, rows, types = ready(made, chosen)
     length, blocks, width = 300, 3, 128
     matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n}
-    rehearsal = Rehearsal(model, rows, types, False)
-    found = rehearsal.flops(Batch(1, length), False)
+    runner = FakeStepRunner(model, rows, types, False)
+    found = runner.flops(FakeBatch(1, length), False)
     text = 6 * length * sum(p.numel() for p in matrices.values())
     # Scores and values, each whole: forward 2 products, backward 5 with the scores made again.
     text += 7 * 2 * length * length * width * blocks
     # The head where a token is trained, its own gradient included.
-    text += 6 * Batch(1, length).text(model) * 2048 * width
+    text += 6 * FakeBatch(1, length).text(model) * 2048 * width
     assert found == pytest.approx(text, rel=0.03) and found > text
-    assert rehearsal.flops(Batch(1, length), True) > 1.15 * found
+    assert runner.flops(FakeBatch(1, length), True) > 1.15 * found
 
 
-def test_blocks_that_differ_are_all_rehearsed():
-    assert all_alike(origin().build())
-    mixed = origin("gemma2")
+def test_blocks_that_differ_all_run():
+    assert all_alike(spec().build())
+    mixed = spec("gemma2")
     assert not all_alike(mixed.build())
     budget = Budget(recipe(max_length=40), mixed, 1, 80.0)
     assert budget.step(1, False).peak(False) > 0

@@ -1,14 +1,18 @@
-"""A strict reader of settings: a mapping becomes a dataclass, or a sentence says what is wrong."""
+"""Recipe files: finds shipped ones, applies overrides, and reads a mapping into a dataclass."""
 
 import contextlib
 import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from wings.errors import WingsError, nearest
 
+SHIPPED = Path(__file__).parent / "recipes"
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -19,17 +23,61 @@ _WORDS = {
 }
 
 
+def shipped_recipes() -> list[str]:
+    """Names of all shipped recipes, such as `qwen2.5-7b/align`."""
+    files = SHIPPED.rglob("*.yaml")
+    return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in files)
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a shipped recipe; other names, and names of existing files, are paths."""
+    shipped = SHIPPED / f"{name}.yaml"
+    return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
+
+
+def override(values: dict[str, Any], text: str) -> None:
+    """Set one `key=value` in nested mappings and lists, in place; the value is YAML.
+
+    Raises:
+        WingsError: no `=`, a single value where keys are expected, or a missing list entry.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise WingsError(
+            f"{text!r}: write an override as key=value, such as learning_rates.projector=1e-3."
+        )
+    *parents, last = key.split(".")
+    place: Any = values
+    for part in parents:
+        if isinstance(place, dict) and place.get(part) is None:
+            place[part] = {}
+        place = place[_entry(place, part, key)]
+    place[_entry(place, last, key)] = yaml.safe_load(value)
+
+
+def _entry(place: Any, part: str, key: str) -> str | int:
+    if isinstance(place, dict):
+        return part
+    if not isinstance(place, list):
+        raise WingsError(f"{key}: the value before '{part}' is not a mapping.")
+    if not part.isdigit() or int(part) >= len(place):
+        raise WingsError(
+            f"{key}: '{part}' is no index of a list with {len(place)} entries, from 0."
+        )
+    return int(part)
+
+
 def fill(cls: Any, values: Any, where: str) -> Any:
-    """Make the dataclass `cls` from a mapping.
+    """Read a mapping into the dataclass `cls`.
 
     Args:
         cls: a dataclass whose fields are typed with str, int, float, bool, `Literal`, `X | None`,
             `list[X]`, `dict[str, X]`, unions of those, or other such dataclasses.
-        values: what YAML gave.
-        where: the file (and key path) that an error names, such as `align.yaml: data.0`.
+        values: the YAML value.
+        where: the file (and key path) that errors name, such as `align.yaml: data.0`.
 
     Raises:
-        WingsError: an unknown or missing key or a value of another type, with file and key path.
+        WingsError: an unknown or missing key, or a value of another type.
     """
     if not isinstance(values, Mapping):
         raise WingsError(f"{where}: expected keys and values, got {_show(values)}.")
@@ -48,7 +96,7 @@ def fill(cls: Any, values: Any, where: str) -> Any:
             raise WingsError(
                 f"{where}: the key '{name}' is missing; it must be {_describe(hints[name])}."
             )
-    # `steps:` with nothing behind it is how a recipe says "the default".
+    # `steps:` without a value stands for the default.
     given = {key: value for key, value in values.items() if value is not None or key in needed}
     return cls(
         **{key: convert(hints[key], value, _path(where, key)) for key, value in given.items()}
@@ -56,7 +104,7 @@ def fill(cls: Any, values: Any, where: str) -> Any:
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
-    """Check `value` against a type and return it, with nested mappings made into dataclasses."""
+    """Validate `value` against a type and return it, with nested mappings as dataclasses."""
     if dataclasses.is_dataclass(kind):
         return fill(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -79,7 +127,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float:
         return _number(value, where)
-    # `True` is an int for Python, never for someone who wrote a recipe.
+    # `True` is an int in Python, but not in a recipe.
     _require(
         isinstance(value, kind) and (kind is bool or not isinstance(value, bool)),
         kind,
@@ -102,7 +150,7 @@ def _convert_union(arguments: tuple, kind: Any, value: Any, where: str) -> Any:
 
 
 def _number(value: Any, where: str) -> float:
-    # YAML 1.1 reads `1e-3` (no dot) as a text; the person meant the number.
+    # YAML 1.1 reads `1e-3` (no dot) as a string.
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)

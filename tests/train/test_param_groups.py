@@ -7,13 +7,13 @@ from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model
-from wings.train.param_groups import prepare
+from wings.train.param_groups import prepare_groups
 
 BOTH = {"learners": ("image", "text"), "router": "position"}
 
 
 def rates(plan):
-    return {row.group: row.rate for row in plan.rows}
+    return {group.name: group.rate for group in plan.groups}
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def load(checkpoint):
 
 def test_align_trains_projector_and_visual_learners(load, make_recipe):
     model = load()
-    plan = prepare(model, make_recipe("align", learning_rates={"projector": 1e-4}))
+    plan = prepare_groups(model, make_recipe("align", learning_rates={"projector": 1e-4}))
     assert rates(plan) == {
         "vision_tower": None,
         "projector": 1e-4,
@@ -36,20 +36,20 @@ def test_align_trains_projector_and_visual_learners(load, make_recipe):
 
 def test_instruct_trains_all_but_the_tower(load, make_recipe):
     model = load(**BOTH)
-    plan = prepare(model, make_recipe("instruct"))
+    plan = prepare_groups(model, make_recipe("instruct"))
     assert rates(plan)["language_model"] == 2e-6 and rates(plan)["router"] == 1e-5
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen and all("vision_tower" in name for name in frozen)
 
 
 def test_freeze_llm_leaves_the_llm_out(load, make_recipe):
-    plan = prepare(load(**BOTH), make_recipe("instruct", freeze_llm=True))
+    plan = prepare_groups(load(**BOTH), make_recipe("instruct", freeze_llm=True))
     assert rates(plan)["language_model"] is None and rates(plan)["text_learners"] == 1e-5
 
 
 def test_the_table_names_groups_weights_and_rates(load, make_recipe):
     model = load(**BOTH)
-    table = str(prepare(model, make_recipe("instruct", freeze_llm=True)))
+    table = str(prepare_groups(model, make_recipe("instruct", freeze_llm=True)))
     lines = table.splitlines()
     assert lines[0] == "stage instruct"
     (llm,) = [line for line in lines if "language_model" in line]
@@ -63,7 +63,7 @@ def test_the_table_names_groups_weights_and_rates(load, make_recipe):
 
 def test_every_trained_weight_is_in_one_optimiser_group(load, make_recipe):
     model = load(**BOTH)
-    groups = prepare(model, make_recipe("instruct")).optimizer_groups(weight_decay=0.1)
+    groups = prepare_groups(model, make_recipe("instruct")).optimizer_groups(weight_decay=0.1)
     seen = [id(p) for group in groups for p in group["params"]]
     assert sorted(seen) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     norm = model.model.language_model.layers[0].input_layernorm.weight
@@ -77,7 +77,7 @@ def test_every_trained_weight_is_in_one_optimiser_group(load, make_recipe):
 def test_text_only_batches_reach_every_trained_weight(load, make_recipe, checkpoint, options):
     """A rank whose batch has no picture takes part in every gradient sum, or all ranks wait."""
     model = load(**{**BOTH, **options})
-    prepare(model, make_recipe("instruct", freeze_llm=bool(options)))
+    prepare_groups(model, make_recipe("instruct", freeze_llm=bool(options)))
     processor = WingsProcessor.from_pretrained(checkpoint)
     talk = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
     row = {name: tensor[None] for name, tensor in processor.encode(talk).items()}
@@ -90,33 +90,33 @@ def test_a_rate_for_a_missing_group_is_refused(load, make_recipe):
     with pytest.raises(
         WingsError, match=r"learning_rates\.text_learners: this model has no such group"
     ):
-        prepare(load(), recipe)
+        prepare_groups(load(), recipe)
 
 
 def test_align_refuses_a_model_that_is_past_it(load, make_recipe):
-    with pytest.raises(WingsError, match=r"stage align trains .* this model has router"):
-        prepare(load(**BOTH), make_recipe("align"))
+    with pytest.raises(WingsError, match=r"Stage align trains .* this model has router"):
+        prepare_groups(load(**BOTH), make_recipe("align"))
 
 
 def test_weights_are_held_in_the_smallest_type_that_loses_nothing(load, make_recipe):
     model = load(dtype=torch.bfloat16).float()
     head, tower = model.lm_head.weight, model.model.vision_tower
     before = head.detach().clone()
-    prepare(model, make_recipe("align", bf16=True))
+    prepare_groups(model, make_recipe("align", bf16=True))
     assert model.model.projector.first.weight.dtype == torch.float32
     assert head.dtype == torch.bfloat16 and torch.equal(head.float(), before)
-    prepare(model, make_recipe("align"))
+    prepare_groups(model, make_recipe("align"))
     assert head.dtype == torch.float32
     with torch.no_grad():
         head[0, 0] = 1.001
-    prepare(model, make_recipe("align", bf16=True))
+    prepare_groups(model, make_recipe("align", bf16=True))
     assert head.dtype == torch.float32
     assert next(tower.parameters()).dtype == torch.bfloat16
 
 
 def test_a_checkpoint_of_two_types_is_read_as_it_was_stored(load, make_recipe, tmp_path):
     model = load(dtype=torch.bfloat16)
-    prepare(model, make_recipe("align", bf16=True))
+    prepare_groups(model, make_recipe("align", bf16=True))
     with torch.no_grad():
         model.model.projector.first.weight.fill_(1.001)
     model.save_pretrained(tmp_path / "mixed")
@@ -146,7 +146,7 @@ def test_learners_that_were_trained_are_not_dropped_in_silence(make_recipe):
 
 def test_a_start_that_holds_nothing_is_named(make_recipe, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WingsError, match=r"no config\.json; did that run finish"):
+    with pytest.raises(WingsError, match=r"no config\.json; finish that run first"):
         load_model(make_recipe("instruct", start=str(tmp_path / "empty")))
     with pytest.raises(WingsError, match=r"there is no folder .*gone"):
         load_model(make_recipe("instruct", start=str(tmp_path / "gone")))

@@ -1,6 +1,4 @@
-"""Order: mixtures, shares, windows; nothing but seed and epoch decides, and no process but a worker
-decodes.
-"""
+"""Tests of the sampler: mixtures, shares and shuffle buffers; only seed and epoch decide."""
 
 import os
 from collections import Counter
@@ -12,9 +10,9 @@ from wings.errors import WingsError
 from wings.processing.image_processor import WingsImageProcessor
 from wings.processing.processor import WingsProcessor
 from wings.train.data import dataset as data_module
-from wings.train.data.dataset import Conversations
-from wings.train.data.sampler import Order, epoch_counts
-from wings.train.recipe import Recipe, Source
+from wings.train.data.dataset import ConversationDataset
+from wings.train.data.sampler import RecordSampler, epoch_counts
+from wings.train.recipe import DataSource, Recipe
 from wings.train.run import train
 
 
@@ -25,14 +23,14 @@ def test_a_share_is_of_the_samples_of_an_epoch():
     # A small source is repeated to reach its share; two shares are each of the whole.
     counts = epoch_counts([30, 600, 7], [1.0, 0.5, 1.0], [0.25, None, 0.15])
     assert counts == [125, 300, 75] and sum(counts) == 500
-    seen = Counter(Order([30, 600, 7], [1, 0.5, 1], 4, 0, shares=[0.25, None, 0.15]))
+    seen = Counter(RecordSampler([30, 600, 7], [1, 0.5, 1], 4, 0, shares=[0.25, None, 0.15]))
     assert {seen[n] for n in range(30)} == {4, 5}
     assert sum(seen[n] for n in range(630, 637)) == 75
 
 
 def test_without_a_share_epochs_are_what_weights_say():
-    assert list(Order([9, 5], [1.0, 2.0], 4, 1)) == list(
-        Order([9, 5], [1.0, 2.0], 4, 1, shares=[None, None], windows=[None, None])
+    assert list(RecordSampler([9, 5], [1.0, 2.0], 4, 1)) == list(
+        RecordSampler([9, 5], [1.0, 2.0], 4, 1, shares=[None, None], shuffle_buffers=[None, None])
     )
 
 
@@ -46,7 +44,10 @@ def test_without_a_share_epochs_are_what_weights_say():
         ([{"share": 0.5}, {"share": 0.5}, {}], "the shares add up to 1;"),
         ([{"stream": True}], r"data\.0\.stream: also needs split"),
         ([{"subset": "x"}], r"data\.0\.subset: also needs split"),
-        ([{"split": "train", "stream": True, "window": 0}], r"data\.0\.window: 0 must be larger"),
+        (
+            [{"split": "train", "stream": True, "shuffle_buffer": 0}],
+            r"data\.0\.shuffle_buffer: 0 must be larger",
+        ),
     ],
 )
 def test_mixtures_that_mean_nothing_are_refused(changes, words):
@@ -57,7 +58,7 @@ def test_mixtures_that_mean_nothing_are_refused(changes, words):
 
 
 def test_a_window_is_read_forwards_and_misses_nothing():
-    order = Order([23, 10], [1.0, 1.0], 1, 3, windows=[6, None])
+    order = RecordSampler([23, 10], [1.0, 1.0], 1, 3, shuffle_buffers=[6, None])
     stream = [number for number in order if number < 23]
     assert sorted(stream) == list(range(23)) and stream != sorted(stream)
     assert [number // 6 for number in stream] == sorted(number // 6 for number in stream)
@@ -67,7 +68,7 @@ def test_a_window_is_read_forwards_and_misses_nothing():
 
 
 def test_parts_of_a_stream_follow_one_another_over_the_epochs():
-    order = Order([23], [0.3], 1, 0, windows=[6])
+    order = RecordSampler([23], [0.3], 1, 0, shuffle_buffers=[6])
     seen = []
     for epoch in range(23):
         order.set_epoch(epoch)
@@ -87,9 +88,9 @@ def test_batches_do_not_depend_on_the_number_of_workers(data, plain, tmp_path):
     lines[3] = "{broken"
     bad = tmp_path / "broken.jsonl"
     bad.write_text("\n".join(lines))
-    sources = [Source(str(data / "pictures.json"), weight=0.5), Source(str(bad), share=0.6)]
-    conversations = Conversations(sources, plain[1], on_bad_record="skip")
-    order = conversations.order(batch_size=4, seed=2)
+    sources = [DataSource(str(data / "pictures.json"), weight=0.5), DataSource(str(bad), share=0.6)]
+    conversations = ConversationDataset(sources, plain[1], on_bad_record="skip")
+    order = conversations.sampler(batch_size=4, seed=2)
     seen = []
     for workers in (0, 1, 3):
         loader = DataLoader(conversations, 4, sampler=order, num_workers=workers, collate_fn=list)

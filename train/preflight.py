@@ -1,7 +1,7 @@
-"""Preflight: every step that a run needs later, done first on a handful of samples.
+"""Preflight: runs every later step of a training run once, on a few samples.
 
-A run trains for hours before it saves, and its model is loaded and generates only after that. What
-cannot work there is found here, before the model's weights are read.
+A run trains for hours before it saves, and its model is loaded only after that. The preflight finds
+failures of these steps before the model's weights are read.
 """
 
 import contextlib
@@ -38,15 +38,15 @@ from .run_folder import RECIPE, RunFolder
 from .signals import DistributedStop, Preempted
 from .training_arguments import training_arguments
 
-MESSAGE = "Checking every later step on a handful of samples ... "
+MESSAGE = "Checking every later step on a few samples ... "
 PREFIX = "preflight-"
 STEPS, NEW_TOKENS = 2, 4
-# Of the largest logit: kernels and caches round differently, a lost key changes far more.
+# Relative to the largest logit: rounding differs between kernels, a lost key changes far more.
 TOLERANCE = 0.02
 
 
 class PreflightError(RuntimeError):
-    """A step that fails in a library: its own error is the cause, with the whole traceback."""
+    """A step failed in a library; the library's error is the cause."""
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def checking(step: str) -> Iterator[None]:
     """Names `step` in every error of the block.
 
     Raises:
-        WingsError: the block raised one, or an `OSError`; the sentence begins with the step.
+        WingsError: the block raised one, or an `OSError`.
         PreflightError: the block raised another error, which is the cause.
     """
     try:
@@ -69,41 +69,40 @@ def checking(step: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Puts the random state of Python, numpy and torch back to what it was before the block."""
-    own, numpy_state = random.getstate(), np.random.get_state()
+    """Restores the random state of Python, numpy and torch after the block."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
-        random.setstate(own)
+        random.setstate(python_state)
         np.random.set_state(numpy_state)
 
 
 @contextlib.contextmanager
-def announced(speaks: bool = True) -> Iterator[None]:
-    """Prints one line around the block: what is done, and the seconds that it took."""
-    begin = time.perf_counter()
-    end = "stopped.\n"
-    if speaks:
+def announced(is_printing: bool = True) -> Iterator[None]:
+    """Prints one line around the block, with the seconds that it took."""
+    begin, end = time.perf_counter(), "stopped."
+    if is_printing:
         print(MESSAGE, end="", flush=True)
     try:
         yield
-        end = f"done in {time.perf_counter() - begin:.0f} s.\n"
+        end = f"done in {time.perf_counter() - begin:.0f} s."
     finally:
-        if speaks:
-            print(end, end="", flush=True)
+        if is_printing:
+            print(end, flush=True)
 
 
 @contextlib.contextmanager
 def small_run(folder: Path) -> Iterator[Path]:
-    """Around a run of everything in small: one printed line, no bars, and no trace of it.
+    """Runs the block as a small trial: one printed line, no progress bars, nothing left behind.
 
     Args:
-        folder: exists; the run gets a folder in it, which is removed.
+        folder: an existing folder, for the temporary folder of the trial.
 
     Yields:
-        the run's folder.
+        the temporary folder.
     """
     with (
         announced(),
@@ -115,21 +114,21 @@ def small_run(folder: Path) -> Iterator[Path]:
 
 
 def preflight(recipe: Recipe, file: Path | None = None) -> None:
-    """Prove what the run of a recipe needs at its end, before it begins.
+    """Check the later steps of a run before it begins.
 
-    With the model's own classes and options in a small size: a checkpoint is saved, loaded and
-    gives the same logits; generation with a cache agrees with a pass without one; two steps train,
-    a checkpoint is resumed from, and the finished model is loaded. The processor is saved, loaded
-    and writes the same conversation. Everything is written to the output folder and removed.
-    A finished run needs nothing of it. Under torchrun every process calls this.
+    A small model with the same classes and options is saved, loaded and compared by logits. It
+    generates with and without a cache. It trains two steps, resumes from a checkpoint, and the
+    finished model is loaded. The processor is saved, loaded and writes the same conversation. All
+    files go to the output folder and are removed. A finished run is not checked. Under torchrun
+    every process calls this.
 
     Args:
-        recipe: of the run.
-        file: where the recipe stands. Recipes beside it that start from its output are read, and
-            what they lack is printed; it may still come while this stage trains.
+        recipe: recipe of the run.
+        file: file of the recipe. If recipes next to it start from its output, what they lack is
+            printed as a warning.
 
     Raises:
-        WingsError, PreflightError: what would fail later, with the step named.
+        WingsError, PreflightError: a step that would fail later.
     """
     folder = RunFolder(recipe.output)
     folder.validate(recipe)
@@ -142,12 +141,12 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
         with announced(is_first), random_state_kept(), quiet():
             _check(recipe, folder, scratch, is_first)
     except Preempted:
-        raise Preempted("stopped before the first step; the same command begins it.") from None
+        raise Preempted("Stopped before the first step; restart with the same command.") from None
     finally:
         if is_first:
             shutil.rmtree(scratch, ignore_errors=True)
             if not was_there:
-                # The run itself makes it again.
+                # The run creates it again.
                 with contextlib.suppress(OSError):
                     folder.path.rmdir()
     if is_first and file is not None:
@@ -159,7 +158,7 @@ def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> 
     processor = load_processor(recipe)
     config = small_config(ModelSpec.of(recipe).config)
     few = few_steps(recipe, scratch / "run")
-    # Joins the process group, as the run will.
+    # Joins the process group, as in the run.
     training_arguments(few, scratch / "run", STEPS)
     with first_alone(is_first):
         if is_first:
@@ -171,16 +170,16 @@ def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> 
     if config is not None:
         check_training(few, config, processor, scratch, is_first)
     elif is_first:
-        # A family with sizes that depend on one another; the real model may be fine.
-        print("no small model of this family can be made; ", end="")
+        # The sizes of this family depend on each other; the real model may be fine.
+        print("no small model of this family can be built; ", end="")
 
 
 @contextlib.contextmanager
 def first_alone(is_first: bool) -> Iterator[None]:
-    """Around work of the first process: the others wait, and end with it where it fails.
+    """Wraps work of the first process; the others wait and fail with it.
 
     Raises:
-        DistributedStop: on every other process, what the first one raised.
+        DistributedStop: on every other process, if the first one failed.
     """
     failed: Exception | None = None
     try:
@@ -195,7 +194,7 @@ def first_alone(is_first: bool) -> Iterator[None]:
 
 
 def few_steps(recipe: Recipe, output: Path) -> Recipe:
-    """The recipe of a small run: the same keys, two steps of a sample a process, checkpoints."""
+    """The recipe with two steps of one sample per process, and checkpoints."""
     return replace(
         recipe, output=str(output), model=None, start=None, steps=STEPS, save_every=1,
         batch_size=int(os.environ.get("WORLD_SIZE", "1")), device_batch_size=1, batching="pad",
@@ -204,10 +203,10 @@ def few_steps(recipe: Recipe, output: Path) -> Recipe:
 
 
 def check_processor(processor: WingsProcessor, folder: Path) -> None:
-    """Save a processor, load it again, and compare what both make of a conversation.
+    """Save a processor, load it, and compare the encodings of a conversation.
 
     Raises:
-        WingsError, PreflightError: a step failed, or they differ.
+        WingsError, PreflightError: a step failed, or the encodings differ.
     """
     with checking("save the processor"):
         processor.save_pretrained(folder)
@@ -219,23 +218,19 @@ def check_processor(processor: WingsProcessor, folder: Path) -> None:
             {"type": "text", "text": "?"},
         ]
         messages = [{"role": "user", "content": parts}]
-        ours: Any = processor.apply_chat_template(messages)
-        theirs: Any = loaded.apply_chat_template(messages)
+        before: Any = processor.apply_chat_template(messages)
+        after: Any = loaded.apply_chat_template(messages)
         for name in ("input_ids", "attention_mask", "pixel_values"):
-            if not torch.equal(ours[name], theirs[name]):
+            if not torch.equal(before[name], after[name]):
                 raise WingsError(
-                    f"{name} of a conversation differ once the processor is saved and loaded;"
+                    f"{name} of a conversation change when the processor is saved and loaded;"
                     " check the tokenizer and its chat template."
                 )
 
 
 @torch.no_grad()
 def check_checkpoint(config: WingsConfig, folder: Path) -> None:
-    """Save a small model, load it again, compare logits, generate with a cache and without.
-
-    Args:
-        config: of the model.
-        folder: gets the checkpoint.
+    """Save and load a small model, compare logits, generate with and without a cache.
 
     Raises:
         WingsError, PreflightError: a step failed, or logits differ.
@@ -251,22 +246,22 @@ def check_checkpoint(config: WingsConfig, folder: Path) -> None:
         del batch["labels"]
         with checking(f"compare logits of the loaded model, {kind}"):
             if not _close(loaded(**batch).logits, model(**batch).logits):
-                raise WingsError("the loaded model's logits are not those of the saved one.")
+                raise WingsError("logits of the loaded model differ from those of the saved one.")
         with checking(f"generate with a cache, {kind}"):
-            found = loaded.generate(
+            output = loaded.generate(
                 **batch, attention_mask=torch.ones_like(batch["input_ids"]), do_sample=False,
                 max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, use_cache=True,
                 return_dict_in_generate=True, output_logits=True,
             )  # fmt: skip
         with checking(f"generate without a cache, {kind}"):
-            whole = {**batch, "input_ids": found.sequences[:, :-1]}
+            whole = {**batch, "input_ids": output.sequences[:, :-1]}
             logits = loaded(**whole, use_cache=False).logits[:, -NEW_TOKENS:]
-            if not _close(torch.stack(found.logits, 1), logits):
-                raise WingsError("logits with a cache are not those of a pass without one.")
+            if not _close(torch.stack(output.logits, 1), logits):
+                raise WingsError("logits with a cache differ from those of a pass without one.")
 
 
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    return bool((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max())
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    return bool((actual - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
 def check_training(
@@ -275,19 +270,19 @@ def check_training(
     """Train a small model, resume from its checkpoint, load the result.
 
     Args:
-        few: as `few_steps` makes it.
-        config: of the small model.
-        processor: is saved with it.
-        scratch: a folder of this run alone, the same on every process.
-        is_first: whether this process is the first.
+        few: a recipe from `few_steps`.
+        config: configuration of the small model.
+        processor: saved with it.
+        scratch: a temporary folder, the same on every process.
+        is_first: True on the first process.
 
     Raises:
         WingsError, PreflightError: a step failed.
     """
     data = TinyDataset(config, needs_kl_mask=few.kl_to_base is not None)
 
-    def run(of: Recipe) -> Path:
-        return train(of, small_model(config), processor, _silent, data).folder
+    def run(recipe: Recipe) -> Path:
+        return train(recipe, small_model(config), processor, lambda *_: None, data).folder
 
     with checking("train and save checkpoints"):
         finished = run(few)
@@ -306,14 +301,10 @@ def check_training(
             WingsProcessor.from_pretrained(finished)
 
 
-def _silent(step: int, steps: int, metrics: dict[str, float]) -> None:
-    """Watches a run and prints nothing."""
-
-
 def unready_stages(recipe: Recipe, file: Path) -> list[str]:
-    """A sentence for each recipe beside `file` that goes on from its output and cannot run yet."""
+    """A sentence per recipe next to `file` that starts from its output and cannot run yet."""
     output = _values(file).get("output", recipe.output)
-    found = []
+    sentences = []
     for path in sorted(file.parent.glob("*.yaml")):
         if path == file or _values(path).get("start") not in (output, recipe.output):
             continue
@@ -323,8 +314,8 @@ def unready_stages(recipe: Recipe, file: Path) -> list[str]:
             for source in (*later.data, *held_out):
                 open_records(source)
         except WingsError as error:
-            found.append(f"{path.stem}, which goes on from here, cannot run yet: {error}")
-    return found
+            sentences.append(f"{path.stem}, which starts from this run, cannot run yet: {error}")
+    return sentences
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model like that of a run, and samples for it, so small that every step can be tried first."""
+"""A small model with the classes and options of a run's model, and samples for it."""
 
 import copy
 from typing import Any
@@ -15,9 +15,9 @@ from wings.processing.tokenization import IGNORED
 from .data.collator import with_kl_mask
 from .data.sampler import RecordSampler
 
-# Its blocks keep the class and the width of the real ones.
+# Its blocks have the class and width of the real ones.
 BLOCKS, VOCABULARY, MLP_WIDTH = 2, 512, 256
-# The tower is frozen, and the first step of training runs the real one: here a small ViT does.
+# A small ViT: the tower is frozen, and the first training step runs the real one.
 TOWER = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
 
 
@@ -25,7 +25,7 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
     """The configuration with few blocks, few tokens, narrow MLPs and a small tower.
 
     Returns:
-        None where the decoder does not take these sizes.
+        the configuration; None if the decoder does not allow these sizes.
     """
     decoder: Any = config.text_config
     text = decoder.to_dict()
@@ -33,7 +33,7 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
     count = text["num_hidden_layers"]
     chosen = _blocks(decoder)
     for name, value in text.items():
-        # A list with an entry a block: of the kinds of attention, say.
+        # A list with an entry per block, such as the kinds of attention.
         if isinstance(value, list) and len(value) == count:
             text[name] = [value[block] for block in chosen]
         elif name.endswith("intermediate_size") and isinstance(value, int):
@@ -54,20 +54,20 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
         small = WingsConfig(**fields)
         with torch.device("meta"):
             WingsForCausalLM(small)  # fills in the features of an image
-    except Exception:  # Each family refuses in its own way.
+    except Exception:  # Error types depend on the family.
         return None
     return small
 
 
 def _blocks(text: PreTrainedConfig) -> list[int]:
-    """The first blocks, with the first of every kind of attention among them."""
+    """Indices of the first blocks, including the first one of every kind of attention."""
     kinds = list(text.to_dict().get("layer_types") or ())
     chosen = {kinds.index(kind) for kind in kinds} | set(range(BLOCKS))
     return sorted(block for block in chosen if block < text.num_hidden_layers)
 
 
 def small_model(config: WingsConfig) -> WingsForCausalLM:
-    """A random model of this configuration, in which no part is without effect."""
+    """A random model of this configuration, in which every part has an effect."""
     torch.manual_seed(0)
     model = WingsForCausalLM(copy.deepcopy(config))
     with torch.no_grad():
@@ -77,11 +77,11 @@ def small_model(config: WingsConfig) -> WingsForCausalLM:
 
 
 class TinyDataset(Dataset):
-    """Samples of random tokens for a small model: one with a picture, one of text alone.
+    """Two samples of random tokens for a small model: one with an image, one with only text.
 
     Args:
-        config: of the model.
-        needs_kl_mask: whether kl_to_base asks for the text.
+        config: configuration of the model.
+        needs_kl_mask: adds the keys of `kl_to_base` to the text.
     """
 
     def __init__(self, config: WingsConfig, needs_kl_mask: bool) -> None:
@@ -95,7 +95,7 @@ class TinyDataset(Dataset):
         return dict(self.samples[number])
 
     def sampler(self, batch_size: int, seed: int) -> RecordSampler:
-        """The samples of every epoch."""
+        """The sampler of every epoch."""
         return RecordSampler([len(self)], [1.0], batch_size, seed)
 
 

@@ -171,7 +171,7 @@ def test_a_cache_that_forgets_a_key_is_seen(monkeypatch, tmp_path):
         return out
 
     monkeypatch.setattr(WingsForCausalLM, "forward", forgetful)
-    with pytest.raises(WingsError, match="without a cache, text: logits with a cache are not"):
+    with pytest.raises(WingsError, match="without a cache, text: logits with a cache differ"):
         check_checkpoint(config, tmp_path / "broken")
 
 
@@ -219,7 +219,7 @@ def test_a_run_whose_family_cannot_be_made_small_goes_on_and_says_so(
 ):
     monkeypatch.setattr(module, "small_config", lambda config: None)
     preflight(make_recipe("align"))
-    assert "no small model of this family can be made; done" in capsys.readouterr().out
+    assert "no small model of this family can be built; done" in capsys.readouterr().out
     assert not real_steps
 
 
@@ -239,7 +239,7 @@ def test_a_second_stage_that_cannot_run_yet_is_said_at_the_start_of_the_first(
         whole = {"stage": "instruct", "output": name, "start": first.output, **values}
         (tmp_path / f"{name}.yaml").write_text(json.dumps(whole))
     no_data, typo = unready_stages(first, tmp_path / "align.yaml")
-    assert no_data.startswith("no-data, which goes on from here, cannot run yet: ")
+    assert no_data.startswith("no-data, which starts from this run, cannot run yet: ")
     assert "gone.jsonl: no such data file" in no_data
     assert typo.startswith("typo, ") and "batchsize" in typo
     # It may still come: the first stage runs.
@@ -258,7 +258,7 @@ def test_a_signal_during_it_ends_the_command_as_one_during_the_run(
 
     monkeypatch.setattr("wings.train.metrics.progress.Progress.on_train_begin", signals)
     assert command.main([str(tmp_path / "r.yaml")]) == NOT_FINISHED
-    assert "stopped before the first step" in capsys.readouterr().err
+    assert "Stopped before the first step" in capsys.readouterr().err
     assert not Path(recipe.output).exists()
 
 

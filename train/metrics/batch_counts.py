@@ -1,4 +1,4 @@
-"""Counts: what a batch holds, in whole numbers that stay on the device until someone reads them."""
+"""Counts tokens, images and attention pairs of a batch, as integers on its device."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar in a terminal, lines elsewhere, or whatever the caller draws."""
+"""Shows the progress of a run: a bar in a terminal, lines elsewhere, or a callback."""
 
 import shutil
 import sys
@@ -10,10 +10,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .evaluate import PREFIX, renamed
 
-# Step, number of steps, and the newest metrics (`loss`, `grad_norm`, `rate/...`, `eval/...`).
+# Called with step, steps and latest metrics (`loss`, `grad_norm`, `rate/...`, `eval/...`).
 Watch = Callable[[int, int, dict[str, float]], None]
 
-# MetricTracker of a step as they stand in a line, the most telling first.
+# Metrics of a progress line, the most important first.
 SHOWN = (
     ("loss", "loss ", ".4f"),
     ("kl_to_base", "KL to base ", ".4f"),
@@ -30,23 +30,23 @@ BAR_WIDTH = 12
 
 
 class Progress(TrainerCallback):
-    """Shows where a run is, on the first process only.
+    """Shows progress on the first process.
 
     Args:
-        title: what stands before the bar.
-        watch: called after every step instead of drawing anything.
+        title: text before the bar.
+        watch: called after every step instead of printing.
     """
 
     def __init__(self, title: str, watch: Watch | None = None) -> None:
         self.title, self.watch = title, watch
         self.metrics: dict[str, float] = {}
-        self.announced = 0
+        self.watched = 0
         self.bar: tqdm | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar at the step that a resumed run has reached."""
+        """Open the bar at the current step."""
         if state.is_world_process_zero and self.watch is None and sys.stderr.isatty():
             self.bar = tqdm(
                 total=state.max_steps,
@@ -61,12 +61,12 @@ class Progress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move on by one step; the last one is always logged."""
+        """Advance by one step; the last one is always logged."""
         if self.bar is not None:
             self.bar.update(1)
         control.should_log |= state.global_step >= state.max_steps
         if not control.should_log:
-            self._tell(state)
+            self._call_watch(state)
 
     def on_log(
         self,
@@ -76,7 +76,7 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take in new metrics, those of a step or those of an evaluation."""
+        """Show the metrics of a step or of an evaluation."""
         if logs is None or not state.is_world_process_zero:
             return
         evaluated = any(name.startswith(PREFIX) for name in logs)
@@ -84,9 +84,9 @@ class Progress(TrainerCallback):
             return
         self.metrics |= renamed(logs)
         if not evaluated:
-            self._tell(state)
+            self._call_watch(state)
         if self.bar is not None:
-            # Losses on held-out data stay on the screen, one line an evaluation.
+            # Held-out losses stay on the screen, one line per evaluation.
             if evaluated:
                 self.bar.write(self._place(state) + self._evaluation(), file=sys.stderr)
             else:
@@ -104,21 +104,21 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
 
-    def _tell(self, state: TrainerState) -> None:
+    def _call_watch(self, state: TrainerState) -> None:
         if (
             self.watch is None
             or not state.is_world_process_zero
-            or self.announced == state.global_step
+            or self.watched == state.global_step
         ):
             return
-        self.announced = state.global_step
+        self.watched = state.global_step
         self.watch(state.global_step, state.max_steps, self.metrics)
 
     def _place(self, state: TrainerState) -> str:
         return f"{self.title} {state.global_step}/{state.max_steps}  "
 
     def _evaluation(self) -> str:
-        """Loss on each held-out set, and how it has changed since the start."""
+        """Loss on each held-out set, and its change since the start."""
         losses = {
             name.split("/")[1]: (value, self.metrics[f"{name.removesuffix('/loss')}/rise"])
             for name, value in self.metrics.items()
@@ -128,7 +128,7 @@ class Progress(TrainerCallback):
         return f"held out: {'  '.join(parts)}"
 
     def _line(self, room: int = 1000) -> str:
-        """The metrics that tell whether a run goes well, as many as fit; trackers get all."""
+        """The most important metrics, as many as fit; trackers get all."""
         metrics = dict(self.metrics)
         metrics["rate"] = max(rate for name, rate in metrics.items() if name.startswith("rate/"))
         if not metrics["skipped"]:

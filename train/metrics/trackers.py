@@ -1,4 +1,4 @@
-"""Trackers: where the metrics of a run are sent, by the names that `Trainer` has for them."""
+"""Trackers that receive the metrics of a run, by their names in `Trainer`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,13 +13,13 @@ TENSORBOARD = "tensorboard"
 
 
 class EventFiles(EventFileCallback):
-    """TensorBoard's event files in `tensorboard/` of the run's folder.
+    """TensorBoard event files in `tensorboard/` of the run's folder.
 
-    A run that goes on adds a file to those that are there, which tells TensorBoard to forget the
-    steps that were logged after the checkpoint: every step is shown once.
+    A resumed run adds a file that makes TensorBoard drop the steps logged after the checkpoint, so
+    that every step appears once.
 
     Args:
-        recipe: kept beside the metrics, as text.
+        recipe: stored with the metrics as text.
     """
 
     def __init__(self, recipe: str) -> None:
@@ -29,13 +29,13 @@ class EventFiles(EventFileCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open a file at the step that a resumed run has reached."""
+        """Open a file at the current step."""
         if not state.is_world_process_zero:
             return
-        # The arguments name a folder of their own where none was given.
+        # `TrainingArguments` always has a folder.
         assert args.output_dir is not None
         folder = self.folder or Path(args.output_dir) / TENSORBOARD
-        # Step 0 has metrics too: the losses on held-out data before anything was trained.
+        # Step 0 has metrics too: the losses on held-out data before training.
         next_step = state.global_step + 1 if state.global_step else 0
         events = self.open_events(str(folder), next_step)
         if not state.global_step:
@@ -48,37 +48,32 @@ def validate_tracker_names(names: Iterable[str]) -> None:
         if name not in TRACKERS:
             close = nearest(name, TRACKERS)
             known = ", ".join(sorted(TRACKERS))
-            raise WingsError(f"trackers: no tracker is called {name!r}{close}; known: {known}.")
-
-
-def chosen(names: list[str] | None) -> list[str]:
-    """The names that a recipe means: its own, or TensorBoard if that is installed."""
-    if names is not None:
-        return names
-    return [name for name in (TENSORBOARD,) if name in installed_trackers()]
+            raise WingsError(f"trackers: no tracker is named {name!r}{close}; known: {known}.")
 
 
 def make_trackers(names: list[str] | None, recipe: str) -> list[TrainerCallback]:
     """One callback per tracker.
 
     Args:
-        names: of the recipe; None for TensorBoard where it is installed.
+        names: names from the recipe; None for TensorBoard if installed.
         recipe: the recipe as text.
 
     Raises:
-        WingsError: a tracker that was asked for is not installed or not set up.
+        WingsError: a tracker is not installed or not set up.
     """
+    if names is None:
+        names = [name for name in (TENSORBOARD,) if name in installed_trackers()]
     callbacks: list[TrainerCallback] = []
-    for name in chosen(names):
+    for name in names:
         try:
             if name == TENSORBOARD:
                 callbacks.append(EventFiles(recipe))
             else:
                 callbacks.append(TRACKERS[name]())
-        # Each tracker complains in its own way about what it lacks.
+        # Error types depend on the tracker.
         except Exception as error:
             why = " ".join(str(error).split())
             raise WingsError(
-                f"trackers: {name} cannot be used ({why}): install it or remove it from the list."
+                f"trackers: {name} cannot be used ({why}); install it or remove it from the list."
             ) from error
     return callbacks

@@ -24,9 +24,8 @@ from PIL import Image
 from wings import WingsConfig, WingsForCausalLM, WingsProcessor
 from wings.cli import build_parser
 from wings.train import recipe as recipes
-from wings.train.overrides import override
 from wings.train.recipe import Recipe
-from wings.train.shipped import find
+from wings.train.recipe_file import find_recipe, override
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -284,7 +283,7 @@ class Shell:
     def recipe(self, name, overrides):
         if PLACEHOLDER.fullmatch(name):
             return
-        file = find(name)
+        file = find_recipe(name)
         if file.is_file():
             Recipe.from_yaml(file, overrides)
         else:

@@ -61,9 +61,7 @@ def _entry(place: Any, part: str, key: str) -> str | int:
     if not isinstance(place, list):
         raise WingsError(f"{key}: the value before '{part}' is not a mapping.")
     if not part.isdigit() or int(part) >= len(place):
-        raise WingsError(
-            f"{key}: '{part}' is no index of a list with {len(place)} entries, from 0."
-        )
+        raise WingsError(f"{key}: '{part}' is no index of a list of length {len(place)}, from 0.")
     return int(part)
 
 

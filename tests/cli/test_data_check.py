@@ -176,7 +176,7 @@ def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(recipe, tmp_pa
     lines = [json.dumps(talk(f"{n}?", ANSWER)) for n in range(40)]
     (tmp_path / "lines.jsonl").write_text("\n".join(lines))
     source = {"path": str(tmp_path / "lines.jsonl"), "split": "train", "stream": True}
-    path = recipe(data=[{**source, "limit": 40, "window": 16}])
+    path = recipe(data=[{**source, "limit": 40, "shuffle_buffer": 16}])
     assert main(["data", "check", path, "--workers", "2"]) == 0
     assert "all 40 records" in capsys.readouterr().out
     for quick, code in (([], 2), (["--quick", "20"], 0)):

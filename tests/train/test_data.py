@@ -111,7 +111,7 @@ def test_stop_names_file_record_and_id(mixed):
         WingsError, match=r"d\.json record 1 \(id 'two'\): no image file .*gone\.png"
     ):
         data[1]
-    with pytest.raises(WingsError, match=r"record 2: an answer is empty .*on_bad_record"):
+    with pytest.raises(WingsError, match=r"record 2: an answer is empty; .*on_bad_record"):
         data[2]
     with pytest.raises(WingsError, match=r"record 4: 100 tokens do not fit into 50"):
         data[4]

@@ -234,7 +234,7 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
         ({"stop": {"name": "text", "rise": 0}}, "evaluate.stop.rise: 0.0 must be larger"),
         ({"stop": {"name": "text"}}, "evaluate.stop: the key 'rise' is missing"),
         ({"data": [{"path": "a.jsonl"}]}, "evaluate.data.0: the key 'name' is missing"),
-        ({"data": [{"path": "a.jsonl", "name": "a/b"}]}, "evaluate.data.0.name: 'a/b' must be"),
+        ({"data": [{"path": "a.jsonl", "name": "a/b"}]}, "evaluate.data.0.name: 'a/b' may only"),
         ({"data": [{"path": "a", "name": "a", "weight": 2}]}, "evaluate.data.0.weight"),
         ({"data": [{"path": "a", "name": "a", "limit": 0}]}, "evaluate.data.0.limit"),
         ({"evry": 3}, "evaluate.evry: no such key"),

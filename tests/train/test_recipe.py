@@ -112,7 +112,7 @@ def test_overrides_reach_into_mappings_and_lists(tmp_path):
     assert recipe.steps == 7 and recipe.wings == {"router": None}
     for text, word in [
         ("steps", "key=value"),
-        ("data.1.path=x", "list of 1"),
+        ("data.1.path=x", "a list of length 1"),
         ("stage.x=1", "'x'"),
     ]:
         with pytest.raises(WingsError, match=word):

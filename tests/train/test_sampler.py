@@ -41,7 +41,7 @@ def test_without_a_share_epochs_are_what_weights_say():
         ([{"share": 0}, {}], r"data\.0\.share: 0\.0 is not"),
         ([{}, {"share": 0.1, "weight": 2}], r"data\.1: weight and share are both given"),
         ([{"share": 0.5}, {"share": 0.5}], "every source has a share"),
-        ([{"share": 0.5}, {"share": 0.5}, {}], "the shares add up to 1;"),
+        ([{"share": 0.5}, {"share": 0.5}, {}], "the shares add up to 1 "),
         ([{"stream": True}], r"data\.0\.stream: also needs split"),
         ([{"subset": "x"}], r"data\.0\.subset: also needs split"),
         (

@@ -73,12 +73,14 @@ def test_a_worker_that_ends_over_a_batch_is_lost(error):
 
 
 def test_the_news_of_its_end_does_not_come_later():
-    with pytest.raises(LostWorker, match=r"ended \(DataLoader worker \(pid .* killed by signal"):
+    with pytest.raises(LostWorker, match=r"exited \(DataLoader worker \(pid .* killed by signal"):
         first_batch(hand_over_and_die)
 
 
 def test_a_worker_that_is_killed_is_lost():
-    with pytest.raises(LostWorker, match=r"data worker ended \(DataLoader worker .*lower workers$"):
+    with pytest.raises(
+        LostWorker, match=r"data worker exited \(DataLoader worker .*lower workers$"
+    ):
         first_batch(kill_oneself)
 
 

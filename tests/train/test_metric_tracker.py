@@ -77,8 +77,8 @@ def test_counts_are_those_of_the_definition(make_model, guard, kind):
     for name, number in (("image", IMAGE), ("text", TEXT)):
         pairs = sees & (layout.kind == number)[:, None] & acts[..., None]
         expected |= {
-            f"{name}_acts": pairs.any(-1).sum() * works,
-            f"{name}_rows": (layout.kind == number).sum() * works,
+            f"{name}_queries": pairs.any(-1).sum() * works,
+            f"{name}_sources": (layout.kind == number).sum() * works,
             f"{name}_pairs": pairs.sum() * works,
         }
     assert found == {name: int(number) for name, number in expected.items()}
@@ -139,11 +139,11 @@ def test_the_learners_flops_are_those_that_torch_counts(make_model):
         more = counted(lambda: model(**batch, use_cache=False)) - counted(
             lambda: plain(**batch, use_cache=False)
         )
-    tokens, pictures = counts["tokens"], counts["image_rows"]
-    words = counts["text_rows"]
+    tokens, pictures = counts["tokens"], counts["image_sources"]
+    words = counts["text_sources"]
     # A third of a step's is forward. The causal squares are half of what torch multiplies, and A_o
     # goes with the keys' heads; tokens that see nothing are computed and dropped.
-    products = flops.act * 2 * tokens + flops.row * (pictures + words)
+    products = flops.query * 2 * tokens + flops.source * (pictures + words)
     squares = flops.learner_pair * (counts["image_pairs"] + counts["text_pairs"])
     assert products / 3 < more <= (products + 2 * squares) / 3 * 1.2
 

@@ -61,8 +61,8 @@ class Flops:
         trained   2 (2 + t) D V  the head, V entries, for trained tokens only
         pair      3 * 4 H d L    q k^T and the weighted values
         learner   for each of the two, with L' blocks:
-          act     3 * 8 D r L'   A_q, B_q, A_o, B_o
-          row     3 * 8 D r L'   A_k, B_k, A_v, B_v
+          query   3 * 8 D r L'   A_q, B_q, A_o, B_o
+          source  3 * 8 D r L'   A_k, B_k, A_v, B_v
           pair    3 * 4 D L'     as above, with heads as wide as the decoder
         image     the tower, forward alone, counted in a pass on the meta device; and the projector,
                   2 (2 D F + 3 D D) a feature
@@ -75,8 +75,8 @@ class Flops:
     token: float
     trained: float
     pair: float
-    act: float
-    row: float
+    query: float
+    source: float
     learner_pair: float
     image: float
 
@@ -96,8 +96,8 @@ class Flops:
             token=decoder_flops(model) + 3 * 4 * heads * head_width * prefixes,
             trained=2 * passes(model.lm_head.weight) * model.lm_head.weight.numel(),
             pair=3 * 4 * heads * head_width * len(find_attentions(model.model.language_model)),
-            act=factors,
-            row=factors,
+            query=factors,
+            source=factors,
             learner_pair=3 * 4 * width * blocks,
             image=tower_flops(tower) + features * tower.image_seq_length,
         )
@@ -105,8 +105,8 @@ class Flops:
     def total(self, counts: Mapping[str, float]) -> float:
         """FLOPs of these counts."""
         learners = sum(
-            self.act * counts[f"{name}_acts"]
-            + self.row * counts[f"{name}_rows"]
+            self.query * counts[f"{name}_queries"]
+            + self.source * counts[f"{name}_sources"]
             + self.learner_pair * counts[f"{name}_pairs"]
             for name in ("image", "text")
         )

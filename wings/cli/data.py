@@ -1,4 +1,4 @@
-"""`wings data check`: what the data of a recipe holds, what is wrong with it, what is learned."""
+"""`wings data check`: counts, problems and trained tokens of the data of a recipe."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from wings.train.recipe_file import find_recipe
 
 SHARES = (0.0, 0.05, 0.5, 0.95, 0.99, 1.0)
 NAMES = ("shortest", "5%", "median", "95%", "99%", "longest")
-# Letters of one stretch of a sample; what is longer is shown by its two ends.
-STRETCH = 600
+# Letters shown of one run of tokens; longer runs show both ends.
+SHOWN_LETTERS = 600
 
 
 def check(name: str, overrides: Sequence[str], quick: int | None, workers: int | None) -> int:
-    """Reads the data of a recipe and prints what is there.
+    """Reads the data of a recipe and prints a survey.
 
     Args:
-        name: the recipe, a file or a shipped one.
+        name: a recipe file or the name of a shipped recipe.
         overrides: `key=value` as in training.
-        quick: only so many records of each source.
-        workers: processes that read; by default one per core.
+        quick: read only this many records of each source.
+        workers: reading processes; default: one per core.
 
     Returns:
-        0, or 1 when a record cannot be used.
+        0, or 1 if a record is unusable.
 
     Raises:
-        WingsError: a recipe, a processor or a source that cannot be opened.
+        WingsError: the recipe, processor or a source cannot be opened.
     """
     recipe = Recipe.from_yaml(find_recipe(name), overrides)
     console = Console(highlight=False, soft_wrap=True)
@@ -47,13 +47,13 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
         def watch(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        found, samples = survey(recipe, processor, quick, workers, watch)
-    in_epoch = sum(one.samples for one in found)
-    for one in found:
-        report(one, in_epoch, recipe, console)
+        sources, samples = survey(recipe, processor, quick, workers, watch)
+    in_epoch = sum(source.samples for source in sources)
+    for source in sources:
+        report(source, in_epoch, recipe, console)
     show(samples, recipe, processor, console)
-    bad = sum(one.problems.total() for one in found)
-    read = sum(one.read for one in found)
+    bad = sum(source.problems.total() for source in sources)
+    read = sum(source.read for source in sources)
     if bad:
         console.print(f"[red]{bad:,} of {read:,} records cannot be used[/]{_what_then(recipe)}")
     else:
@@ -61,38 +61,40 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
     return 1 if bad else 0
 
 
-def report(found: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console) -> None:
-    """Prints what was found in one source."""
-    console.print(Text(str(found.path), style="bold"))
-    read = "" if found.read == found.records else f", {found.read:,} of them read"
-    share = found.samples / in_epoch
-    _row(console, "records", f"{found.records:,}{read}")
-    _row(console, "in an epoch", f"{found.samples:,} samples, {share:.1%} of all")
-    if found.images:
-        _row(console, "without image", f"{found.images[0]:,}")
-        counts = sorted((n, count) for n, count in found.images.items() if n)
+def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console) -> None:
+    """Prints the survey of one source."""
+    console.print(Text(str(source.path), style="bold"))
+    read = "" if source.read == source.records else f", {source.read:,} of them read"
+    share = source.samples / in_epoch
+    _row(console, "records", f"{source.records:,}{read}")
+    _row(console, "in an epoch", f"{source.samples:,} samples, {share:.1%} of all")
+    if source.images:
+        _row(console, "without image", f"{source.images[0]:,}")
+        counts = sorted((n, count) for n, count in source.images.items() if n)
         listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
         more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
         _row(console, "images a record", f"{listed}{more}" if counts else "none has any")
-    if found.text_turns:
-        _row(console, "text turns", f"behind {found.text_turns:,}{_without(found, recipe)}")
-    if found.tokens:
-        values = zip(NAMES, quantiles(found.tokens, SHARES), strict=True)
+    if source.text_turns:
+        _row(console, "text turns", f"behind {source.text_turns:,}{_without(source, recipe)}")
+    if source.tokens:
+        values = zip(NAMES, quantiles(source.tokens, SHARES), strict=True)
         _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
-        _row(console, "learned", f"{found.trained / sum(found.tokens):.1%} of the tokens")
-        cut = f"{found.cut:,} ({found.cut / len(found.tokens):.1%})"
-        lost = f"; {found.blinded:,} lose pictures with their oldest turns" if found.blinded else ""
+        _row(console, "learned", f"{source.trained / sum(source.tokens):.1%} of the tokens")
+        cut = f"{source.cut:,} ({source.cut / len(source.tokens):.1%})"
+        lost = (
+            f"; {source.blinded:,} lose pictures with their oldest turns" if source.blinded else ""
+        )
         _row(console, "cut", f"{cut} to max_length {recipe.max_length:,}{lost}")
     for kind in KINDS:
-        if found.problems[kind]:
-            _row(console, kind, f"{found.problems[kind]:,}", red=True)
-            for sentence in found.sentences[kind]:
+        if source.problems[kind]:
+            _row(console, kind, f"{source.problems[kind]:,}", red=True)
+            for sentence in source.sentences[kind]:
                 console.print(Text(f"    {sentence}"))
     console.print()
 
 
 def show(samples: Sequence[int], recipe: Recipe, processor: WingsProcessor, out: Console) -> None:
-    """Prints records as they are trained, with marks on the tokens that are learned."""
+    """Prints samples as trained, with marks on the trained tokens."""
     if not samples:
         return
     data = ConversationDataset.of(recipe, processor)
@@ -108,12 +110,12 @@ def show(samples: Sequence[int], recipe: Recipe, processor: WingsProcessor, out:
 
 
 def marked(sample: dict, processor: WingsProcessor, colour: bool) -> Text:
-    """An encoded conversation as text, with its trained tokens green or in brackets.
+    """An encoded conversation as text, with trained tokens in green or in brackets.
 
     Args:
         sample: `input_ids` and `labels` [T].
-        processor: that encoded it.
-        colour: green rather than brackets.
+        processor: processor of the sample.
+        colour: use green instead of brackets.
     """
     image, length = processor.image_token_id, processor.image_seq_length
     text = Text()
@@ -132,16 +134,18 @@ def marked(sample: dict, processor: WingsProcessor, colour: bool) -> Text:
 
 
 def _shorten(text: str) -> str:
-    if len(text) <= STRETCH:
+    if len(text) <= SHOWN_LETTERS:
         return text
-    half = STRETCH // 2
+    half = SHOWN_LETTERS // 2
     return f"{text[:half]} ... {len(text) - 2 * half:,} letters ... {text[-half:]}"
 
 
-def _without(found: SourceSurvey, recipe: Recipe) -> str:
-    if not found.without:
+def _without(source: SourceSurvey, recipe: Recipe) -> str:
+    if not source.without:
         return ""
-    return f"; {found.without:,} go without, which max_length {recipe.max_length:,} has no room for"
+    return (
+        f"; {source.without:,} go without, which max_length {recipe.max_length:,} has no room for"
+    )
 
 
 def _row(console: Console, name: str, value: str, red: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`wings plan`: what a recipe needs of a GPU and what it costs, before anything is loaded."""
+"""`wings plan`: memory and cost of a recipe, estimated without loading weights."""
 
 from dataclasses import dataclass
 
@@ -20,19 +20,18 @@ from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe
 
 LEFT_OUT = (
-    "Counted by running the model's own code, forward and backward, on tensors without numbers, in"
-    " plain torch: every sample as long as max_length, one image in each, all text trained, which"
-    " is the most a batch can ask. Blocks that are alike are counted twice and drawn out. Not in"
-    f" it: CUDA's context, NCCL's buffers, workspaces and gaps of the allocator ({KEPT_FREE:.0%} of"
-    " the card is kept free for them); what Triton kernels save; evaluation; the LLM's own"
-    " pass that kl_to_base asks for; time for data, communication and checkpoints, which an MFU has"
-    " to cover."
+    "Estimated by running the model's own code, forward and backward, on fake tensors in plain"
+    " torch, for the largest batch: every sample of max_length with one image and all text trained."
+    " Identical blocks are extrapolated from two and three. Not counted: the CUDA context, NCCL"
+    f" buffers, workspaces and allocator gaps ({KEPT_FREE:.0%} of GPU memory is left for them);"
+    " savings of Triton kernels; evaluation; the LLM's pass of kl_to_base; time for data,"
+    " communication and checkpoints, which the MFU has to cover."
 )
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is assumed of a GPU: GiB, dense bfloat16 TFLOP/s, and the share of them that is used."""
+    """Assumed GPU: memory in GiB, dense bfloat16 TFLOP/s, and MFU, the share of them used."""
 
     memory: float
     tflops: float
@@ -40,16 +39,16 @@ class Card:
 
 
 def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
-    """Prints the plan of a recipe.
+    """Prints the estimate of a recipe.
 
     Args:
-        recipe: a file or the name of a shipped one.
+        recipe: a recipe file or the name of a shipped recipe.
         overrides: `key=value` each.
-        gpus: how many share the run.
-        card: what each of them is.
+        gpus: number of GPUs.
+        card: the assumed GPU.
 
     Raises:
-        WingsError: a recipe or a configuration that cannot be used.
+        WingsError: an unusable recipe or configuration.
     """
     for name, value in (("gpus", gpus), *vars(card).items()):
         if not value > 0:
@@ -74,7 +73,7 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
 
 
 def title(budget: Budget, name: str, card: Card) -> str:
-    """What is planned for what."""
+    """First line: model, stage, dtype, GPUs and batch."""
     recipe, blocks = budget.recipe, budget.model.config.text_config.num_hidden_layers
     on = "one GPU" if budget.gpus == 1 else f"{budget.gpus} GPUs"
     precision = "bfloat16" if recipe.bf16 else "float32"
@@ -87,7 +86,7 @@ def title(budget: Budget, name: str, card: Card) -> str:
 
 
 def groups(budget: Budget) -> Table:
-    """Parameter groups and their bytes, of the whole model."""
+    """Table of the parameter groups and their bytes in the whole model."""
     table = Table(box=None, header_style="")
     for name in ("group", "weights", "rate", "held in", "weights, GiB", "gradients", "AdamW"):
         table.add_column(name, justify="left" if name in ("group", "held in") else "right")
@@ -113,7 +112,7 @@ def bytes_of(group: GroupMemory) -> tuple[int, int, int]:
 
 
 def memory(budget: Budget) -> Table:
-    """What one GPU holds, one column per mode to spread a run."""
+    """Table of the memory of one GPU, a column per parallel mode."""
     modes = PARALLEL_MODES if budget.gpus > 1 else PARALLEL_MODES[:1]
     table = Table(box=None, header_style="")
     table.add_column("GiB on each GPU")
@@ -142,7 +141,7 @@ def memory(budget: Budget) -> Table:
 
 
 def fits(budget: Budget) -> list[str]:
-    """Whether it fits, and what is the most that does."""
+    """Lines with the largest batches that fit, and whether the recipe fits."""
     lines = []
     for mode in PARALLEL_MODES if budget.gpus > 1 else PARALLEL_MODES[:1]:
         most = {on: budget.largest(mode, on) for on in (True, False)}
@@ -158,40 +157,40 @@ def fits(budget: Budget) -> list[str]:
 
 
 def cost(budget: Budget, card: Card) -> list[str]:
-    """FLOPs, tokens and hours."""
+    """Lines with FLOPs, tokens and hours."""
     useful = budget.flops_per_token(False)
     again = budget.recipe.gradient_checkpointing
     done = budget.flops_per_token(True) if again else useful
     speed = budget.gpus * card.tflops * 1e12 * card.mfu / done
     lines = [
         f"{useful / 1e9:,.1f} GFLOP a token"
-        + (f", {done / 1e9:,.1f} with what is computed again" if done > useful else "")
-        + f"; at an MFU of {card.mfu:.0%} of {card.tflops:g} TFLOP/s (--mfu, --tflops; counting"
-        f" what is computed again) {speed:,.0f} tokens/s"
+        + (f", {done / 1e9:,.1f} with recomputation" if done > useful else "")
+        + f"; at an MFU of {card.mfu:.0%} of {card.tflops:g} TFLOP/s (--mfu, --tflops; with"
+        f" recomputation) {speed:,.0f} tokens/s"
     ]
     epoch = EpochEstimate.of(budget.recipe)
     if epoch.tokens is None:
         return [
             *lines,
             f"{1e6 / speed / 3600:,.4f} hours per million tokens"
-            f" ({1e9 / speed / 3600 * budget.gpus:,.1f} GPU-hours per thousand million);"
+            f" ({1e9 / speed / 3600 * budget.gpus:,.1f} GPU-hours per billion);"
             f" {epoch.why}",
         ]
     total = epoch.tokens * epoch.epochs
     return [
         *lines,
         f"{epoch.samples:,} samples of {epoch.mean:,.0f} tokens on average (of {epoch.measured}"
-        f" looked at): {epoch.tokens / 1e6:,.2f} million tokens an epoch; {epoch.epochs:g} epochs"
+        f" encoded): {epoch.tokens / 1e6:,.2f} million tokens an epoch; {epoch.epochs:g} epochs"
         f" take {hours(total / speed)}, {total / speed / 3600 * budget.gpus:,.2f} GPU-hours",
     ]
 
 
 def hours(seconds: float) -> str:
-    """Time as a person says it."""
+    """Seconds as text: seconds up to 10 minutes, then hours."""
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} hours"
 
 
 def gib(size: float) -> str:
-    """Bytes in GiB; small ones with more places."""
+    """Bytes in GiB, with two decimals below 10."""
     value = size / GIB
     return "-" if not size else f"{value:,.1f}" if value >= 10 else f"{value:,.2f}"

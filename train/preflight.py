@@ -240,8 +240,8 @@ def check_checkpoint(config: WingsConfig, folder: Path) -> None:
         model.save_pretrained(folder)
     with checking("load a model"):
         loaded = WingsForCausalLM.from_pretrained(folder, dtype=model.dtype)
-    for with_picture, kind in ((False, "text"), (True, "a picture")):
-        sample = tiny_sample(config, with_picture)
+    for with_image, kind in ((False, "text"), (True, "an image")):
+        sample = tiny_sample(config, with_image)
         batch: dict[str, Any] = {**sample, "input_ids": sample["input_ids"][None]}
         del batch["labels"]
         with checking(f"compare logits of the loaded model, {kind}"):

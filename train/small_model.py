@@ -85,8 +85,8 @@ class TinyDataset(Dataset):
     """
 
     def __init__(self, config: WingsConfig, needs_kl_mask: bool) -> None:
-        picture, text = (tiny_sample(config, with_picture) for with_picture in (True, False))
-        self.samples = [picture, with_kl_mask(text, text) if needs_kl_mask else text]
+        image, text = (tiny_sample(config, with_image) for with_image in (True, False))
+        self.samples = [image, with_kl_mask(text, text) if needs_kl_mask else text]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -99,13 +99,13 @@ class TinyDataset(Dataset):
         return RecordSampler([len(self)], [1.0], batch_size, seed)
 
 
-def tiny_sample(config: WingsConfig, with_picture: bool) -> dict[str, Tensor]:
-    """`input_ids` and `labels` [T], and `pixel_values` [1, 3, height, width] of a picture."""
+def tiny_sample(config: WingsConfig, with_image: bool) -> dict[str, Tensor]:
+    """`input_ids` and `labels` [T], and `pixel_values` [1, 3, height, width] of an image."""
     generator = torch.Generator().manual_seed(1)
     decoder: Any = config.text_config
     ids = torch.randint(decoder.vocab_size, (12,), generator=generator)
     sample = {}
-    if with_picture:
+    if with_image:
         image = torch.full((config.image_seq_length or 1,), config.image_token_id or 0)
         ids = torch.cat([ids[:4], image, ids[4:]])
         side = TOWER["image_size"]

@@ -370,7 +370,7 @@ GOOD = {"stage": "instruct", "output": "x", "data": [{"path": "a.json"}], "freez
     ("changes", "words"),
     [
         ({"freeze_llm": False}, "kl_to_base: needs the original LLM, which this run trains"),
-        ({"freeze_llm": False, "text_turns": TURNS}, "untouched LLM"),
+        ({"freeze_llm": False, "text_turns": TURNS}, "original LLM"),
         ({"kl_to_base": {"weight": 0}}, r"kl_to_base\.weight: 0\.0 must be larger than 0"),
         ({"kl_to_base": {"weight": -1}}, r"kl_to_base\.weight"),
         ({"kl_to_base": {}}, "the key 'weight' is missing"),

@@ -270,7 +270,7 @@ def test_two_processes_do_it_together_and_end_together(parallel, make_recipe, to
         textwrap.dedent(
             """
             import sys
-            from wings.model import WingsForCausalLM
+            from wings.model.causal_lm import WingsForCausalLM
             from wings.train.__main__ import main
             from wings.train.preflight import preflight
             from wings.train.recipe import Recipe

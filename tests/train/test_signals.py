@@ -129,7 +129,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
     )
     code, printed, errors = torchrun(2, tmp_path / "script.py", timeout=120)
     assert code == 0, errors[-3000:]
-    assert printed.count("left: stopped by") == printed.count("after step 3 of 6") == 2
+    assert printed.count("left: Stopped by") == printed.count("after step 3 of 6") == 2
     assert printed.count("by SIGUSR1") == printed.count("by a signal to another process") == 1
     assert (tmp_path / "run" / "checkpoint-3" / "rng_state_1.pth").is_file()
     history = json.loads((tmp_path / "run" / "result.json").read_text())["history"]

@@ -103,8 +103,8 @@ def test_pictures_are_matched_by_name_or_by_number():
         ({"json": b"[1]"}, "k.json holds list"),
         ({"txt": b"\xff", "jpg": b""}, "not UTF-8"),
         ({"json": talk("", "", image="a.jpg")}, "the shard has none under its key"),
-        ({"jpg": b"", "json": talk("", "", image=["a", "b"])}, r"names 2 pictures \('a'\)"),
-        ({"jpg": b"", "json": talk("", "", image=["k.jpg", "b"])}, r"names 2 pictures \('b'\)"),
+        ({"jpg": b"", "json": talk("", "", image=["a", "b"])}, r"names 2 images \('a'\)"),
+        ({"jpg": b"", "json": talk("", "", image=["k.jpg", "b"])}, r"names 2 images \('b'\)"),
     ],
 )
 def test_odd_members_are_refused(members, words):
@@ -115,7 +115,7 @@ def test_odd_members_are_refused(members, words):
 
 def test_a_part_that_names_no_picture_of_the_shard_is_refused():
     chat = {"messages": [{"role": "user", "content": [{"type": "image", "image": "c.png"}]}]}
-    with pytest.raises(WingsError, match=r"no picture 'c\.png'"):
+    with pytest.raises(WingsError, match=r"no image 'c\.png'"):
         to_record("k", {"a.png": b"A", "json": chat})
 
 

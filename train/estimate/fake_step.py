@@ -71,19 +71,19 @@ class FakeBatch:
         return text if self.trained is None else min(self.trained, text)
 
     def inputs(self, model: WingsForCausalLM, mode: FakeTensorMode) -> dict[str, Any]:
-        """The keywords that `WingsTrainer.compute_loss` passes: real indices, fake pictures.
+        """The keywords that `WingsTrainer.compute_loss` passes: real indices, fake images.
 
         Row lengths differ by one token, as in a padded batch, because a mask costs memory.
         """
         images = self.images(model) * model.config.image_seq_length
         ids = torch.full((self.rows, self.length), 0 if model.config.image_token_id else 1)
-        pictures = {}
+        pixels = {}
         if images:
             ids[:, 1 : 1 + images] = model.config.image_token_id
             size = model.model.vision_tower.config["image_size"]
             height, width = (size, size) if isinstance(size, int) else size
             with mode:
-                pictures["pixel_values"] = torch.empty(self.rows, 3, height, width)
+                pixels["pixel_values"] = torch.empty(self.rows, 3, height, width)
         mask = torch.ones_like(ids)
         for row in range(1, self.rows):
             mask[row, -row:] = 0
@@ -95,7 +95,7 @@ class FakeBatch:
             "labels": labels,
             "num_items_in_batch": torch.tensor(labels.numel()),
             **loss_columns(labels),
-            **pictures,
+            **pixels,
         }
 
 

@@ -154,17 +154,17 @@ def is_saved(path: str) -> bool:
 
 
 def _saved(datasets: ModuleType, source: DataSource, path: Path) -> Any:
-    found = datasets.load_from_disk(str(path))
-    if isinstance(found, datasets.DatasetDict):
-        if source.split not in found:
+    dataset = datasets.load_from_disk(str(path))
+    if isinstance(dataset, datasets.DatasetDict):
+        if source.split not in dataset:
             raise WingsError(
-                f"{source.path}: set split to one of {', '.join(found)}"
+                f"{source.path}: set split to one of {', '.join(dataset)}"
                 f"{f', not {source.split}' if source.split else ''}."
             )
-        found = found[source.split]
-    elif source.split and found.split is not None and str(found.split) != source.split:
-        raise WingsError(f"{source.path}: contains split {found.split}, not {source.split}.")
-    return found
+        dataset = dataset[source.split]
+    elif source.split and dataset.split is not None and str(dataset.split) != source.split:
+        raise WingsError(f"{source.path}: contains split {dataset.split}, not {source.split}.")
+    return dataset
 
 
 def _library() -> ModuleType:

@@ -8,13 +8,13 @@ from typing import Any
 
 from wings.errors import WingsError
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 TEXTS = ("json", "txt", "caption")
 
 
 def is_used(extension: str) -> bool:
     """True if a member with this extension (`jpg`, `0.png`, `json`) is part of a record."""
-    return extension.rpartition(".")[2] in (*PICTURES, *TEXTS)
+    return extension.rpartition(".")[2] in (*IMAGES, *TEXTS)
 
 
 def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         WingsError: no conversation or caption, or images that do not match their names.
     """
-    pictures = {name: members[name] for name in sorted(members, key=_natural) if _is_picture(name)}
+    images = {name: members[name] for name in sorted(members, key=_natural) if _is_image(name)}
     record = _json(members["json"]) if members.get("json") is not None else {}
     if not isinstance(record, dict):
         raise WingsError(f"{key}.json holds {type(record).__name__}, not a mapping")
@@ -39,41 +39,43 @@ def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
         record = {"caption": _caption(key, members, record)}
     names = record.pop("image", None)
     names = record.pop("images", None) if names is None else names
-    own = [part for part in _parts(record) if isinstance(part.get("image"), str)]
-    for part in own:
-        found = _named(part["image"], key, pictures)
-        if found is None:
-            raise WingsError(f"the shard has no picture {part['image']!r} beside {key}.json")
-        part["image"] = pictures[found]
-    if not own and pictures:
-        record["images"] = _ordered(names, key, pictures)
+    parts = [part for part in _parts(record) if isinstance(part.get("image"), str)]
+    for part in parts:
+        name = _named(part["image"], key, images)
+        if name is None:
+            raise WingsError(f"the shard has no image {part['image']!r} for {key}.json")
+        part["image"] = images[name]
+    if not parts and images:
+        record["images"] = _ordered(names, key, images)
     elif names:
-        raise WingsError(f"{key}.json names pictures, and the shard has none under its key")
+        raise WingsError(f"{key}.json names images, but the shard has none under its key")
     return record
 
 
-def _ordered(names: Any, key: str, pictures: dict[str, Any]) -> list[Any]:
+def _ordered(names: Any, key: str, images: dict[str, Any]) -> list[Any]:
     """The images in the order of the JSON's names, or of their own names without any."""
     if names is None or names == "" or names == []:
-        return list(pictures.values())
+        return list(images.values())
     names = names if isinstance(names, list) else [names]
-    found = [_named(str(name), key, pictures) for name in names]
-    ordered = [pictures[name] for name in found if name is not None]
-    if len(ordered) == len(found):
+    matches = [_named(str(name), key, images) for name in names]
+    ordered = [images[name] for name in matches if name is not None]
+    if len(ordered) == len(matches):
         return ordered
     # The names may predate packing; equally many images keep their own order.
-    if not any(found) and len(names) == len(pictures):
-        return list(pictures.values())
+    if not any(matches) and len(names) == len(images):
+        return list(images.values())
     raise WingsError(
-        f"{key}.json names {len(names)} pictures ({str(names[found.index(None)])[:60]!r}), and the"
-        f" shard has {len(pictures)} under its key ({', '.join(pictures)})"
+        f"{key}.json names {len(names)} images ({str(names[matches.index(None)])[:60]!r}), and the"
+        f" shard has {len(images)} under its key ({', '.join(images)})"
     )
 
 
-def _named(name: str, key: str, pictures: dict[str, Any]) -> str | None:
+def _named(name: str, key: str, images: dict[str, Any]) -> str | None:
     last = PurePosixPath(name).name
     stem = PurePosixPath(key).name
-    return next((own for own in pictures if last in (f"{stem}.{own}", own)), None)
+    return next(
+        (extension for extension in images if last in (f"{stem}.{extension}", extension)), None
+    )
 
 
 def _parts(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -103,8 +105,8 @@ def _json(value: Any) -> Any:
         raise WingsError(f"not JSON ({error})") from None
 
 
-def _is_picture(extension: str) -> bool:
-    return extension.rpartition(".")[2] in PICTURES
+def _is_image(extension: str) -> bool:
+    return extension.rpartition(".")[2] in IMAGES
 
 
 def _natural(name: str) -> list[Any]:

@@ -27,7 +27,7 @@ class ShardRecords(Records):
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path.parent
-        found: dict[str, list[tuple[int, int, int]]] = {}
+        by_key: dict[str, list[tuple[int, int, int]]] = {}
         extensions: dict[str, int] = {}
         try:
             # "r:" is an uncompressed tar, which has offsets.
@@ -39,7 +39,7 @@ class ShardRecords(Records):
                     if member.isfile() and is_used(extension):
                         code = extensions.setdefault(extension, len(extensions))
                         entry = (member.offset_data, member.size, code)
-                        found.setdefault(key, []).append(entry)
+                        by_key.setdefault(key, []).append(entry)
                 # tarfile takes an unreadable or missing header for the end.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512) != bytes(512):
@@ -51,10 +51,10 @@ class ShardRecords(Records):
             ) from None
         self._extensions = list(extensions)
         self._members = np.array(
-            [entry for entries in found.values() for entry in entries], dtype=_MEMBER
+            [entry for entries in by_key.values() for entry in entries], dtype=_MEMBER
         )
-        self._starts = np.cumsum([0, *map(len, found.values())])
-        self._keys = np.array([key.encode() for key in found], dtype=np.bytes_)
+        self._starts = np.cumsum([0, *map(len, by_key.values())])
+        self._keys = np.array([key.encode() for key in by_key], dtype=np.bytes_)
 
     def __len__(self) -> int:
         return len(self._keys)

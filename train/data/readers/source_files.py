@@ -26,24 +26,24 @@ def source_files(path: str) -> list[Path]:
     if _RANGE.search(spelled):
         return _all_there(path, _expand(spelled))
     if Path(spelled).is_dir():
-        found = sorted(one for one in Path(spelled).iterdir() if one.suffix.lower() in ENDINGS)
+        files = sorted(one for one in Path(spelled).iterdir() if one.suffix.lower() in ENDINGS)
     elif glob.has_magic(spelled):
-        found = sorted(Path(one) for one in glob.glob(spelled, recursive=True))
-        found = [one for one in found if one.is_file()]
+        files = sorted(Path(one) for one in glob.glob(spelled, recursive=True))
+        files = [one for one in files if one.is_file()]
     else:
         raise WingsError(
             f"{path}: no such data file; set its path in the recipe's data list (a dataset on the"
             " Hub also needs a split, such as split: train)."
         )
-    if not found:
+    if not files:
         raise WingsError(f"{path}: no data files found; supported are {', '.join(ENDINGS)}.")
-    kinds = sorted({one.suffix.lower() for one in found})
+    kinds = sorted({one.suffix.lower() for one in files})
     if len(kinds) > 1:
         raise WingsError(
             f"{path}: files of several types ({', '.join(kinds)}); choose one with a pattern, such"
             f" as {Path(path) / '*'}{kinds[0]}."
         )
-    return found
+    return files
 
 
 def source_folder(path: str) -> Path:
@@ -60,14 +60,14 @@ def source_folder(path: str) -> Path:
 
 
 def _expand(pattern: str) -> list[Path]:
-    found = _RANGE.search(pattern)
-    if found is None:
+    match = _RANGE.search(pattern)
+    if match is None:
         return [Path(pattern)]
-    first, last = found.groups()
+    first, last = match.groups()
     if int(first) > int(last):
-        raise WingsError(f"{pattern}: the range {found.group()} is descending; swap its ends.")
+        raise WingsError(f"{pattern}: the range {match.group()} is descending; swap its ends.")
     names = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
-    before, after = pattern[: found.start()], pattern[found.end() :]
+    before, after = pattern[: match.start()], pattern[match.end() :]
     return [path for name in names for path in _expand(f"{before}{name}{after}")]
 
 

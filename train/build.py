@@ -9,7 +9,7 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.recipe import Recipe
+from wings.train.recipe import ModelNames, Recipe
 
 
 def load_processor(recipe: Recipe) -> WingsProcessor:
@@ -20,11 +20,8 @@ def load_processor(recipe: Recipe) -> WingsProcessor:
     """
     if recipe.start:
         return WingsProcessor.from_pretrained(checkpoint_of(recipe.start))
-    if recipe.model is None:
-        raise WingsError(
-            "The recipe names neither model (vision, text) nor start (a checkpoint); add one."
-        )
-    return WingsProcessor.from_vision_text_pretrained(recipe.model.vision, recipe.model.text)
+    names = names_of(recipe)
+    return WingsProcessor.from_vision_text_pretrained(names.vision, names.text)
 
 
 def load_model(recipe: Recipe) -> WingsForCausalLM:
@@ -38,15 +35,25 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
         WingsError: neither `model` nor `start`, or `start` has no model.
     """
     if recipe.start:
-        return _continue(recipe, checkpoint_of(recipe.start))
+        start = checkpoint_of(recipe.start)
+        options = later_options(recipe, WingsConfig.from_pretrained(start), start)
+        # float32, so that trained weights are not rounded to the dtype of frozen ones.
+        return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
+    names, options = names_of(recipe), fresh_options(recipe)
+    return WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
+
+
+def names_of(recipe: Recipe) -> ModelNames:
+    """The recipe's `model`.
+
+    Raises:
+        WingsError: there is none.
+    """
     if recipe.model is None:
         raise WingsError(
             "The recipe names neither model (vision, text) nor start (a checkpoint); add one."
         )
-    options = fresh_options(recipe)
-    return WingsForCausalLM.from_vision_text_pretrained(
-        recipe.model.vision, recipe.model.text, **options
-    )
+    return recipe.model
 
 
 def fresh_options(recipe: Recipe) -> dict[str, Any]:
@@ -80,12 +87,6 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
             f" would replace by {prefix!r}; keep it, or start from a checkpoint without it."
         )
     return options
-
-
-def _continue(recipe: Recipe, start: str) -> WingsForCausalLM:
-    options = later_options(recipe, WingsConfig.from_pretrained(start), start)
-    # float32, so that trained weights are not rounded to the dtype of frozen ones.
-    return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
 
 
 def checkpoint_of(start: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 FILE = "resume_state.json"
 
@@ -52,14 +52,10 @@ class ResumeCallback(TrainerCallback):
     def __init__(self, restore: Callable[[], None], set_epoch: Callable[[], None]) -> None:
         self.restore, self.set_epoch = restore, set_epoch
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         """Before the first step."""
         self.restore()
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
         """Before the first sample of an epoch is read."""
         self.set_epoch()

@@ -163,7 +163,7 @@ def test_emojis_preflight_leaves_nothing(of_emoji, trained, capsys):
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     assert len(trained) == 2
     assert [path.name for path in of_emoji.iterdir()] == ["weights"]
-    assert capsys.readouterr().out.startswith("Checking every later step on a handful of samples")
+    assert capsys.readouterr().out.startswith("Checking every later step on a few samples")
 
 
 TWO = (BY_KEY["wings-retention"], BY_KEY["prefix"])

@@ -122,7 +122,7 @@ def test_it_leaves_nothing_behind(stage, changes, make_recipe, capsys, real_step
     assert not Path(recipe.output).exists()
     assert len(real_steps) == 3
     captured = capsys.readouterr()
-    assert captured.out.startswith("Checking every later step on a handful of samples ... done in")
+    assert captured.out.startswith("Checking every later step on a few samples ... done in")
     assert captured.out.count("\n") == 1 and not captured.err
 
 

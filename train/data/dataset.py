@@ -1,6 +1,5 @@
 """The training data of a recipe as one map-style dataset of encoded conversations."""
 
-import bisect
 import contextlib
 import itertools
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from wings.train.recipe import DataSource, Recipe
 from .collator import with_kl_mask
 from .formats import Message, to_messages
 from .readers.open_records import open_records
-from .readers.records import SourceError
+from .readers.records import SourceError, locate
 from .sampler import RecordSampler
 from .text_turns import TextExchanges
 
@@ -86,7 +85,7 @@ class ConversationDataset(Dataset):
         return self.starts[-1]
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        source, first = self._find(number)
+        source, first = locate(number, self.starts)
         length, start = self.lengths[source], self.starts[source]
         buffer = self.records[source].shuffle_buffer
         if buffer is not None:
@@ -131,7 +130,7 @@ class ConversationDataset(Dataset):
         Raises:
             WingsError: names file and record.
         """
-        source, inner = self._find(number)
+        source, inner = locate(number, self.starts)
         try:
             messages = to_messages(self.records[source][inner], self.folders[source])
             return messages, [] if self.exchanges is None else self.exchanges.after(
@@ -155,16 +154,12 @@ class ConversationDataset(Dataset):
 
     def name(self, number: int) -> str:
         """Description of record `number` for messages: file, place in it, and its id if any."""
-        source, inner = self._find(number)
+        source, inner = locate(number, self.starts)
         record: dict[str, Any] = {}
         with contextlib.suppress(WingsError):
             record = self.records[source][inner]
         name = f" (id {record['id']!r})" if record.get("id") is not None else ""
         return f"{self.records[source].place(inner)}{name}"
-
-    def source_of(self, number: int) -> int:
-        """Index of the source of record `number`."""
-        return self._find(number)[0]
 
     def _encode(self, messages: list[Message], text_turn: list[Message]) -> dict[str, Any]:
         processor = self.processor
@@ -179,9 +174,3 @@ class ConversationDataset(Dataset):
         # If images were dropped to fit, the remaining turns may be about them.
         is_text = all(part["type"] == "text" for one in messages for part in one["content"])
         return with_kl_mask(sample, sample) if self.needs_kl_mask and is_text else sample
-
-    def _find(self, number: int) -> tuple[int, int]:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        source = bisect.bisect_right(self.starts, number) - 1
-        return source, number - self.starts[source]

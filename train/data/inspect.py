@@ -17,7 +17,7 @@ from wings.train.recipe import Recipe
 
 from .dataset import ConversationDataset
 from .formats import Message, TurnsError
-from .readers.records import SourceError
+from .readers.records import SourceError, locate
 from .workers import reporting_lost_workers, unwrapping_worker_errors
 
 # Kinds of problems of a record.
@@ -236,7 +236,7 @@ def survey(
     with reporting_lost_workers(), unwrapping_worker_errors(loader.num_workers):
         for reports in loader:
             for report in reports:
-                source = data.source_of(report.number)
+                source = locate(report.number, data.starts)[0]
                 surveys[source].add(report)
                 group = good.setdefault((source, report.images > 0), [])
                 if report.problem is None and len(group) < SAMPLES:

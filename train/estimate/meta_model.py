@@ -12,7 +12,7 @@ from wings.config import WingsConfig
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
-from wings.train.build import checkpoint_of, fresh_options, later_options
+from wings.train.build import checkpoint_of, fresh_options, later_options, names_of
 from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
 
@@ -43,13 +43,10 @@ class ModelSpec:
         Raises:
             WingsError: a configuration is unavailable.
         """
-        if recipe.model is not None:
-            vision = canonical_config(recipe.model.vision)
-            text = _text_config(recipe.model.text)
-            options = fresh_options(recipe)
-            return cls(WingsConfig(text_config=text, vision_config=vision, **options), _dtype(text))
         if recipe.start is None:
-            raise WingsError("The recipe names neither model (vision, text) nor start; add one.")
+            names, options = names_of(recipe), fresh_options(recipe)
+            vision, text = canonical_config(names.vision), _text_config(names.text)
+            return cls(WingsConfig(text_config=text, vision_config=vision, **options), _dtype(text))
         maker = _maker(recipe.start, file)
         if maker is not None:
             before = cls.of(Recipe.from_yaml(maker), maker)

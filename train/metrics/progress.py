@@ -97,9 +97,7 @@ class Progress(TrainerCallback):
             line = self._evaluation() if evaluated else self._line()
             print(self._place(state) + line, flush=True)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()

@@ -13,7 +13,6 @@ from wings.train.estimate.budget import (
     PARALLEL_MODES,
     Budget,
     EpochEstimate,
-    GroupMemory,
 )
 from wings.train.estimate.meta_model import ModelSpec
 from wings.train.recipe import Recipe
@@ -90,25 +89,22 @@ def groups(budget: Budget) -> Table:
     table = Table(box=None, header_style="")
     for name in ("group", "weights", "rate", "held in", "weights, GiB", "gradients", "AdamW"):
         table.add_column(name, justify="left" if name in ("group", "held in") else "right")
+    totals = [0, 0, 0]
     for group in budget.groups:
+        sizes = group.weights, group.gradients, group.optimiser
+        totals = [total + size for total, size in zip(totals, sizes, strict=True)]
         table.add_row(
             group.name,
             f"{group.count:,}",
             "frozen" if group.rate is None else f"{group.rate:.1e}",
             str(group.kind).removeprefix("torch."),
-            *(gib(size) for size in (group.weights, group.gradients, group.optimiser)),
+            *map(gib, sizes),
         )
     trained = sum(group.count for group in budget.groups if group.rate is not None)
     everything = sum(group.count for group in budget.groups)
-    sums = [sum(bytes_of(group)[n] for group in budget.groups) for n in range(3)]
-    table.add_row("all", f"{everything:,}", "", "", *map(gib, sums), style="bold")
+    table.add_row("all", f"{everything:,}", "", "", *map(gib, totals), style="bold")
     table.add_row("of it trained", f"{trained:,}")
     return table
-
-
-def bytes_of(group: GroupMemory) -> tuple[int, int, int]:
-    """Bytes of a group: weights, gradients, optimiser."""
-    return group.weights, group.gradients, group.optimiser
 
 
 def memory(budget: Budget) -> Table:

@@ -73,16 +73,23 @@ class JoinedRecords(Records):
 
     def read(self, number: int) -> Any:
         """Record `number` over all files."""
-        part, inner = self._find(number)
+        part, inner = locate(number, self.starts)
         return self.parts[part].read(inner)
 
     def place(self, number: int) -> str:
         """File and location in it."""
-        part, inner = self._find(number)
+        part, inner = locate(number, self.starts)
         return self.parts[part].place(inner)
 
-    def _find(self, number: int) -> tuple[int, int]:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        part = bisect.bisect_right(self.starts, number) - 1
-        return part, number - self.starts[part]
+
+def locate(number: int, starts: Sequence[int]) -> tuple[int, int]:
+    """Index of the part that contains item `number`, and the item's index in that part.
+
+    Args:
+        number: index over all parts.
+        starts: first index of each part, and the total.
+    """
+    if not 0 <= number < starts[-1]:
+        raise IndexError(number)
+    part = bisect.bisect_right(starts, number) - 1
+    return part, number - starts[part]

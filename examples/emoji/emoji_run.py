@@ -40,7 +40,7 @@ def emoji(folder: Path) -> dict[str, Any]:
     """Makes weights and data, trains both stages and scores, each where it is missing in `folder`.
 
     Writes `results.json` and `README.md` in `folder` and returns the results. Before training, all
-    parts run once on a handful of samples.
+    parts run once on a few samples.
 
     Raises:
         WingsError, PreflightError: a package is missing, or a part fails.

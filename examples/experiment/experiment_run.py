@@ -42,7 +42,7 @@ def experiment(
 ) -> ExperimentResults:
     """Does the runs that are missing, and writes the page after every run.
 
-    First, one method of every kind runs once on a handful of samples. Runs in `results` are not
+    First, one method of every kind runs once on a few samples. Runs in `results` are not
     repeated, whichever machine made them: the experiment can be stopped and resumed at any time.
 
     Args:
@@ -152,7 +152,7 @@ def describe(results: ExperimentResults, result: RunResult) -> str:
 
 
 def preflight(folder: Path, methods: Sequence[SweptMethod]) -> None:
-    """Runs every part of an experiment on a handful of samples, in a folder that is removed.
+    """Runs every part of an experiment on a few samples, in a folder that is removed.
 
     Args:
         folder: of the experiment, with `weights/`.

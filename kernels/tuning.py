@@ -69,9 +69,9 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
 
 def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device) -> Blocks:
     """The blocks of a kernel for heads and ranks of up to `width`."""
-    card = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
-    for name, of_card, widest, size, blocks in TABLE:
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
+    for name, capability, widest, size, blocks in TABLE:
         fits = name == kernel and width <= widest and dtype.itemsize <= size
-        if fits and of_card in (None, card):
+        if fits and capability in (None, major):
             return blocks
     raise KeyError(f"{kernel} has no blocks for width {width} and {dtype}")

@@ -119,12 +119,12 @@ class LearnerInputs(Inputs):
 
     @cached_property
     def mask(self) -> LearnerMask:
-        """What torch's version needs; made once, as a pass makes it once for all blocks."""
+        """The mask for torch; made once, as a pass makes it once for all blocks."""
         return LearnerMask(self.queries, self.keys, continued=False)
 
     @cached_property
     def fused_mask(self) -> LearnerMask:
-        """What the kernels need."""
+        """The mask for the kernels, with key ranges."""
         return LearnerMask(self.queries, self.keys, continued=False, fused=True)
 
     def source(self, impl: str, recompute_kv: bool = False) -> SourceTokens:

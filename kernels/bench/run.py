@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Place:
-    """What is measured, and at which size."""
+    """A measured thing and its size."""
 
     what: str
     shape: Shape

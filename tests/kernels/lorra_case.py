@@ -15,7 +15,7 @@ from wings.kernels.tuning import Blocks
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("x", "t", "source", "c_k", "c_v", "b_q", "b_k", "b_v", "a_o")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LAYOUTS = ["causal", "window", "packed", "left", "right", "picture", "any", "blind"]
+LAYOUTS = ["causal", "window", "packed", "left", "right", "image", "any", "blind"]
 
 
 def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, rope_q, rope_k, key_ranges):
@@ -24,8 +24,8 @@ def definition(x, t, source, c_k, c_v, b_q, b_k, b_v, a_o, heads, rope_q, rope_k
     def split(rows):
         return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    def rope(rows, turn):
-        cos, sin = (table.to(rows.dtype)[:, None] for table in turn)
+    def rope(rows, rope_tables):
+        cos, sin = (table.to(rows.dtype)[:, None] for table in rope_tables)
         first, second = rows.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
@@ -51,7 +51,7 @@ class Case:
             values = torch.randn(*sizes, generator=generator, dtype=torch.float64) * std
             return values.to(DEVICE, dtype).double()
 
-        def turn(count):
+        def rope_tables(count):
             angle = torch.randn(1 if shared else batch, count, width // 2, generator=generator) * 3
             return angle.cos().to(DEVICE), angle.sin().to(DEVICE)
 
@@ -59,7 +59,7 @@ class Case:
         self.tensors += [draw(batch, S, rank), draw(batch, S, rank)]
         self.tensors += [draw(rank, D, std=0.5 * rank**-0.5) for _ in range(3)]
         self.tensors += [draw(D, rank, std=D**-0.5)]
-        self.rope_q, self.rope_k = turn(T), turn(S)
+        self.rope_q, self.rope_k = rope_tables(T), rope_tables(S)
         self.d_out = draw(batch, T, rank)
 
     def run(self, operation, dtype=None):
@@ -113,7 +113,7 @@ def random_key_ranges(kind, seed, rows, queries, keys):
     elif kind in ("left", "right"):
         hidden = torch.arange(queries) < border
         hidden = hidden if kind == "left" else ~hidden
-    elif kind == "picture":
+    elif kind == "image":
         end = (torch.arange(queries) >= border) * torch.randint(
             keys + 1, (rows, 1), generator=generator
         )

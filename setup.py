@@ -108,7 +108,7 @@ TEST = [
 setup(
     name="wings-lorra",
     version=version(),
-    description="Low-rank attention learners that give any decoder LLM eyes",
+    description="Low-rank attention learners that let any decoder LLM read images",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the wings developers",

@@ -1,4 +1,4 @@
-"""Wings: low-rank attention learners that give any decoder LLM eyes."""
+"""Wings: low-rank attention learners that let any decoder LLM read images."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="wings",
-        description="Adds vision to any decoder LLM and keeps its language ability.",
+        description="Adds vision to any decoder LLM: train, measure and use such models.",
     )
     parser.add_argument("--version", action="version", version=f"wings {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

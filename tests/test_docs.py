@@ -211,9 +211,9 @@ class Shell:
             if found.submodule_search_locations is not None:
                 assert importlib.util.find_spec(f"{name}.__main__") is not None, name
             if name == "wings.kernels.bench":
-                from wings.kernels.bench.__main__ import read
+                from wings.kernels.bench.__main__ import parse
 
-                read(words)
+                parse(words)
 
     def pip(self, words):
         assert words[0] == "install"

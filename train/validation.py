@@ -82,15 +82,19 @@ def _validate_batching(recipe: "Recipe") -> None:
             )
 
 
+def _validate_positive(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise WingsError(f"{name}: {value} must be larger than 0.")
+
+
 def _validate_numbers(recipe: "Recipe") -> None:
     values: dict[str, Any] = {name: vars(recipe)[name] for name in _POSITIVE}
     for n, source in enumerate(recipe.data):
         values |= {
             f"data.{n}.{name}": vars(source)[name] for name in ("weight", "limit", "shuffle_buffer")
         }
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise WingsError(f"{name}: {value} must be larger than 0.")
+    _validate_positive(values)
     for name in _NOT_NEGATIVE:
         if vars(recipe)[name] < 0:
             raise WingsError(f"{name}: {vars(recipe)[name]} must not be negative.")
@@ -143,10 +147,9 @@ def _validate_wings(stage: str, wings: dict[str, Any]) -> None:
     for name in wings:
         if name not in known:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
-    if stage == "align" and wings.get("router") is not None:
-        raise WingsError("wings.router: stage align has no router; set it in stage instruct.")
-    if stage == "align" and wings.get("prefix"):
-        raise WingsError("wings.prefix: stage align has no prefix; set it in stage instruct.")
+    for name in ("router", "prefix"):
+        if stage == "align" and wings.get(name):
+            raise WingsError(f"wings.{name}: stage align has no {name}; set it in stage instruct.")
     if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
         raise WingsError("wings.learners: stage align allows [image], or [] for only a projector.")
 
@@ -161,9 +164,7 @@ def _validate_lora(recipe: "Recipe") -> None:
         raise WingsError("freeze_llm: lora needs a frozen LLM; remove one of the two keys.")
     if recipe.parallel != "ddp":
         raise WingsError(f"lora: adapters cannot be merged under {recipe.parallel}; use ddp.")
-    for name in ("rank", "alpha"):
-        if not vars(lora)[name] > 0:
-            raise WingsError(f"lora.{name}: {vars(lora)[name]} must be larger than 0.")
+    _validate_positive({"lora.rank": lora.rank, "lora.alpha": lora.alpha})
     if not 0 <= lora.dropout < 1:
         raise WingsError(f"lora.dropout: {lora.dropout} is not a share, 0 to 1.")
     if lora.targets == []:
@@ -238,8 +239,7 @@ def _validate_evaluate(recipe: "Recipe") -> None:
         return
     if not evaluate.data:
         raise WingsError("evaluate.data: is empty; list held-out files, each with a name.")
-    if evaluate.every <= 0:
-        raise WingsError(f"evaluate.every: {evaluate.every} must be larger than 0.")
+    _validate_positive({"evaluate.every": evaluate.every})
     for n, source in enumerate(evaluate.data):
         place = f"evaluate.data.{n}"
         # The name becomes a part of metric names, which trackers read as a path.
@@ -249,8 +249,7 @@ def _validate_evaluate(recipe: "Recipe") -> None:
             )
         if source.weight != 1.0:
             raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
-        if source.limit is not None and source.limit <= 0:
-            raise WingsError(f"{place}.limit: {source.limit} must be larger than 0.")
+        _validate_positive({f"{place}.limit": source.limit})
     names = [source.name for source in evaluate.data]
     stop = evaluate.stop
     if stop is None:
@@ -261,5 +260,4 @@ def _validate_evaluate(recipe: "Recipe") -> None:
             f"evaluate.stop.name: no held-out data is named {stop.name!r}"
             f"{nearest(stop.name, names)}; known: {known}."
         )
-    if not stop.rise > 0:
-        raise WingsError(f"evaluate.stop.rise: {stop.rise} must be larger than 0.")
+    _validate_positive({"evaluate.stop.rise": stop.rise})

@@ -31,7 +31,7 @@ class InOrder(RecordSampler):
         yield from (number % sum(self.lengths) for number in range(len(self)))
 
 
-class Recorder(TrainerCallback):
+class GradientRecorder(TrainerCallback):
     """Writes `gradients.pt` before every optimiser step: name -> whole gradient."""
 
     def __init__(self, stop_after):
@@ -58,7 +58,7 @@ def recorded(recipe, stop_after=None):
 
     class Recording(WingsTrainer):
         def __init__(self, **kwargs):
-            extra = [*kwargs.pop("callbacks"), Recorder(stop_after)]
+            extra = [*kwargs.pop("callbacks"), GradientRecorder(stop_after)]
             super().__init__(callbacks=extra, **kwargs)
 
     before = run.WingsTrainer, data.RecordSampler

@@ -382,7 +382,7 @@ GOOD = {"stage": "instruct", "output": "x", "data": [{"path": "a.json"}], "freez
         ({"wings": {"learners": []}}, "kl_to_base: has no effect: without a text learner"),
     ],
 )
-def test_what_retention_cannot_mean_is_refused(changes, words):
+def test_kl_to_base_without_meaning_is_refused(changes, words):
     with pytest.raises(WingsError, match=words) as error:
         Recipe.from_dict({**GOOD, "kl_to_base": {"weight": 1}, **changes})
     assert "\n" not in str(error.value)

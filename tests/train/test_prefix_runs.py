@@ -26,7 +26,7 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def aligned(make_model, tmp_path_factory):
-    """What stage align leaves of a plain projector model."""
+    """A plain projector model after stage align."""
     folder = tmp_path_factory.mktemp("aligned")
     for part in make_model(learners=(), router=None):
         part.save_pretrained(folder)

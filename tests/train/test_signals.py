@@ -139,7 +139,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
 def test_a_launcher_that_is_terminated_leaves_a_checkpoint_and_packed_ranks_go_on(
     make_recipe, torchrun, tmp_path
 ):
-    """What a cluster does: the launcher gets SIGTERM, and the same command comes again later."""
+    """As on a cluster: the launcher gets SIGTERM, and the same command runs again later."""
     settings = {
         "steps": 18,
         "batch_size": 4,

@@ -21,7 +21,7 @@ def fail_before_the_end_of(worker):
 
 
 class HalfHandedOver:
-    """What cannot be rebuilt from what a worker sent, as if it had died over it."""
+    """An object that cannot be unpickled, as after the death of a worker."""
 
     def __init__(self, *what):
         self.what = what

@@ -58,7 +58,7 @@ def test_a_plan_says_what_fits_and_what_it_costs(write, capsys):
     assert "fsdp" in out and "ddp (the recipe's)" in out
     assert "the recipe fits" in out and "MFU of 50% of 989 TFLOP/s" in out
     assert "hours per million tokens" in out and "data.json: no such data file" in out
-    assert "Not in it: CUDA's context" in " ".join(out.split())
+    assert "Not counted: the CUDA context" in " ".join(out.split())
 
 
 def test_what_does_not_fit_is_said(write, capsys):

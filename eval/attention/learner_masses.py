@@ -1,4 +1,4 @@
-"""Where the learners of a Wings model look: the masses of their own attention, times their gates.
+"""Masses of the learners' own attention in a Wings model, times their gates.
 
 Of block l, token i, key j and learner m with attention weights b^m_ij (averaged over its heads, one
 row over the keys of its modality that the token sees) and gate g_im::

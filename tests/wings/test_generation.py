@@ -1,6 +1,5 @@
 """`generate` with pictures: greedy, sampled, beams, padding, conversations that go on."""
 
-
 import pytest
 import torch
 from families import MAIN, VISION, Layouts, batch_of, build, text_config

@@ -189,24 +189,18 @@ def _sums(
     llm: EvalModel, model: EvalModel, pieces: Sequence[Piece], runner: EvalRunner
 ) -> list[tuple[float, ...]]:
     """Token count, KL and both losses of every piece; batches are shared and cached."""
-    name = "drift on held-out text"
     settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
     keys = [fingerprint("drift", *settings, *piece) for piece in pieces]
-    mine = runner.processes.share(batch_by_tokens([len(ids) for ids, _ in pieces]))
-    done, total = 0, sum(map(len, mine))
-    runner.progress(name, 0, total)
-    results: dict[str, tuple[float, ...]] = {}
-    for batch in mine:
-        missing = [n for n in batch if keys[n] not in runner.cache]
-        if missing:
-            ids, mask, targets = pad_pieces([pieces[n] for n in missing], runner.processes.device)
-            sums = batch_sums(llm.model, model.model, ids, mask, targets)
-            runner.cache.add({keys[n]: row for n, row in zip(missing, sums.tolist(), strict=True)})
-        results |= {keys[n]: tuple(runner.cache[keys[n]]) for n in batch}
-        done += len(batch)
-        runner.progress(name, done, total)
-    results = runner.processes.gather(results)
-    return [results[key] for key in keys]
+    unique = dict(zip(keys, pieces, strict=True))
+
+    def compute(batch: Sequence[str]) -> dict[str, list[float]]:
+        ids, mask, targets = pad_pieces([unique[key] for key in batch], runner.processes.device)
+        sums = batch_sums(llm.model, model.model, ids, mask, targets)
+        return dict(zip(batch, sums.tolist(), strict=True))
+
+    batches = [[keys[n] for n in batch] for batch in batch_by_tokens([len(p[0]) for p in pieces])]
+    results = runner.compute("drift on held-out text", batches, compute)
+    return [tuple(results[key]) for key in keys]
 
 
 def batch_by_tokens(lengths: Sequence[int]) -> list[list[int]]:

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from wings.errors import WingsError
 
 from .fingerprint import fingerprint, item_fingerprint
 from .generate import answer_items, batch_by_length
@@ -12,6 +15,7 @@ from .processes import Processes
 from .result_cache import ResultCache
 
 LIKELIHOOD = "likelihood"  # the scoring of items whose choices are ranked instead of generated
+ERROR = "error"  # no fingerprint
 ProgressCallback = Callable[[str, int, int], None]  # name, done, total
 
 
@@ -39,11 +43,47 @@ class EvalRunner:
     seed: int = 0
     progress: ProgressCallback = field(default=no_progress)
 
+    def compute(
+        self,
+        name: str,
+        batches: Sequence[Sequence[str]],
+        function: Callable[[Sequence[str]], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Results of all keys, computed batch by batch; all processes must call it.
+
+        Batches are divided among the processes, and what is cached is not computed again.
+
+        Args:
+            name: for the progress.
+            batches: of cache keys.
+            function: maps keys of one batch to their results.
+
+        Raises:
+            WingsError: of any process. It is raised after gathering, so that none waits forever.
+        """
+        mine = self.processes.share(batches)
+        done, total = 0, sum(map(len, mine))
+        self.progress(name, 0, total)
+        results: dict[str, Any] = {}
+        try:
+            for batch in mine:
+                if missing := [key for key in batch if key not in self.cache]:
+                    self.cache.add(function(missing))
+                results |= {key: self.cache[key] for key in batch}
+                done += len(batch)
+                self.progress(name, done, total)
+        except WingsError as error:
+            results[ERROR] = str(error)
+        results = self.processes.gather(results)
+        if ERROR in results:
+            raise WingsError(results[ERROR])
+        return results
+
     def answers(self, model: EvalModel, items: Sequence[Item], name: str) -> list[str]:
         """A model's greedy answers, or likeliest choices, in the order of the items.
 
-        Batches are formed before they are divided among the processes and are cached whole. So
-        neither the number of processes nor an interruption changes a model's input.
+        Batches are formed before they are divided among the processes. So the number of processes
+        does not change a model's input.
         """
         settings = (model.fingerprint, self.max_new_tokens, self.processes.device.type)
         keys = [
@@ -53,19 +93,13 @@ class EvalRunner:
         # Questions about pictures are often equal once the pictures are removed.
         unique = dict(zip(keys, items, strict=True))
         names, different = list(unique), list(unique.values())
-        mine = self.processes.share(batch_by_length(different, self.batch_size))
-        done, total = 0, sum(map(len, mine))
-        self.progress(name, 0, total)
-        results: dict[str, str] = {}
-        for batch in mine:
-            missing = [n for n in batch if names[n] not in self.cache]
-            if missing:
-                predictions = self._predict(model, [different[n] for n in missing])
-                self.cache.add(dict(zip([names[n] for n in missing], predictions, strict=True)))
-            results |= {names[n]: self.cache[names[n]] for n in batch}
-            done += len(batch)
-            self.progress(name, done, total)
-        results = self.processes.gather(results)
+        order = batch_by_length(different, self.batch_size)
+
+        def predict(batch: Sequence[str]) -> dict[str, str]:
+            predictions = self._predict(model, [unique[key] for key in batch])
+            return dict(zip(batch, predictions, strict=True))
+
+        results = self.compute(name, [[names[n] for n in batch] for batch in order], predict)
         return [results[key] for key in keys]
 
     def _predict(self, model: EvalModel, items: Sequence[Item]) -> list[str]:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wings.errors import WingsError
-
 from ..fingerprint import fingerprint, item_fingerprint
 from ..items import Item, pictures_of
 from ..models import EvalModel
@@ -78,23 +76,14 @@ def _measure(
     """`measure_shift` with the items shared among processes, each cached once measured."""
     settings = (model.fingerprint, asdict(options), runner.processes.device.type)
     keys = [fingerprint("attention", *settings, item_fingerprint(item)) for item in items]
-    different = dict(zip(keys, items, strict=True))
-    mine = runner.processes.share(list(different))
-    runner.progress(name, 0, len(mine))
-    results: dict[str, Any] = {}
-    try:
-        for done, key in enumerate(mine, 1):
-            if key not in runner.cache:
-                one = measure_shift(model.model, model.processor, [different[key]], options)
-                runner.cache.add({key: _to_json(one.masses)})
-            results[key] = runner.cache[key]
-            runner.progress(name, done, len(mine))
-    except WingsError as error:
-        # Raised after gathering: a process that succeeded would wait for this one forever.
-        results["error"] = str(error)
-    results = runner.processes.gather(results)
-    if "error" in results:
-        raise WingsError(results["error"])
+    unique = dict(zip(keys, items, strict=True))
+
+    def measure(batch: Sequence[str]) -> dict[str, Any]:
+        chosen = [unique[key] for key in batch]
+        shift = measure_shift(model.model, model.processor, chosen, options)
+        return {batch[0]: _to_json(shift.masses)}
+
+    results = runner.compute(name, [[key] for key in unique], measure)
     samples = [results[key] for key in keys]
     layers = tuple(samples[0]["layers"])
     main, learners, effect = (_column(samples, name) for name in COLUMNS)

@@ -27,16 +27,12 @@ def measure_tasks(
     def key_of(one: EvalModel, leaf: str) -> str:
         return fingerprint("task", one.fingerprint, *settings, *tasks.identity(leaf))
 
-    mine = runner.processes.share([(one, leaf) for leaf in every for one in (llm, model)])
-    results: dict[str, Any] = {}
-    runner.progress("tasks: both models", 0, len(mine))
-    for done, (one, leaf) in enumerate(mine, 1):
-        key = key_of(one, leaf)
-        if key not in runner.cache:
-            runner.cache.add({key: run_task(one, leaf, tasks, runner)})
-        results[key] = runner.cache[key]
-        runner.progress("tasks: both models", done, len(mine))
-    results = runner.processes.gather(results)
+    runs = {key_of(one, leaf): (one, leaf) for leaf in every for one in (llm, model)}
+    results = runner.compute(
+        "tasks: both models",
+        [[key] for key in runs],
+        lambda batch: {key: run_task(*runs[key], tasks, runner) for key in batch},
+    )
     before, after = (
         {leaf: _from_json(results[key_of(one, leaf)]) for leaf in every} for one in (llm, model)
     )

@@ -97,8 +97,8 @@ def evaluate(llm: EvalModel, model: EvalModel, data: EvalData, runner: EvalRunne
     """
     measurements: dict[str, Measurement] = {}
     notes = []
-    asked = ((TEXT, data.text), (PICTURES, data.pictures), (CONVERSATIONS, data.conversations))
-    for questions, items in asked:
+    groups = ((TEXT, data.text), (PICTURES, data.pictures), (CONVERSATIONS, data.conversations))
+    for questions, items in groups:
         if items and questions.with_pictures and not model.sees:
             notes.append(
                 f"{questions.name.capitalize()} are skipped: {model.name} is a plain "

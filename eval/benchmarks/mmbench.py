@@ -86,14 +86,14 @@ def _items(row: dict[str, str], where: str, image: str, passes: str, circle: str
     if answer not in letters:
         raise WingsError(f"{where}: answer is {answer!r}, but its choices are {letters}.")
     hint, question = row.get("hint", ""), field(row, "question", str, where)
-    asked = f"{hint}\n{question}" if hint not in ("", "nan", None) else question
+    text = f"{hint}\n{question}" if hint not in ("", "nan", None) else question
     kind = field(row, "category", str, where)
     choices = [row[one] for one in letters]
     circular = passes == "circular"
     items = []
     for first in range(len(choices) if circular else 1):
         rotated = (*choices[first:], *choices[:first])
-        messages = turn(with_choices(asked, rotated), [image])
+        messages = turn(with_choices(text, rotated), [image])
         items.append(
             Item(kind, messages, row[answer], "choice", rotated, circle=circle if circular else "")
         )

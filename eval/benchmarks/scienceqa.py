@@ -42,12 +42,12 @@ def read_scienceqa(problems: str | Path, images: str | Path, split: str = "test"
             path = Path(images) / split / key / field(one, "image", str, where)
             pictures = [existing(path, where)]
         hint, question = field(one, "hint", str, where), field(one, "question", str, where)
-        asked = with_choices(f"{hint}\n{question}" if hint else question, choices)
+        text = with_choices(f"{hint}\n{question}" if hint else question, choices)
         subject = field(one, "subject", str, where)
         items.append(
             Item(
                 f"{subject}, {'picture' if pictures else 'text'}",
-                turn(asked, pictures),
+                turn(text, pictures),
                 choices[place],
                 "choice",
                 tuple(choices),

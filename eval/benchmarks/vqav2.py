@@ -26,14 +26,14 @@ def read_vqav2(questions: str | Path, annotations: str | Path, images: str | Pat
     Raises:
         WingsError: a missing file, field or picture, or a question without annotation.
     """
-    asked = field(read_json(questions), "questions", list, str(questions))
+    entries = field(read_json(questions), "questions", list, str(questions))
     annotated = {}
     for n, one in enumerate(field(read_json(annotations), "annotations", list, str(annotations))):
         annotated[field(one, "question_id", int, f"{annotations}: annotation {n}")] = one
     folder = Path(images)
     pictures = {path.stem.rpartition("_")[2]: path for path in sorted(folder.glob("*.jpg"))}
     items = []
-    for n, one in enumerate(asked):
+    for n, one in enumerate(entries):
         where = f"{questions}: question {n}"
         key = field(one, "question_id", int, where)
         if key not in annotated:

@@ -83,10 +83,10 @@ class WingsLmms(lmms):
             target: str | Callable = request.args[1]
             text = target if isinstance(target, str) else target(self._doc(request))
             items.append(self._item(request, (text,)))
-        found = choice_likelihoods(
+        results = choice_likelihoods(
             self.model, self.processor, items, batch_size=self.batch_size
         )  # fmt: skip
-        return [(one.total, one.greedy) for (one,) in found]
+        return [(one.total, one.greedy) for (one,) in results]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         """Not supported.

@@ -66,16 +66,16 @@ def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:
     readers = {READERS[one.suffix] for one in files.values()}
     if len(readers) > 1:
         raise WingsError(f"{folder} mixes {' and '.join(sorted(readers))} files; use one kind.")
-    asked = config.get("test_split") or config.get("validation_split")
-    if asked not in files:
+    split = config.get("test_split") or config.get("validation_split")
+    if split not in files:
         raise WingsError(
-            f"{folder} has no file of split {asked!r}, which {name} needs; add {asked}.jsonl."
+            f"{folder} has no file of split {split!r}, which {name} needs; add {split}.jsonl."
         )
-    if missing := _missing_fields(config, files[asked], min(readers)):
+    if missing := _missing_fields(config, files[split], min(readers)):
         raise WingsError(
-            f"Records of {files[asked]} have no {', '.join(missing)}; {name} needs these fields."
+            f"Records of {files[split]} have no {', '.join(missing)}; {name} needs these fields."
         )
-    shown = config.get("fewshot_split") or config.get("training_split") or asked
+    shown = config.get("fewshot_split") or config.get("training_split") or split
     drawn = (config.get("fewshot_config") or {}).get("samples") is None
     if config.get("num_fewshot") and drawn and shown not in files:
         raise WingsError(
@@ -90,9 +90,7 @@ def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:
         "task": name,
         "dataset_path": readers.pop(),
         "dataset_name": None,
-        "dataset_kwargs": {
-            "data_files": {split: str(one.resolve()) for split, one in files.items()}
-        },
+        "dataset_kwargs": {"data_files": {name: str(one.resolve()) for name, one in files.items()}},
         **gone,
     }
 

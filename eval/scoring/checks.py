@@ -29,8 +29,8 @@ def times(answer: str, text: str, count: int) -> bool:
 
 def number(answer: str, value: int) -> bool:
     """The last integer in the answer is `value`; thousands separators are ignored."""
-    found = re.findall(r"-?\d+", re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer))
-    return bool(found) and int(found[-1]) == value
+    numbers = re.findall(r"-?\d+", re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer))
+    return bool(numbers) and int(numbers[-1]) == value
 
 
 def words(answer: str, at_least: int = 0, at_most: int | None = None) -> bool:
@@ -46,8 +46,8 @@ def lines(answer: str, count: int) -> bool:
 
 def bullets(answer: str, count: int) -> bool:
     """The answer is exactly `count` lines, each starting with `-` or `*`."""
-    found = _lines(answer)
-    return len(found) == count and all(re.match(r"[-*] +\S", line) for line in found)
+    items = _lines(answer)
+    return len(items) == count and all(re.match(r"[-*] +\S", line) for line in items)
 
 
 def numbered(answer: str, count: int) -> bool:

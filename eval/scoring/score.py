@@ -81,8 +81,8 @@ def parse_choice(prediction: str, choices: Sequence[str]) -> str | None:
         (rf".*?(?i:answer(?: is)?|option|choice)\s*:?\s*\W?([{letters}])\b.*", re.DOTALL),
     ):
         # Within a sentence a letter must be a capital: "a" is a word.
-        if found := re.fullmatch(form, text, flags):
-            return choices[letters.index(found[1].upper())]
+        if match := re.fullmatch(form, text, flags):
+            return choices[letters.index(match[1].upper())]
     named = {choice for choice in choices if _names(text, choice)}
     longest = {one for one in named if not any(one != o and _names(o, one) for o in named)}
     return longest.pop() if len(longest) == 1 else None

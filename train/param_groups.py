@@ -9,9 +9,7 @@ from torch import nn
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.lora import adapters, add_adapters
-from wings.train.recipe import Recipe
-
-from .validation import RATES
+from wings.train.recipe import RATES, Recipe
 
 
 @dataclass

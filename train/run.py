@@ -18,7 +18,7 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model, load_processor
 from wings.train.lora import merge_adapters
-from wings.train.recipe import Recipe
+from wings.train.recipe import Recipe, validate_kl_to_base
 
 from .data.bucketing import BatchingSampler
 from .data.collator import Collator, Packer
@@ -35,7 +35,6 @@ from .run_folder import RESULT, RunFolder, step_of
 from .signals import Preempted
 from .trainer import WingsTrainer
 from .training_arguments import training_arguments
-from .validation import validate_kl_to_base
 
 
 @dataclass

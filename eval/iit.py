@@ -241,8 +241,8 @@ def relative_paths(message: dict, folder: Path) -> dict:
             if not isinstance(part["image"], str | Path):
                 kind = type(part["image"]).__name__
                 raise WingsError(
-                    f"A picture is of type {kind}, which cannot be written to a file of items; give "
-                    "the path of an image file."
+                    f"A picture is of type {kind}, which cannot be written to a file of items; "
+                    "give the path of an image file."
                 )
             # A data URI has no path.
             if not str(part["image"]).startswith("data:"):

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from transformers import Cache, LlamaConfig, PreTrainedModel, StaticCache
 from wings import WingsConfig, WingsForCausalLM, WingsStaticCache
 from wings.upstream.cache_name import cache_name, cache_of
 
+from .alternatives import Alternative, build_alternatives
 from .inputs import as_text, tokens
 from .measure import Calls, budget, relative_error
 from .operations import AFTER
@@ -172,15 +174,21 @@ def measure_models(run: Run, shape: Shape, lengths: list[int], batches: tuple[in
     if not lengths:
         return
     pair = build(run, shape, shape.layers, max(lengths)).train()
+    with defaults(run.preset.dtype, run.device):
+        others = build_alternatives(shape, shape.layers, max(lengths))
+    for other in others.values():
+        other.train()
     for length in lengths:
         if not shape.fits(length):
             run.console.print(f"{length} tokens: {shape.image_tokens} of an image do not fit")
             continue
         for batch in batches:
-            measure_length(run, pair, shape, batch, length)
+            measure_length(run, pair, others, shape, batch, length)
 
 
-def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) -> None:
+def measure_length(
+    run: Run, pair: Pair, others: dict[str, Alternative], shape: Shape, batch: int, length: int
+) -> None:
     """One length and batch size."""
     row = tokens(shape, batch, length, run.device)
     text = as_text(shape, row)
@@ -199,24 +207,40 @@ def measure_length(run: Run, pair: Pair, shape: Shape, batch: int, length: int) 
     def step_wings() -> None:
         train_step(pair.wings, row)
 
+    def forward_other(other: Alternative, inputs: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            other.model(
+                **{name: inputs[name] for name in inputs if name != "labels"}, use_cache=False
+            )
+
+    def clear_gradients() -> None:
+        pair.clear_gradients()
+        for other in others.values():
+            other.model.zero_grad(set_to_none=True)
+
+    inputs = {name: other.inputs(row) for name, other in others.items()}
     steps: Calls = {BARE: step_bare, **pair.versions(run.device, lambda: step_wings)}
+    steps |= {n: partial(train_step, others[n].model, inputs[n]) for n in others}
     if length in run.preset.lengths:
         calls: Calls = {BARE: forward_bare, AGAIN: forward_bare}
         calls |= pair.versions(run.device, lambda: forward_wings)
+        calls |= {n: partial(forward_other, others[n], inputs[n]) for n in others}
         run.time(Place(FORWARD, shape, batch, length), calls)
         run.time(
             Place(STEP, shape, batch, length), {BARE: step_bare, AGAIN: step_bare, **steps},
-            before=pair.clear_gradients, floor=step_ratio(shape, length),
+            before=clear_gradients, floor=step_ratio(shape, length),
         )  # fmt: skip
     if length in run.preset.memory:
-        run.measure_memory(Place(MEMORY, shape, batch, length), steps, pair.clear_gradients)
-    pair.clear_gradients()
+        run.measure_memory(Place(MEMORY, shape, batch, length), steps, clear_gradients)
+    clear_gradients()
 
 
 def measure_decoding(run: Run, shape: Shape) -> None:
     """One more token, again and again, after each number of cached tokens."""
     positions = max(run.preset.contexts) + run.preset.steps + 8
     pair = build(run, shape, shape.decoding_layers, positions)
+    with defaults(run.preset.dtype, run.device):
+        others = build_alternatives(shape, shape.decoding_layers, positions)
     for context in filter(shape.fits, run.preset.contexts):
         row = tokens(shape, 1, context, run.device)
         text = {"input_ids": as_text(shape, row)["input_ids"]}
@@ -228,6 +252,9 @@ def measure_decoding(run: Run, shape: Shape) -> None:
             return decoder(pair.wings, token, prefill(pair.wings, image))
 
         calls = {BARE: bare, AGAIN: again, **pair.versions(run.device, wings)}
+        for name, other in others.items():
+            given = {key: value for key, value in other.inputs(row).items() if key != "labels"}
+            calls[name] = decoder(other.model, token, prefill(other.model, given))
         run.time(Place(DECODING, shape, 1, context), calls, rounds=run.preset.steps)
 
 

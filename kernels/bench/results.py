@@ -26,7 +26,9 @@ from .run import (
     BACKWARD,
     BARE,
     CHOSEN,
+    CROSS,
     FLEX,
+    LLAVA,
     MODELS,
     OPERATIONS,
     OTHER,
@@ -38,7 +40,7 @@ from .run import (
     Run,
 )
 
-VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, OTHER, AGAIN)
+VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, LLAVA, CROSS, OTHER, AGAIN)
 ORDER = (
     *MODELS,
     *(what + suffix for suffix in ("", BACKWARD) for what in OPERATIONS),
@@ -62,6 +64,9 @@ itself and shows the noise. Freed memory stays with the process, so no call pays
   temporaries inside operators and all gradients.
 * Decoding: one token, after a cache of so many. Compiled or recorded, both models have a static
   cache and run a step as one graph: torch.compile on a CPU, a CUDA graph on a GPU.
+* LLaVA is transformers' model with the same decoder, tower and image tokens. Cross-attention is the
+  decoder of Llama 3.2 Vision: a cross-attention block after every four, and rows without image
+  tokens; it gets image features and no tower.
 * Operations: alone, in units of the causal SDPA of a block of the bare LLM at that length.
   `textbook` stores whole attention matrices.
 * `floor`: the lowest possible ratio. For operations it is the work at the machine's ceilings, which

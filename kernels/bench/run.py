@@ -15,6 +15,7 @@ from .setting import Preset, Shape
 # Versions that are compared, and baselines.
 BARE, AGAIN, SDPA = "bare LLM", "again", "SDPA"
 WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
+LLAVA, CROSS = "LLaVA", "cross-attention"
 CHOSEN, OTHER = "chosen", "alternative"
 # Versions that need a check before they are timed. For any other, a failed check is enough to skip.
 CHECKED = (WINGS, PLAIN)

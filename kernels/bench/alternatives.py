@@ -1,0 +1,103 @@
+"""Other vision-language models of the same size: transformers' LLaVA, and cross-attention."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MllamaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig
+
+from .inputs import as_text
+from .run import CROSS, LLAVA
+from .setting import PATCH, Shape
+
+# Llama 3.2 Vision adds a cross-attention block to every four blocks.
+EVERY = 4
+# As many blocks and as wide as the tower of the models with wings.
+TOWER = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A model, and its inputs for a batch that a model with wings takes."""
+
+    model: PreTrainedModel
+    inputs: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+    def train(self) -> None:
+        """Trains everything but the vision tower."""
+        self.model.train().requires_grad_(True)
+        for name, parameter in self.model.named_parameters():
+            if "vision_tower" in name:
+                parameter.requires_grad_(False)
+
+
+def build_alternatives(shape: Shape, layers: int, positions: int) -> dict[str, Alternative]:
+    """Both models with random weights, by variant, in torch's default dtype and device."""
+    return {
+        LLAVA: _llava(shape, layers, positions),
+        CROSS: _cross_attention(shape, layers, positions),
+    }
+
+
+def _text_fields(shape: Shape, layers: int, positions: int) -> dict[str, int]:
+    return {
+        "hidden_size": shape.width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_heads,
+        "intermediate_size": shape.inner,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": positions,
+    }
+
+
+def _llava(shape: Shape, layers: int, positions: int) -> Alternative:
+    image = shape.vocabulary - 1
+    config = LlavaConfig(
+        text_config=LlamaConfig(**_text_fields(shape, layers, positions)),
+        vision_config=CLIPVisionConfig(
+            **TOWER, num_attention_heads=2, image_size=shape.pixels, patch_size=PATCH
+        ),
+        image_token_id=image,
+    )
+
+    def inputs(row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Same tokens, with LLaVA's id in the places of the image."""
+        text = as_text(shape, row)
+        is_image = row["input_ids"] >= shape.vocabulary
+        ids = (text["input_ids"] % image).masked_fill(is_image, image)
+        return {**text, "input_ids": ids, "pixel_values": row["pixel_values"]}
+
+    return Alternative(LlavaForConditionalGeneration(config).eval(), inputs)
+
+
+def _cross_attention(shape: Shape, layers: int, positions: int) -> Alternative:
+    added = max(1, layers // EVERY)
+    fields = _text_fields(shape, layers + added, positions)
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = MllamaTextConfig(
+        **fields,
+        **special,
+        cross_attention_layers=[EVERY + n * (EVERY + 1) for n in range(added)],
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    config.cross_attention_layers = [n for n in config.cross_attention_layers if n < layers + added]
+
+    def inputs(row: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Text alone in the row; image features as a second input, as its projector gives them."""
+        text = {name: value[:, shape.image_tokens :] for name, value in as_text(shape, row).items()}
+        pixels = row["pixel_values"]
+        size = len(pixels), shape.image_tokens, shape.width
+        features = torch.zeros(size, dtype=pixels.dtype, device=pixels.device).normal_()
+        return {**text, "cross_attention_states": features}
+
+    return Alternative(MllamaForCausalLM(config).eval(), inputs)

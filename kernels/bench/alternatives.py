@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from .setting import PATCH, Shape
 # Llama 3.2 Vision adds a cross-attention block to every four blocks.
 EVERY = 4
 # As many blocks and as wide as the tower of the models with wings.
-TOWER = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
+TOWER: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def build_alternatives(shape: Shape, layers: int, positions: int) -> dict[str, A
     }
 
 
-def _text_fields(shape: Shape, layers: int, positions: int) -> dict[str, int]:
+def _text_fields(shape: Shape, layers: int, positions: int) -> dict[str, Any]:
     return {
         "hidden_size": shape.width,
         "num_hidden_layers": layers,
@@ -67,7 +68,7 @@ def _llava(shape: Shape, layers: int, positions: int) -> Alternative:
         vision_config=CLIPVisionConfig(
             **TOWER, num_attention_heads=2, image_size=shape.pixels, patch_size=PATCH
         ),
-        image_token_id=image,
+        image_token_index=image,
     )
 
     def inputs(row: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -82,15 +83,16 @@ def _llava(shape: Shape, layers: int, positions: int) -> Alternative:
 
 def _cross_attention(shape: Shape, layers: int, positions: int) -> Alternative:
     added = max(1, layers // EVERY)
-    fields = _text_fields(shape, layers + added, positions)
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    blocks = layers + added
+    places = [EVERY + n * (EVERY + 1) for n in range(added)]
     config = MllamaTextConfig(
-        **fields,
-        **special,
-        cross_attention_layers=[EVERY + n * (EVERY + 1) for n in range(added)],
+        **_text_fields(shape, blocks, positions),
+        cross_attention_layers=[place for place in places if place < blocks],
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
     )
-    config.cross_attention_layers = [n for n in config.cross_attention_layers if n < layers + added]
 
     def inputs(row: dict[str, Tensor]) -> dict[str, Tensor]:
         """Text alone in the row; image features as a second input, as its projector gives them."""

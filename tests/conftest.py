@@ -1,18 +1,12 @@
 """Fixed random numbers unless `--fresh` asks for others; Triton's interpreter without a GPU."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
-
-# What tests of several folders share stands here, importable by its plain name.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from deprecations import no_deprecated_call  # noqa: F401  an autouse fixture
 from draws import SEEDS, new_seed, seed_all
+from hypothesis import settings
 
 # Kernels run in the interpreter where there is no GPU; it must be asked for beforehand.
 if not torch.cuda.is_available():

@@ -1,8 +1,6 @@
 """Tiny models of which everything is known: Markov chains written into a Llama's weights."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +14,6 @@ from wings.eval.models import EvalModel
 from wings.eval.processes import Processes
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
-
-# What tests of attention share stands here, and the families with wings beside the model's tests.
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "wings")]
 
 WORDS = ["<pad>", "<end>", "<user>", "<bot>", *"abcdefghijkl"]
 END, BOT = WORDS.index("<end>"), WORDS.index("<bot>")

@@ -2,7 +2,7 @@
 
 import lorra_case
 import pytest
-import test_routed_attention as routed
+import routed_case as routed
 import torch
 import triton
 import triton.language as tl

@@ -4,15 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tiny import records, tiny_model
 
 from wings.train.recipe import DataSource, Recipe
-
-# Tests import the modules that stand beside them, as do the processes they start.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

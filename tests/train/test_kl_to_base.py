@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import spread
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -24,16 +25,8 @@ from wings.train.recipe import DataSource, KLToBase, Lora, Recipe, TextTurns
 from wings.train.run import train
 
 HANG = 300
-SPREAD = Path(__file__).with_name("spread.py")
+SPREAD = Path(spread.__file__)
 BOTH = {"learners": ("image", "text"), "router": "position"}
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    spec = importlib.util.spec_from_file_location("spread", SPREAD)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.recorded
 
 
 @pytest.fixture(scope="module")
@@ -210,11 +203,11 @@ def worst(one, other):
     return max((one[name] - other[name]).abs().max() for name in one) / size
 
 
-def test_the_whole_gradient_is_the_sum_of_its_parts(make, recorded):
+def test_the_whole_gradient_is_the_sum_of_its_parts(make):
     found = {}
     for weight in (None, 1.0, 3.0):
         recipe = make(f"w{weight}", weight=weight)
-        found[weight] = recorded(recipe), gradients(recipe)
+        found[weight] = spread.recorded(recipe), gradients(recipe)
     without, one, three = (found[weight][1] for weight in (None, 1.0, 3.0))
     assert worst(one, without) > 1e-2
     expected = {name: without[name] + 3 * (one[name] - without[name]) for name in one}
@@ -236,11 +229,11 @@ def test_the_whole_gradient_is_the_sum_of_its_parts(make, recorded):
         {"bf16": True},
     ],
 )
-def test_a_step_is_the_same_however_it_is_carried_out(make, recorded, change):
+def test_a_step_is_the_same_however_it_is_carried_out(make, change):
     results = []
     for name, changes in (("plain", {}), ("other", change)):
         recipe = make(name, steps=2, learning_rates={"image_learners": 1e-2}, **changes)
-        results.append((recorded(recipe), gradients(recipe)))
+        results.append((spread.recorded(recipe), gradients(recipe)))
     (plain, first), (other, second) = results
     near = 3e-2 if "bf16" in change else 1e-4
     assert other.losses == pytest.approx(plain.losses, rel=near)
@@ -249,7 +242,7 @@ def test_a_step_is_the_same_however_it_is_carried_out(make, recorded, change):
     assert worst(first, second) < (6e-2 if "bf16" in change else 1e-4)
 
 
-def test_two_processes_are_one(make, recorded, torchrun, tmp_path):
+def test_two_processes_are_one(make, torchrun, tmp_path):
     """DDP, FSDP and adapters; a process may have no text at all beside one that has."""
     settings = {"steps": 3, "learning_rates": {"image_learners": 1e-2}, "device_batch_size": 1}
     kinds = {"ddp": {}, "fsdp": {"parallel": "fsdp"}}
@@ -260,7 +253,7 @@ def test_two_processes_are_one(make, recorded, torchrun, tmp_path):
         one = {**changes, "parallel": "ddp"}
         singles.append(make(f"{name}-1", **settings, **one))
         doubles.append(make(f"{name}-2", **settings, **changes))
-    results = [recorded(recipe) for recipe in singles]
+    results = [spread.recorded(recipe) for recipe in singles]
     for n, recipe in enumerate(doubles):
         (tmp_path / f"{n}.yaml").write_text(recipe.to_yaml())
     paths = [tmp_path / f"{n}.yaml" for n in range(len(doubles))]

@@ -1,13 +1,13 @@
 """DDP and FSDP2 in two gloo processes: one process's curve, gradients and weights, and no hang."""
 
 import contextlib
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import spread
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
@@ -23,18 +23,10 @@ from wings.train.run_folder import RunFolder
 
 # Long enough for two processes to import torch on a busy machine, short enough to name a hang.
 HANG = 240
-SPREAD = Path(__file__).with_name("spread.py")
+SPREAD = Path(spread.__file__)
 # What both ranks get at the same time: T text alone, P a picture, W three of them in one row.
 MIXED = "TP PT TT WP PW TT PP WT"
 LENGTHS = (1, 60, 3, 25, 2, 44, 7, 90)
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    spec = importlib.util.spec_from_file_location("spread", SPREAD)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.recorded
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +157,7 @@ STAGES = {
 }
 
 
-def test_two_processes_equal_one_whatever_each_of_them_gets(make, in_two, recorded):
+def test_two_processes_equal_one_whatever_each_of_them_gets(make, in_two):
     """Curve, gradients, weights; stages, frozen parts, tied embeddings, ranks without a picture.
 
     FSDP2 goes first: nothing of it may stay behind for the runs of the same process that follow.
@@ -173,15 +165,15 @@ def test_two_processes_equal_one_whatever_each_of_them_gets(make, in_two, record
     pairs = []
     for name, (stage, changes) in STAGES.items():
         single = make(f"{name}-1", stage, **changes)
-        recorded(single)
+        spread.recorded(single)
         for way in ("fsdp", "ddp"):
             double = make(f"{name}-{way}", stage, parallel=way, save_every=4, **changes)
             pairs.append((single, double))
     # One step at batch 8: at once, in eight parts, on two ranks, on two ranks in parts.
     whole = make("whole-1", "instruct", batch_size=8, steps=1)
-    recorded(whole)
+    spread.recorded(whole)
     parts = make("parts-1", "instruct", batch_size=8, steps=1, device_batch_size=1)
-    recorded(parts)
+    spread.recorded(parts)
     for way, size in (("fsdp", 4), ("fsdp", 1), ("ddp", 4), ("ddp", 2)):
         settings = {"batch_size": 8, "steps": 1, "device_batch_size": size, "parallel": way}
         pairs.append((whole, make(f"whole-{way}-{size}", "instruct", **settings)))
@@ -198,11 +190,11 @@ def test_two_processes_equal_one_whatever_each_of_them_gets(make, in_two, record
         assert checkpoint is None or parallel.kind_of(checkpoint) == double.parallel
 
 
-def test_half_precision_with_frozen_half_weights(make, in_two, recorded, starts):
+def test_half_precision_with_frozen_half_weights(make, in_two, starts):
     """The frozen language model stays what it was, and stage 2's output is one folder as always."""
     settings = {"bf16": True, "freeze_llm": True}
     single = make("half-1", "instruct", **settings)
-    recorded(single)
+    spread.recorded(single)
     doubles = [make(f"half-{way}", "instruct", parallel=way, **settings) for way in ("fsdp", "ddp")]
     trained = make("trained", "instruct", parallel="fsdp", bf16=True)
     in_two(*doubles, trained)
@@ -221,9 +213,7 @@ def test_half_precision_with_frozen_half_weights(make, in_two, recorded, starts)
     assert WingsForCausalLM.from_pretrained(trained.output).lm_head.weight.dtype == torch.bfloat16
 
 
-def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
-    make, in_two, recorded, alone
-):
+def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(make, in_two, alone):
     settings = {"parallel": "fsdp", "save_every": 2, "steps": 5, "save_total_limit": 9}
     whole = make("whole", "instruct", **settings)
     broken = make("broken", "instruct", **settings)
@@ -242,7 +232,7 @@ def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
         other = make("broken", "instruct", **{**settings, "parallel": "ddp"})
         with pytest.raises(WingsError, match="with fsdp and cannot be resumed with ddp"):
             train(other)
-        recorded(broken)
+        spread.recorded(broken)
     got = outcome(broken)
     assert got[0] == pytest.approx(expected[0], rel=2e-5) and worst(got[3], expected[3]) < 1e-5
     last = make("broken", "instruct", **{**settings, "steps": 4})
@@ -251,7 +241,7 @@ def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(
         (folder.path / name).unlink()
     folder.write("recipe.yaml", last.to_yaml())
     with alone():
-        recorded(last)
+        spread.recorded(last)
     ahead = outcome(last)
     assert ahead[0] == expected[0][:4]
     # Stage 2's output is a start as any other, whoever wrote it.

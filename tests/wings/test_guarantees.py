@@ -5,7 +5,18 @@ import copy
 import pytest
 import torch
 from draws import examples
-from families import FAMILIES, HYBRIDS, MAIN, VISION, Layouts, batch_of, build, text_config
+from families import (
+    FAMILIES,
+    HYBRIDS,
+    MAIN,
+    VISION,
+    Layouts,
+    batch_of,
+    build,
+    logits,
+    own_logits,
+    text_config,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
@@ -16,31 +27,6 @@ EVERY = [family for family in FAMILIES if family not in HYBRIDS]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
 RANDOM = examples(6, suppress_health_check=list(HealthCheck))
-
-
-def logits(model, batch, **more):
-    with torch.no_grad():
-        return model(**batch, use_cache=False, **more).logits
-
-
-def own_logits(model, batch):
-    """The bare decoder on the very embeddings that the model would give it."""
-    with torch.no_grad():
-        bare = model.extract_language_model()
-        embeddings = model.get_input_embeddings()(
-            batch["input_ids"].masked_fill(batch["input_ids"] == model.config.image_token_id, 0)
-        )
-        if "pixel_values" in batch:
-            features = model.model.image_features(batch["pixel_values"])
-            is_image = batch["input_ids"] == model.config.image_token_id
-            embeddings = embeddings.masked_scatter(is_image[..., None], features)
-        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        return bare(
-            inputs_embeds=embeddings,
-            attention_mask=batch["attention_mask"],
-            position_ids=positions,
-            use_cache=False,
-        ).logits
 
 
 @pytest.mark.parametrize("router", ["position", "modality", "attended", None])

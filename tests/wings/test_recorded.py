@@ -1,13 +1,12 @@
 """Results of the pass before it was redesigned, bit by bit on the machine that recorded them.
 
-`python tests/wings/test_recorded.py` records anew. Elsewhere rounding differs: results are compared
-to a tolerance, and generated tokens exactly.
+`PYTHONPATH=.:tests/helpers python tests/wings/test_recorded.py` records anew. Elsewhere rounding
+differs: results are compared to a tolerance, and generated tokens exactly.
 """
 
 import hashlib
 import json
 import platform
-import sys
 from pathlib import Path
 
 import pytest
@@ -138,7 +137,6 @@ def test_results_are_those_before_the_redesign(case):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.path.insert(0, str(Path(__file__).parent))
     done = {case: results(*of) for case, of in CASES.items()}
     lines = [f"{json.dumps(case)}: {json.dumps(of)}" for case, of in done.items()]
     text = f'{{"machine": {json.dumps(machine())},\n"cases": {{\n' + ",\n".join(lines) + "\n}}\n"

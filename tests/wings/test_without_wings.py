@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from families import MAIN, Layouts, batch_of, build
-from test_guarantees import logits, own_logits
+from families import MAIN, Layouts, batch_of, build, logits, own_logits
 
 TEXT = [["text"] * 9, ["text"] * 5]
 

@@ -176,7 +176,7 @@ class Rotate(torch.autograd.Function):
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """What `Rotate` computes, in three passes over memory.
+    """Computes `Rotate` in three passes over memory.
 
     torch's attention would read a head-major layout faster, but would then write one too. The copy
     that the product after it then takes would be kept for the backward.

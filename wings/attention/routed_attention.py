@@ -21,7 +21,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Rule:
-    """How scores become weights.
+    """The way from scores to weights.
 
     `mask`: bool `[B or 1, 1, T, S]`, True where a query sees a key, or None for causal (the last
     query sees every key). `scale`: factor of q k^T. `softcap`: scores become cap * tanh(score /

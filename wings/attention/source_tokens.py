@@ -135,11 +135,6 @@ def pick(
     return picked, gather_tokens(tokens, columns)
 
 
-def is_like(a: Tensor, b: Tensor) -> bool:
-    """Whether both are on one device and of one dtype."""
-    return a.device == b.device and a.dtype == b.dtype
-
-
 def normalized(embeddings: Tensor) -> Tensor:
     """RMS norm without weights of layer-0 embeddings, `[B, T, D]`."""
     return torch.nn.functional.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-6)

@@ -51,7 +51,7 @@ class TokenLayout:
 
     @property
     def is_packed(self) -> bool:
-        """Whether a row holds tokens of several sequences."""
+        """True if a row holds tokens of several sequences."""
         real = self.kind != PADDING
         last = self.segment.masked_fill(~real, 0).amax(1)
         first = self.segment.masked_fill(~real, torch.iinfo(torch.long).max).amin(1)

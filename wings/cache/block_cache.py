@@ -1,4 +1,4 @@
-"""What one block keeps of past tokens, and the buffers that take in new ones in place."""
+"""The cache of one block, and the buffers that take in new tokens in place."""
 
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +84,7 @@ class GrowableBuffer:
 
 
 def _is_closed(buffer: Tensor) -> bool:
-    """Whether only an inference mode may write to the buffer, and none is on."""
+    """True if only an inference mode may write to the buffer, and none is on."""
     return buffer.is_inference() and not torch.is_inference_mode_enabled()
 
 

@@ -1,4 +1,4 @@
-"""`LearnerCache`: what the learners keep of past tokens while a text goes on."""
+"""`LearnerCache`: the learners' part of a cache of past tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class PendingFeatures:
 
     @property
     def counts(self) -> list[int]:
-        """How many features each row of the batch waits for."""
+        """Number of features that each row of the batch waits for."""
         return self.count.tolist()
 
     def of(self, row: int) -> Tensor:
@@ -165,7 +165,7 @@ class LearnerCache:
         self.layout, self.length = layout_in(self.layouts), self._count()
 
     def is_static_step(self, layout: TokenLayout) -> bool:
-        """Whether a pass is one step with static buffers, which may be compiled or recorded.
+        """True if a pass is one step with static buffers, which may be compiled or recorded.
 
         Nothing may depend on the values of its tensors there: it brings one text token a row.
         """

@@ -15,7 +15,7 @@ MOST_KEYS = 8192
 
 
 def keeps_keys(config: WingsConfig) -> bool:
-    """Whether a model is so small that its cache keeps the learners' whole keys."""
+    """True for a model so small that its cache keeps the learners' whole keys."""
     return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
 
 

@@ -138,7 +138,7 @@ def validate_impl(impl: str) -> str:
 
 
 def _missing(device: torch.device) -> str | None:
-    """What the machine lacks to run a kernel, or None."""
+    """The thing that this machine lacks to run a kernel, or None."""
     if not has_triton():
         return "triton is not installed"
     if device.type == "cuda":
@@ -152,7 +152,7 @@ def _missing(device: torch.device) -> str | None:
 
 @cache
 def has_triton() -> bool:
-    """Whether triton is installed; looked for once, as every block asks."""
+    """True if triton is installed; looked for once, as every block asks."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -84,7 +84,7 @@ class WingsLayer(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left: all learners were removed, and there is no prefix."""
+        """True if nothing is left: all learners were removed, and there is no prefix."""
         return not self.names and self.prefix is None
 
     def learner(self, number: int) -> LoRRALearner:

@@ -35,7 +35,7 @@ class RouterTrace:
 
 @dataclass(frozen=True)
 class LearnerInputs:
-    """What the learners of every block read; there is none where the learners do not act.
+    """Inputs of the learners of every block; a pass in which they do not act has none.
 
     Attributes:
         rope: of the positions of the new tokens.

@@ -39,7 +39,7 @@ def check_untested_releases(model_class: Callable) -> None:
 
 @torch.no_grad()
 def generation_fault(model_class: Callable) -> str | None:
-    """How cached generation after an image differs from uncached, or None; takes a second."""
+    """Describes how cached generation after an image differs from uncached; None if it does not."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = WingsConfig(

@@ -139,3 +139,28 @@ def batch_of(model, rows, seed=0, side="right", extra=0):
     if pictures:
         batch["pixel_values"] = torch.cat(pictures)
     return batch, alone
+
+
+def logits(model, batch, **more):
+    with torch.no_grad():
+        return model(**batch, use_cache=False, **more).logits
+
+
+def own_logits(model, batch):
+    """The bare decoder on the very embeddings that the model would give it."""
+    with torch.no_grad():
+        bare = model.extract_language_model()
+        embeddings = model.get_input_embeddings()(
+            batch["input_ids"].masked_fill(batch["input_ids"] == model.config.image_token_id, 0)
+        )
+        if "pixel_values" in batch:
+            features = model.model.image_features(batch["pixel_values"])
+            is_image = batch["input_ids"] == model.config.image_token_id
+            embeddings = embeddings.masked_scatter(is_image[..., None], features)
+        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        return bare(
+            inputs_embeds=embeddings,
+            attention_mask=batch["attention_mask"],
+            position_ids=positions,
+            use_cache=False,
+        ).logits

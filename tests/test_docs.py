@@ -24,6 +24,7 @@ from PIL import Image
 from wings import WingsConfig, WingsForCausalLM, WingsProcessor
 from wings.cli import build_parser
 from wings.train import recipe as recipes
+from wings.train.data.formats import to_messages
 from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe, override
 
@@ -82,8 +83,16 @@ def inline(page):
 def test_every_block_has_a_language_that_is_tested():
     for page in PAGES:
         languages = {name for name, _ in BLOCK.findall(text_of(page))}
-        assert languages <= {"python", "bash", "yaml", ""}, page
+        assert languages <= {"python", "bash", "yaml", "json", ""}, page
         assert text_of(page).count("```") == 2 * len(BLOCK.findall(text_of(page))), page
+
+
+@pytest.mark.parametrize(("page", "inner"), list(blocks("json")))
+def test_records_of_a_block_are_read(page, inner):
+    for line in inner.splitlines():
+        turns = to_messages(json.loads(line), ".")
+        assert [turn["role"] for turn in turns] == ["user", "assistant"], page
+        assert any(part["type"] == "image" for part in turns[0]["content"]), page
 
 
 # Python -------------------------------------------------------------------------------------------

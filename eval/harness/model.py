@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 import wings  # noqa: F401  registers Wings with transformers' Auto classes
 from wings.errors import WingsError
-from wings.processing.tokenization import IMAGE
+from wings.processing.tokenization import IMAGE_TOKEN
 from wings.upstream.harness import HarnessModel, register_model
 
 NAME = "wings"
@@ -32,7 +32,7 @@ class WingsLM(HarnessModel):
     def __init__(self, pretrained: str | PreTrainedModel, **options: Any) -> None:
         super().__init__(pretrained, **{"backend": "causal", **options})
         added = self.tokenizer.get_added_vocab() if self.model.config.model_type == NAME else {}
-        self.image_token_id: int | None = added.get(IMAGE)
+        self.image_token_id: int | None = added.get(IMAGE_TOKEN)
 
     def on_load_error(self, pretrained: Any, error: Exception) -> WingsError:
         """The error to raise if no model can be loaded."""
@@ -70,7 +70,7 @@ class WingsLM(HarnessModel):
             return ids
         pieces = [
             token
-            for part in (IMAGE[:1], IMAGE[1:])
+            for part in (IMAGE_TOKEN[:1], IMAGE_TOKEN[1:])
             for token in self.tokenizer.encode(part, add_special_tokens=False)
         ]
         return [

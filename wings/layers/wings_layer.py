@@ -188,12 +188,12 @@ def wings_eager_attention(
         for c in type(module).__mro__
         if issubclass(c, nn.Module) and not issubclass(c, WingsAttentionMixin)
     )
-    own = eager_attention_of(home)
-    return _attend(own, module, query, key, value, attention_mask, wings, kwargs)
+    decoder_attention = eager_attention_of(home)
+    return _attend(decoder_attention, module, query, key, value, attention_mask, wings, kwargs)
 
 
 def _attend(
-    own: AttentionFunction | None,
+    decoder_attention: AttentionFunction | None,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -203,7 +203,9 @@ def _attend(
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Any]:
     """The main attention's output with the prefix's share, and the router's inputs or weights."""
-    output, second = _main_attention(own, module, query, key, value, mask, wings, kwargs)
+    output, second = _main_attention(
+        decoder_attention, module, query, key, value, mask, wings, kwargs
+    )
     if isinstance(module, WingsAttentionMixin) and module.wings.prefix is not None:
         share = module.wings.prefix(query, _scale(query, kwargs))
         output = output + share.to(output.dtype)
@@ -220,7 +222,7 @@ def _scale(query: Tensor, kwargs: dict[str, Any]) -> float:
 
 
 def _main_attention(
-    own: AttentionFunction | None,
+    decoder_attention: AttentionFunction | None,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -235,9 +237,9 @@ def _main_attention(
     if isinstance(module, WingsAttentionMixin) and wings is not None and wings.learners is not None:
         router = module.wings.router
     if wings is None or (router is None and not wings.options.output_attentions):
-        if own is None:
+        if decoder_attention is None:
             raise TypeError(f"{type(module).__name__} has no eager attention function.")
-        output, _ = own(module, query, key, value, mask, **kwargs)
+        output, _ = decoder_attention(module, query, key, value, mask, **kwargs)
         return output, None
     if kwargs.get("position_bias") is not None:
         raise WingsError(

@@ -95,8 +95,8 @@ class WingsModel(WingsPreTrainedModel):
         given = one_cache(cache, past_key_values)
         if use_cache is None:
             use_cache = given is not None or not trained
-        own = self._cache(given, use_cache)
-        learner_cache = None if own is None else own.learners
+        wings_cache = self._cache(given, use_cache)
+        learner_cache = None if wings_cache is None else wings_cache.learners
         past = None if learner_cache is None else learner_cache.layout
         layout = TokenLayout.read(
             input_ids == config.image_token_id, attention_mask, position_ids,
@@ -145,7 +145,7 @@ class WingsModel(WingsPreTrainedModel):
             position_ids=layout.position.clamp(min=0),
             use_cache=use_cache,
             output_attentions=output_attentions,
-            **{self._cache_name: own},
+            **{self._cache_name: wings_cache},
             **({} if wings is None else {"wings": wings}),
             **kwargs,
         )
@@ -154,7 +154,7 @@ class WingsModel(WingsPreTrainedModel):
             hidden_states=out.hidden_states,
             attentions=out.attentions,
             router_weights=self._router_weights(wings, output_router_weights),
-            **{NAME: own},
+            **{NAME: wings_cache},
         )
 
     def _settle_images(self) -> None:

@@ -22,6 +22,7 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
+from wings.processing.conversation import IMAGE_TOKEN
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.weights import mark_as_drawn
 
@@ -32,7 +33,6 @@ from .inject import build_causal_lm, extract_causal_lm, reconfigure_wings, split
 from .logits import LogitScaling, prefix_of
 from .self_check import check_untested_releases
 
-IMAGE_TOKEN = "<image>"
 # The largest difference from the decoder's own logits, relative to their size, that is rounding.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 LOW_PRECISION_ROUNDING = 5e-2

@@ -21,10 +21,10 @@ def build_causal_lm(text_config: PreTrainedConfig) -> PreTrainedModel:
     Raises:
         WingsError: transformers has no causal LM for the configuration.
     """
-    own = copy.deepcopy(text_config)
-    name_attention(own, None)
+    text_config_copy = copy.deepcopy(text_config)
+    name_attention(text_config_copy, None)
     try:
-        return AutoModelForCausalLM.from_config(own)
+        return AutoModelForCausalLM.from_config(text_config_copy)
     except ValueError as error:
         raise WingsError(
             f"transformers has no causal language model for model_type "
@@ -122,8 +122,8 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 def empty_instance(attention: type[nn.Module]) -> nn.Module:
     """Returns an attention module with wings whose state a pickle or a copy fills in."""
-    own = with_wings(attention)
-    return own.__new__(own)
+    subclass = with_wings(attention)
+    return subclass.__new__(subclass)
 
 
 def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
@@ -165,10 +165,10 @@ def extract_causal_lm(
     decoder: PreTrainedModel, head: nn.Module, config: WingsConfig
 ) -> PreTrainedModel:
     """Returns a copy of the language model alone, as the causal LM it came from."""
-    own = copy.deepcopy(config.text_config)
-    name_attention(own, None)
+    text_config_copy = copy.deepcopy(config.text_config)
+    name_attention(text_config_copy, None)
     with no_init_weights():
-        causal_lm = AutoModelForCausalLM.from_config(own, dtype=decoder.dtype)
+        causal_lm = AutoModelForCausalLM.from_config(text_config_copy, dtype=decoder.dtype)
     bare, empty_head = split(causal_lm)
     prefix, head_prefix = prefix_of(bare, causal_lm), prefix_of(empty_head, causal_lm)
     state = {

@@ -70,18 +70,18 @@ def prepare(
     resolved = impl if choose(impl, embeddings.device, lambda: None) == "triton" else "torch"
     learners = None
     if enabled:
-        own = "torch"
+        learner_impl = "torch"
         if queries.length > 1:
-            own = lorra_impl(impl, embeddings, rotary.width, config.rank, not is_first)
+            learner_impl = lorra_impl(impl, embeddings, rotary.width, config.rank, not is_first)
         sources: dict[str, SourceTokens | None] = {}
         for name in config.learners:
             if cache is None:
                 sources[name] = _fresh_source(
-                    queries, tokens, KINDS[name], rotary, own, recompute_kv, has_pictures
+                    queries, tokens, KINDS[name], rotary, learner_impl, recompute_kv, has_pictures
                 )
             else:
                 sources[name] = _cached_source(
-                    queries, cache.sources[name], new[name], own, not is_first
+                    queries, cache.sources[name], new[name], learner_impl, not is_first
                 )
         nothing = torch.zeros_like(queries.kind, dtype=torch.bool)
         visible = [nothing if s is None else s.mask.sees_any for s in sources.values()]

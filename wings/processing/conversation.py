@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from wings.errors import WingsError, nearest
 
-IMAGE = "<image>"
+IMAGE_TOKEN = "<image>"
 # An "<image>" that someone typed. It has the placeholder's length, so no offset changes.
 TYPED = "\ue0a1image\ue0a1"
 # Replaces the assistant's words, to see what a template writes around them.
@@ -25,8 +25,8 @@ class Conversation:
     """Messages whose content is a string, with their images in reading order.
 
     Attributes:
-        messages: as a chat template takes them; `IMAGE` stands for each image, `TYPED` for the same
-            letters typed by someone.
+        messages: as a chat template takes them; `IMAGE_TOKEN` stands for each image, `TYPED` for
+            the same letters typed by someone.
         images: per message, its image sources; None for one that is given apart.
     """
 
@@ -148,7 +148,7 @@ class Conversation:
 def _flatten(message: Mapping, where: str) -> tuple[str, list]:
     content = message.get("content")
     if isinstance(content, str):
-        return content.replace(IMAGE, TYPED), []
+        return content.replace(IMAGE_TOKEN, TYPED), []
     if content is None and "tool_calls" in message:
         return "", []
     if not isinstance(content, Sequence) or isinstance(content, bytes) or not content:
@@ -168,7 +168,7 @@ def _flatten(message: Mapping, where: str) -> tuple[str, list]:
                 f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}} "
                 "and {'type': 'image', 'image': ..}."
             )
-    return IMAGE.join(run.replace(IMAGE, TYPED) for run in runs), images
+    return IMAGE_TOKEN.join(run.replace(IMAGE_TOKEN, TYPED) for run in runs), images
 
 
 def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:

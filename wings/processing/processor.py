@@ -21,7 +21,7 @@ from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 
 from .chat_template import ChatTemplate
-from .conversation import IMAGE, TYPED, Conversation, Span
+from .conversation import IMAGE_TOKEN, TYPED, Conversation, Span
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
 from .tokenization import add_image_token, pad_rows, tokenize
 
@@ -41,7 +41,7 @@ class WingsProcessor(ProcessorMixin):
             the first id after the language model's vocabulary.
     """
 
-    image_token = IMAGE
+    image_token = IMAGE_TOKEN
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class WingsProcessor(ProcessorMixin):
         if text is None:
             return self.image_processor(images)
         texts = [text] if isinstance(text, str) else list(text)
-        check_counts([one.count(IMAGE) for one in texts], images)
+        check_counts([one.count(IMAGE_TOKEN) for one in texts], images)
         rows = [self._row(one, None, add_special_tokens) for one in texts]
         # Pixels of a batch stand in reading order, whichever row they are handed in with.
         rows[0] = self._with_pixels(rows[0], flatten_images(images))
@@ -260,7 +260,7 @@ class WingsProcessor(ProcessorMixin):
         template = ChatTemplate(self.tokenizer, template_options)
         if not tokenize:
             texts = [template.render(one.messages, add_generation_prompt) for one in conversations]
-            texts = [text.replace(TYPED, IMAGE) for text in texts]
+            texts = [text.replace(TYPED, IMAGE_TOKEN) for text in texts]
             return texts if is_batch else texts[0]
         encoded = _each_row(
             conversations,
@@ -301,10 +301,10 @@ class WingsProcessor(ProcessorMixin):
             conversation = conversation.shorten(length, max_length)
         text = template.render(conversation.messages, add_generation_prompt)
         images = conversation.all_images
-        if text.count(IMAGE) != len(images):
+        if text.count(IMAGE_TOKEN) != len(images):
             raise WingsError(
-                f"The chat template writes {text.count(IMAGE)} {IMAGE} for {len(images)} images; "
-                "use a template that writes each message's content once."
+                f"The chat template writes {text.count(IMAGE_TOKEN)} {IMAGE_TOKEN} for "
+                f"{len(images)} images; use a template that writes each message's content once."
             )
         spans = template.spans(conversation, text) if with_labels else None
         return self._with_pixels(self._row(text, spans), images)

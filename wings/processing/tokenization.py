@@ -10,18 +10,18 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 
-from .conversation import IMAGE, TYPED, Span
+from .conversation import IMAGE_TOKEN, TYPED, Span
 
 IGNORED = -100
-_EITHER = re.compile(f"{IMAGE}|{TYPED}")
+_EITHER = re.compile(f"{IMAGE_TOKEN}|{TYPED}")
 
 
 def add_image_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Returns the id of `<image>`; adds it as a special token where the tokenizer has none."""
-    if IMAGE not in tokenizer.get_added_vocab():
-        token = AddedToken(IMAGE, special=True, normalized=False)
+    if IMAGE_TOKEN not in tokenizer.get_added_vocab():
+        token = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
         tokenizer.add_tokens([token], special_tokens=True)
-    return tokenizer.get_vocab()[IMAGE]
+    return tokenizer.get_vocab()[IMAGE_TOKEN]
 
 
 def tokenize(
@@ -49,13 +49,13 @@ def tokenize(
         WingsError: a tokenizer that splits `<image>`, or that reads the prompt before a span, or
             the span itself, otherwise than as part of the whole.
     """
-    is_image = [found.group() == IMAGE for found in _EITHER.finditer(text)]
-    text = text.replace(TYPED, IMAGE)
+    is_image = [found.group() == IMAGE_TOKEN for found in _EITHER.finditer(text)]
+    text = text.replace(TYPED, IMAGE_TOKEN)
     ids = _ids(tokenizer, [text], add_special_tokens)[0]
     if ids.count(image_token_id) != len(is_image):
         raise WingsError(
-            f"The tokenizer reads {ids.count(image_token_id)} of {len(is_image)} {IMAGE} as one "
-            "token; add it as a special token."
+            f"The tokenizer reads {ids.count(image_token_id)} of {len(is_image)} {IMAGE_TOKEN} as "
+            "one token; add it as a special token."
         )
     learned = [False] * len(ids)
     cuts = [letter for span in spans or () for letter in span]
@@ -72,7 +72,11 @@ def tokenize(
             new, learn = [token] * image_seq_length, False
         else:
             # Typed letters: tokenised in two parts, so that they do not become the image token.
-            new = [part for piece in _ids(tokenizer, [IMAGE[:1], IMAGE[1:]]) for part in piece]
+            new = [
+                part
+                for piece in _ids(tokenizer, [IMAGE_TOKEN[:1], IMAGE_TOKEN[1:]])
+                for part in piece
+            ]
         out += new
         labels += new if learn else [IGNORED] * len(new)
     return out, labels

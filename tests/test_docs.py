@@ -424,7 +424,14 @@ def lengths(page):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "docs/costs.md", "train/README.md", "kernels/README.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/costs.md",
+        "train/README.md",
+        "eval/README.md",
+        "kernels/README.md",
+    ],
 )
 def test_sentences_are_short(page):
     found = lengths(page)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -14,7 +15,6 @@ from transformers import (
     MllamaForCausalLM,
     PreTrainedModel,
 )
-from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from .inputs import as_text
 from .run import CROSS, LLAVA
@@ -85,7 +85,8 @@ def _cross_attention(shape: Shape, layers: int, positions: int) -> Alternative:
     added = max(1, layers // EVERY)
     blocks = layers + added
     places = [EVERY + n * (EVERY + 1) for n in range(added)]
-    config = MllamaTextConfig(
+    config = AutoConfig.for_model(
+        "mllama_text_model",
         **_text_fields(shape, blocks, positions),
         cross_attention_layers=[place for place in places if place < blocks],
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},

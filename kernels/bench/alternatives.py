@@ -85,7 +85,7 @@ def _cross_attention(shape: Shape, layers: int, positions: int) -> Alternative:
     added = max(1, layers // EVERY)
     blocks = layers + added
     places = [EVERY + n * (EVERY + 1) for n in range(added)]
-    config = AutoConfig.for_model(
+    config: Any = AutoConfig.for_model(
         "mllama_text_model",
         **_text_fields(shape, blocks, positions),
         cross_attention_layers=[place for place in places if place < blocks],

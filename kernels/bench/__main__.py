@@ -21,6 +21,8 @@ from .operations import check_operations, measure_choices, measure_flex, measure
 from .run import Run
 from .setting import CPU, GPU, QUICK, Preset, Shape, with_lengths
 
+# Words in the names of the parts that `--only` keeps.
+ONLY = {"models": ("model", "decoding"), "operations": ("operations", "choices", "flex")}
 PRESETS = {preset.name: preset for preset in (CPU, GPU)}
 
 
@@ -35,7 +37,8 @@ def main() -> int:
     output = arguments.output or Path("wings-bench", results.slug(where["device"]))
     run = Run(choose(arguments, device), device, arguments.minutes, Console(stderr=True))
     for name, part in parts(run):
-        run.attempt(name, part)
+        if arguments.only is None or any(word in name for word in ONLY[arguments.only]):
+            run.attempt(name, part)
         results.write(output, run, where)
     results.draw_curves(output, run, where)
     console = Console()
@@ -77,6 +80,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, help="default: by the device")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, done in seconds")
     parser.add_argument("--lengths", type=int, nargs="+", metavar="T", help="timed, in tokens")
+    parser.add_argument("--only", choices=ONLY, help="whole models, or operations alone")
     parser.add_argument(
         "--minutes", type=float, help="begin no measurement after this time, and list the rest"
     )

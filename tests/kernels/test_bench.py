@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from wings.kernels.bench import models, operations, results
+from wings.kernels.bench.__main__ import ONLY, parts
 from wings.kernels.bench.operations import CHOICES, RECOMPUTED, RECOMPUTED_MEMORY, measure_choices
 from wings.kernels.bench.run import (
     AGAIN,
@@ -84,6 +85,12 @@ def test_quick_run_records_where_and_how_it_was_made(quick):
 
 
 SHAPE = Shape(24, 4, 2, 40, layers=2, decoding_layers=2, vocabulary=11, rank=3, pixels=28)
+
+
+def test_every_part_is_of_models_or_of_operations(run):
+    for name, _ in parts(run):
+        kinds = [only for only, words in ONLY.items() if any(word in name for word in words)]
+        assert len(kinds) == 1, name
 
 
 def test_lengths_replace_those_of_a_preset():

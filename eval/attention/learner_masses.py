@@ -5,9 +5,9 @@ row over the keys of its modality that the token sees) and gate g_im::
 
     learners_ij = sum over m of g_im b^m_ij
 
-It mirrors the block's output, main(x) + sum over m of g_m O_m, each term once. It says where they
-look, not how much comes of it: a fresh learner looks and adds exactly zero. So the size of what
-they add stands beside it.
+It mirrors the block's output, main(x) + sum over m of g_m O_m, each term once. The masses say where
+learners look, not how much they add: a fresh learner looks and adds exactly zero. The size of what
+they add is measured too.
 """
 
 from collections.abc import Callable, Iterator

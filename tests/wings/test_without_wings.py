@@ -94,3 +94,20 @@ def test_no_pass_leaves_state_on_a_module():
     with model.without_wings():
         logits(model, batch)
     assert attributes() == before
+
+
+def test_a_compiled_model_follows_the_context():
+    model = build(MAIN[0])
+    batch, _ = batch_of(model, [["text", "image", "text"]])
+    expected = logits(model, batch), logits_without(model, batch)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager")
+    try:
+        for _ in range(2):
+            with torch.no_grad():
+                torch.testing.assert_close(compiled(**batch, use_cache=False).logits, expected[0])
+                with model.without_wings():
+                    found = compiled(**batch, use_cache=False).logits
+                torch.testing.assert_close(found, expected[1])
+    finally:
+        torch._dynamo.reset()

@@ -1,5 +1,8 @@
 """`WingsModel`: vision tower, projector and decoder with wings, without the output head."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +33,25 @@ from .pretrained import WingsPreTrainedModel
 # Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
 # not a flag on the model, so that one thread does not change the passes of another.
 WITHOUT_WINGS: ContextVar[frozenset[int]] = ContextVar("without_wings", default=frozenset())
+# How many such contexts are open in all threads. While there are none no pass reads the variable,
+# which torch.compile cannot trace in torch 2.11; where one opens, a compiled pass is traced again.
+open_contexts = 0
+_OPENING = threading.Lock()
+
+
+@contextmanager
+def without_wings(model: nn.Module) -> Iterator[None]:
+    """Runs passes of this model without learners, in this thread alone."""
+    global open_contexts
+    with _OPENING:
+        open_contexts += 1
+    token = WITHOUT_WINGS.set(WITHOUT_WINGS.get() | {id(model)})
+    try:
+        yield
+    finally:
+        WITHOUT_WINGS.reset(token)
+        with _OPENING:
+            open_contexts -= 1
 
 
 @dataclass
@@ -108,7 +130,7 @@ class WingsModel(WingsPreTrainedModel):
         enabled = (
             bool(config.learners)
             and (sees_images or not config.text_guard)
-            and id(self) not in WITHOUT_WINGS.get()
+            and not (open_contexts and id(self) in WITHOUT_WINGS.get())
         )
         if enabled:
             self._validate_positions(layout, learner_cache, position_ids is not None)

@@ -26,7 +26,7 @@ from wings.processing.conversation import IMAGE_TOKEN
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.weights import mark_as_drawn
 
-from .backbone import WITHOUT_WINGS, WingsModel
+from .backbone import WingsModel, without_wings
 from .checkpoint import RECONFIGURABLE, CheckpointMixin
 from .generation import WingsGenerationMixin
 from .inject import build_causal_lm, extract_causal_lm, reconfigure_wings, split
@@ -283,11 +283,8 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         Image features still enter through the projector. A cache is valid on one side only, with
         learners or without. Passes of other threads are not affected.
         """
-        token = WITHOUT_WINGS.set(WITHOUT_WINGS.get() | {id(self.model)})
-        try:
+        with without_wings(self.model):
             yield
-        finally:
-            WITHOUT_WINGS.reset(token)
 
     def extract_language_model(self) -> PreTrainedModel:
         """Returns a copy of the language model alone, as the causal LM it came from."""

@@ -11,6 +11,7 @@ from .upstream.configuration import keys_of_transformers
 
 LEARNERS = ("image", "text")
 ROUTERS = ("position", "modality", "attended", None)
+GATE_SHAPES = ("tanh", "hill")
 PROJECTORS = ("mlp2x_gelu",)
 
 
@@ -25,6 +26,12 @@ class WingsConfig(PreTrainedConfig):
         router: `"position"` (the paper's), `"modality"` (independent of length), `"attended"`
             (weights grow with the block's attention to image tokens) or None (weight 1 each). The
             first two weigh learners against one another, so a single learner has neither.
+        gate_shape: `"tanh"` or `"hill"`, how the attended router's weight grows with the mass m on
+            image tokens: tanh(gain m), or 1 / (1 + (tau / m)^gate_power), which has a threshold
+            tau. Both are learned, or set by `WingsForCausalLM.set_gate`.
+        gate_power: steepness of the Hill gate.
+        gate_detach: the mass enters the attended router without gradient. Training through it
+            raises the attention to images on text turns too, which opens the gate there.
         learners: the learners of a block, of `("image", "text")`; `()` for a plain projector model.
         learner_layers: the blocks with learners and prefix; None for all.
         prefix: learned keys and values per block that every token attends to, a baseline to compare
@@ -58,6 +65,9 @@ class WingsConfig(PreTrainedConfig):
     image_token_id: Settled[int | None, int] = default(None)
     image_seq_length: Settled[int | None, int] = default(None)
     router_positions: int = 4096
+    gate_shape: str = "tanh"
+    gate_power: float = 8.0
+    gate_detach: bool = False
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -89,6 +99,15 @@ class WingsConfig(PreTrainedConfig):
         """Blocks have a router: one is configured, and there are enough learners for it."""
         fewest = 1 if self.router == "attended" else 2
         return self.router is not None and len(self.learners) >= fewest
+
+    @property
+    def gate_options(self) -> dict[str, Any]:
+        """Keywords of `wings.layers.router.AttendedRouter`."""
+        return {
+            "shape": self.gate_shape,
+            "detach": self.gate_detach,
+            "power": self.gate_power,
+        }
 
     @property
     def layers_with_learners(self) -> tuple[int, ...]:
@@ -125,6 +144,10 @@ class WingsConfig(PreTrainedConfig):
                 f"router is {self.router!r}, but must be 'position', 'modality', 'attended' "
                 f"or None."
             )
+        if self.gate_shape not in GATE_SHAPES:
+            raise WingsError(f"gate_shape is {self.gate_shape!r}, but must be 'tanh' or 'hill'.")
+        if not self.gate_power > 0:
+            raise WingsError(f"gate_power is {self.gate_power}, but must be larger than zero.")
         unknown = [name for name in self.learners if name not in LEARNERS]
         if unknown or len(set(self.learners)) != len(self.learners):
             raise WingsError(f"learners is {self.learners}, but must name 'image' and 'text' once.")

@@ -12,6 +12,11 @@ HIDDEN = 16
 # The attended router's initial gain: with a tenth of its attention on image tokens, a token gives
 # its learners a weight of tanh(0.8) = 0.66.
 GAIN = 8.0
+# The initial mass at which a Hill gate is half open: between the masses on images that text turns
+# (0.08 to 0.13) and picture turns (0.23 to 0.45) of a small frozen LLM had.
+TAU = 0.14
+# Smaller masses are rounding; their logarithm is cut off here.
+SMALLEST_MASS = 1e-30
 
 
 class PositionRouter(nn.Module):
@@ -96,9 +101,10 @@ class AttendedRouter(nn.Module):
     r"""Weights that grow with the main attention's mass on image tokens, zero without any.
 
     With mass_i the block's head-averaged attention of token i on image tokens (the paper's LAWS,
-    section 2) and one parameter p_m per learner::
+    section 2) and one parameter per learner m, the gain or the threshold tau::
 
-        g_im = tanh(softplus(p_m) mass_i)
+        shape "tanh":  g_im = tanh(gain_m mass_i)                   gain_m = softplus(p_m)
+        shape "hill":  g_im = 1 / (1 + (tau_m / mass_i)^power)      tau_m = exp(p_m)
 
     Where a conversation no longer attends to its image the weights become small, and before any
     image they are exactly zero. This router is not in the paper. Learners are not weighed against
@@ -106,21 +112,49 @@ class AttendedRouter(nn.Module):
 
     tanh and not min(1, gain mass), which has no gradient where it is cut off, nor
     1 - (1 - mass)^gain, which is NaN where rounding lifts a mass above 1. softplus keeps a gain
-    positive: a negative one would invert a learner.
+    positive: a negative one would invert a learner. tanh is linear below its bend, so a third of
+    the mass keeps most of the weight. The Hill function (A. V. Hill, J. Physiol. 40, 1910: the
+    share of a carrier that is bound) has a threshold: 0.5 at tau, and at power 8 it is 0.004 at
+    half of tau and 0.996 at twice tau.
+
+    Args:
+        learners: names of the learners, one parameter each.
+        shape: `"tanh"` or `"hill"`.
+        detach: the mass enters without gradient, so that training cannot open the gate by raising
+            the attention to images. The parameters learn all the same.
+        power: steepness of the Hill gate.
     """
 
-    def __init__(self, learners: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        learners: tuple[str, ...],
+        shape: str = "tanh",
+        detach: bool = False,
+        power: float = 8.0,
+    ) -> None:
         super().__init__()
-        self.names = learners
+        self.names, self.shape, self.detach, self.power = learners, shape, detach, power
         for name in learners:
-            # One parameter by name, so that adding a learner keeps those of the others.
-            self.register_parameter(name, nn.Parameter(torch.empty(1)))
+            # One parameter by name, so that adding a learner keeps those of the others. Gains and
+            # thresholds have different names: one must never be loaded as the other.
+            self.register_parameter(self._key(name), nn.Parameter(torch.empty(1)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Every gain is `GAIN`."""
+        """Every gain is `GAIN`, every threshold `TAU`."""
         for parameter in self.parameters(recurse=False):
-            init.constant_(parameter, math.log(math.expm1(GAIN)))
+            init.constant_(parameter, self._raw(TAU if self.shape == "hill" else GAIN))
+
+    def set(self, value: float) -> None:
+        """Sets every gain, or every threshold of a Hill gate."""
+        with torch.no_grad():
+            for parameter in self.parameters(recurse=False):
+                parameter.fill_(self._raw(value))
+
+    def values(self) -> dict[str, float]:
+        """The gain, or the threshold of a Hill gate, by learner."""
+        read = torch.exp if self.shape == "hill" else nn.functional.softplus
+        return {name: read(self._parameter(name).float()).item() for name in self.names}
 
     def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
         """`[B, S, 1]`: is the key an image token."""
@@ -128,13 +162,31 @@ class AttendedRouter(nn.Module):
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
-        raw = torch.cat([self._gain(name) for name in self.names])
-        return gate_mask.close(torch.tanh(nn.functional.softplus(raw.float()) * sums.float()))
+        mass = (sums.detach() if self.detach else sums).float()
+        raw = torch.cat([self._parameter(name) for name in self.names]).float()
+        if self.shape == "tanh":
+            return gate_mask.close(torch.tanh(nn.functional.softplus(raw) * mass))
+        # A logarithm of 0 would have an infinite slope, and infinity times 0 is NaN: the clamp cuts
+        # the gradient, and `where` makes the weight exactly zero.
+        logits = self.power * (mass.clamp(min=SMALLEST_MASS).log() - raw)
+        return gate_mask.close(torch.where(mass > 0, torch.sigmoid(logits), 0.0))
 
-    def _gain(self, name: str) -> Tensor:
-        gain = self._parameters[name]
-        assert gain is not None, "a learner's gain is registered with a value"
-        return gain
+    def _key(self, name: str) -> str:
+        return f"{name}_tau" if self.shape == "hill" else name
+
+    def _raw(self, value: float) -> float:
+        """The parameter of a gain or threshold."""
+        return math.log(value) if self.shape == "hill" else inverse_softplus(value)
+
+    def _parameter(self, name: str) -> Tensor:
+        parameter = self._parameters[self._key(name)]
+        assert parameter is not None, "a learner's gate is registered with a value"
+        return parameter
+
+
+def inverse_softplus(value: float) -> float:
+    """x with log(1 + exp(x)) = value, for a value above 0."""
+    return value + math.log(-math.expm1(-value))
 
 
 class GateMask:

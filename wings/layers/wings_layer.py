@@ -49,7 +49,7 @@ class WingsLayer(nn.Module):
         elif config.is_routed and config.router == "modality":
             self.router = ModalityRouter(len(self.names))
         elif config.is_routed:
-            self.router = AttendedRouter(self.names)
+            self.router = AttendedRouter(self.names, **config.gate_options)
         self.prefix = Prefix(config) if config.prefix else None
 
     def forward(self, x: Tensor, sums: Tensor | None, wings: WingsPass) -> Tensor:

@@ -22,6 +22,7 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
+from wings.layers.router import AttendedRouter
 from wings.processing.conversation import IMAGE_TOKEN
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.weights import mark_as_drawn
@@ -241,7 +242,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         return {part: groups[part] for part in order if part in groups}
 
     def reconfigure(self, **changes: Any) -> None:
-        """Changes the blocks' `learners`, `router` or `prefix` in place.
+        """Changes the blocks' `learners`, `router`, `prefix` or the router's gate in place.
 
         Existing parts keep their weights, new ones start fresh, parts no longer named are removed.
 
@@ -275,6 +276,40 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
                 setattr(self.config, name, value)
             raise
         reconfigure_wings(self.model.language_model, self.config)
+
+    def set_gate(self, *, gain: float | None = None, tau: float | None = None) -> None:
+        """Sets the attended routers of all blocks, which save it with the checkpoint.
+
+        A router that was put on a finished model is fresh; see `wings.layers.router`::
+
+            model.reconfigure(router="attended", gate_shape="hill")
+            model.set_gate(tau=0.2)
+
+        Args:
+            gain: of the shape `"tanh"`: the weight is tanh(gain m) for a mass m on image tokens.
+            tau: of the shape `"hill"`: the mass at which a learner has half its weight.
+
+        Raises:
+            WingsError: no attended router, not exactly one value, the value of another shape, or
+                one that is not positive.
+        """
+        routers = [part for part in self.modules() if isinstance(part, AttendedRouter)]
+        if not routers:
+            raise WingsError(
+                "The model has no attended router to set: call reconfigure(router='attended') "
+                "first."
+            )
+        name = "tau" if self.config.gate_shape == "hill" else "gain"
+        value, other = (tau, gain) if name == "tau" else (gain, tau)
+        if value is None or other is not None:
+            raise WingsError(
+                f"A gate of the shape '{self.config.gate_shape}' has a {name}: give {name} alone, "
+                f"or change the shape with reconfigure(gate_shape=...)."
+            )
+        if not 0 < value < float("inf"):
+            raise WingsError(f"{name} is {value}, but must be positive and finite.")
+        for router in routers:
+            router.set(value)
 
     @contextlib.contextmanager
     def without_wings(self) -> Iterator[None]:

@@ -124,7 +124,8 @@ def paired_plot(named: Mapping[str, PairedScores]) -> Figure:
             axes.spines["bottom"].set_color(PALE)
         left.set_xlim(-3, 103)
         right.set_xlim(-1.1 * widest, 1.1 * widest)
-        left.set_yticks(range(len(named)), labels)
+        # A dollar sign in a name is not mathematics.
+        left.set_yticks(range(len(named)), labels, parse_math=False)
         left.set_ylim(len(named) - 0.5, -0.5)
         handles, names = left.get_legend_handles_labels()
         figure.legend(

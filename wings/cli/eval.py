@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -29,10 +27,11 @@ from wings.eval.models import (
 from wings.eval.processes import Processes
 from wings.eval.provenance import validate_frozen_llm
 from wings.eval.report.machine import machine, versions
-from wings.eval.report.report import HTML, JSON, Report, Section
+from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 
+from .eval_output import show
 from .progress import ProgressBars
 
 CACHE = "cache"
@@ -259,25 +258,3 @@ def make_report(
     }
     title = f"{Path(model.name).name}: what it learned, what it forgot"
     return Report(title, about, notes, evaluation.sections, evaluation.samples, document)
-
-
-def show(console: Console, report: Report) -> None:
-    """Prints the tables and notes."""
-    for section in report.sections:
-        console.print(section_table(section), "")
-    for note in report.notes:
-        console.print(f"  {note}", style="dim", markup=False)
-    console.print()
-
-
-def section_table(section: Section) -> Table:
-    """A section's table for the terminal."""
-    table = Table(
-        title=section.title, title_style="bold", title_justify="left", box=SIMPLE_HEAD,
-        pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
-    for n, header in enumerate(section.rows[0]):
-        table.add_column(header, justify="right" if n else "left", no_wrap=n > 0)
-    for row in section.rows[1:]:
-        table.add_row(*row)
-    return table

@@ -1,0 +1,30 @@
+"""Shows a report of `wings eval` in the terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from wings.eval.report.report import Report, Section
+
+
+def show(console: Console, report: Report) -> None:
+    """Prints the tables and notes."""
+    for section in report.sections:
+        console.print(section_table(section), "")
+    for note in report.notes:
+        console.print(f"  {note}", style="dim", markup=False)
+    console.print()
+
+
+def section_table(section: Section) -> Table:
+    """A section's table for the terminal; square brackets in a cell are not read as markup."""
+    table = Table(
+        title=section.title, title_style="bold", title_justify="left", box=SIMPLE_HEAD,
+        pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for n, header in enumerate(section.rows[0]):
+        table.add_column(header, justify="right" if n else "left", no_wrap=n > 0)
+    for row in section.rows[1:]:
+        table.add_row(*map(Text, row))
+    return table

@@ -11,7 +11,8 @@ from wings.errors import WingsError, nearest
 
 from .scoring.checks import validate_checks
 
-FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", "circle")
+NAMES = ("circle", "cluster")
+FIELDS = ("messages", "kind", "scoring", "choices", "references", "checks", *NAMES)
 # How an answer is scored (`scoring/score.py`); the first is the default.
 SCORINGS = ("exact", "mention", "short", "vqa", "choice", "likelihood", "checks")
 
@@ -30,6 +31,8 @@ class Item:
         checks: verified by a program ("checks"), see `scoring/checks.py`.
         circle: names a question that several items ask, each with its choices rotated by one (see
             `compare/comparison.py`); "" for a question that is asked once.
+        cluster: names what the item shares with others, such as a drawing; intervals resample
+            such items together (see `compare/clusters.py`); "" for the item's image files.
     """
 
     kind: str
@@ -40,6 +43,7 @@ class Item:
     references: tuple[str, ...] = ()
     checks: tuple[dict, ...] = ()
     circle: str = ""
+    cluster: str = ""
 
     def record(self) -> dict:
         """The record that `read_items` reads as this item."""
@@ -50,9 +54,7 @@ class Item:
         for name in ("choices", "references", "checks"):
             if values := self.__dict__[name]:
                 record[name] = list(values)
-        if self.circle:
-            record["circle"] = self.circle
-        return record
+        return record | {name: value for name in NAMES if (value := self.__dict__[name])}
 
 
 def text_of(content: str | Sequence[dict[str, Any]]) -> str:
@@ -74,12 +76,20 @@ def without_pictures(item: Item) -> Item:
     return replace(item, messages=tuple(messages))
 
 
+def question_alone(item: Item) -> Item:
+    """The item's last question without pictures and earlier exchanges; system messages stay."""
+    blind = without_pictures(item).messages
+    last = max((n for n, m in enumerate(blind) if m["role"] == "user"), default=0)
+    system = (message for message in blind[:last] if message["role"] == "system")
+    return replace(item, messages=(*system, *blind[last:]))
+
+
 def read_items(path: str | Path) -> list[Item]:
     """Reads items from JSON Lines of chat messages, in the format of training.
 
     The last message of a record must be the assistant's: it is the reference, which the model is
     not shown. `kind` is optional ("all" by default), as are `scoring`, `choices`, `references`,
-    `checks` and `circle`. Paths of pictures are relative to the file.
+    `checks`, `circle` and `cluster`. Paths of pictures are relative to the file.
 
     Raises:
         WingsError: a missing file, an invalid line (named), or no record at all.
@@ -176,11 +186,15 @@ def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
     checks = tuple(validate_checks(record.get("checks", []), where))
     if scoring == "checks" and not checks:
         raise WingsError(f"{where} is scored by checks and has none; list them in 'checks'.")
-    circle = record.get("circle", "")
-    if not isinstance(circle, str):
-        raise WingsError(f"{where}: circle is {circle!r}; give the name of its question as a text.")
+    names = {name: record.get(name, "") for name in NAMES}
+    for name, value in names.items():
+        if not isinstance(value, str):
+            noun = "question" if name == "circle" else "cluster"
+            raise WingsError(
+                f"{where}: {name} is {value!r}; give the name of its {noun} as a text."
+            )
     extras = {"scoring": scoring, "choices": choices, "references": references}
-    return extras | {"checks": checks, "circle": circle}
+    return extras | {"checks": checks} | names
 
 
 def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:

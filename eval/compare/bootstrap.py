@@ -14,7 +14,7 @@ BLOCK = 2**22  # numbers drawn at a time
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95% interval; `low` and `high` are None if only one unit was measured."""
+    """A value and its 95% interval; `low` and `high` are None for a single unit or cluster."""
 
     value: float
     low: float | None
@@ -37,22 +37,34 @@ class Estimate:
 
 
 def bootstrap(
-    above: Sequence[float], below: Sequence[float] | None = None, seed: int = 0, draws: int = DRAWS
+    above: Sequence[float],
+    below: Sequence[float] | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    clusters: Sequence[int] | None = None,
 ) -> Estimate:
     """`sum(above) / sum(below)` over N units, with a percentile bootstrap interval.
 
     A draw resamples the N units with replacement and keeps both numbers of a unit together. So
-    items stay paired before and after, and long documents keep their weight.
+    items stay paired before and after, and long documents keep their weight. With clusters, whole
+    clusters are resampled instead of units.
 
     Args:
         above: [N] one number a unit.
         below: [N] its weight, such as a token count; None for a plain mean.
         seed: of the draws.
         draws: number of resamples.
+        clusters: [N] the number of each unit's cluster; None if every unit is one.
     """
     top = np.asarray(above, dtype=np.float64)
     bottom = np.ones_like(top) if below is None else np.asarray(below, dtype=np.float64)
     value = math.fsum(top) / math.fsum(bottom)
+    if clusters is not None:
+        _, numbers = np.unique(clusters, return_inverse=True)
+        # float64 already; the declared type is that of counts.
+        top, bottom = (
+            np.bincount(numbers, weights=one).astype(np.float64) for one in (top, bottom)
+        )
     count = len(top)
     if count < 2:
         return Estimate(value, None, None)

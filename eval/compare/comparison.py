@@ -12,8 +12,10 @@ from typing import Any
 
 from wings.eval.items import Item, text_of
 from wings.eval.report.report import SAMPLES, Sample, Section
-from wings.eval.scoring.score import score
+from wings.eval.scoring.accuracy import Accuracy
+from wings.eval.scoring.score import is_exact, score
 
+from .clusters import cluster_accuracy, cluster_items
 from .paired import PairedScores, paired_plot, paired_table
 
 ALL = "all"
@@ -78,10 +80,37 @@ class Comparison:
             if kind in (ALL, self.items[group[0]].kind)
         ]
 
+    def clusters(self, kind: str = ALL) -> list[int]:
+        """The number of the cluster of each question of a kind: that of its first item."""
+        numbers = cluster_items(self.items)
+        return [numbers[n] for n in self._firsts(kind)]
+
     def paired(self, kind: str, circular: bool = False) -> PairedScores:
         """Scores of the questions of a kind, before and after."""
         before, after = (self.scores(one, kind, circular) for one in (self.before, self.after))
-        return PairedScores(before, after, self.seed)
+        return PairedScores(before, after, self.seed, self.clusters(kind))
+
+    def same_answers(self, kind: str) -> Accuracy:
+        """The questions of a kind that both answered alike, but for spaces and a full stop."""
+        same = [float(is_exact(self.after[n], self.before[n])) for n in self._firsts(kind)]
+        return cluster_accuracy(same, self.clusters(kind), self.seed)
+
+    def _firsts(self, kind: str) -> list[int]:
+        """The index of the first item of each question of a kind."""
+        firsts = (numbers[0] for numbers in self.questions)
+        return [n for n in firsts if kind in (ALL, self.items[n].kind)]
+
+    @property
+    def cluster_sentence(self) -> str:
+        """Explains the clusters if questions share any; else empty."""
+        clusters = self.clusters()
+        count = len(set(clusters))
+        if count == len(clusters):
+            return ""
+        return (
+            f" Questions that share an image or a cluster depend on each other: intervals resample "
+            f"{count:,} clusters of {len(clusters):,} questions."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, circular ones apart, and every item with both answers, for JSON."""
@@ -96,9 +125,12 @@ class Comparison:
                 "before": before,
                 "after": after,
                 "right": [score(item, before), score(item, after)],
+                "cluster": cluster,
                 **({"circle": item.circle} if item.circle else {}),
             }
-            for item, before, after in zip(self.items, self.before, self.after, strict=True)
+            for item, before, after, cluster in zip(
+                self.items, self.before, self.after, cluster_items(self.items), strict=True
+            )
         ]
         return {**figures, "answers": answers}
 
@@ -110,6 +142,7 @@ class Comparison:
             if self.is_circular:
                 named[f"{kind}, {CIRCULAR}"] = self.paired(kind, circular=True)
         sentence = self.sentence + (CIRCULAR_SENTENCE if self.is_circular else "")
+        sentence += self.cluster_sentence
         return Section(self.title, sentence, paired_table(named), paired_plot(named))
 
     def samples(self) -> list[Sample]:
@@ -118,7 +151,7 @@ class Comparison:
         The draw is random because files often alternate their kinds; equal steps would then show
         only one kind.
         """
-        firsts = [numbers[0] for numbers in self.questions]
+        firsts = self._firsts(ALL)
         drawn = random.Random(self.seed).sample(firsts, min(SAMPLES, len(firsts)))
         return [self._sample(n) for n in sorted(drawn)]
 

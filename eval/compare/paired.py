@@ -12,6 +12,7 @@ from wings.eval.report.style import COLOURS, DASHED, GROUND, INK, PALE, STYLE, d
 from wings.eval.scoring.accuracy import Accuracy
 
 from .bootstrap import Estimate, bootstrap
+from .clusters import cluster_accuracy
 
 HEADERS: tuple[str, ...] = ("", "n", "LLM", "model", "difference", "-/+")
 BEFORE, AFTER = INK, COLOURS[0]
@@ -28,23 +29,34 @@ class PairedScores:
         before: [N] from 0 to 1.
         after: [N], in the same order.
         seed: of the bootstrap.
+        clusters: [N] the number of each question's cluster; None if every question is one.
     """
 
     before: Sequence[float]
     after: Sequence[float]
     seed: int = 0
+    clusters: Sequence[int] | None = None
+
+    @property
+    def cluster_count(self) -> int:
+        """The number of clusters, which intervals resample."""
+        return len(self.before) if self.clusters is None else len(set(self.clusters))
 
     @property
     def accuracies(self) -> tuple[Accuracy, Accuracy]:
         """Before and after."""
-        before, after = (Accuracy(sum(one), len(one)) for one in (self.before, self.after))
+        clusters = range(len(self.before)) if self.clusters is None else self.clusters
+        before, after = (
+            cluster_accuracy(one, clusters, self.seed) for one in (self.before, self.after)
+        )
         return before, after
 
     @property
     def difference(self) -> Estimate:
         """After minus before, in percentage points, with a paired bootstrap interval."""
         pairs = zip(self.before, self.after, strict=True)
-        return bootstrap([100.0 * (after - before) for before, after in pairs], seed=self.seed)
+        changes = [100.0 * (after - before) for before, after in pairs]
+        return bootstrap(changes, seed=self.seed, clusters=self.clusters)
 
     @property
     def changes(self) -> tuple[int, int]:
@@ -53,7 +65,7 @@ class PairedScores:
         return sum(a < b for b, a in pairs), sum(a > b for b, a in pairs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Accuracies, difference, and questions lost and won, for JSON."""
+        """Accuracies, difference, questions lost and won, and number of clusters, for JSON."""
         before, after = self.accuracies
         lost, won = self.changes
         return {
@@ -62,6 +74,7 @@ class PairedScores:
             "difference": self.difference.to_dict(),
             "lost": lost,
             "won": won,
+            "clusters": self.cluster_count,
         }
 
 
@@ -83,12 +96,19 @@ def format_points(change: Estimate) -> str:
     return f"{change.value:+.1f} ({change.low:.1f}, {change.high:.1f})"
 
 
-def paired_plot(named: Mapping[str, PairedScores]) -> Figure:
-    """A row per name. Left: both accuracies with Wilson intervals; right: their difference."""
+def paired_plot(
+    named: Mapping[str, PairedScores], labels: tuple[str, str] = ("LLM", "model")
+) -> Figure:
+    """A row per name. Left: both accuracies with their intervals; right: their difference.
+
+    Args:
+        named: the paired scores.
+        labels: of the legend, before and after.
+    """
     with matplotlib.rc_context(STYLE):
         height = 1.15 + 0.42 * len(named)
-        labels = [fold(name) for name in named]
-        longest = max(len(part) for label in labels for part in label.split("\n"))
+        rows = [fold(name) for name in named]
+        longest = max(len(part) for row in rows for part in row.split("\n"))
         figure = Figure(figsize=(WIDTH, height), facecolor=GROUND)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.35, 1))
         figure.subplots_adjust(
@@ -104,8 +124,8 @@ def paired_plot(named: Mapping[str, PairedScores]) -> Figure:
         for n, paired in enumerate(named.values()):
             before, after = paired.accuracies
             for name, accuracy, colour, lift in (
-                ("LLM", before, BEFORE, 0.13),
-                ("model", after, AFTER, -0.13),
+                (labels[0], before, BEFORE, 0.13),
+                (labels[1], after, AFTER, -0.13),
             ):
                 left.errorbar(
                     accuracy.percent, n - lift, xerr=accuracy.error_bar, fmt="o", markersize=5,
@@ -125,7 +145,7 @@ def paired_plot(named: Mapping[str, PairedScores]) -> Figure:
         left.set_xlim(-3, 103)
         right.set_xlim(-1.1 * widest, 1.1 * widest)
         # A dollar sign in a name is not mathematics.
-        left.set_yticks(range(len(named)), labels, parse_math=False)
+        left.set_yticks(range(len(named)), rows, parse_math=False)
         left.set_ylim(len(named) - 0.5, -0.5)
         handles, names = left.get_legend_handles_labels()
         figure.legend(

@@ -14,10 +14,18 @@ Z = 1.96  # of a 95% interval
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`right` of `total` answers; `right` may be fractional, as scores are between 0 and 1."""
+    """`right` of `total` answers; `right` may be fractional, as scores are between 0 and 1.
+
+    Attributes:
+        right: sum of the scores.
+        total: number of answers.
+        known_interval: the 95% interval in percent, if answers depend on each other; None for
+            Wilson's, which takes them as independent.
+    """
 
     right: float
     total: int
+    known_interval: tuple[float, float] | None = None
 
     @property
     def percent(self) -> float:
@@ -26,7 +34,9 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval in percent."""
+        """The 95% interval in percent."""
+        if self.known_interval is not None:
+            return self.known_interval
         share, n = self.right / self.total, self.total
         middle = share + Z * Z / (2 * n)
         half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))

@@ -83,6 +83,15 @@ def test_a_circle_is_written_and_read(tmp_path):
         read_items(path)
 
 
+def test_a_cluster_is_written_and_read(tmp_path):
+    item = Item("k", ({"role": "user", "content": "?"},), "a", cluster="drawing 1")
+    write_items(tmp_path / "a.jsonl", [item])
+    assert read_items(tmp_path / "a.jsonl") == [item]
+    path = write(tmp_path / "a.jsonl", {"messages": exchange(), "cluster": 1})
+    with pytest.raises(WingsError, match=r"a\.jsonl:1: cluster is 1; give the name of its cluster"):
+        read_items(path)
+
+
 @pytest.mark.parametrize("text", ["a\u2028b", "a\u0085b", "a\x0bb"])
 def test_separators_within_a_text_end_no_record(tmp_path, text):
     item = Item("k", ({"role": "user", "content": text},), text)

@@ -107,7 +107,8 @@ def summarize(name: str, document: dict[str, Any], side: str, model: str) -> Mod
         if questions in measurements:
             # The first kind is all of them, or the only one.
             figures = next(iter(measurements[questions]["kinds"].values()))[side]
-            accuracies[questions] = Accuracy(figures["right"], figures["total"])
+            interval = tuple(figures["interval"])
+            accuracies[questions] = Accuracy(figures["right"], figures["total"], interval)
     shift = None
     if "attention" in measurements:
         main = measurements["attention"][model]["branches"]["main"]

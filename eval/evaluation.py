@@ -1,20 +1,24 @@
 """Evaluates a model against the LLM it was built from, with every measurement that applies."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from wings.errors import WingsError
 
 from .attention.attention_shift import measure_attention_shift
+from .compare.after_image import AfterImage
+from .compare.clusters import cluster_items
 from .compare.comparison import Comparison
 from .data import EvalData
 from .drift import measure_drift
 from .harness.comparison import TaskComparison
-from .items import Item, pictures_of, without_pictures
+from .image_drift import measure_image_drift
+from .items import Item, pictures_of, question_alone, without_pictures
 from .models import EvalModel, tokenizer_difference
 from .report.report import Sample, Section
 from .runner import EvalRunner
+from .verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,10 @@ class Questions:
 TEXT = Questions(
     "text",
     "Text questions, the same ones to both models. Percent right (word for word, or as the item's "
-    "scoring says), with Wilson's 95% intervals; the difference is paired, item by item, with a "
-    "bootstrap interval; -/+ counts the items that were lost and won.",
+    "scoring says), with 95% intervals (Wilson's, unless questions share an image or a cluster). "
+    "The "
+    "difference is paired, item by item, with a bootstrap interval; -/+ counts the items that were "
+    "lost and won.",
     with_pictures=False,
 )
 PICTURES = Questions(
@@ -50,6 +56,13 @@ CONVERSATIONS = Questions(
     "Conversations with a picture whose last question is about text (mixed). The LLM is given the "
     "same conversations without their pictures; the last turn is scored.",
     with_pictures=True,
+)
+
+
+ALONE = Questions(
+    "alone",
+    "The last questions of the conversations, asked alone.",
+    with_pictures=False,
 )
 
 
@@ -84,6 +97,11 @@ class Evaluation:
             if isinstance(one, Comparison | TaskComparison)
         }
 
+    @property
+    def verdict(self) -> list[str]:
+        """One line each on text alone, text after an image, and images."""
+        return verdict(self.measurements)
+
     def to_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
         return {name: one.to_dict() for name, one in self.measurements.items()}
@@ -106,6 +124,10 @@ def evaluate(llm: EvalModel, model: EvalModel, data: EvalData, runner: EvalRunne
             )
         elif items:
             measurements[questions.name] = measure_questions(questions, llm, model, items, runner)
+    after = measurements.get(CONVERSATIONS.name)
+    if isinstance(after, Comparison):
+        alone = measure_questions(ALONE, llm, model, questions_alone(after.items), runner)
+        measurements["after_image"] = AfterImage(alone, after)
     if data.tasks is not None:
         # The harness is a large optional package.
         from .harness.measure import measure_tasks
@@ -119,16 +141,31 @@ def evaluate(llm: EvalModel, model: EvalModel, data: EvalData, runner: EvalRunne
             measurements["attention"] = measure_attention_shift(llm, model, visible, runner)
         except WingsError as error:
             notes.append(f"The attention shift is skipped: {error}")
-    if data.held_out:
+    if data.held_out or after:
         difference = tokenizer_difference(llm.tokenizer, model.tokenizer)
         if difference:
             notes.append(
                 f"The drift is skipped: the tokenizers of {llm.name} and {model.name} differ "
                 f"({difference}), so their next tokens cannot be compared."
             )
-        else:
+        elif data.held_out:
             measurements["drift"] = measure_drift(llm, model, data.held_out, runner)
+        if after and not difference:
+            try:
+                drift = measure_image_drift(llm, model, data.conversations, runner)
+                measurements["drift_after_image"] = drift
+            except WingsError as error:
+                notes.append(f"The drift after an image is skipped: {error}")
     return Evaluation(measurements, notes)
+
+
+def questions_alone(items: Sequence[Item]) -> list[Item]:
+    """The last question of each conversation, which stays in the conversation's cluster."""
+    clusters = cluster_items(items)
+    return [
+        replace(question_alone(item), cluster=str(cluster))
+        for item, cluster in zip(items, clusters, strict=True)
+    ]
 
 
 def measure_questions(

@@ -70,6 +70,7 @@ class Report:
         sections: the measurements, in order.
         samples: answers side by side, by title.
         document: the content of report.json.
+        verdict: the most important figures, a sentence or more a line.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Report:
     sections: Sequence[Section]
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict)
+    verdict: Sequence[str] = ()
 
     def html(self) -> str:
         """One page with embedded pictures and plots; model output is escaped."""

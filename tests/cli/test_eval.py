@@ -19,7 +19,9 @@ from wings.examples.conversations import read_lines, write_lines
 from wings.examples.quickstart.tiny_llm import make_model
 from wings.processing.processor import WingsProcessor
 
-KINDS = ("text", "pictures", "conversations", "attention", "drift")
+KINDS = (
+    "text", "pictures", "conversations", "after_image", "attention", "drift", "drift_after_image",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -62,6 +64,10 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
                for kind in ("text", "conversations"))  # fmt: skip
     said = capsys.readouterr().out
     assert "Drift on held-out text" in said and "held-out items" in said
+    # The verdict is the end.
+    starts = [said.rindex(line.partition(":")[0] + ":") for line in whole["verdict"]]
+    assert len(starts) == 3 and said.rindex("held-out items") < starts[0]
+    assert starts == sorted(starts) and starts[2] < said.index("Everything is in")
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "wings.cli"]

@@ -1,13 +1,17 @@
 """A whole evaluation of known models: what was lost, what was won, and what a report says of it."""
 
 import base64
+import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
+from wings.cli.eval_output import show
 from wings.errors import WingsError
 from wings.eval.compare.comparison import Comparison
 from wings.eval.data import EvalData, EvalFiles, read_data
@@ -36,7 +40,10 @@ def data(picture):
 def test_what_each_kind_lost_and_won(chain, winged, make_runner, data):
     llm, model = chain(1, "a")[0], winged(2, "b")[0]
     found = evaluate(llm, model, data, make_runner())
-    assert list(found.measurements) == ["text", "pictures", "conversations", "attention", "drift"]
+    assert list(found.measurements) == [
+        "text", "pictures", "conversations", "after_image", "attention", "drift",
+        "drift_after_image",
+    ]  # fmt: skip
     assert found.notes == []
     text = found.to_dict()["text"]
     assert list(text["kinds"]) == ["all", "one", "two"]
@@ -54,6 +61,16 @@ def test_what_each_kind_lost_and_won(chain, winged, make_runner, data):
     assert pictures["shapes"]["difference"] == {"value": 100.0, "interval": None}
     mixed = found.to_dict()["conversations"]["kinds"]["mixed"]
     assert (mixed["lost"], mixed["won"]) == (1, 0)
+    after = found.to_dict()["after_image"]["kinds"]["mixed"]
+    assert [after[one][who]["right"] for one in ("alone", "after") for who in ("llm", "model")] == [
+        1.0, 0.0, 1.0, 0.0,
+    ]  # fmt: skip
+    assert after["same_answers"]["right"] == 0 and after["clusters"] == 1
+    assert found.to_dict()["drift_after_image"]["kinds"]["mixed"]["floor"]["value"] < 1e-6
+    assert [line.partition(":")[0] for line in found.verdict] == [
+        "Text alone", "Text after an image", "Images",
+    ]  # fmt: skip
+    assert "changed by -60.0 points (-100.0 to 20.0). 20.0% (4-62) right" in found.verdict[0]
     rows = found.sections[0].rows
     assert rows[1] == ("all", "5", "80.0 (38-96)", "20.0 (4-62)",
                        f"-60.0 ({low:.1f}, {high:.1f})", "4/1")  # fmt: skip
@@ -71,7 +88,58 @@ def test_other_tokenizers_leave_the_drift_out(chain, winged, make_runner, data):
     llm, model = chain(1, "a")[0], winged(2, "b")[0]
     llm.tokenizer.add_tokens(["zz"])
     found = evaluate(llm, model, data, make_runner())
-    assert "drift" not in found.measurements and "'zz' is token" in found.notes[0]
+    assert not {"drift", "drift_after_image"} & set(found.measurements)
+    assert "'zz' is token" in found.notes[0]
+
+
+def test_kinds_that_come_only_after_an_image_are_asked_alone_too(chain, winged, make_runner, data):
+    conversations = [
+        *data.conversations,
+        *(replace(one, kind="late") for one in data.conversations),
+    ]
+    llm, model = chain(1, "a")[0], winged(1, "a")[0]
+    found = evaluate(llm, model, EvalData(conversations=conversations), make_runner())
+    assert list(found.measurements) == [
+        "conversations", "after_image", "attention", "drift_after_image",
+    ]  # fmt: skip
+    kinds = found.to_dict()["after_image"]["kinds"]
+    assert list(kinds) == ["all", "mixed", "late"]
+    # Both conversations show one image.
+    assert {figures["clusters"] for figures in kinds.values()} == {1}
+    assert kinds["late"]["alone"]["model"]["right"] == 1
+    assert kinds["all"]["model_after_minus_alone"] == {"value": 0.0, "interval": None}
+    assert "resample 1 clusters of 2 questions" in found.sections[0].sentence
+    text, after = found.verdict
+    assert text.startswith("Text alone: kept exactly. All 2 answers are those of the LLM, 100.0%")
+    assert after.startswith("Text after an image: all answers kept. All 2")
+
+
+def test_without_images_the_verdict_has_one_line(chain, winged, make_runner, data):
+    llm, model = chain(1, "a")[0], winged(1, "a")[0]
+    given = EvalData(data.text, held_out=data.held_out)
+    found = evaluate(llm, model, given, make_runner())
+    assert list(found.measurements) == ["text", "drift"] and len(found.verdict) == 1
+    assert "kept exactly. All 5" in found.verdict[0]
+    assert found.verdict[0].endswith("KL on held-out text is 0 (0 to 0) nats a token.")
+    drifted = evaluate(llm, winged(2, "a")[0], given, make_runner())
+    assert drifted.verdict[0].startswith("Text alone: all answers kept. All 5")
+
+
+def test_letters_of_markup_in_a_kind_are_letters(chain, winged, make_runner, data, tmp_path):
+    kind = "<b>[red]$x$ & [/x]"
+    named = [[replace(one, kind=kind) for one in items] for items in vars(data).values() if items
+             and isinstance(items[0], Item)]  # fmt: skip
+    named[2].append(replace(data.conversations[0], kind="mixed"))
+    found = evaluate(chain(1, "a")[0], winged(2, "b")[0], EvalData(*named), make_runner())
+    report = Report("t", {}, [], found.sections, found.samples, verdict=found.verdict)
+    page = Sources()
+    page.feed(report.html())
+    assert "b" not in page.tags[page.tags.index("body") : page.tags.index("details")]
+    assert page.said.count(kind) >= 4
+    assert any(f"Lost most: {kind}, from 100.0 to 0.0%" in words for words in page.said)
+    stream = io.StringIO()
+    show(Console(file=stream, width=110, highlight=False), report)
+    assert stream.getvalue().count(kind) >= 4
 
 
 def test_samples_are_of_every_kind_and_always_the_same():
@@ -114,20 +182,24 @@ def test_the_page_holds_everything_and_escapes_what_was_said(
     report = Report(
         "a & b", {"model": "m<1>"}, ["note one"], [*found.sections, *more],
         {**found.samples, "Said": comparison.samples()}, {"measurements": found.to_dict()},
+        found.verdict,
     )  # fmt: skip
     report.save(tmp_path)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Sources()
     page.feed(html)
-    assert len(page.sources) == 6 + 3 and all(s.startswith("data:image/") for s in page.sources)
+    assert len(page.sources) == 7 + 3 and all(s.startswith("data:image/") for s in page.sources)
     assert "script" not in page.tags and "link" not in page.tags and "@import" not in html
     assert re.search(r"url\(|https?://", re.sub(r'src="[^"]*"', "", html)) is None
     kinds = [source.split(";")[0] for source in page.sources]
-    assert kinds.count("data:image/svg+xml") == 6 and kinds.count("data:image/png") == 3
+    assert kinds.count("data:image/svg+xml") == 7 and kinds.count("data:image/png") == 3
     svg = base64.b64decode(page.sources[0].split(",")[1]).decode()
     assert "<svg" in svg and 'href="http' not in svg
-    for words in ("a & b", "m<1>", "note one", "Added <by> another.", "Drift on held-out text", bad,
-                  "-60.0 (-100.0, 20.0)", "1.5"):  # fmt: skip
+    shown = (
+        "a & b", "m<1>", "note one", "Added <by> another.", "Drift on held-out text", bad,
+        "-60.0 (-100.0, 20.0)", "1.5", "Drift after an image", "Text after an image and alone",
+    )  # fmt: skip
+    for words in (*shown, *found.verdict):
         assert words in page.said, words
     assert 'name="viewport"' in html
     saved = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -254,7 +254,9 @@ def make_report(
         "model": model.to_dict(),
         "llm": llm.to_dict(),
         "notes": list(notes),
+        "verdict": evaluation.verdict,
         "measurements": evaluation.to_dict(),
     }
     title = f"{Path(model.name).name}: what it learned, what it forgot"
-    return Report(title, about, notes, evaluation.sections, evaluation.samples, document)
+    sections, samples = evaluation.sections, evaluation.samples
+    return Report(title, about, notes, sections, samples, document, evaluation.verdict)

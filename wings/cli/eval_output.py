@@ -2,6 +2,7 @@
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -9,11 +10,13 @@ from wings.eval.report.report import Report, Section
 
 
 def show(console: Console, report: Report) -> None:
-    """Prints the tables and notes."""
+    """Prints the tables, the notes and, as the last lines, the verdict."""
     for section in report.sections:
         console.print(section_table(section), "")
     for note in report.notes:
         console.print(f"  {note}", style="dim", markup=False)
+    for line in report.verdict:
+        console.print(Padding(Text(line), (1, 2, 0, 2)))
     console.print()
 
 

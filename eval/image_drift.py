@@ -1,0 +1,218 @@
+"""Drift after an image: KL divergence of text answers from the LLM's, beside its floor."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from wings import WingsProcessor
+from wings.errors import WingsError
+from wings.processing.tokenization import IGNORED
+
+from .compare.bootstrap import Estimate, bootstrap
+from .compare.clusters import cluster_items
+from .compare.comparison import ALL
+from .documents import Document
+from .fingerprint import fingerprint, item_fingerprint
+from .items import Item, question_alone, without_pictures
+from .models import EvalModel
+from .report.report import Section
+from .runner import EvalRunner
+
+NAME = "drift after an image"
+Arm = Literal["alone", "words", "image"]
+HEADERS: tuple[str, ...] = (
+    "", "model\nalone", "floor: LLM\nafter words", "model\nafter image", "above\nthe floor",
+)  # fmt: skip
+SENTENCE = (
+    "The right answers to the last questions of the conversations, token by token. All figures are "
+    "KL from the LLM that is asked the question alone, in nats a token, with bootstrap intervals. "
+    "Any exchange before a question moves the LLM itself: the floor is the LLM after the same "
+    "exchange in words."
+)
+
+
+@dataclass(frozen=True)
+class AnswerDrift:
+    """Sums over the tokens of one answer, all relative to the LLM that is asked alone.
+
+    Attributes:
+        kind: of the item.
+        cluster: the number of its cluster.
+        tokens: of the answer, with the end of the turn.
+        alone: sum of KL(LLM || model asked alone) in nats.
+        words: sum of KL(LLM || LLM after the exchange in words).
+        image: sum of KL(LLM || model after the exchange with images).
+    """
+
+    kind: str
+    cluster: int
+    tokens: int
+    alone: float
+    words: float
+    image: float
+
+
+@dataclass(frozen=True)
+class ImageDrift:
+    """The drift of all answers."""
+
+    answers: Sequence[AnswerDrift]
+    seed: int = 0
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds in the order in which they first appear; `all` comes first if there are several."""
+        kinds = list(dict.fromkeys(answer.kind for answer in self.answers))
+        return kinds if len(kinds) == 1 else [ALL, *(kind for kind in kinds if kind != ALL)]
+
+    def kl(self, arm: Arm, kind: str) -> Estimate:
+        """Mean KL from the LLM that is asked alone, in nats a token."""
+        chosen = self._of(kind)
+        return self._per_token([getattr(answer, arm) for answer in chosen], chosen)
+
+    def above_floor(self, kind: str) -> Estimate:
+        """The model's drift after an image minus its floor, in nats a token."""
+        chosen = self._of(kind)
+        return self._per_token([answer.image - answer.words for answer in chosen], chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures by kind, and the sums of every answer, for JSON."""
+        kinds = {}
+        for kind in self.kinds:
+            chosen = self._of(kind)
+            kinds[kind] = {
+                "alone": self.kl("alone", kind).to_dict(),
+                "floor": self.kl("words", kind).to_dict(),
+                "image": self.kl("image", kind).to_dict(),
+                "above_floor": self.above_floor(kind).to_dict(),
+                "tokens": sum(answer.tokens for answer in chosen),
+                "clusters": len({answer.cluster for answer in chosen}),
+            }
+        return {"kinds": kinds, "answers": [vars(answer) for answer in self.answers]}
+
+    def section(self) -> Section:
+        """The report's section."""
+        rows = [HEADERS]
+        for kind in self.kinds:
+            estimates = self.kl("words", kind), self.kl("image", kind), self.above_floor(kind)
+            rows.append((kind, f"{self.kl('alone', kind).value:.3f}", *map(format_nats, estimates)))
+        clusters = len({answer.cluster for answer in self.answers})
+        count = f" {len(self.answers):,} answers in {clusters:,} clusters."
+        return Section("Drift after an image", SENTENCE + count, rows)
+
+    def _of(self, kind: str) -> list[AnswerDrift]:
+        return [answer for answer in self.answers if kind in (ALL, answer.kind)]
+
+    def _per_token(self, sums: Sequence[float], chosen: Sequence[AnswerDrift]) -> Estimate:
+        tokens = [answer.tokens for answer in chosen]
+        clusters = [answer.cluster for answer in chosen]
+        return bootstrap(sums, tokens, self.seed, clusters=clusters)
+
+
+def format_nats(estimate: Estimate) -> str:
+    """`0.138 (0.12, 0.16)`."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.2f}, {estimate.high:.2f})"
+
+
+def measure_image_drift(
+    llm: EvalModel, model: EvalModel, items: Sequence[Item], runner: EvalRunner
+) -> ImageDrift:
+    """Compares the next-token distributions on the reference answers of conversations.
+
+    Args:
+        llm: the reference; it is asked each question alone, and after the exchange in words.
+        model: accepts pictures and has the LLM's tokenizer.
+        items: conversations with pictures whose last question is about text.
+        runner: shares the work; each answer is cached.
+
+    Raises:
+        WingsError: a conversation that a chat template cannot render, an answer that is tokenized
+            differently in one of the conversations, or logits that are not finite.
+    """
+    settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
+    keys = [fingerprint(NAME, *settings, item_fingerprint(item), item.answer) for item in items]
+    unique = dict(zip(keys, items, strict=True))
+
+    def compute(batch: Sequence[str]) -> dict[str, list[float]]:
+        return {key: answer_sums(llm, model, unique[key]) for key in batch}
+
+    names, size = list(unique), runner.batch_size
+    batches = [names[start : start + size] for start in range(0, len(names), size)]
+    results = runner.compute(NAME, batches, compute)
+    answers = [
+        AnswerDrift(item.kind, cluster, int(results[key][0]), *results[key][1:])
+        for item, cluster, key in zip(items, cluster_items(items), keys, strict=True)
+    ]
+    return ImageDrift(answers, runner.seed)
+
+
+@torch.inference_mode()
+def answer_sums(llm: EvalModel, model: EvalModel, item: Item) -> list[float]:
+    """Token count and the sums of KL of one item, in the order of `AnswerDrift`.
+
+    Each conversation is a row of its own: no padding changes its rounding.
+    """
+    alone, words = question_alone(item), without_pictures(item)
+    # Alone, the only answer is the one that is measured.
+    expected, answer = answer_log_probs(llm, alone, None)
+    sums = []
+    for one, asked in ((model, alone), (llm, words), (model, item)):
+        found, ids = answer_log_probs(one, asked, len(answer))
+        if not torch.equal(ids, answer):
+            raise WingsError(
+                f"The answer {item.answer!r:.60} is tokenized differently by {one.name}; use one "
+                "chat template for both models."
+            )
+        sums.append(divergence(expected, found))
+    if not all(map(math.isfinite, sums)):
+        raise WingsError(
+            f"After {item.answer!r:.60} the logits of {llm.name} or {model.name} are not finite; "
+            "try another dtype."
+        )
+    return [len(answer), *sums]
+
+
+def answer_log_probs(model: EvalModel, item: Item, count: int | None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities before each of the last `count` tokens of answers, and these tokens.
+
+    Args:
+        model: reads the item's conversation and its reference answer.
+        item: the question.
+        count: tokens; None for all tokens of the assistant's turns.
+
+    Returns:
+        [count, V] float32 and [count] int64, both on the CPU.
+    """
+    messages = [*item.messages, {"role": "assistant", "content": item.answer}]
+    if isinstance(model.processor, WingsProcessor):
+        sample = model.processor.encode(messages)
+    else:
+        ids, targets = Document("A conversation", messages=tuple(messages)).tokens(model.tokenizer)
+        tokens = torch.tensor(ids)
+        sample = {
+            "input_ids": tokens,
+            "labels": tokens.where(torch.tensor(targets), torch.tensor(IGNORED)),
+        }
+    labels = sample.pop("labels")
+    positions = (labels[1:] != IGNORED).nonzero()[:, 0]
+    positions = positions if count is None else positions[-count:]
+    images = {name: value for name, value in sample.items() if name != "input_ids"}
+    inputs = {"input_ids": sample["input_ids"][None], **images}
+    logits = model.model(**{name: value.to(model.model.device) for name, value in inputs.items()})
+    rows = logits.logits[0, positions.to(model.model.device)].float().log_softmax(-1).cpu()
+    return rows, sample["input_ids"][positions + 1]
+
+
+def divergence(expected: Tensor, found: Tensor) -> float:
+    """The sum of KL(expected || found) over rows of log-probabilities [N, V], in nats."""
+    # Checkpoints pad their vocabularies differently; no token has these rows.
+    common = min(expected.shape[-1], found.shape[-1])
+    p, q = expected[:, :common], found[:, :common]
+    # A token with p = 0 contributes nothing; p * log p would be NaN.
+    return torch.where(p > -math.inf, p.exp() * (p - q), 0).sum(dtype=torch.float64).item()

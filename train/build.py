@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from wings.config import WingsConfig
+from wings.config import LoraOptions, WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
@@ -58,7 +58,17 @@ def names_of(recipe: Recipe) -> ModelNames:
 
 def fresh_options(recipe: Recipe) -> dict[str, Any]:
     """Options of a fresh model: the parts of the stage, overridden by the recipe."""
-    return {**_parts(recipe), **recipe.wings}
+    if recipe.lora is not None and recipe.lora.stages == "both" and recipe.stage == "instruct":
+        raise WingsError(
+            "lora.stages: both stages train these adapters, but the recipe starts from a fresh"
+            " model; run stage align with the same lora first and name it in start."
+        )
+    return {**_parts(recipe), **recipe.wings, **_kept_adapters(recipe)}
+
+
+def _kept_adapters(recipe: Recipe) -> dict[str, Any]:
+    lora = recipe.lora
+    return {} if lora is None or not lora.is_kept else {"lora": lora.options(recipe.stage)}
 
 
 def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, Any]:
@@ -86,7 +96,31 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
             f"wings.prefix: {start} has trained a prefix of {config.prefix} keys, which the recipe"
             f" would replace by {prefix!r}; keep it, or start from a checkpoint without it."
         )
-    return options
+    _validate_adapters(recipe, config, start)
+    return {**options, **_kept_adapters(recipe)}
+
+
+def _validate_adapters(recipe: Recipe, config: WingsConfig, start: str) -> None:
+    """Raises a `WingsError` where the recipe's adapters are not those of the checkpoint."""
+    lora, had = recipe.lora, config.adapters
+    if had is None:
+        if lora is not None and lora.stages == "both" and recipe.stage == "instruct":
+            raise WingsError(
+                f"lora.stages: both stages train these adapters, but {start} has none; run stage"
+                " align with the same lora first."
+            )
+        return
+    if lora is None:
+        return
+    if lora.stages != "both":
+        raise WingsError(
+            f"lora.stages: {start} already has trained adapters; go on with them by stages: both."
+        )
+    if not had.same_weights(LoraOptions.of(lora.options(recipe.stage))):
+        raise WingsError(
+            f"lora: {start} has trained adapters of rank {had.rank} on"
+            f" {', '.join(had.targets or ('all linear layers',))}; keep their rank and targets."
+        )
 
 
 def checkpoint_of(start: str) -> str:

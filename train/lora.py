@@ -1,4 +1,4 @@
-"""LoRA on the language model: peft adds adapters for training, which are merged at its end."""
+"""Plain LoRA: peft adds adapters for training, which are merged at its end."""
 
 import contextlib
 import importlib.util

@@ -128,7 +128,7 @@ def plan_groups(model: WingsForCausalLM, recipe: Recipe) -> TrainPlan:
 
 
 def _parameters_by_group(model: WingsForCausalLM, recipe: Recipe) -> dict[str, list[nn.Parameter]]:
-    if recipe.lora is None:
+    if recipe.lora is None or recipe.lora.is_kept:
         return model.parameter_groups()
     if not adapters(model):
         add_adapters(model, recipe.lora)

@@ -21,7 +21,7 @@ from .metrics.trackers import validate_tracker_names
 # its gates start at zero in this stage, and AdamW moves a gate by about one rate per step, so at
 # 1e-5 a thousand steps would open it by 0.01 at most.
 RATES: dict[str, dict[str, float]] = {
-    "align": {"projector": 1e-3, "image_learners": 1e-3},
+    "align": {"projector": 1e-3, "image_learners": 1e-3, "lora": 1e-4},
     "instruct": {
         "projector": 1e-5,
         "image_learners": 1e-5,
@@ -42,6 +42,7 @@ _NOT_NEGATIVE = ("weight_decay", "workers", "seed")
 # Fields of the configuration that model and processor set.
 _DERIVED = {
     "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
+    "lora",
 }  # fmt: skip
 
 # Keys that do not change the result of a run. They may differ when a run is resumed.
@@ -159,19 +160,45 @@ class Evaluate:
 
 @dataclass
 class Lora:
-    """Low-rank adapters on the frozen language model (peft's LoRA).
+    """Low-rank adapters on the frozen language model.
+
+    Plain ones (peft's LoRA) are merged into the language model at the end of the run. With a guard,
+    a gate or both stages they stay adapters, which the checkpoint keeps: `WingsConfig.lora`.
 
     Attributes:
         rank, alpha: of the adapters; their output is scaled by alpha / rank.
         dropout: on the input of the adapters.
         targets: names of the layers with an adapter, such as `q_proj`; default: all linear layers
             of all blocks.
+        guard: adapters act only on tokens that can see an image, so text alone is exactly the
+            language model's.
+        gate: weight of a token's adapters: `attended` (as by the attended router) or `image_tokens`
+            (1 on image tokens, 0 elsewhere); default: 1. As a router, it joins in stage instruct.
+        stages: `instruct`, or `both` for adapters that stage align trains and instruct goes on
+            with; then both recipes say so.
     """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     targets: list[str] | None = None
+    guard: bool = False
+    gate: Literal["attended", "image_tokens"] | None = None
+    stages: Literal["instruct", "both"] = "instruct"
+
+    @property
+    def is_kept(self) -> bool:
+        """Returns whether the checkpoint keeps the adapters, unmerged."""
+        return self.guard or self.gate is not None or self.stages == "both"
+
+    def options(self, stage: str) -> dict[str, Any]:
+        """The value of `WingsConfig.lora` in a stage."""
+        # The attended gate reads what a router reads, and stage align has none.
+        gate = None if stage == "align" and self.gate == "attended" else self.gate
+        return {
+            "rank": self.rank, "alpha": self.alpha, "dropout": self.dropout,
+            "targets": self.targets, "guard": self.guard or self.gate is not None, "gate": gate,
+        }  # fmt: skip
 
 
 @dataclass
@@ -432,11 +459,14 @@ def _validate_lora(recipe: Recipe) -> None:
     lora = recipe.lora
     if lora is None:
         return
-    if recipe.stage == "align":
-        raise WingsError("lora: stage align never trains the LLM; use stage instruct.")
+    if recipe.stage == "align" and lora.stages != "both":
+        raise WingsError(
+            "lora: stage align trains adapters only with lora.stages: both; add it, or use stage"
+            " instruct."
+        )
     if recipe.freeze_llm is False:
         raise WingsError("freeze_llm: lora needs a frozen LLM; remove one of the two keys.")
-    if recipe.parallel != "ddp":
+    if recipe.parallel != "ddp" and not lora.is_kept:
         raise WingsError(f"lora: adapters cannot be merged under {recipe.parallel}; use ddp.")
     _validate_positive({"lora.rank": lora.rank, "lora.alpha": lora.alpha})
     if not 0 <= lora.dropout < 1:
@@ -472,7 +502,10 @@ def validate_kl_to_base(recipe: Recipe, learners: Sequence[str], text_guard: boo
         learners: learners of the model.
         text_guard: whether the model has a text guard.
     """
-    if recipe.kl_to_base is None or recipe.text_turns is not None or recipe.lora is not None:
+    lora = recipe.lora
+    if recipe.kl_to_base is None or recipe.text_turns is not None:
+        return
+    if lora is not None and not (lora.guard or lora.gate):
         return
     if text_guard or "text" not in learners:
         why = "under text_guard" if text_guard else "without a text learner"

@@ -196,7 +196,7 @@ def _train(
         if is_printing and result.skipped:
             _report(result.skipped)
         model.eval()
-        if recipe.lora is not None:
+        if recipe.lora is not None and not recipe.lora.is_kept:
             merge_adapters(model)
         _finish(trainer, folder, result)
     return result

@@ -23,6 +23,7 @@ from .data.sampler import RecordSampler
 from .data.workers import LostWorker, last_line, unwrapping_worker_errors
 from .distributed import describe_shards, enable_sharding
 from .kl_to_base import KLToBaseLoss
+from .lora import adapters
 from .metrics.evaluate import HeldOutEvaluation
 from .metrics.metric_tracker import MetricTracker
 from .param_groups import TrainPlan
@@ -78,7 +79,7 @@ class WingsTrainer(TrainerHooks):
             )
         self.kl_to_base: KLToBaseLoss | None = None
         if kl_to_base:
-            has_adapters = any(group.name == "lora" for group in plan.groups)
+            has_adapters = bool(adapters(self.model))
             self.kl_to_base = KLToBaseLoss(
                 kl_to_base, has_adapters, self.is_sharded, self.accelerator
             )

@@ -15,6 +15,96 @@ GATE_SHAPES = ("tanh", "hill")
 PROJECTORS = ("mlp2x_gelu",)
 
 
+GATES = ("attended", "image_tokens", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraOptions:
+    """`WingsConfig.lora`: adapters on the decoder's linear layers that a checkpoint keeps.
+
+    Attributes:
+        rank, alpha: of the adapters; their output is scaled by alpha / rank.
+        dropout: on the input of the adapters, in training.
+        targets: names of the layers with an adapter, such as `q_proj`; None for all linear layers
+            of all blocks.
+        guard: adapters act only on tokens that can see an image.
+        gate: weight of a token's adapters: `"attended"` as by the attended router, `"image_tokens"`
+            1 on image tokens and 0 elsewhere (a visual expert, as CogVLM's), or None for 1. With a
+            gate there is no effect before an image, guard or not.
+        layers: the blocks with adapters; filled in by the model.
+        gate_layers: the blocks whose attention gives the gate; filled in by the model.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+    guard: bool = True
+    gate: str | None = None
+    layers: tuple[int, ...] = ()
+    gate_layers: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Any) -> "LoraOptions":
+        """Reads the dict of a configuration.
+
+        Raises:
+            WingsError: an unknown field or a bad value, by name.
+        """
+        if not isinstance(fields, dict):
+            raise WingsError(f"lora is {fields!r}, but must be a mapping or None.")
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                raise WingsError(f"lora has no field {name!r}{nearest(str(name), known)}.")
+        lists = {
+            name: tuple(fields[name])
+            for name in ("targets", "layers", "gate_layers")
+            if isinstance(fields.get(name), (list, tuple))
+        }
+        options = cls(**{**fields, **lists})
+        options.validate()
+        return options
+
+    def validate(self) -> None:
+        """Raises a `WingsError` for the first bad field."""
+        rank, alpha, dropout = self.rank, self.alpha, self.dropout
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise WingsError(f"lora.rank is {rank!r}, but must be a whole number above 0.")
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0:
+            raise WingsError(f"lora.alpha is {alpha!r}, but must be a number above 0.")
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
+            raise WingsError(f"lora.dropout is {dropout!r}, but must be a number.")
+        if not 0 <= dropout < 1:
+            raise WingsError(f"lora.dropout is {dropout}, but must be a share, 0 to 1.")
+        if self.targets is not None and (
+            not isinstance(self.targets, tuple)
+            or not self.targets
+            or not all(isinstance(name, str) for name in self.targets)
+        ):
+            raise WingsError(f"lora.targets is {self.targets!r}, but must list names of layers.")
+        if not isinstance(self.guard, bool):
+            raise WingsError(f"lora.guard is {self.guard!r}, but must be true or false.")
+        if self.gate not in GATES:
+            raise WingsError(
+                f"lora.gate is {self.gate!r}, but must be 'attended', 'image_tokens' or None."
+            )
+
+    def same_weights(self, other: "LoraOptions") -> bool:
+        """Returns whether adapters of `other` have the same tensors."""
+        return (self.rank, self.targets) == (other.rank, other.targets)
+
+    @property
+    def needs_images(self) -> bool:
+        """True where adapters have no effect without an image."""
+        return self.guard or self.gate is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The mapping that `of` reads, as JSON can hold it."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+
 class WingsConfig(PreTrainedConfig):
     r"""Everything that determines the shape of a Wings model; bad values are refused here.
 
@@ -36,6 +126,8 @@ class WingsConfig(PreTrainedConfig):
         learner_layers: the blocks with learners and prefix; None for all.
         prefix: learned keys and values per block that every token attends to, a baseline to compare
             learners with; 0 for none. See `wings/layers/prefix.py`.
+        lora: the fields of `LoraOptions`, for adapters on the decoder's linear layers; None for
+            none. See `wings/layers/adapter.py`.
         normalize_sources: RMS-normalise the learners' source tokens before keys and values.
         init_std: std of the first factors (truncated normal), or `"scaled"` for D ** -0.5.
         projector: `"mlp2x_gelu"`, two linear layers with a GELU between.
@@ -58,6 +150,7 @@ class WingsConfig(PreTrainedConfig):
     learners: Settled[tuple | list, tuple[str, ...]] = default(LEARNERS)
     learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)
     prefix: int = 0
+    lora: dict | None = None
     normalize_sources: bool = False
     init_std: float | str = 0.02
     projector: str = "mlp2x_gelu"
@@ -110,15 +203,28 @@ class WingsConfig(PreTrainedConfig):
         }
 
     @property
+    def adapters(self) -> LoraOptions | None:
+        """The options of the adapters; None without any."""
+        return None if self.lora is None else LoraOptions.of(self.lora)
+
+    @property
     def layers_with_learners(self) -> tuple[int, ...]:
         """Indices of the blocks with learners, in order."""
-        return self.layers_with_wings if self.learners else ()
+        return self._chosen_layers() if self.learners else ()
+
+    @property
+    def layers_with_prefix(self) -> tuple[int, ...]:
+        """Indices of the blocks with a prefix, in order."""
+        return self._chosen_layers() if self.prefix else ()
 
     @property
     def layers_with_wings(self) -> tuple[int, ...]:
-        """Indices of the blocks with learners or a prefix, in order."""
-        if not self.learners and not self.prefix:
-            return ()
+        """Indices of the blocks whose attention has learners, a prefix or the adapters' gate."""
+        chosen = self.layers_with_learners or self.layers_with_prefix
+        gated = () if self.adapters is None else self.adapters.gate_layers
+        return tuple(sorted({*chosen, *gated}))
+
+    def _chosen_layers(self) -> tuple[int, ...]:
         if self.learner_layers is None:
             return tuple(range(self.text_config.num_hidden_layers))
         return tuple(sorted(self.learner_layers))
@@ -161,6 +267,8 @@ class WingsConfig(PreTrainedConfig):
             raise WingsError(
                 f"prefix is {self.prefix!r}, but must be a whole number of keys, 0 for none."
             )
+        if self.lora is not None:
+            LoraOptions.of(self.lora)
         if isinstance(self.init_std, str) and self.init_std != "scaled":
             raise WingsError(f"init_std is {self.init_std!r}, but must be a number or 'scaled'.")
         if not isinstance(self.init_std, str) and not self.init_std > 0:

@@ -1,4 +1,4 @@
-"""`WingsLayer`: the learners, router and prefix of one block, next to the main attention."""
+"""`WingsLayer`: learners, routers and prefix of one block, next to the main attention."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from wings.upstream.attention import (
     sdpa_mask,
 )
 
+from .adapter import gate_block
 from .dispatch import routed_attention
 from .lorra import LoRRALearner
 from .prefix import Prefix
@@ -33,24 +34,29 @@ OWN: dict[str | None, str] = {ours: own for own, ours in IMPLEMENTATIONS.items()
 
 
 class WingsLayer(nn.Module):
-    """The learners of one block, with two of them the router that weighs them, and the prefix."""
+    """The learners of one block with their router, the prefix, and the gate of the adapters."""
 
     def __init__(self, config: WingsConfig, layer: int) -> None:
         super().__init__()
         width = config.hidden_size
         heads = count_heads(width, config.text_config.num_attention_heads)
         std = width**-0.5 if config.init_std == "scaled" else float(config.init_std)
-        self.layer, self.names = layer, config.learners
+        self.layer = layer
+        self.names = config.learners if layer in config.layers_with_learners else ()
         for name in self.names:
             self.add_module(name, LoRRALearner(width, config.rank, heads, std))
         self.router: PositionRouter | ModalityRouter | AttendedRouter | None = None
-        if config.is_routed and config.router == "position":
+        is_routed = config.is_routed and bool(self.names)
+        if is_routed and config.router == "position":
             self.router = PositionRouter(len(self.names), config.router_positions)
-        elif config.is_routed and config.router == "modality":
+        elif is_routed and config.router == "modality":
             self.router = ModalityRouter(len(self.names))
-        elif config.is_routed:
+        elif is_routed:
             self.router = AttendedRouter(self.names, **config.gate_options)
-        self.prefix = Prefix(config) if config.prefix else None
+        self.prefix = Prefix(config) if layer in config.layers_with_prefix else None
+        adapters = config.adapters
+        is_gated = adapters is not None and layer in adapters.gate_layers
+        self.lora_router = AttendedRouter(("lora",), **config.gate_options) if is_gated else None
 
     def forward(self, x: Tensor, sums: Tensor | None, wings: WingsPass) -> Tensor:
         """sum over learners of gate * O, added to the main attention's output: `[B, T, D]`.
@@ -84,8 +90,8 @@ class WingsLayer(nn.Module):
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing is left: all learners were removed, and there is no prefix."""
-        return not self.names and self.prefix is None
+        """True if nothing is left: no learner, no prefix and no gate."""
+        return not self.names and self.prefix is None and self.lora_router is None
 
     def learner(self, number: int) -> LoRRALearner:
         """The learner of that number, in the order of the configuration."""
@@ -138,10 +144,13 @@ class WingsAttentionMixin(nn.Module):
         weights = sums = None
         if isinstance(second, RouterInputs):
             sums, weights = second
-        if wings.learners is not None:
+        is_training = self.training and torch.is_grad_enabled()
+        if wings.learners is not None and self.wings.names:
             # After the main attention, as the router reads its weights.
             main = main + self.wings(hidden_states, sums, wings).to(main.dtype)
-        elif self.training and torch.is_grad_enabled() and not self.wings.is_empty:
+            if is_training and wings.adapters is None and self.wings.lora_router is not None:
+                main = main + zero_of(self.wings.lora_router).to(main.dtype)
+        elif is_training and not self.wings.is_empty:
             main = main + zero_of(self.wings).to(main.dtype)
         return main, weights, *rest
 
@@ -233,10 +242,13 @@ def _main_attention(
 ) -> tuple[Tensor, Any]:
     if wings is not None and wings.is_packed:
         mask = wings.keys.within_sequences(mask, key.shape[2])
-    router = None
-    if isinstance(module, WingsAttentionMixin) and wings is not None and wings.learners is not None:
-        router = module.wings.router
-    if wings is None or (router is None and not wings.options.output_attentions):
+    router = gate = layer = None
+    if isinstance(module, WingsAttentionMixin) and wings is not None:
+        layer = module.wings.layer
+        router = None if wings.learners is None else module.wings.router
+        gate = None if wings.adapters is None else module.wings.lora_router
+    is_routed = router is not None or gate is not None
+    if wings is None or not (is_routed or wings.options.output_attentions):
         if decoder_attention is None:
             raise TypeError(f"{type(module).__name__} has no eager attention function.")
         output, _ = decoder_attention(module, query, key, value, mask, **kwargs)
@@ -258,10 +270,12 @@ def _main_attention(
         keys = wings.keys.tokens
     else:
         keys = wings.keys.layout(count)
-    if router is None:
-        columns = key.new_zeros(key.shape[0], key.shape[2], 1)
+    routers = [one for one in (router, gate) if one is not None]
+    if routers:
+        parts = [one.columns(keys, wings.queries, key.dtype) for one in routers]
+        columns = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     else:
-        columns = router.columns(keys, wings.queries, key.dtype)
+        columns = key.new_zeros(key.shape[0], key.shape[2], 1)
     rule = Rule(
         mask,
         _scale(query, kwargs),
@@ -274,6 +288,12 @@ def _main_attention(
         output, sums = routed_attention_in_torch(query, key, value, columns, rule)
     else:
         output, sums = routed_attention(query, key, value, columns, rule, wings.options.impl)
+    if gate is not None:
+        assert layer is not None and wings.adapters is not None
+        assert wings.adapters.gate_mask is not None, "gated adapters are guarded"
+        sums, mass = sums[..., :-1], sums[..., -1:]
+        gates = gate(mass, wings.queries, wings.adapters.gate_mask)
+        gate_block(layer, gates[..., 0], wings)
     weights = None
     if wings.options.output_attentions:
         group = query.shape[1] // key.shape[1]

@@ -26,11 +26,18 @@ class PassOptions:
 
 
 class RouterTrace:
-    """Written by the blocks of one pass: which of them ran, and the weights of their learners."""
+    """Written by the blocks of one pass: which of them ran, and the weights of their learners.
+
+    Attributes:
+        reached: the blocks whose wings ran. adapted: the blocks that knew of the pass's adapters.
+        weights: of the learners, `[B, T, M]` by block. adapter_gates: of the adapters, `[B, T]`.
+    """
 
     def __init__(self) -> None:
         self.reached: set[int] = set()
+        self.adapted: set[int] = set()
         self.weights: dict[int, Tensor] = {}
+        self.adapter_gates: dict[int, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,24 @@ class LearnerInputs:
 
 
 @dataclass(frozen=True)
+class AdapterInputs:
+    """Inputs of the adapters of every block; a pass in which they do not act has none.
+
+    Attributes:
+        gate_mask: `[B, T, 1]`, tokens on which they may act; None for all.
+        is_gated: whether each block's attention gives weights, see `wings/layers/adapter.py`.
+    """
+
+    gate_mask: GateMask | None
+    is_gated: bool
+
+    def to(self, device: torch.device) -> "AdapterInputs":
+        """The same on `device`."""
+        mask = None if self.gate_mask is None else self.gate_mask.to(device)
+        return replace(self, gate_mask=mask)
+
+
+@dataclass(frozen=True)
 class WingsPass:
     """One forward pass. `model/prepare.py` makes it; blocks only read it.
 
@@ -71,6 +96,7 @@ class WingsPass:
         is_first: whether no tokens came before.
         is_packed: whether a row holds several sequences.
         learners: the learners' inputs; None where they do not act.
+        adapters: the adapters' inputs; None where they do not act.
         options: of the caller and the model.
         trace: written by the blocks, shared by copies.
     """
@@ -80,6 +106,7 @@ class WingsPass:
     is_first: bool
     is_packed: bool
     learners: LearnerInputs | None
+    adapters: AdapterInputs | None
     options: PassOptions
     trace: RouterTrace
 
@@ -87,7 +114,10 @@ class WingsPass:
         """A copy on `device`; itself where it is there. Big-model hooks call this."""
         if self.queries.table.device == torch.device(device):
             return self
-        return replace(self, queries=self.queries.to(device), keys=self.keys.to(device))
+        adapters = None if self.adapters is None else self.adapters.to(torch.device(device))
+        return replace(
+            self, queries=self.queries.to(device), keys=self.keys.to(device), adapters=adapters
+        )
 
     def like(self, x: Tensor) -> "WingsPass":
         """The same on the device and in the dtype in which a block computes, that of `x`."""

@@ -26,7 +26,7 @@ from wings.upstream.cache_layers import is_recurrent
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_name, one_cache
 
 from .embeds import count_images, layout_of_later, place
-from .inject import add_wings, validate_reached
+from .inject import add_wings, validate_adapted, validate_reached
 from .prepare import prepare
 from .pretrained import WingsPreTrainedModel
 
@@ -127,11 +127,10 @@ class WingsModel(WingsPreTrainedModel):
         sees_images = pixel_values is not None or (
             learner_cache is not None and learner_cache.has_images
         )
-        enabled = (
-            bool(config.learners)
-            and (sees_images or not config.text_guard)
-            and not (open_contexts and id(self) in WITHOUT_WINGS.get())
-        )
+        without = bool(open_contexts) and id(self) in WITHOUT_WINGS.get()
+        enabled = bool(config.learners) and (sees_images or not config.text_guard) and not without
+        options = config.adapters
+        adapted = options is not None and (sees_images or not options.needs_images) and not without
         if enabled:
             self._validate_positions(layout, learner_cache, position_ids is not None)
         is_packed = self._is_packed(layout, past, position_ids, learner_cache)
@@ -139,7 +138,7 @@ class WingsModel(WingsPreTrainedModel):
             input_ids, layout, pixel_values, learner_cache, use_cache and not trained
         )
         wings = None
-        if config.layers_with_wings or is_packed or learner_cache is not None:
+        if config.layers_with_wings or adapted or is_packed or learner_cache is not None:
             later = None
             if left is not None and any(begun):
                 later = layout_of_later(left, layout, begun), left.features
@@ -152,6 +151,7 @@ class WingsModel(WingsPreTrainedModel):
                 later,
                 has_pictures=pixel_values is not None,
                 enabled=enabled,
+                adapted=adapted,
                 is_packed=is_packed,
                 is_plain=self._plain_masks,
                 recompute_kv=not self.checkpoints_blocks,
@@ -297,6 +297,8 @@ class WingsModel(WingsPreTrainedModel):
             return None
         expected = set(self.config.layers_with_wings)
         validate_reached(self.language_model, expected, wings.trace.reached)
+        if wings.adapters is not None:
+            validate_adapted(self.language_model, self.config, wings.trace.adapted)
         if not wanted or wings.learners is None:
             return None
         return tuple(wings.trace.weights[layer] for layer in self.config.layers_with_learners)

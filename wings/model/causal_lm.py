@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from wings.config import WingsConfig
+from wings.config import LoraOptions, WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
@@ -30,7 +30,7 @@ from wings.upstream.weights import mark_as_drawn
 from .backbone import WingsModel, without_wings
 from .checkpoint import RECONFIGURABLE, CheckpointMixin
 from .generation import WingsGenerationMixin
-from .inject import build_causal_lm, extract_causal_lm, reconfigure_wings, split
+from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .logits import LogitScaling, prefix_of
 from .self_check import check_untested_releases
 
@@ -230,11 +230,12 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns all parameters by part, in this order; parts without any are absent:
 
-        vision_tower, projector, image_learners, text_learners, router, prefix, language_model.
+        vision_tower, projector, image_learners, text_learners, router, prefix, lora,
+        language_model.
         """
         order = (
             "vision_tower", "projector", "image_learners", "text_learners", "router",
-            "prefix", "language_model",
+            "prefix", "lora", "language_model",
         )  # fmt: skip
         groups = defaultdict(list)
         for name, parameter in self.named_parameters():
@@ -242,7 +243,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         return {part: groups[part] for part in order if part in groups}
 
     def reconfigure(self, **changes: Any) -> None:
-        """Changes the blocks' `learners`, `router`, `prefix` or the router's gate in place.
+        """Changes the blocks' `learners`, `router` with its gate, `prefix` or `lora` in place.
 
         Existing parts keep their weights, new ones start fresh, parts no longer named are removed.
 
@@ -261,21 +262,28 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
                 f"The model has a prefix of {before['prefix']} keys, which cannot become one of "
                 f"{changes['prefix']!r}: keep its length, or drop it with prefix=0 first."
             )
+        had, lora = self.config.adapters, changes.get("lora")
+        if had is not None and lora is not None and not had.same_weights(LoraOptions.of(lora)):
+            raise WingsError(
+                f"The model has adapters of rank {had.rank} on "
+                f"{', '.join(had.targets or ('all linear layers',))}, which cannot change shape: "
+                f"keep lora.rank and lora.targets, or drop them with lora=None first."
+            )
         if "learners" in changes:
             # A router has one output a learner, in this order: learners that stay keep their place.
-            had = before["learners"]
+            names = before["learners"]
             changes["learners"] = tuple(
-                sorted(changes["learners"], key=lambda name: (*had, name).index(name))
+                sorted(changes["learners"], key=lambda name: (*names, name).index(name))
             )
         try:
             for name, value in changes.items():
                 setattr(self.config, name, value)
             self.config.validate()
+            attach_wings(self.model.language_model, self.config)
         except WingsError:
             for name, value in before.items():
                 setattr(self.config, name, value)
             raise
-        reconfigure_wings(self.model.language_model, self.config)
 
     def set_gate(self, *, gain: float | None = None, tau: float | None = None) -> None:
         """Sets the attended routers of all blocks, which save it with the checkpoint.
@@ -398,11 +406,18 @@ def image_token_id(text: str) -> int | None:
     return len(tokenizer) if found is None else found
 
 
+# Group of the parameters of a block's wings that are not of a learner.
+PARTS = {
+    "router": "router", "prefix": "prefix", "lora_a": "lora", "lora_b": "lora",
+    "lora_router": "router",
+}  # fmt: skip
+
+
 def part_of(name: str) -> str:
     """The group of a parameter, by its name."""
     if ".wings." in name:
         part = name.split(".wings.")[1].split(".")[0]
-        return part if part in ("router", "prefix") else f"{part}_learners"
+        return PARTS.get(part) or f"{part}_learners"
     if name.startswith("model.") and not name.startswith("model.language_model."):
         return name.split(".")[1]
     return "language_model"

@@ -12,9 +12,9 @@ from wings.upstream.configuration import read_config_dict
 from .pretrained import WingsPreTrainedModel
 
 NAMED = 5
-# Fields that may change when a checkpoint is loaded. New learners and a new prefix start fresh and
-# have no effect; a new router weighs the learners.
-RECONFIGURABLE = ("learners", "router", "prefix", "gate_shape", "gate_power", "gate_detach")
+# Fields that may change when a checkpoint is loaded. New learners, adapters and a new prefix start
+# fresh and have no effect; a new router weighs the learners.
+RECONFIGURABLE = ("learners", "router", "prefix", "lora", "gate_shape", "gate_power", "gate_detach")
 
 
 class CheckpointMixin(WingsPreTrainedModel):
@@ -26,9 +26,9 @@ class CheckpointMixin(WingsPreTrainedModel):
     ) -> Any:
         """Loads a Wings checkpoint: a folder or a Hub id; no network for a folder.
 
-        The arguments are transformers' own, and `learners`, `router`, `prefix` and the fields of
-        the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So stage 2 begins
-        from stage 1's folder.
+        The arguments are transformers' own, and `learners`, `router`, `prefix`, `lora` and the
+        fields of the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So
+        stage 2 begins from stage 1's folder.
 
         Raises:
             WingsError: no Wings checkpoint, or tensors that are missing or unexpected (named).

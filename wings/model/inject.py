@@ -8,10 +8,12 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.layers.wings_layer import IMPLEMENTATIONS, OWN, WingsAttentionMixin, WingsLayer
+from wings.layers.subclasses import put_before
+from wings.layers.wings_layer import IMPLEMENTATIONS, WingsAttentionMixin, WingsLayer
 from wings.upstream.attention import attention_classes, attention_name, block_index, name_attention
 from wings.upstream.weights import no_init_weights
 
+from .adapt import attach_adapters
 from .logits import prefix_of
 
 
@@ -68,62 +70,40 @@ def add_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
             f"Wings supports {sorted(IMPLEMENTATIONS)}: load the decoder with one of them."
         )
     name_attention(decoder.config, IMPLEMENTATIONS[implementation])
-    if not config.learners and not config.prefix:
+    attach_wings(decoder, config)
+
+
+def attach_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
+    """Gives every block the wings and adapters of `config`; parts that stay keep their weights.
+
+    Raises:
+        WingsError: a chosen block without attention, or no layer for an adapter.
+    """
+    has_wings = any(isinstance(module, WingsAttentionMixin) for module in decoder.modules())
+    if not (config.learners or config.prefix or config.lora is not None or has_wings):
         return
     attentions = find_attentions(decoder)
     if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:
         # A hybrid decoder: some of its blocks have no attention.
         config.learner_layers = tuple(sorted(attentions))
-    for layer in config.layers_with_wings:
+    for layer in {*config.layers_with_learners, *config.layers_with_prefix}:
         if layer not in attentions:
             raise WingsError(
                 f"block {layer} of {type(decoder).__name__} has no attention for "
                 f"wings: name blocks that have one ({sorted(attentions)}) in learner_layers."
             )
-        attention = attentions[layer]
-        attention.wings = WingsLayer(config, layer)
-        attention.__class__ = with_wings(type(attention))
-
-
-def reconfigure_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
-    """Replaces the wings of every block as `config` says; parts in both keep their weights."""
-    if not any(isinstance(module, WingsLayer) for module in decoder.modules()):
-        name_attention(decoder.config, OWN[attention_name(decoder.config)])
-        add_wings(decoder, config)
-        for module in decoder.modules():
-            if isinstance(module, WingsLayer):
-                module.to(decoder.device, decoder.dtype)
-        return
-    for attention in find_attentions(decoder).values():
+    attach_adapters(decoder, config, attentions)
+    for layer, attention in attentions.items():
         if isinstance(attention, WingsAttentionMixin):
-            old, new = attention.wings, WingsLayer(config, attention.wings.layer)
+            old, new = attention.wings, WingsLayer(config, layer)
             # Wings without parameters have no device of their own: the decoder's is taken.
             like = next(old.parameters(), decoder)
             new.load_state_dict(old.state_dict(), strict=False)
             attention.wings = new.to(like.device, like.dtype).train(old.training)
-
-
-def with_wings(attention: type[nn.Module]) -> type[nn.Module]:
-    """Returns the subclass of `attention` with wings, one for each attention class."""
-    if attention not in _CLASSES:
-        body = {
-            "__doc__": f"`{attention.__name__}` with learners, router and prefix.",
-            # A pickle finds classes by name: it gets the decoder's own class, which has one.
-            "__reduce__": lambda module: (empty_instance, (attention,), module.__dict__),
-        }
-        _CLASSES[attention] = type(
-            f"Wings{attention.__name__}", (WingsAttentionMixin, attention), body
-        )
-    return _CLASSES[attention]
-
-
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
-
-
-def empty_instance(attention: type[nn.Module]) -> nn.Module:
-    """Returns an attention module with wings whose state a pickle or a copy fills in."""
-    subclass = with_wings(attention)
-    return subclass.__new__(subclass)
+        elif layer in config.layers_with_wings:
+            new = WingsLayer(config, layer)
+            attention.wings = new.to(decoder.device, decoder.dtype).train(decoder.training)
+            attention.__class__ = put_before(WingsAttentionMixin, type(attention), "Wings")
 
 
 def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
@@ -148,6 +128,17 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
             f"attached: choose a decoder with attention."
         )
     return {block_index(module): module for module in found}
+
+
+def validate_adapted(decoder: PreTrainedModel, config: WingsConfig, adapted: set[int]) -> None:
+    """Raises a `WingsError` if a pass did not reach the adapters of every block."""
+    options = config.adapters
+    missing = sorted(set(options.layers if options else ()) - adapted)
+    if missing:
+        raise WingsError(
+            f"The blocks {missing} of {type(decoder).__name__} did not get the keyword `wings`, so "
+            f"their adapters would have no effect: train this decoder without lora.guard and gate."
+        )
 
 
 def validate_reached(decoder: PreTrainedModel, expected: set[int], reached: set[int]) -> None:

@@ -19,7 +19,13 @@ from wings.cache.learner_cache import LearnerCache, SourceCache
 from wings.config import WingsConfig
 from wings.layers.dispatch import choose, lorra_impl
 from wings.layers.router import GateMask
-from wings.layers.wings_pass import LearnerInputs, PassOptions, RouterTrace, WingsPass
+from wings.layers.wings_pass import (
+    AdapterInputs,
+    LearnerInputs,
+    PassOptions,
+    RouterTrace,
+    WingsPass,
+)
 
 
 def prepare(
@@ -32,6 +38,7 @@ def prepare(
     *,
     has_pictures: bool,
     enabled: bool,
+    adapted: bool,
     is_packed: bool,
     is_plain: bool,
     recompute_kv: bool,
@@ -49,6 +56,7 @@ def prepare(
         later: layout and features `[B, P, D]` of images that go on in the next chunk.
         has_pictures: whether an image begins among the tokens.
         enabled: whether the learners act.
+        adapted: whether the adapters act.
         is_packed: whether a row holds several sequences.
         is_plain: see `MainKeys`.
         recompute_kv: whether a backward recomputes the learners' keys and values.
@@ -97,9 +105,19 @@ def prepare(
         is_first,
         is_packed,
         learners,
+        _adapter_inputs(config, queries) if adapted else None,
         PassOptions(resolved, output_attentions),
         RouterTrace(),
     )
+
+
+def _adapter_inputs(config: WingsConfig, queries: TokenLayout) -> AdapterInputs:
+    options = config.adapters
+    assert options is not None, "adapters act only where there are some"
+    if not options.needs_images:
+        return AdapterInputs(None, is_gated=False)
+    acts = queries.kind == IMAGE if options.gate == "image_tokens" else queries.sees_image
+    return AdapterInputs(GateMask(acts[..., None]), is_gated=options.gate == "attended")
 
 
 def _fresh_source(

@@ -2,13 +2,14 @@
 
 from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
+from wings.layers.adapter import Adapter
 from wings.layers.lorra import LoRRALearner
 from wings.layers.prefix import Prefix
 from wings.layers.router import AttendedRouter, ModalityRouter, PositionRouter
 from wings.upstream.weights import ModelHooks, mark_as_drawn
 
 # Parts of a block's wings that draw their own weights.
-OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix)
+OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix, Adapter)
 
 
 class WingsPreTrainedModel(ModelHooks):

@@ -177,7 +177,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "changes", "sentence"),
     [
-        ("align", {"lora": Lora()}, "lora: stage align never trains the LLM"),
+        (
+            "align",
+            {"lora": Lora()},
+            "lora: stage align trains adapters only with lora.stages: both",
+        ),
         ("instruct", {"lora": Lora(), "freeze_llm": False}, "freeze_llm: lora needs a frozen LLM"),
         ("instruct", {"lora": Lora(), "parallel": "fsdp"}, "lora: adapters cannot be merged"),
         ("instruct", {"lora": Lora(rank=0)}, r"lora\.rank: 0 must be larger"),

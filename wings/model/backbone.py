@@ -138,7 +138,8 @@ class WingsModel(WingsPreTrainedModel):
             input_ids, layout, pixel_values, learner_cache, use_cache and not trained
         )
         wings = None
-        if config.layers_with_wings or adapted or is_packed or learner_cache is not None:
+        has_wings = bool(config.learners or config.prefix or config.lora)
+        if has_wings or is_packed or learner_cache is not None:
             later = None
             if left is not None and any(begun):
                 later = layout_of_later(left, layout, begun), left.features

@@ -1,0 +1,115 @@
+"""The trainings of the gate experiment: a gate, a seed and an amount of data each."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wings.examples.quickstart.jobs import ASSETS
+from wings.examples.quickstart.methods import TUNED, Method, align_recipe, instruct_recipe
+from wings.examples.training import unwatched
+from wings.train.recipe import Recipe
+from wings.train.run import train
+
+SEEDS = (11, 12, 13)  # of data, new weights and order, in both stages
+# gate -> its options of `WingsConfig` in the second stage; the first has no router
+GATES: dict[str, dict[str, Any]] = {
+    "none": {"router": None},
+    "attended": {"router": "attended"},
+    "attended, detached": {"router": "attended", "gate_detach": True},
+    "hill": {"router": "attended", "gate_shape": "hill"},
+    "hill, detached": {"router": "attended", "gate_shape": "hill", "gate_detach": True},
+}
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """Pictures and steps of both stages.
+
+    Attributes:
+        name: in results.
+        gates: that are trained with it.
+        pictures: records of each stage; None for the quickstart's.
+        align_steps, instruct_steps: optimizer steps.
+    """
+
+    name: str
+    gates: tuple[str, ...] = field(default_factory=lambda: tuple(GATES))
+    pictures: int | None = None
+    align_steps: int = 200
+    instruct_steps: int = 350
+
+
+FEW = ("none", "attended", "attended, detached")
+SIZES = (
+    DataSize("full"),
+    DataSize("150 pictures, 40 steps", FEW, 150, 40, 40),
+    DataSize("150 pictures, 400 steps", FEW, 150, 400, 400),
+)
+BY_NAME = {size.name: size for size in SIZES}
+
+
+@dataclass(frozen=True)
+class GateTraining:
+    """One second stage.
+
+    Attributes:
+        size: name of its `DataSize`.
+        gate: name in `GATES`.
+        seed: of both stages.
+    """
+
+    size: str
+    gate: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.size}-{self.gate}-{self.seed}".replace(", ", "-").replace(" ", "")
+
+
+def all_trainings() -> Iterator[GateTraining]:
+    """All trainings, seed by seed, the largest data first."""
+    for size in SIZES:
+        for seed in SEEDS:
+            for gate in size.gates:
+                yield GateTraining(size.name, gate, seed)
+
+
+def method_of(gate: str) -> Method:
+    """The quickstart's frozen method with a gate."""
+    return Method(gate, gate, {**TUNED, **GATES[gate]}, learner_rate=3e-3)
+
+
+def run_align(size: DataSize, seed: int, data: Path, folder: Path) -> dict[str, Any]:
+    """Runs the first stage, which all gates of a size and seed share."""
+    method = method_of("none")
+    return _train(align_recipe(method, data, ASSETS, folder, size.align_steps, seed))
+
+
+def run_instruct(training: GateTraining, data: Path, start: Path, folder: Path) -> dict[str, Any]:
+    """Runs the second stage."""
+    steps, method = BY_NAME[training.size].instruct_steps, method_of(training.gate)
+    return _train(instruct_recipe(method, data, start, folder, steps, training.seed))
+
+
+def commit() -> str | None:
+    """The commit of this code, with `+` if files were changed since; None outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _train(recipe: Recipe) -> dict[str, Any]:
+    code, begun = commit(), time.process_time()
+    result = train(recipe, watch=unwatched)
+    seconds = time.process_time() - begun
+    last = result.losses[-10:]
+    return {"commit": code, "cpu_seconds": round(seconds, 1), "loss": sum(last) / len(last)}

@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,32 @@ class DataSize:
 
     Attributes:
         name: in results.
-        gates: that are trained with it.
         pictures: records of each stage; None for the quickstart's.
         align_steps, instruct_steps: optimizer steps.
     """
 
     name: str
-    gates: tuple[str, ...] = field(default_factory=lambda: tuple(GATES))
     pictures: int | None = None
     align_steps: int = 200
     instruct_steps: int = 350
 
 
-FEW = ("none", "attended", "attended, detached")
 SIZES = (
     DataSize("full"),
-    DataSize("150 pictures, 40 steps", FEW, 150, 40, 40),
-    DataSize("150 pictures, 400 steps", FEW, 150, 400, 400),
+    DataSize("150 pictures, 40 steps", 150, 40, 40),
+    DataSize("150 pictures, 400 steps", 150, 400, 400),
 )
 BY_NAME = {size.name: size for size in SIZES}
+FULL, FEW, LONG = BY_NAME
+# Pairs of size and gate in the order in which they are trained, each with every seed: the ones that
+# decide first.
+ORDER = (
+    *((FULL, gate) for gate in ("none", "attended", "attended, detached")),
+    *((FEW, gate) for gate in ("none", "attended")),
+    (FULL, "hill, detached"),
+    *((LONG, gate) for gate in ("none", "attended")),
+    (FULL, "hill"),
+)
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,10 @@ class GateTraining:
 
 
 def all_trainings() -> Iterator[GateTraining]:
-    """All trainings, seed by seed, the largest data first."""
-    for size in SIZES:
+    """All trainings in their order."""
+    for size, gate in ORDER:
         for seed in SEEDS:
-            for gate in size.gates:
-                yield GateTraining(size.name, gate, seed)
+            yield GateTraining(size, gate, seed)
 
 
 def method_of(gate: str) -> Method:

@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_emoji(commands)
     add_eval(commands)
     add_experiment(commands)
+    add_gate(commands)
     add_iit(commands)
     add_plan(commands)
     add_shift(commands)
@@ -308,6 +309,51 @@ def run_experiment(output: Path, results: Path | None) -> None:
     from wings.examples.experiment.experiment_run import experiment
 
     experiment(output, results or output / "results")
+
+
+def add_gate(commands: argparse._SubParsersAction) -> None:
+    """`wings gate`."""
+    parser = add_command(
+        commands,
+        "gate",
+        lazy(".gate:gate"),
+        ("eval",),
+        "put a gate on a finished checkpoint, which keeps text after an image; no training",
+        "Puts the attended gate on a trained checkpoint at several gains (tanh) and thresholds tau"
+        " (hill). Scores text after an image and pictures for each, without a gate, and with"
+        " learners off in text turns. Chooses the most text whose pictures are within"
+        " --keep-pictures points of the ungated model. Nothing is trained. Writes gate.png,"
+        " gate.csv and gate.json. Run the same command again to resume.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint with learners")
+    for name, text in (
+        ("pictures", "JSON Lines of questions about pictures, not those of your test"),
+        ("conversations", "the same with pictures and a last question about text"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=Path, nargs="+", default=[], metavar="FILE",
+            help=f"{text} (default: generated drawings and questions)",
+        )  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, help="folder of the curve (default: wings-gate-NAME)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="a new folder for the checkpoint with the chosen gate"
+    )
+    parser.add_argument(
+        "--keep-pictures", type=float, default=2.0, metavar="POINTS",
+        help="percentage points of pictures that the gate may cost (default: 2)",
+    )  # fmt: skip
+    for name, text in (("gains", "gains of tanh"), ("taus", "thresholds of hill")):
+        parser.add_argument(
+            f"--{name}", type=float, nargs="+", default=[], metavar="X", help=f"{text} to try"
+        )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="conversations per batch (default: 64)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=32, help="longest answer, in tokens (default: 32)"
+    )
 
 
 def add_iit(commands: argparse._SubParsersAction) -> None:

@@ -1,0 +1,178 @@
+"""`wings gate`: puts a gate on a finished checkpoint, with its value chosen on validation items."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from wings.errors import WingsError
+from wings.eval.data import EvalData, EvalFiles, read_data
+from wings.eval.gates.gate_curve import GateCurve, measure_curve
+from wings.eval.gates.gate_plot import curve_figure
+from wings.eval.gates.gate_setting import GAINS, TAUS, all_settings, validate_can_be_gated
+from wings.eval.models import load_eval_model, read_model_type
+from wings.eval.processes import Processes
+from wings.eval.result_cache import ResultCache
+from wings.eval.runner import EvalRunner
+from wings.eval.scoring.accuracy import overall
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+
+from .eval import default_files
+from .progress import ProgressBars
+
+JSON, CSV, PLOT, CACHE = "gate.json", "gate.csv", "gate.png", "cache"
+# Of the generated questions: others than those of wings eval, which should not see the choice.
+SEED = 1
+
+
+def gate(
+    checkpoint: str,
+    pictures: Sequence[Path],
+    conversations: Sequence[Path],
+    report: Path | None,
+    output: Path | None,
+    keep_pictures: float,
+    gains: Sequence[float],
+    taus: Sequence[float],
+    batch_size: int,
+    max_new_tokens: int,
+) -> GateCurve:
+    """Measures all gates and writes the curve; with `output` saves the checkpoint with the chosen.
+
+    Args:
+        checkpoint: folder or Hub id of a Wings checkpoint with learners.
+        pictures: JSON Lines of questions about pictures, for validation.
+        conversations: the same with pictures and a last question about text. Without both files
+            questions are generated.
+        report: folder of the curve; None for `wings-gate-NAME`. It also caches finished batches, so
+            the same command resumes.
+        output: a new folder for the checkpoint with the gate; None to save none.
+        keep_pictures: points of pictures that the gate may cost.
+        gains, taus: values to try; empty for the default ones.
+        batch_size: conversations per batch.
+        max_new_tokens: longest answer, in tokens.
+
+    Raises:
+        WingsError: an invalid checkpoint, file, folder or number.
+    """
+    validate_numbers(keep_pictures, gains, taus, batch_size, max_new_tokens)
+    validate_output(output)
+    if read_model_type(checkpoint) != "wings":
+        raise WingsError(f"{checkpoint} is no Wings checkpoint; name one with learners.")
+    if bool(pictures) != bool(conversations):
+        raise WingsError("A gate is chosen on both: give --pictures and --conversations, or none.")
+    folder = report or Path(f"wings-gate-{Path(checkpoint).name}")
+    if folder.exists() and not folder.is_dir():
+        raise WingsError(f"--report {folder} is a file; name a folder.")
+    processes = Processes()
+    try:
+        data = read_questions(checkpoint, pictures, conversations, folder, processes)
+        console = Console(highlight=False, quiet=not processes.is_first)
+        console.print(f"\n[bold]wings gate[/] {checkpoint}, into [bold]{folder}[/]\n")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        with console.status(f"loading {checkpoint}"):
+            model = load_eval_model(checkpoint, processes.device)
+        assert isinstance(model.model, WingsForCausalLM)
+        validate_can_be_gated(checkpoint, model.model)
+        settings = all_settings(
+            model.model.config.is_routed, tuple(gains) or GAINS, tuple(taus) or TAUS
+        )
+        cache = ResultCache(folder / CACHE, processes)
+        with ProgressBars(console) as bars:
+            runner = EvalRunner(processes, cache, batch_size, max_new_tokens, progress=bars.update)
+            curve = measure_curve(
+                model, data.conversations, data.pictures, settings, runner, keep_pictures
+            )
+        if processes.is_first:
+            write(curve, folder, checkpoint)
+            show(console, curve)
+            console.print(f"  The curve is in [bold]{folder}[/].")
+            if output is not None:
+                save(checkpoint, curve, output)
+                console.print(f"  The checkpoint with the gate is in [bold]{output}[/].")
+        processes.wait()
+    finally:
+        processes.close()
+    return curve
+
+
+def validate_numbers(
+    keep_pictures: float,
+    gains: Sequence[float],
+    taus: Sequence[float],
+    batch_size: int,
+    max_new_tokens: int,
+) -> None:
+    """Raises a `WingsError` for the first number that is out of range."""
+    for name, count in (("--batch-size", batch_size), ("--max-new-tokens", max_new_tokens)):
+        if count < 1:
+            raise WingsError(f"{name} is {count}, but must be at least 1.")
+    if not keep_pictures >= 0:
+        raise WingsError(f"--keep-pictures is {keep_pictures}, but must be at least 0.")
+    for name, values in (("--gains", gains), ("--taus", taus)):
+        for value in values:
+            if not 0 < value < float("inf"):
+                raise WingsError(f"{name} names {value}, but must be positive and finite.")
+
+
+def validate_output(output: Path | None) -> None:
+    """Raises a `WingsError` if the folder of the new checkpoint has any content."""
+    if output is None or not output.exists():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise WingsError(f"--output {output} exists; name a new folder.")
+
+
+def read_questions(
+    checkpoint: str,
+    pictures: Sequence[Path],
+    conversations: Sequence[Path],
+    folder: Path,
+    processes: Processes,
+) -> EvalData:
+    """The validation items: those of the files, or generated ones."""
+    if pictures:
+        return read_data(EvalFiles(pictures=pictures, conversations=conversations))
+    files, _ = default_files(checkpoint, folder, processes, seed=SEED)
+    return read_data(EvalFiles(pictures=files.pictures, conversations=files.conversations))
+
+
+def write(curve: GateCurve, folder: Path, checkpoint: str) -> None:
+    """Writes the curve as JSON, CSV and PNG."""
+    document = {"checkpoint": checkpoint, **curve.to_dict()}
+    (folder / JSON).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    curve.write_csv(folder / CSV)
+    curve_figure(curve, f"Gates on {Path(checkpoint).name}").savefig(folder / PLOT, dpi=160)
+
+
+def show(console: Console, curve: GateCurve) -> None:
+    """Prints a table of all settings and names the chosen one."""
+    table = Table("gate", "text after an image", "pictures", "")
+    for result in curve.results:
+        percents = (str(overall(kinds.values())) for kinds in (result.text, result.pictures))
+        table.add_row(result.setting.name, *percents, "chosen" * (result is curve.chosen))
+    console.print(table)
+    console.print(
+        f"  Chosen: [bold]{curve.chosen.setting.name}[/], the most text after an image with at "
+        f"least {curve.picture_floor:.1f}% of pictures ({curve.keep_pictures:g} points below the "
+        f"model without a gate)."
+    )
+
+
+def save(checkpoint: str, curve: GateCurve, output: Path) -> None:
+    """Saves the checkpoint with the chosen gate, its processor and its recipe."""
+    # Loaded again: the measured model has been changed from gate to gate.
+    model = WingsForCausalLM.from_pretrained(checkpoint)
+    curve.chosen.setting.put_on(model)
+    model.save_pretrained(output)
+    WingsProcessor.from_pretrained(checkpoint).save_pretrained(output)
+    recipe = Path(checkpoint) / "recipe.yaml"
+    if recipe.is_file():
+        # `wings eval` reads there if the LLM stayed frozen.
+        shutil.copy(recipe, output / recipe.name)

@@ -79,6 +79,8 @@ def test_what_has_changed_is_answered_anew(chain, winged, make_runner, shown, pi
     assert shown == [["k"]]
     renamed = replace(llm, name="elsewhere")
     make_runner().answers(renamed, items, "")
+    # The kind, the cluster and the reference do not reach a model.
+    make_runner().answers(llm, [replace(items[0], kind="x", cluster="y", answer="z")], "")
     assert len(shown) == 1
     make_runner(max_new_tokens=1).answers(llm, items, "")
     assert len(shown[-1]) == 8

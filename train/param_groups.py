@@ -58,6 +58,12 @@ class TrainPlan:
                     groups.append({"params": parameters, **rest})
         return groups
 
+    def saved_dtypes(self, model: nn.Module) -> dict[str, torch.dtype]:
+        """The dtype of every parameter in the finished model, by name."""
+        of = {id(p): group.saved for group in self.groups for p in group.parameters}
+        named = model.named_parameters(remove_duplicate=False)
+        return {name: of[id(parameter)] for name, parameter in named}
+
     def release(self) -> None:
         """Drop the tensors: after sharding they would keep a whole model in memory."""
         for group in self.groups:
@@ -128,6 +134,8 @@ def plan_groups(model: WingsForCausalLM, recipe: Recipe) -> TrainPlan:
 
 
 def _parameters_by_group(model: WingsForCausalLM, recipe: Recipe) -> dict[str, list[nn.Parameter]]:
+    if recipe.trained_layers is not None:
+        return _with_chosen_layers(model, recipe.trained_layers)
     if recipe.lora is None or recipe.lora.is_kept:
         return model.parameter_groups()
     if not adapters(model):
@@ -136,6 +144,31 @@ def _parameters_by_group(model: WingsForCausalLM, recipe: Recipe) -> dict[str, l
     ids, groups = set(map(id, lora)), model.parameter_groups()
     base = [p for p in groups.pop("language_model") if id(p) not in ids]
     return {**groups, "lora": lora, "language_model": base}
+
+
+def _with_chosen_layers(
+    model: WingsForCausalLM, chosen: list[str]
+) -> dict[str, list[nn.Parameter]]:
+    """Groups in which `language_model` has the named layers, and `other_layers` the rest of it."""
+    groups, decoder = model.parameter_groups(), model.model.language_model
+    llm = set(map(id, groups["language_model"]))
+    own = {name: p for name, p in decoder.named_parameters() if id(p) in llm}
+    modules = {name.rpartition(".")[0] for name in own}
+    for target in chosen:
+        if not any(f".{module}".endswith(f".{target}") for module in modules):
+            known = sorted({module.rpartition(".")[2] for module in modules})
+            raise WingsError(
+                f"trained_layers: {type(decoder).__name__} has no layer {target!r} with weights; it"
+                f" has {', '.join(known)}."
+            )
+    trained = [
+        parameter
+        for name, parameter in own.items()
+        if any(f".{name.rpartition('.')[0]}".endswith(f".{target}") for target in chosen)
+    ]
+    taken = set(map(id, trained))
+    rest = [parameter for parameter in groups["language_model"] if id(parameter) not in taken]
+    return {**groups, "language_model": trained, "other_layers": rest}
 
 
 def _freeze(model: WingsForCausalLM, groups: Iterable[ParamGroup], bf16: bool) -> None:

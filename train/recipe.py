@@ -232,6 +232,8 @@ class Recipe:
         start: a Wings checkpoint to train further (stage 1's output for stage 2).
         wings: options of `WingsConfig`: rank, router, learners, prefix, text_guard, ...
         freeze_llm: freeze the LLM. Always true in `align`; false by default in `instruct`.
+        trained_layers: names of the LLM's layers that are trained, such as `q_proj`; the rest is
+            frozen. Default: all of it, unless `freeze_llm`.
         lora: adapters on the frozen LLM in stage `instruct`; merged in the finished model.
         kl_to_base: KL that keeps answers to text close to those of the LLM, which must be frozen.
         learning_rates: learning rate per parameter group; default: the paper's.
@@ -264,6 +266,7 @@ class Recipe:
     start: str | None = None
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
+    trained_layers: list[str] | None = None
     lora: Lora | None = None
     kl_to_base: KLToBase | None = None
     learning_rates: dict[str, float] = field(default_factory=dict)
@@ -368,6 +371,14 @@ def _validate_stage(recipe: Recipe) -> None:
         raise WingsError("model and start are both given; remove one of them.")
     if recipe.stage == "align" and recipe.freeze_llm is False:
         raise WingsError("freeze_llm: stage align never trains the LLM; use stage instruct.")
+    if recipe.trained_layers is not None:
+        if recipe.freeze_llm:
+            raise WingsError(
+                "trained_layers: the LLM is frozen; remove the key, or lora and freeze_llm, and use"
+                " stage instruct."
+            )
+        if not recipe.trained_layers:
+            raise WingsError("trained_layers: is empty; name layers, or set freeze_llm: true.")
     if not recipe.data:
         raise WingsError("data: is empty; list at least one file of records.")
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from wings.errors import WingsError
-from wings.model.causal_lm import WingsForCausalLM, part_of
+from wings.model.causal_lm import WingsForCausalLM
 from wings.upstream.sharding import gather_whole_state
 from wings.upstream.trainer import State, TrainerHooks, WorkerInit, state_of
 
@@ -62,6 +62,8 @@ class WingsTrainer(TrainerHooks):
             kwargs["eval_dataset"] = evaluation.sets
         super().__init__(**kwargs)
         self.plan, self.sampler, self.folder = plan, sampler, folder
+        # By name, as sharding replaces the tensors.
+        self.saved_dtypes = plan.saved_dtypes(self.model)
         self.save_total_limit = save_total_limit
         self.signals = SignalHandler()
         self.add_callback(self.signals)
@@ -301,14 +303,13 @@ class WingsTrainer(TrainerHooks):
         if self.partial is not None:
             return state_dict
         state_dict = state_dict or self.model.state_dict()
-        kinds = {group.name: group.saved for group in self.plan.groups}
         names: dict[int, str] = {}
         rounded = {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             first = names.setdefault(id(parameter), name)
             if first == name:
                 tensor = state_dict[name]
-                half = kinds[part_of(name)] == torch.bfloat16
+                half = self.saved_dtypes[name] == torch.bfloat16
                 rounded[name] = tensor.to(torch.bfloat16) if half else tensor
             elif name in state_dict:
                 rounded[name] = rounded[first]

@@ -150,11 +150,11 @@ def is_duplicate(name: str, names: Iterable[str]) -> bool:
     return any(stem in names for stem in stems)
 
 
-def split(drawings: Iterable[Drawing]) -> dict[str, list[Drawing]]:
+def split(drawings: Iterable[Drawing], seed: int = SPLIT_SEED) -> dict[str, list[Drawing]]:
     """Drawings as `train`, `validation` and `test`, each group in the same proportions."""
     parts: dict[str, list[Drawing]] = {"train": [], "validation": [], "test": []}
     for group, members in by_group(drawings).items():
-        random.Random(f"{SPLIT_SEED}/{group}").shuffle(members)
+        random.Random(f"{seed}/{group}").shuffle(members)
         members = members[: GROUP_LIMIT if group in DESCRIBED else None]
         tests = round(len(members) / TEST_SHARE)
         validations = round(len(members) / VALIDATION_SHARE)

@@ -1,20 +1,20 @@
-"""The experiment's size and its files: the training data and the questions of the tests.
+"""The experiment's files: training conversations and the questions of the tests.
 
-Every method reads the same files. Test pictures have other backgrounds, positions and angles than
-training pictures. Drawings that are asked for their group are not trained on. Test questions about
-text have other subjects than the replayed text.
+Every cell reads the same files. Test pictures have other backgrounds, positions and angles than
+training pictures. Drawings that are asked for their group are not trained on, and neither is the
+style test's other set of drawings. No text question of training is in a test.
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import Item, write_items
-from wings.examples.conversations import Exchange, fact_questions, read_lines, write_lines
+from wings.examples.conversations import Exchange, read_lines, write_lines
 from wings.examples.drawings import (
     DESCRIBED,
     QUARTERS,
@@ -28,6 +28,10 @@ from wings.examples.drawings import (
 )
 from wings.examples.scenes import draw, make_distinct_scene
 
+from .size import PARTS, ExperimentSize
+from .style import redrawn
+from .texts import OwnAnswers, own_answers, text_items
+
 NUMBERS = ("one", "two", "three", "four")
 WHAT_NAME = "What is this?"
 WHAT_GROUP = "Which kind of thing is this?"
@@ -35,61 +39,11 @@ HOW_MANY = "How many are there?"
 HOW_MANY_SHAPES = "How many shapes are there?"
 COLOUR = "What colour is the {}?"
 OF_TWO = ("What is in the first picture?", "What is in the second picture?")
-KINDS = ("name", "group", "count", "shapes", "two pictures")
-PARTS = ("validation", "test")
-# The LLM's own answers to these prompts about these subjects are the text to replay.
-PROMPTS = (
-    "What is a {}?",
-    "Tell me about {}.",
-    "Write one sentence with the word '{}'.",
-    "Why do people like {}?",
-    "Give me a short definition of '{}'.",
-    "Name two things that go well with a {}.",
-)
-SUBJECTS = (
-    "river bridge market teacher window garden story doctor kitchen forest island village poem"
-    " holiday painting telescope bicycle harvest library museum battery candle lighthouse mirror"
-    " compass blanket chair ladder oven orchestra letter shadow storm valley winter carpet engine"
-    " fountain harbour journey magnet meadow newspaper pillow poet puzzle sailor school song"
-    " statue tailor temple theatre tunnel umbrella volcano wheel wool"
-)
-
-
-@dataclass(frozen=True)
-class ExperimentSize:
-    """Records of each file, and the length of both stages.
-
-    Attributes:
-        align, instruct: conversations about pictures, for the two stages.
-        text: text conversations with the LLM's own answers.
-        drift: how many of them are held out.
-        validation, test: questions about pictures.
-        of_text: questions of each kind of text, for validation and test. Most are of kinds that a
-            small LLM can answer, as it can forget no others.
-        align_steps, steps: of stage 1 and of stage 2.
-        batch_size: conversations of a step.
-        text_tokens: length limit of an answer to a text question.
-    """
-
-    align: int = 2400
-    instruct: int = 1600
-    text: int = 260
-    drift: int = 40
-    validation: int = 100
-    test: int = 250
-    of_text: dict[str, tuple[int, int]] = field(
-        default_factory=lambda: {
-            "capitals": (30, 80),
-            "facts": (20, 44),
-            "instructions": (16, 44),
-            "arithmetic": (7, 16),
-            "elements": (7, 16),
-        }
-    )
-    align_steps: int = 200
-    steps: int = 75
-    batch_size: int = 16
-    text_tokens: int = 32
+TRAINED = ("name", "group", "count", "scene", "pair")
+BEFORE = ("name", "count", "scene")  # kinds of exchanges that precede a text question
+SEED = 17  # of the drawings' split: another than that of `wings emoji`
+GREY = "#c0c0c0"
+CLUSTERS = "clusters.json"
 
 
 class Dataset:
@@ -99,143 +53,160 @@ class Dataset:
         folder: gets the files and, in `pictures/`, the pictures.
         size: numbers of records.
         answers: gives the untouched LLM's answers to questions.
+        style: an unpacked package of other drawings (see `style.py`), or None for no style test.
     """
 
     def __init__(
-        self, folder: Path, size: ExperimentSize, answers: Callable[[list[str]], list[str]]
+        self,
+        folder: Path,
+        size: ExperimentSize,
+        answers: Callable[[list[str]], list[str]],
+        style: Path | None = None,
     ) -> None:
         self.folder, self.size, self.answers = folder, size, answers
-        self.parts = split([d for d in catalogue() if d.group not in DESCRIBED])
+        self.parts = split([d for d in catalogue() if d.group not in DESCRIBED], SEED)
         self.names = named(self.parts["train"])
+        self.redrawn = redrawn(self.names, style, folder / "style") if style else []
         self.pictures = 0
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (SIDE, SIDE), GREY).save(folder / "pictures" / "grey.png")
 
     def write(self) -> None:
-        """Writes all files. The same size gives the same bytes."""
-        self._conversations("align", self.size.align, self._caption)
-        self._conversations("instruct", self.size.instruct, self._conversation)
-        replayed, held_out = self._llm_texts()
-        write_lines(self.folder / "text.jsonl", [{"messages": turns} for turns in replayed])
-        text_items = self._text_items()
-        for part, count in zip(PARTS, (self.size.validation, self.size.test), strict=True):
-            rng = random.Random(f"pictures {part}")
-            pictures = [self._item(KINDS[n % len(KINDS)], part, rng) for n in range(count)]
-            mixed = [
-                replace(item, messages=(*self._before(part, rng), *item.messages))
-                for item in text_items[part]
-            ]
-            for test, items in (
-                ("pictures", pictures),
-                ("text", text_items[part]),
-                ("mixed", mixed),
-            ):
-                write_items(self.folder / f"{test}_{part}.jsonl", items)
-        rng = random.Random("drift")
-        pairs = [{"alone": turns, "before": self._before("test", rng)} for turns in held_out]
+        """Writes all files. The same size and drawings give the same bytes."""
+        for name, count, make in (
+            ("align", self.size.align, self._caption),
+            ("instruct", self.size.instruct, self._conversation),
+        ):
+            rng = random.Random(f"stages {name}")
+            records = ({"messages": make(rng)} for _ in range(count))
+            write_lines(self.folder / f"{name}.jsonl", records)
+        own = own_answers(self.answers, self.size)
+        items = text_items(self.size)
+        self._text_turns(items["train"], own)
+        clusters = {part: self._tests(part, items[part]) for part in PARTS}
+        (self.folder / CLUSTERS).write_text(json.dumps(clusters), encoding="utf-8")
+        rng = random.Random("stages drift")
+        pairs = [{"alone": turns, "before": self._before("test", rng)[0]} for turns in own.held_out]
         write_lines(self.folder / "drift.jsonl", pairs)
 
-    def _conversations(
-        self, name: str, count: int, make: Callable[[random.Random], list[dict]]
-    ) -> None:
-        rng = random.Random(name)
-        write_lines(self.folder / f"{name}.jsonl", ({"messages": make(rng)} for _ in range(count)))
+    def _text_turns(self, items: Sequence[Item], own: OwnAnswers) -> None:
+        turns = [[*item.messages, {"role": "assistant", "content": item.answer}] for item in items]
+        records = [{"messages": messages} for messages in [*turns, *own.trained]]
+        write_lines(self.folder / "text.jsonl", records)
+
+    def _tests(self, part: str, texts: Sequence[Item]) -> dict[str, dict[str, list[str]]]:
+        """Writes the tests of one part; returns each item's cluster, by test and kind.
+
+        Items that show the same drawing are one cluster.
+        """
+        rng = random.Random(f"stages {part}")
+        kinds = [
+            kind
+            for kind, counts in self.size.pictures.items()
+            for _ in range(counts[PARTS.index(part)])
+            if kind != "style"
+        ]
+        rng.shuffle(kinds)  # so that any prefix is a fair sample
+        tests: dict[str, list[tuple[Item, str]]] = {"text": [], "mixed": []}
+        tests["pictures"] = [self._item(kind, part, rng) for kind in kinds]
+        for item in texts:
+            before, cluster = self._before(part, rng)
+            tests["text"].append((item, cluster))
+            tests["mixed"].append((replace(item, messages=(*before, *item.messages)), cluster))
+        if part == "test":
+            count = self.size.pictures["style"][1] if self.redrawn else 0
+            tests["style"] = [self._item("style", part, rng) for _ in range(count)]
+            tests["blank"] = [
+                (self._blank(item), cluster)
+                for item, cluster in tests["pictures"][: self.size.blank]
+            ]
+        for test, pairs in tests.items():
+            if pairs:
+                write_items(self.folder / f"{test}_{part}.jsonl", [item for item, _ in pairs])
+        clusters: dict[str, dict[str, list[str]]] = {}
+        for test, pairs in tests.items():
+            for item, cluster in pairs:
+                clusters.setdefault(test, {}).setdefault(item.kind, []).append(cluster)
+        return clusters
+
+    @staticmethod
+    def _blank(item: Item) -> Item:
+        """The item with grey pictures."""
+        (message,) = item.messages
+        grey = {"type": "image", "image": "pictures/grey.png"}
+        parts = [grey if part["type"] == "image" else part for part in message["content"]]
+        return replace(item, messages=({**message, "content": parts},))
 
     def _caption(self, rng: random.Random) -> list[dict]:
         """One picture; two thirds are single drawings, which have the most names to learn."""
-        kinds = ("name", "name", "name", "name", "count", "shapes")
-        return self._exchange(rng.choice(kinds), "train", rng)
+        kinds = ("name", "name", "name", "name", "count", "scene")
+        return self._exchange(rng.choice(kinds), "train", rng)[0]
 
     def _conversation(self, rng: random.Random) -> list[dict]:
         """One or two exchanges about one picture or two."""
-        kind = rng.choice(KINDS)
-        messages = self._exchange(kind, "train", rng)
-        if kind in ("count", "shapes") and rng.random() < 0.5:
+        kind = rng.choice(TRAINED)
+        messages = self._exchange(kind, "train", rng)[0]
+        if kind in ("count", "scene") and rng.random() < 0.5:
             # A second picture in a later turn.
-            messages += self._exchange(rng.choice(("name", "group")), "train", rng)
+            messages += self._exchange(rng.choice(("name", "group")), "train", rng)[0]
         return messages
 
-    def _item(self, kind: str, part: str, rng: random.Random) -> Item:
-        *messages, answer = self._exchange(kind, part, rng)
-        return Item(kind, tuple(messages), answer["content"])
+    def _item(self, kind: str, part: str, rng: random.Random) -> tuple[Item, str]:
+        (*messages, answer), cluster = self._exchange(kind, part, rng)
+        return Item(kind, tuple(messages), answer["content"]), cluster
 
-    def _before(self, part: str, rng: random.Random) -> list[dict]:
+    def _before(self, part: str, rng: random.Random) -> tuple[list[dict], str]:
         """A question about a picture and its right answer, to precede a text question."""
-        return self._exchange(rng.choice(("name", "count", "shapes")), part, rng)
+        return self._exchange(rng.choice(BEFORE), part, rng)
 
-    def _exchange(self, kind: str, part: str, rng: random.Random) -> list[dict]:
-        """Draws the picture or pictures of a question; returns it and its answer as messages."""
+    def _exchange(self, kind: str, part: str, rng: random.Random) -> tuple[list[dict], str]:
+        """Draws the picture or pictures of a question.
+
+        Returns:
+            the question and its answer as messages, and the code of the drawing that it asks for;
+            a scene has a code of its own.
+        """
         held_out = part != "train"
 
         def rendered(drawing: Drawing) -> Image.Image:
             return render(drawing, rng.randrange(10**6), held_out)
 
-        if kind == "shapes":
+        cluster = f"scene {self.pictures}"
+        if kind == "scene":
             scene = make_distinct_scene(rng)
             images = [draw(scene, SIDE)]
             shape = rng.choice(scene.shapes)
             question, answer = COLOUR.format(shape.shape), shape.colour
             if rng.random() < 0.25:
                 question, answer = HOW_MANY_SHAPES, NUMBERS[len(scene.shapes) - 1]
-        elif kind == "count":
-            count = rng.randint(1, QUARTERS)
-            images = [render_several(rng.choice(self.names), count, rng, held_out)]
-            question, answer = HOW_MANY, NUMBERS[count - 1]
-        elif kind == "two pictures":
+        elif kind == "pair":
             two = rng.sample(self.names, 2)
             images = [rendered(drawing) for drawing in two]
             which = rng.randrange(2)
-            question, answer = OF_TWO[which], two[which].name
-        elif kind == "group":
-            # In validation and test, of drawings that are not trained on.
-            drawing = rng.choice(self.parts[part])
-            images, question, answer = [rendered(drawing)], WHAT_GROUP, drawing.group
+            question, answer, cluster = OF_TWO[which], two[which].name, two[which].code
         else:
-            drawing = rng.choice(self.names)
-            images, question, answer = [rendered(drawing)], WHAT_NAME, drawing.name
+            # In validation and test, groups are asked of drawings that are not trained on.
+            of_kind: dict[str, Sequence[Drawing]] = {
+                "group": self.parts[part],
+                "style": self.redrawn,
+            }
+            drawing = rng.choice(of_kind.get(kind, self.names))
+            cluster = drawing.code
+            if kind == "count":
+                count = rng.randint(1, QUARTERS)
+                images = [render_several(drawing, count, rng, held_out)]
+                question, answer = HOW_MANY, NUMBERS[count - 1]
+            else:
+                images = [rendered(drawing)]
+                question, answer = WHAT_NAME, drawing.name
+                if kind == "group":
+                    question, answer = WHAT_GROUP, drawing.group
         pictures = []
         for image in images:
             pictures.append(f"pictures/{self.pictures:05d}.png")
             self.pictures += 1
             image.save(self.folder / pictures[-1])
-        return Exchange(kind, question, answer).messages(pictures)
-
-    def _llm_texts(self) -> tuple[list[list[dict]], list[list[dict]]]:
-        """Text conversations with the LLM's own answers: to replay, and held out."""
-        questions = [prompt.format(subject) for subject in SUBJECTS.split() for prompt in PROMPTS]
-        random.Random("own words").shuffle(questions)
-        questions = questions[: self.size.text + self.size.drift]
-        conversations = [
-            Exchange("text", question, answer).messages()
-            for question, text in zip(questions, self.answers(questions), strict=True)
-            if (answer := whole_sentences(text))
-        ]
-        return conversations[self.size.drift :], conversations[: self.size.drift]
-
-    def _text_items(self) -> dict[str, list[Item]]:
-        """Items of the local tasks and short facts, none in both parts."""
-        tasks: dict[str, Callable[[], Sequence[Item]]] = {**TASKS, "facts": facts}
-        items: dict[str, list[Item]] = {part: [] for part in PARTS}
-        for name, (validation, test) in self.size.of_text.items():
-            of_task = [replace(item, kind=name) for item in tasks[name]()]
-            items["validation"] += of_task[:validation]
-            items["test"] += of_task[validation : validation + test]
-        return items
-
-
-def facts() -> list[Item]:
-    """Opposites, languages and continents, shuffled."""
-    pairs = fact_questions(("opposites", "languages", "continents"))
-    random.Random("facts").shuffle(pairs)
-    return [
-        Item("facts", ({"role": "user", "content": question},), answer, "mention")
-        for question, answer in pairs
-    ]
-
-
-def whole_sentences(answer: str) -> str:
-    """The whole sentences at the beginning of an answer that was cut; "" if there is none."""
-    line = answer.strip().split("\n")[0]
-    return line[: line.rfind(".") + 1]
+        return Exchange(kind, question, answer).messages(pictures), cluster
 
 
 def read_pairs(path: Path) -> list[dict]:

@@ -1,221 +1,281 @@
-"""The experiment's page: the table, every seed, paired differences, the sweeps, the methods."""
+"""The experiment's page: the primary comparison, the table, and behind it everything else."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from wings.eval.compare.bootstrap import Estimate
 from wings.eval.report.machine import processor_name
 from wings.examples.pages import join_parts, markdown_table
 
-from .dataset import ExperimentSize
-from .measure import TESTS, KindScores, all_kinds
-from .methods import ALIGNS, BY_KEY, METHODS, SweptMethod
-from .plot import MethodCurve, plot
-from .runs import BELOW, EQUAL_TIME, SEEDS, TIMED_AGAINST, ExperimentResults
-from .summary import MethodSummary, paired_rows, summarize
+from .cells import BY_KEY, CELLS, FIRST, PRIMARY, STAGE_1, TEXT_SHARE, Cell
+from .plot import plot
+from .runs import SEEDS, RunResult, chosen_rates, percent, runs_of, selection_score, sweep_runs
+from .size import ExperimentSize
+from .summary import CellSummary, difference, summarize
 
 FINDINGS = "findings.md"  # written by hand, from the page
+WANTED = 95  # percent of the LLM's right answers to text after a picture
 SETUP = (
     "SmolLM2-135M-Instruct (Apache-2.0) and DINOv2 ViT-S/14 (Apache-2.0), from ordinary Python"
-    " packages, learn to read pictures. There are OpenMoji's drawings (openmoji.org, CC BY-SA 4.0)"
-    " by name, kind and number, two pictures in one turn, and scenes of coloured shapes. Every"
-    " method gets the same pictures, steps and order. Methods differ in what is trained and how"
-    " much, at which rate, and in the recipe keys that the last table lists. Methods with learners"
-    " already train them in stage 1, as published, where the others train a projector only"
-    " (*learners new in stage 2* is the row without that). Text is trained on only where a key"
-    " asks for it: text turns follow a quarter of the conversations, replayed text replaces a tenth"
-    " of them."
+    " packages, learn to read pictures: OpenMoji's drawings (openmoji.org, CC BY-SA 4.0) by name,"
+    " kind and number, two pictures in one turn, and scenes of coloured shapes. Every cell gets the"
+    " same pictures, text turns, steps and order in both stages. The LLM is frozen and every cell"
+    " is off without an image. Cells differ in the branch (an image learner in every third block,"
+    " or LoRA on all linear layers), in the stages that train it, and in its gate in stage 2."
 )
 COLUMNS = (
-    "*Text* and *mixed* count right answers, with those of the untouched LLM as 100. Answers are"
-    " greedy, to the same questions: sums, capitals, elements, instructions that a program checks,"
-    " short facts. Mixed questions follow an exchange about a picture, which the LLM reads as"
-    " words. Both are net: new right answers make up for lost ones, also across kinds. *Same* is"
-    " percent of the very questions that the LLM answered rightly. *Pictures* are percent of all"
-    " questions, none of whose pictures was trained on; some are right without a look. Brackets"
-    " hold the 95% interval over the choice of questions (bootstrap of the mean of the seeds; text"
-    " and mixed paired with the LLM's own answers). **The intervals leave seeds out**: see every"
-    " seed below. Seeds move the order of the data and what stage 2 draws anew; stage 1 is one run."
-    " *Drift* is KL(LLM || model) in nats a token on the LLM's own answers, cut after whole"
-    " sentences, to questions that were not trained on: alone and after a picture. Text in the"
-    " data, and most of all kl_to_base, trains on such answers. *Seconds* are those of one core: of"
-    " stage 2 as the process counts them, mean of the seeds; of stage 1, one run that methods"
-    " share, by the clock. The wall time in `runs.jsonl` includes other work on the machine."
+    "*Pictures* are percent of the questions about pictures; none of the pictures was trained on."
+    " *Text after* counts right answers to text questions after an exchange about a picture, with"
+    " those of the LLM after the same exchange in words as 100. *Text* is the same without the"
+    " exchange. *Same* is percent of the answers after a picture that equal the LLM's after the"
+    " words. *KL* is KL(LLM || model) in nats a token on held-out answers of the LLM, alone and"
+    " after a picture. Brackets hold the 95% interval over questions and seeds (bootstrap; those"
+    " that show the same drawing are one unit; seeds are those of both stages). *Trained* are the"
+    " weights of the branch in millions; every cell trains the projector too. *Seconds* are those"
+    " of one core for both stages, *MiB* the largest memory of a training process."
+)
+TEXTS = (
+    "Sums, reversals and capitals are answered by the likeliest of four choices, as the LLM writes"
+    " hardly any right answer to them; instructions and facts are generated. Facts are not trained"
+    " on. *Text* is right answers alone, *after* those after a picture, in percent of all."
+)
+STYLE = (
+    "*Style* asks for the names of the same concepts drawn by another hand (Twemoji, CC BY 4.0),"
+    " none of which was trained on; `--style FOLDER` adds this test, and `wings experiment --help`"
+    " names the package. *Blank* repeats the first picture questions with grey pictures."
 )
 SELECTION = (
-    "A method's rate is the one whose mean of text, mixed and pictures is highest on the validation"
-    " part; the tables above are of the test part. *Edge*: the chosen rate is the lowest or the"
-    " highest that was tried. *Below its sweep* are lower rates, added later and not chosen from."
-    " A run that ended without a model (its loss was not a number) counts as 0. The validation"
-    " part is small: one right answer is worth {text:.1f} points of text, {mixed:.1f} of mixed."
-)
-PAIRED = (
-    "Two methods on the same questions, at their chosen rates, mean of the seeds. Brackets hold the"
-    " 95% interval of the paired difference over questions; seeds are not in it."
+    "Rates are chosen on the validation part with a seed of its own and shorter stages, by the mean"
+    " of pictures and text after a picture (both in percent of all). The same rates hold in both"
+    " stages, and for all cells of a branch."
 )
 HEADERS = (
-    "method", "rate", "text", "same", "mixed", "same", "pictures", "drift alone", "drift mixed",
-    "stage 1 s", "stage 2 s", "seeds",
+    "cell", "pictures", "text after", "same", "text", "KL alone", "KL after", "trained", "seconds",
+    "MiB", "seeds",
 )  # fmt: skip
-SWEEP_HEADERS = ("method", "rate", "text", "mixed", "pictures", "chosen")
-NO_LOOK = "the commonest answer, no look"
-# number, method and summary of every method whose sweep is finished
-Summaries = Sequence[tuple[int, SweptMethod, MethodSummary]]
+Summaries = Sequence[tuple[Cell, CellSummary]]
 
 
-def write_page(folder: Path, results: ExperimentResults, size: ExperimentSize) -> None:
-    """Writes `README.md` and the two plots from the runs that are finished."""
-    summaries = [
-        (n, method, summary)
-        for n, method in enumerate(METHODS)
-        if (summary := summarize(results, results.at_best(method, size.steps))) is not None
-    ]
-    swept = [(n, m) for n, m in enumerate(METHODS) if results.sweep(m, size.steps)]
-    made = (
-        f"`wings experiment`, one run a core of {processor_name()}; {size.align_steps} steps of"
-        f" stage 1 that methods share, {size.steps} of stage 2, {size.batch_size} conversations a"
-        f" step, seeds {', '.join(map(str, SEEDS))}. Every run is a line of `runs.jsonl`; the same"
-        " command does what is missing there and writes this page."
-    )
-    parts = ["# What is learned and what is kept, on a real language model", SETUP, made]
-    if summaries:
-        curves = [
-            MethodCurve(
-                number,
-                method.name,
-                [of.pictures.estimate],
-                {"text": [of.text.estimate], "mixed": [of.mixed.estimate]},
-            )
-            for number, method, of in summaries
-        ]
-        plot(folder / "front.png", curves, "pictures answered (%)", results.guess)
-        parts += ["![kept text against learned pictures](front.png)"]
-        parts += [markdown_table(HEADERS, main_rows(results, summaries, size.steps)), COLUMNS]
+def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize) -> None:
+    """Writes `README.md` and the plot from `llm.json` and the runs that are finished."""
+    llm = json.loads((folder / "llm.json").read_text(encoding="utf-8"))
+    summaries = []
+    for cell in CELLS:
+        runs = finished(results, cell, size)
+        if summary := summarize(runs, llm):
+            summaries.append((cell, summary))
+    first = [(cell, summary) for cell, summary in summaries if cell in FIRST]
+    later = [(cell, summary) for cell, summary in summaries if cell not in FIRST]
+    parts = ["# Image learners and LoRA, trained in equal stages", primary(results, llm, size)]
     if (folder / FINDINGS).exists():
         parts.append((folder / FINDINGS).read_text(encoding="utf-8").strip())
+    guess = percent(llm["guess"]["pictures"])
+    if first:
+        marks = [(c.name, s.tests["pictures"], s.tests["mixed"]) for c, s in first]
+        plot(folder / "front.png", marks, guess, WANTED)
+        parts += [
+            markdown_table(HEADERS, map(row, first)),
+            reference(llm, guess),
+            "![text after a picture against pictures](front.png)",
+        ]
+    parts += [SETUP, COLUMNS, made(size)]
+    if later:
+        parts += ["## Further cells", markdown_table(HEADERS, map(row, later))]
     if summaries:
-        parts += ["## Every seed, and answers by kind"]
-        parts += [markdown_table(("method", "text", "mixed", "pictures"), seed_rows(summaries))]
-        named = [(method.name, summary) for _, method, summary in summaries]
-        named += [(name, summary) for name, _, _, summary in below_sweeps(results, size.steps)]
-        llm_mixed = results.llm["test"]["mixed"]
-        parts += [kind_table("mixed", "the LLM, no pictures", llm_mixed, named)]
-        parts += [kind_table("pictures", NO_LOOK, results.llm["guess"], named)]
-        if pairs := list(paired_rows(results, size.steps)):
-            parts += [PAIRED, markdown_table(("points of all questions", *TESTS), pairs)]
-    if swept:
-        curves = [sweep_curve(n, method, results, size.steps) for n, method in swept]
-        below = "pictures answered (%); the larger the mark, the higher the rate"
-        plot(folder / "sweeps.png", curves, below)
-        # One right answer of the validation part, in points.
-        points = {
-            test: 100 / sum(all_kinds(results.llm["validation"][test]))
-            for test in ("text", "mixed")
-        }
-        parts += ["## The sweeps", SELECTION.format(**points)]
-        parts += ["![every rate of every method](sweeps.png)"]
-        rows = sweep_rows(results, [method for _, method in swept], size.steps)
-        parts.append(markdown_table(SWEEP_HEADERS, rows))
-    aligns = "; ".join(f"*{name}*: `{wings}`" for name, wings in ALIGNS.items())
-    parts += ["## The methods", methods_table()]
-    parts += [f"Stage 1, which trains the projector and image learners if any: {aligns}."]
-    missing = [m.name for m in METHODS if len(results.at_best(m, size.steps)) < len(SEEDS)]
-    if missing:
-        names = ", ".join(missing)
-        parts.append(f"**Not done yet** (fewer than {len(SEEDS)} seeds): {names}.")
+        parts += ["## By kind", TEXTS, *text_tables(summaries, llm), STYLE]
+        parts.append(picture_table(summaries, llm))
+        parts += ["## Every seed", seed_table(summaries)]
+        parts += ["## Pairs of cells", *pair_table(results, [c for c, _ in first], llm, size)]
+    parts += ["## The sweeps", SELECTION, sweep_table(results, size)]
+    parts += ["## The recipes", recipes()]
+    if missing := [c.name for c in FIRST if len(finished(results, c, size)) < len(SEEDS)]:
+        parts.append(f"**Not done yet** (fewer than {len(SEEDS)} seeds): {'; '.join(missing)}.")
     (folder / "README.md").write_text(join_parts(parts), encoding="utf-8")
 
 
-def main_rows(
-    results: ExperimentResults, summaries: Summaries, steps: int
-) -> Iterator[tuple[str, ...]]:
-    """The LLM, every method at its best rate, one at equal time, and those below a sweep."""
-    text, mixed = (f"100 = {results.before(test):.1f}%" for test in ("text", "mixed"))
-    yield ("the LLM, no pictures", "", text, "100", mixed, "100", "", "0", *[""] * 4)
-    yield (NO_LOOK, *[""] * 5, f"{results.guess:.1f}", *[""] * 5)
-
-    def row(name: str, method: SweptMethod, rate: float, of: MethodSummary) -> tuple[str, ...]:
-        return (
-            name, f"{rate:g}", str(of.text), f"{of.text.same:.0f}", str(of.mixed),
-            f"{of.mixed.same:.0f}", str(of.pictures), f"{of.drift_alone:.3f}",
-            f"{of.drift_mixed:.3f}", f"{results.stage_1[method.align]:.0f}",
-            f"{of.cpu_seconds:.0f}", str(of.seeds) + (f", {of.failed} failed" if of.failed else ""),
-        )  # fmt: skip
-
-    for _, method, summary in summaries:
-        if (best := results.best(method, steps)) is not None:
-            yield row(method.name, method, best.run.rate, summary)
-    method, longer = BY_KEY[EQUAL_TIME], results.equal_steps(steps)
-    if longer is not None and (best := results.best(method, steps)) is not None:
-        rate = best.run.rate
-        theirs = BY_KEY[TIMED_AGAINST].name
-        name = f"{method.name}, {longer} steps: stage 2 as long as that of the {theirs}"
-        if timed := summarize(results, results.at_rate(method, rate, longer)):
-            yield row(name, method, rate, timed)
-    for below in below_sweeps(results, steps):
-        yield row(*below)
+def finished(results: Sequence[RunResult], cell: Cell, size: ExperimentSize) -> list[RunResult]:
+    """The runs of a cell at its chosen rates, by seed."""
+    seeds = sorted({result.run.seed for result in results if result.run.part == "run"})
+    runs = runs_of(results, cell, seeds, size)
+    return sorted((r for r in results if r.run in runs), key=lambda result: result.run.seed)
 
 
-def below_sweeps(
-    results: ExperimentResults, steps: int
-) -> Iterator[tuple[str, SweptMethod, float, MethodSummary]]:
-    """Name, method, rate and summary of the runs at rates below a sweep."""
-    for key, rate in BELOW.items():
-        method = BY_KEY[key]
-        if summary := summarize(results, results.at_rate(method, rate, steps)):
-            yield f"{method.name}, below its sweep", method, rate, summary
+def primary(results: Sequence[RunResult], llm: dict[str, Any], size: ExperimentSize) -> str:
+    """The primary comparison in words and figures."""
+    ours, theirs = (BY_KEY[key] for key in PRIMARY)
+    text = (
+        f"**Primary comparison**, named before the first run: percent of pictures, at text after a"
+        f" picture of at least {WANTED} percent of the LLM's, of *{ours.name}* against"
+        f" *{theirs.name}*."
+    )
+    sides = [finished(results, cell, size) for cell in (ours, theirs)]
+    for cell, runs in zip((ours, theirs), sides, strict=True):
+        summary = summarize(runs, llm)
+        if summary is None:
+            return f"{text} It is not run yet."
+        after = summary.tests["mixed"]
+        reached = "reaches" if after.value >= WANTED else "does not reach"
+        text += (
+            f" The {cell.name.split(',')[0]} answers {bracketed(summary.tests['pictures'])} percent"
+            f" of pictures, and {reached} the text, with {bracketed(after)} ({len(runs)} seeds)."
+        )
+    found = difference(sides[0], sides[1], "pictures", llm)
+    if found:
+        text += f" The paired difference in pictures is {signed(found)} points."
+    return f"{text} Every other comparison on this page is secondary."
 
 
-def seed_rows(summaries: Summaries) -> Iterator[tuple[str, ...]]:
-    """The scores of every seed."""
-    for _, method, of in summaries:
-        tests = (of.text, of.mixed, of.pictures)
-        yield (method.name, *(", ".join(f"{x:.0f}" for x in test.seeds) for test in tests))
+def bracketed(value: Estimate) -> str:
+    """`81.2 (75.0 to 86.3)`."""
+    return f"{value.value:.1f} ({value.low:.1f} to {value.high:.1f})"
 
 
-def kind_table(
-    test: str, first: str, scores: KindScores, summaries: Sequence[tuple[str, MethodSummary]]
-) -> str:
-    """Percent of the answers of each kind, mean over seeds, after a first row of `scores`."""
-    rows = [(first, *(f"{100 * sum(of) / len(of):.0f}" for of in scores.values()))]
-    rows += [(name, *(f"{of.kinds[test][kind]:.0f}" for kind in scores)) for name, of in summaries]
-    return markdown_table(
-        (f"{test}, percent", *(f"{kind} ({len(of)})" for kind, of in scores.items())), rows
+def signed(value: Estimate) -> str:
+    """`+3.2 (-1.0 to 7.4)`."""
+    return f"{value.value:+.1f} ({value.low:+.1f} to {value.high:+.1f})"
+
+
+def row(pair: tuple[Cell, CellSummary]) -> tuple[str, ...]:
+    """The row of a cell in the first table."""
+    cell, of = pair
+    branch = sum(count for group, count in of.trained.items() if group != "projector")
+    tests = (bracketed(of.tests[test]) for test in ("pictures", "mixed"))
+    kls = (f"{of.kl[name].value:.3f}" for name in ("alone", "mixed"))
+    return (
+        cell.name, *tests, bracketed(of.same), f"{of.tests['text'].value:.1f}", *kls,
+        f"{branch / 1e6:.2f} M", f"{of.seconds:.0f}", str(of.memory), str(len(of.seeds)),
+    )  # fmt: skip
+
+
+def reference(llm: dict[str, Any], guess: float) -> str:
+    """The untouched LLM's figures in words."""
+    text, mixed = (percent(llm["test"]["scores"][test]) for test in ("text", "mixed"))
+    floor = sum(llm["kl"]["mixed"]) / sum(llm["kl"]["tokens"])
+    return (
+        f"The LLM alone answers {text:.1f} percent of the text questions, and {mixed:.1f} after the"
+        f" exchange in words: these are the 100 of the table. That exchange moves the LLM itself by"
+        f" a KL of {floor:.3f}, the floor of *KL after*. The most frequent answers of training get"
+        f" {guess:.1f} percent of the pictures without a look."
     )
 
 
-def sweep_rows(
-    results: ExperimentResults, methods: Sequence[SweptMethod], steps: int
-) -> Iterator[tuple[str, ...]]:
-    """Every run of every sweep, on the validation part."""
-    for method in methods:
-        best = results.best(method, steps)
-        for result in results.sweep(method, steps):
-            scores = [f"{results.kept(result, test, 'validation'):.1f}" for test in TESTS]
-            edge = result.run.rate in (method.rates[0], method.rates[-1])
-            chosen = ("yes, edge" if edge else "yes") if result is best else ""
-            yield (method.name, f"{result.run.rate:g}", *scores, chosen)
+def made(size: ExperimentSize) -> str:
+    """The command, machine and length of the runs."""
+    return (
+        f"`wings experiment`, one run a core of {processor_name()}; {size.align_steps} steps of"
+        f" stage 1 and {size.steps} of stage 2, {size.batch_size} conversations a step, text turns"
+        f" after {TEXT_SHARE:.0%} of the conversations of stage 2, seeds"
+        f" {', '.join(map(str, SEEDS))} of both stages. Every run is a line of `runs.jsonl` with"
+        " the commit of its code; the same command does what is missing there and writes this page."
+    )
 
 
-def methods_table() -> str:
-    """The keys that each method adds to the common recipe."""
+def text_tables(summaries: Summaries, llm: dict[str, Any]) -> Iterator[str]:
+    """Right answers by kind of text: alone, and after a picture."""
+    scores = llm["test"]["scores"]
+    kinds = list(scores["mixed"])
+    head = ["cell", *(f"{kind} ({len(scores['mixed'][kind])})" for kind in kinds)]
+    rows = [
+        [
+            "the LLM, text / after words",
+            *(
+                _two(percent({k: scores["text"][k]}), percent({k: scores["mixed"][k]}))
+                for k in kinds
+            ),
+        ]
+    ]
+    for cell, of in summaries:
+        rows.append([cell.name, *(_two(of.kinds["text"][k], of.kinds["mixed"][k]) for k in kinds)])
+    yield markdown_table(head, rows)
+
+
+def _two(alone: float, after: float) -> str:
+    return f"{alone:.0f} / {after:.0f}"
+
+
+def picture_table(summaries: Summaries, llm: dict[str, Any]) -> str:
+    """Right answers by kind of picture, with the tests of style and of blank pictures."""
+    guess = llm["guess"]
+    kinds = list(guess["pictures"])
+    head = [
+        "cell",
+        *(f"{kind} ({len(guess['pictures'][kind])})" for kind in kinds),
+        "style",
+        "blank",
+    ]
+    style = f"{percent(guess['style']):.0f}" if "style" in guess else ""
+    guessed = (f"{percent({kind: guess['pictures'][kind]}):.0f}" for kind in kinds)
+    rows = [["the most frequent answer, no look", *guessed, style, ""]]
+    for cell, of in summaries:
+        others = (bracketed(of.tests[t]) if t in of.tests else "" for t in ("style", "blank"))
+        shown = (f"{of.kinds['pictures'][kind]:.0f}" for kind in kinds)
+        rows.append([cell.name, *shown, *others])
+    return markdown_table(head, rows)
+
+
+def seed_table(summaries: Summaries) -> str:
+    """Pictures, text after a picture and its KL of every seed."""
+    rows = [
+        (cell.name, seed, f"{pictures:.1f}", f"{mixed:.1f}", f"{kl:.3f}")
+        for cell, of in summaries
+        for seed, (pictures, mixed, kl) in of.seeds.items()
+    ]
+    return markdown_table(("cell", "seed", "pictures", "text after", "KL after"), rows)
+
+
+def pair_table(
+    results: Sequence[RunResult], cells: Sequence[Cell], llm: dict[str, Any], size: ExperimentSize
+) -> Iterator[str]:
+    """Paired differences of cells that differ in one thing."""
     rows = []
-    for method in METHODS:
-        keys = {"wings": method.wings, **method.keys}
-        if "lora" not in keys:
-            keys["freeze_llm"] = not method.trains_llm
-        recipe = "; ".join(f"{name}: {value}" for name, value in keys.items())
-        rows.append((method.name, method.align, f"`{recipe}`", ", ".join(method.swept)))
-    return markdown_table(("method", "stage 1", "recipe", "swept rate of"), rows)
-
-
-def sweep_curve(
-    number: int, method: SweptMethod, results: ExperimentResults, steps: int
-) -> MethodCurve:
-    """A method's line in the second plot."""
-    runs = [result for result in results.sweep(method, steps) if not result.failed]
-    text, mixed, pictures = (
-        [Estimate(results.kept(run, test, "validation"), None, None) for run in runs]
-        for test in TESTS
+    for n, ours in enumerate(cells):
+        for theirs in cells[n + 1 :]:
+            names = [cell.key.split("-") for cell in (ours, theirs)]
+            if sum(a != b for a, b in zip(*names, strict=True)) != 1:
+                continue
+            sides = [finished(results, cell, size) for cell in (ours, theirs)]
+            found = [difference(sides[0], sides[1], t, llm) for t in ("pictures", "mixed")]
+            if all(found):
+                rows.append((f"{ours.name} - {theirs.name}", *(signed(e) for e in found if e)))
+    yield (
+        "Cells that differ in one thing, on the same questions and seeds. Points of all pictures,"
+        " and of the LLM's right answers to text after the words."
     )
-    return MethodCurve(number, method.name, pictures, {"text": text, "mixed": mixed})
+    yield markdown_table(("cells", "pictures", "text after"), rows)
+
+
+def sweep_table(results: Sequence[RunResult], size: ExperimentSize) -> str:
+    """Every run of the sweeps."""
+    rows = []
+    for cell in CELLS:
+        if cell.key != cell.swept:
+            continue
+        best = chosen_rates(results, cell, size)
+        for result in results:
+            if result.run in sweep_runs(cell, size):
+                rates = result.run.rates
+                scores = result.record.get("scores", {})
+                shown = [
+                    f"{percent(scores[t]):.1f}" if scores else "failed"
+                    for t in ("pictures", "mixed")
+                ]
+                mark = "yes" if rates == best else ""
+                rows.append((cell.name, f"{rates.projector:g}", f"{rates.branch:g}", *shown,
+                             f"{selection_score(result):.1f}", mark))  # fmt: skip
+    head = ("swept with", "projector's rate", "branch's rate", "pictures", "text after", "mean")
+    return markdown_table((*head, "chosen"), rows)
+
+
+def recipes() -> str:
+    """The recipe keys of every cell."""
+    rows = [(cell.name, cell.stage_1, f"`{shown(cell.stage_2)}`") for cell in CELLS]
+    stages = "; ".join(f"*{name}*: `{shown(keys)}`" for name, keys in STAGE_1.items())
+    table = markdown_table(("cell", "stage 1", "keys of stage 2"), rows)
+    return f"{table}\n\nStage 1, which trains the projector and what these keys name: {stages}."
+
+
+def shown(keys: dict[str, Any]) -> str:
+    """Recipe keys in one line."""
+    return "; ".join(f"{name}: {value}" for name, value in keys.items())

@@ -1,109 +1,214 @@
-"""Scores of one model: text alone, pictures, text after a picture, and drift of both texts."""
+"""Scores of one model: pictures, text alone and after a picture, and drift of both texts."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from wings import WingsForCausalLM, WingsProcessor
-from wings.eval.generate import answer_items
-from wings.eval.items import read_items, text_of, without_pictures
+from wings.eval.generate import answer_items, encode
+from wings.eval.items import Item, read_items, text_of, without_pictures
 from wings.eval.scoring.score import score, score_all
 from wings.processing.tokenization import IGNORED
+from wings.upstream.cache_name import cache_name, cache_of
 
-from .dataset import PARTS, read_pairs
+from .dataset import read_pairs
+from .texts import LIKELIHOOD
 
-TESTS = ("text", "mixed", "pictures")
+TESTS = ("pictures", "style", "blank", "text", "mixed")
+TEXTS = ("text", "mixed")
 PICTURE_TOKENS = 8  # length limit of an answer about a picture
+BATCH = 64
 DTYPE = torch.bfloat16
-# kind of question -> scores of its items
-KindScores = dict[str, list[float]]
+KindScores = dict[str, list[int]]  # kind of question -> 0 or 1 of each of its items
+Processor = ProcessorMixin | PreTrainedTokenizerBase
 
 
-def measure_checkpoint(checkpoint: Path, llm: Path, data: Path, text_tokens: int) -> dict[str, Any]:
-    """Scores of a Wings checkpoint on both parts, and its drift from `llm`.
+def measure_checkpoint(
+    checkpoint: Path, llm: Path, data: Path, part: str, text_tokens: int, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Scores of a Wings checkpoint, and its drift from `llm`.
 
     Args:
         checkpoint: its folder.
         llm: folder of the untouched LLM.
         data: folder of the questions.
-        text_tokens: length limit of an answer to a text question.
+        part: of the questions, "validation" or "test".
+        text_tokens: length limit of a generated answer to a text question.
+        known: what `measure_llm` found.
 
     Returns:
-        `{"validation": {test: {kind: [scores]}}, "test": the same, "drift": {"alone", "mixed"}}`,
-        the drift in nats a token.
+        `scores` {test: {kind: [0 or 1]}}, `same` {kind: [1 where the answer after a picture is the
+        LLM's after the same exchange in words]} and `kl`, see `drift`.
     """
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=DTYPE).eval()
     processor = WingsProcessor.from_pretrained(checkpoint)
     base = AutoModelForCausalLM.from_pretrained(llm, dtype=DTYPE).eval()
-    scores = {part: scores_of(model, processor, data, part, TESTS, text_tokens) for part in PARTS}
-    return {**scores, "drift": drift(model, processor, base, read_pairs(data / "drift.jsonl"))}
+    tests = [test for test in TESTS if (data / f"{test}_{part}.jsonl").exists()]
+    found = {
+        test: predict(model, processor, items_of(data, test, part), test, text_tokens)
+        for test in tests
+    }
+    scores = {test: by_kind(items_of(data, test, part), found[test]) for test in tests}
+    same: KindScores = defaultdict(list)
+    mixed = items_of(data, "mixed", part)
+    for item, ours, theirs in zip(mixed, found["mixed"], known[part]["answers"], strict=True):
+        same[item.kind].append(int(ours == theirs))
+    kl = drift(model, processor, base, read_pairs(data / "drift.jsonl"))
+    return {"scores": scores, "same": dict(same), "kl": kl}
 
 
-def measure_llm(llm: Path, data: Path, text_tokens: int) -> dict[str, Any]:
-    """Scores of the untouched LLM: text, and text after the same exchange without its picture."""
+def measure_llm(
+    llm: Path, processor: WingsProcessor, data: Path, text_tokens: int
+) -> dict[str, Any]:
+    """The untouched LLM on both parts: text, and text after the same exchange in words.
+
+    Args:
+        llm: its folder.
+        processor: of a Wings model of that LLM; encodes the conversations of the drift.
+        data: folder of the questions.
+        text_tokens: length limit of a generated answer.
+
+    Returns:
+        per part `scores` {test: {kind: [0 or 1]}} and `answers` [str] of the mixed test; `kl`, the
+        floor of drift: what the same exchange in words does to the LLM; `guess`, see `guess`.
+    """
     model = AutoModelForCausalLM.from_pretrained(llm, dtype=DTYPE).eval()
     tokenizer = AutoTokenizer.from_pretrained(llm)
-    return {
-        part: scores_of(model, tokenizer, data, part, TESTS[:2], text_tokens, blind=True)
-        for part in PARTS
-    }
+    known: dict[str, Any] = {}
+    for part in ("validation", "test"):
+        scores, answers = {}, {}
+        for test in TEXTS:
+            items = [without_pictures(item) for item in items_of(data, test, part)]
+            answers[test] = predict(model, tokenizer, items, test, text_tokens)
+            scores[test] = by_kind(items, answers[test])
+        known[part] = {"scores": scores, "answers": answers["mixed"]}
+    pairs = read_pairs(data / "drift.jsonl")
+    for pair in pairs:
+        pair["before"] = [
+            message | {"content": text_of(message["content"])} for message in pair["before"]
+        ]
+    floor = drift(model, processor, model, pairs)
+    return {**known, "kl": floor, "guess": guess(data)}
 
 
-def scores_of(
-    model: PreTrainedModel,
-    processor: Any,
-    data: Path,
-    part: str,
-    tests: Sequence[str],
-    text_tokens: int,
-    blind: bool = False,
-) -> dict[str, KindScores]:
-    """The score of every answer, by test and kind; `blind` removes the pictures."""
-    scores: dict[str, KindScores] = {}
-    for test in tests:
-        items = read_items(data / f"{test}_{part}.jsonl")
-        if blind:
-            items = [without_pictures(item) for item in items]
-        length = PICTURE_TOKENS if test == "pictures" else text_tokens
-        predictions = answer_items(model, processor, items, max_new_tokens=length)
-        kinds = scores.setdefault(test, {})
-        for item, value in zip(items, score_all(items, predictions), strict=True):
-            # Whole scores as whole numbers: half the file.
-            kinds.setdefault(item.kind, []).append(int(value) if value in (0, 1) else value)
-    return scores
+def items_of(data: Path, test: str, part: str) -> list[Item]:
+    """The items of a test."""
+    return read_items(data / f"{test}_{part}.jsonl")
+
+
+def by_kind(items: Sequence[Item], answers: Sequence[str]) -> KindScores:
+    """The score of every answer by its kind, in the order of the items."""
+    kinds: KindScores = defaultdict(list)
+    for item, value in zip(items, score_all(items, answers), strict=True):
+        kinds[item.kind].append(int(value))
+    return dict(kinds)
+
+
+def predict(
+    model: PreTrainedModel, processor: Processor, items: Sequence[Item], test: str, text_tokens: int
+) -> list[str]:
+    """A model's answer to every item: the likeliest choice where an item asks for it."""
+    length = text_tokens if test in TEXTS else PICTURE_TOKENS
+    ranked = [n for n, item in enumerate(items) if item.scoring == LIKELIHOOD]
+    others = [n for n, item in enumerate(items) if item.scoring != LIKELIHOOD]
+    answers = dict(
+        zip(ranked, likeliest(model, processor, [items[n] for n in ranked]), strict=True)
+    )
+    generated = answer_items(model, processor, [items[n] for n in others], max_new_tokens=length)
+    answers |= zip(others, generated, strict=True)
+    return [answers[n] for n in range(len(items))]
+
+
+@torch.inference_mode()
+def likeliest(model: PreTrainedModel, processor: Processor, items: Sequence[Item]) -> list[str]:
+    """The likeliest choice of every item, by nats a token, as `eval.loglikelihood` defines it.
+
+    Every prompt is read once and its cache serves all choices. Batches have prompts of one length,
+    so nothing is padded before a choice.
+    """
+    tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
+    prompts = [encode(processor, [list(item.messages)]) for item in items]
+    groups = defaultdict(list)
+    for n, (item, prompt) in enumerate(zip(items, prompts, strict=True)):
+        groups[prompt["input_ids"].shape[1], len(item.choices)].append(n)
+    answers = [""] * len(items)
+    for (_, count), members in groups.items():
+        for start in range(0, len(members), BATCH):
+            chunk = members[start : start + BATCH]
+            names = [name for name in ("input_ids", "pixel_values") if name in prompts[chunk[0]]]
+            batch = {name: torch.cat([prompts[n][name] for n in chunk]) for name in names}
+            choices = [choice for n in chunk for choice in items[n].choices]
+            tokens = [tokenizer.encode(choice, add_special_tokens=False) for choice in choices]
+            means = choice_means(model, batch, tokens, count).view(-1, count)
+            for n, best in zip(chunk, means.argmax(1).tolist(), strict=True):
+                answers[n] = items[n].choices[best]
+    return answers
+
+
+def choice_means(
+    model: PreTrainedModel, batch: dict[str, Tensor], tokens: list[list[int]], count: int
+) -> Tensor:
+    """The mean log-likelihood [B * count], nats a token, of each prompt's choices.
+
+    Args:
+        model: a Wings model or its LLM.
+        batch: `input_ids` [B, T] int64 without padding, and `pixel_values` of pictures.
+        tokens: of B * count choices, those of a prompt one after the other.
+        count: choices of a prompt.
+    """
+    if "pixel_values" in batch:
+        batch["pixel_values"] = batch["pixel_values"].to(DTYPE)
+    read = model(**batch, use_cache=True, logits_to_keep=1)
+    cache = cache_of(read)
+    assert cache is not None
+    cache.batch_repeat_interleave(count)
+    lengths = torch.tensor([len(ids) for ids in tokens])
+    padded = torch.zeros(len(tokens), int(lengths.max()), dtype=torch.long)
+    for row, ids in zip(padded, tokens, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    logits = read.logits[:, -1:].repeat_interleave(count, dim=0)
+    if padded.shape[1] > 1:
+        # Padding after a choice is seen by none of its tokens.
+        more = model(input_ids=padded[:, :-1], use_cache=True, **{cache_name(model): cache}).logits
+        logits = torch.cat([logits, more], dim=1)
+    log_probs = logits.float().log_softmax(-1).gather(2, padded[:, :, None])[..., 0]
+    inside = torch.arange(padded.shape[1]) < lengths[:, None]
+    return (log_probs * inside).sum(1) / lengths
 
 
 @torch.inference_mode()
 def drift(
-    model: WingsForCausalLM,
-    processor: WingsProcessor,
-    llm: PreTrainedModel,
-    pairs: Sequence[dict],
-) -> dict[str, float]:
-    """KL(LLM || model), nats a token, on the answers of held-out text conversations.
+    model: PreTrainedModel, processor: WingsProcessor, llm: PreTrainedModel, pairs: Sequence[dict]
+) -> dict[str, list[float]]:
+    """KL(LLM || model), nats, summed over the answer of each held-out text conversation.
 
     The LLM reads each conversation alone. The model reads it alone (`alone`), and after an exchange
-    about a picture (`mixed`), which should not change its answers.
+    about a picture (`mixed`), which should not change its answers. `tokens` counts the answers'.
     """
-    sums = {"alone": 0.0, "mixed": 0.0}
-    tokens = 0
+    sums: dict[str, list[float]] = {"alone": [], "mixed": [], "tokens": []}
     for pair in pairs:
         alone = processor.encode(pair["alone"])
         mixed = processor.encode([*pair["before"], *pair["alone"]])
         count = int((alone["labels"][1:] != IGNORED).sum())
-        tokens += count
-        expected = answer_log_probs(llm, alone, count)
+        sums["tokens"].append(count)
+        p = answer_log_probs(llm, alone, count)
         for name, sample in (("alone", alone), ("mixed", mixed)):
-            log_probs = answer_log_probs(model, sample, count)
-            common = min(log_probs.shape[-1], expected.shape[-1])
-            p, q = expected[:, :common], log_probs[:, :common]
-            sums[name] += (p.exp() * (p - q)).sum().item()
-    return {name: value / tokens for name, value in sums.items()}
+            q = answer_log_probs(model, sample, count)
+            common = min(p.shape[-1], q.shape[-1])
+            kl = (p[:, :common].exp() * (p[:, :common] - q[:, :common])).sum().item()
+            sums[name].append(round(kl, 5))
+    return sums
 
 
 def answer_log_probs(model: PreTrainedModel, sample: dict[str, Tensor], count: int) -> Tensor:
@@ -114,10 +219,10 @@ def answer_log_probs(model: PreTrainedModel, sample: dict[str, Tensor], count: i
     return logits[positions].float().log_softmax(-1)
 
 
-def guess(data: Path) -> dict[str, list[int]]:
+def guess(data: Path) -> dict[str, KindScores]:
     """Scores of the test's picture questions, by kind, if each gets its most frequent answer.
 
-    The answers are counted in the training data. A method with no better score has learned the
+    The answers are counted in the training data. A cell with no better score has learned the
     questions, and nothing of pictures.
     """
     answers: dict[str, Counter[str]] = {}
@@ -125,19 +230,11 @@ def guess(data: Path) -> dict[str, list[int]]:
         for item in read_items(data / f"{name}.jsonl"):
             question = text_of(item.messages[-1]["content"])
             answers.setdefault(question, Counter())[item.answer] += 1
-    scores: dict[str, list[int]] = {}
-    for item in read_items(data / "pictures_test.jsonl"):
-        counts = answers.get(text_of(item.messages[-1]["content"]), Counter({"": 1}))
-        scores.setdefault(item.kind, []).append(int(score(item, counts.most_common(1)[0][0])))
-    return scores
-
-
-def percent(kinds: KindScores) -> float:
-    """The mean score of a test in percent."""
-    scores = all_kinds(kinds)
-    return 100 * sum(scores) / len(scores)
-
-
-def all_kinds(kinds: KindScores) -> list[float]:
-    """The scores of all kinds, one after the other."""
-    return [score for scores in kinds.values() for score in scores]
+    guesses: dict[str, KindScores] = {}
+    for test in ("pictures", "style"):
+        if (data / f"{test}_test.jsonl").exists():
+            for item in items_of(data, test, "test"):
+                counts = answers.get(text_of(item.messages[-1]["content"]), Counter({"": 1}))
+                right = int(score(item, counts.most_common(1)[0][0]))
+                guesses.setdefault(test, {}).setdefault(item.kind, []).append(right)
+    return guesses

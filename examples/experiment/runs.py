@@ -1,53 +1,75 @@
-"""The runs of the experiment and their order: sweeps, then seeds, then further runs."""
+"""The runs of the experiment, their order, and the rates that the sweeps choose."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from .measure import TESTS, percent
-from .methods import BY_KEY, METHODS, SweptMethod
+from .cells import BY_KEY, PROJECTOR_RATES, Cell, Rates
+from .measure import KindScores
+from .size import ExperimentSize
 
 SEEDS = (0, 1, 2)
-# Methods are run in three tiers that end here. The first has the main comparisons.
-FIRST, SECOND = 10, 18
-EQUAL_TIME = "wings-frozen"  # trained again for as long as the full fine-tune took
-TIMED_AGAINST = "full"
-# Rates below a sweep whose lowest was chosen. They were added after a look at the test scores, so
-# no rate is chosen from them.
-BELOW = {"full": 5e-6, "lora": 2e-5}
+SWEEP_SEED = 100
+FIGURES = "figures.json"  # of a finished stage 1, in its folder
+
+
+@dataclass(frozen=True)
+class Stage1:
+    """Stage 1 of the runs that share it: kind, rates, seed and steps."""
+
+    kind: str
+    rates: Rates
+    seed: int
+    steps: int
+
+    def output(self, folder: Path) -> Path:
+        """The folder of its checkpoint."""
+        rates = f"{self.rates.projector:g}-{self.rates.branch:g}"
+        return folder / "stage1" / f"{self.kind}-{rates}-seed{self.seed}-{self.steps}"
+
+    def is_done(self, folder: Path) -> bool:
+        """Returns whether it is finished, with a checkpoint or an error."""
+        return (self.output(folder) / FIGURES).exists()
 
 
 @dataclass(frozen=True)
 class ExperimentRun:
-    """One training run of one method.
+    """Both stages of a cell with one seed.
 
     Attributes:
-        method: its key.
-        rate: of the groups that the method sweeps.
-        seed: of new weights and of the order of the data.
-        steps: of stage 2.
+        part: "sweep" (short stages, scored on the validation part) or "run".
+        cell: its key.
+        rates: of both stages.
+        seed: of both stages.
+        steps: of stage 1 and stage 2.
     """
 
-    method: str
-    rate: float
+    part: str
+    cell: str
+    rates: Rates
     seed: int
-    steps: int
+    steps: tuple[int, int]
+
+    @property
+    def stage_1(self) -> Stage1:
+        """The stage that it starts from."""
+        kind, rates = BY_KEY[self.cell].stage_1, self.rates
+        if kind == "projector":
+            # Nothing of the branch is trained there, so runs of all branch rates share it.
+            rates = Rates(rates.projector, rates.projector)
+        return Stage1(kind, rates, self.seed, self.steps[0])
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.method}-{self.rate:g}-seed{self.seed}-{self.steps}steps"
+        rates = f"{self.rates.projector:g}-{self.rates.branch:g}"
+        return f"{self.part}-{self.cell}-{rates}-seed{self.seed}-{self.steps[1]}"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run and its record, one line of `runs.jsonl`.
-
-    Attributes:
-        run: the run.
-        record: `seconds`, `cpu_seconds`, `trained`, `losses`, and `scores` as `measure` gives them;
-            or `failed`, an error message.
-    """
+    """A run and its record, one line of `runs.jsonl`: see `jobs.run`; or `failed`, an error."""
 
     run: ExperimentRun
     record: dict[str, Any]
@@ -57,96 +79,86 @@ class RunResult:
         """Returns whether the run ended without a model."""
         return "failed" in self.record
 
-    def percent(self, test: str, part: str = "test") -> float:
-        """Percent of a test; 0 for a failed run."""
-        return 0.0 if self.failed else percent(self.record["scores"][part][test])
+    def line(self) -> dict[str, Any]:
+        """As plain data for `from_line`."""
+        return {**asdict(self.run), **self.record}
+
+    @classmethod
+    def from_line(cls, line: dict[str, Any]) -> "RunResult":
+        """Reads what `line` returned, also after JSON."""
+        record = dict(line)
+        part, cell, rates, seed, steps = (
+            record.pop(name) for name in ("part", "cell", "rates", "seed", "steps")
+        )
+        run = ExperimentRun(part, cell, Rates(**rates), seed, (steps[0], steps[1]))
+        return cls(run, record)
 
 
-class ExperimentResults:
-    """All finished runs, the untouched LLM's scores, and the seconds of each stage 1 by name."""
-
-    def __init__(
-        self, llm: dict[str, Any], results: Sequence[RunResult], stage_1: dict[str, float]
-    ) -> None:
-        self.llm, self.stage_1, self.results = llm, stage_1, list(results)
-        self.runs = {result.run for result in results}
-
-    def before(self, test: str, part: str = "test") -> float:
-        """The untouched LLM's percent; 100 for pictures, which it cannot see."""
-        return 100.0 if test == "pictures" else percent(self.llm[part][test])
-
-    @property
-    def guess(self) -> float:
-        """Percent of the test's picture questions that need no picture, see `measure.guess`."""
-        return percent(self.llm["guess"])
-
-    def kept(self, result: RunResult, test: str, part: str = "test") -> float:
-        """Score relative to the LLM's, in percent; for pictures, percent of all questions."""
-        return 100 * result.percent(test, part) / self.before(test, part)
-
-    def selection_score(self, result: RunResult) -> float:
-        """The mean of the three tests on the validation part, by which a rate is chosen."""
-        return sum(self.kept(result, test, "validation") for test in TESTS) / len(TESTS)
-
-    def sweep(self, method: SweptMethod, steps: int) -> list[RunResult]:
-        """The finished runs of a method's sweep, by rising rate."""
-        runs = [ExperimentRun(method.key, rate, SEEDS[0], steps) for rate in method.rates]
-        results = [result for result in self.results if result.run in runs]
-        return sorted(results, key=lambda result: result.run.rate)
-
-    def best(self, method: SweptMethod, steps: int) -> RunResult | None:
-        """The run of the chosen rate; None before the sweep is finished."""
-        sweep = self.sweep(method, steps)
-        return max(sweep, key=self.selection_score) if len(sweep) == len(method.rates) else None
-
-    def at_best(self, method: SweptMethod, steps: int) -> list[RunResult]:
-        """The runs of every seed at the chosen rate."""
-        best = self.best(method, steps)
-        return [] if best is None else self.at_rate(method, best.run.rate, steps)
-
-    def at_rate(self, method: SweptMethod, rate: float, steps: int) -> list[RunResult]:
-        """The runs of every seed at one rate."""
-        wanted = (method.key, rate, steps)
-        return [r for r in self.results if (r.run.method, r.run.rate, r.run.steps) == wanted]
-
-    def equal_steps(self, steps: int) -> int | None:
-        """Steps in which `EQUAL_TIME` takes the time of `TIMED_AGAINST`; None before both ran."""
-        ours, theirs = (self.best(BY_KEY[key], steps) for key in (EQUAL_TIME, TIMED_AGAINST))
-        if ours is None or theirs is None or ours.failed or theirs.failed:
-            return None
-        return round(steps * theirs.record["cpu_seconds"] / ours.record["cpu_seconds"])
+Task = Stage1 | ExperimentRun
 
 
-def pending_runs(
-    results: ExperimentResults, steps: int, methods: Sequence[SweptMethod] = METHODS
-) -> Iterator[ExperimentRun]:
-    """Runs that are still to be done, in their order, as far as they are known yet."""
-    return (run for run in _all_runs(results, steps, methods) if run not in results.runs)
+def sweep_runs(cell: Cell, size: ExperimentSize) -> list[ExperimentRun]:
+    """The runs that choose the rates of a cell: every projector's rate with every other rate."""
+    return [
+        ExperimentRun("sweep", cell.swept, Rates(projector, branch), SWEEP_SEED, size.sweep_steps)
+        for projector in PROJECTOR_RATES
+        for branch in BY_KEY[cell.swept].rates
+    ]
 
 
-def _all_runs(
-    results: ExperimentResults, steps: int, methods: Sequence[SweptMethod]
-) -> Iterator[ExperimentRun]:
-    yield from _tier_runs(results, steps, methods[:FIRST])
-    longer, best = results.equal_steps(steps), results.best(BY_KEY[EQUAL_TIME], steps)
-    if longer is not None and best is not None:
-        for seed in SEEDS:
-            yield ExperimentRun(EQUAL_TIME, best.run.rate, seed, longer)
-    yield from _tier_runs(results, steps, methods[FIRST:SECOND])
-    for seed in SEEDS:
-        for method in methods:
-            if method.key in BELOW:
-                yield ExperimentRun(method.key, BELOW[method.key], seed, steps)
-    yield from _tier_runs(results, steps, methods[SECOND:])
+def selection_score(result: RunResult) -> float:
+    """The mean of pictures and text after a picture on the validation part; 0 for a failed run."""
+    if result.failed:
+        return 0.0
+    scores = result.record["scores"]
+    return (percent(scores["pictures"]) + percent(scores["mixed"])) / 2
 
 
-def _tier_runs(
-    results: ExperimentResults, steps: int, tier: Sequence[SweptMethod]
-) -> Iterator[ExperimentRun]:
-    for method in tier:
-        for rate in method.rates:
-            yield ExperimentRun(method.key, rate, SEEDS[0], steps)
-    for seed in SEEDS[1:]:
-        for method in tier:
-            if (best := results.best(method, steps)) is not None:
-                yield ExperimentRun(method.key, best.run.rate, seed, steps)
+def chosen_rates(results: Sequence[RunResult], cell: Cell, size: ExperimentSize) -> Rates | None:
+    """The rates of a cell's runs; None before its sweep is finished."""
+    runs = sweep_runs(cell, size)
+    found = [result for result in results if result.run in runs]
+    if len(found) < len(runs):
+        return None
+    return max(found, key=selection_score).run.rates
+
+
+def runs_of(
+    results: Sequence[RunResult], cell: Cell, seeds: Sequence[int], size: ExperimentSize
+) -> list[ExperimentRun]:
+    """The runs of a cell at its chosen rates; none before its sweep is finished."""
+    rates = chosen_rates(results, cell, size)
+    steps = (size.align_steps, size.steps)
+    return [] if rates is None else [ExperimentRun("run", cell.key, rates, s, steps) for s in seeds]
+
+
+def pending_tasks(
+    results: Sequence[RunResult],
+    folder: Path,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    size: ExperimentSize,
+) -> Iterator[Task]:
+    """What is still to be done and can be done now, in order: sweeps, then seed by seed.
+
+    Args:
+        results: the finished runs.
+        folder: of the experiment, with finished stages.
+        cells: to run; the sweeps that they need come first.
+        seeds: of both stages.
+        size: of the experiment.
+    """
+    done = {result.run for result in results}
+    order = dict.fromkeys(run for cell in cells for run in sweep_runs(cell, size))
+    for seed in seeds:
+        for cell in cells:
+            order |= dict.fromkeys(runs_of(results, cell, (seed,), size))
+    for run in order:
+        if run not in done:
+            yield run if run.stage_1.is_done(folder) else run.stage_1
+
+
+def percent(kinds: KindScores) -> float:
+    """The mean score of a test in percent."""
+    scores = [score for scores in kinds.values() for score in scores]
+    return 100 * sum(scores) / len(scores)

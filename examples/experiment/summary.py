@@ -1,155 +1,168 @@
-"""Summaries of methods over questions and seeds, and paired differences between methods."""
+"""Summaries of cells over questions and seeds, and paired differences between cells."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from wings.eval.compare.bootstrap import Estimate, bootstrap
-from wings.examples.pages import with_interval
+import numpy as np
 
-from .measure import TESTS, all_kinds
-from .methods import BY_KEY
-from .runs import BELOW, ExperimentResults, RunResult
+from wings.eval.compare.bootstrap import LEVELS, Estimate
 
-# A method and the methods that it is compared with.
-COMPARED = (
-    ("wings-frozen", "full"),
-    ("wings-retention", "full", "full-text-turns", "lora", "projector", "wings-text-turns"),
-    ("wings-text-turns", "wings-frozen", "full-text-turns"),
-    ("full-text-turns", "full"),
-    ("full-replay", "full"),
-    ("lora", "full"),
-    ("wings", "full"),
-    ("wings-fresh", "full", "wings-frozen"),
-    ("wings-attended", "wings-frozen", "wings-text-turns", "full"),
-    ("wings-attended-text-turns", "wings-attended", "wings-retention", "full-text-turns"),
-    ("wings-attended", "projector"),
-    ("prefix", "projector"),
-    ("wings-modality", "wings"),
-    ("wings-no-router", "wings"),
-    ("wings-visual", "wings"),
-    ("wings-textual", "wings"),
-    ("wings-normalized", "wings"),
-)
-PAIRS = [(ours, theirs) for ours, *others in COMPARED for theirs in others]
-# Methods that are also compared with the rates below a sweep.
-AGAINST_BELOW = ("wings-attended", "wings-attended-text-turns")
+from .measure import TESTS
+from .runs import RunResult
+
+DRAWS = 5_000
+Clusters = Mapping[str, Sequence[str]]  # kind -> cluster of each item
+
+
+@lru_cache(maxsize=8)
+def draws(units: int, seed: int) -> np.ndarray:
+    """How often each of `units` units is drawn in each resample: [DRAWS, units] float64."""
+    shares = np.full(units, 1 / units)
+    return np.random.default_rng(seed).multinomial(units, shares, size=DRAWS).astype(float)
+
+
+def estimate(above: np.ndarray, below: np.ndarray) -> Estimate:
+    """The mean over seeds of `above / below`, with a 95% interval over clusters and seeds.
+
+    A draw resamples clusters and seeds with replacement. With one seed, only clusters.
+
+    Args:
+        above: [S, C] sum of each seed and cluster.
+        below: [C] what the sums are counted in, the same for every seed.
+    """
+    seeds, clusters = above.shape
+    value = above.sum(1).mean() / below.sum()
+    drawn = draws(clusters, 0)
+    tops = ((drawn @ above.T) * draws(seeds, 1)).sum(1) / seeds
+    low, high = np.nanquantile(tops / (drawn @ below), LEVELS)
+    return Estimate(float(value), float(low), float(high))
+
+
+def cluster_sums(scores: Mapping[str, Sequence[float]], clusters: Clusters) -> np.ndarray:
+    """The sum of scores of every cluster: [C] float64, clusters in sorted order."""
+    names = [name for kind in scores for name in clusters[kind]]
+    values = [value for kind in scores for value in scores[kind]]
+    _, index = np.unique(names, return_inverse=True)
+    return np.bincount(index, weights=np.asarray(values, dtype=float))
 
 
 @dataclass(frozen=True)
-class ScoreSummary:
-    """One test of a method.
+class CellSummary:
+    """The runs of one cell; a run without a model counts as 0 everywhere.
 
     Attributes:
-        estimate: the mean over seeds, with the 95% interval over questions.
-        seeds: the score of each seed.
-        same: percent of the questions that the LLM answered rightly; None for pictures.
+        tests: percent of each test; text and mixed in percent of the LLM's right answers.
+        same: percent of answers after a picture that are the LLM's after the words of the exchange.
+        kl: KL(LLM || model) in nats a token, "alone" and "mixed"; over runs with a model.
+        kinds: percent by test and kind, mean over seeds.
+        seeds: "pictures", "mixed" (as in `tests`) and KL "mixed" of every seed.
+        trained: weights that stage 2 trains, by group.
+        seconds: of one core, both stages, mean over seeds.
+        memory: peak MiB of the training of both stages, the largest of all seeds.
     """
 
-    estimate: Estimate
-    seeds: tuple[float, ...]
-    same: float | None
-
-    def __str__(self) -> str:
-        """`97.0 (93 to 101)`."""
-        assert self.estimate.low is not None and self.estimate.high is not None
-        return with_interval(self.estimate.value, self.estimate.low, self.estimate.high)
-
-
-@dataclass(frozen=True)
-class MethodSummary:
-    """All tests of a method.
-
-    Attributes:
-        text, mixed, pictures: text and mixed relative to the LLM's score; pictures absolute.
-        kinds: percent of mixed and of pictures by kind, mean over seeds.
-        drift_alone, drift_mixed: nats a token, mean over the seeds that did not fail.
-        cpu_seconds: of stage 2, likewise.
-        seeds: number of seeds.
-        failed: how many ended without a model; all their answers count as wrong.
-    """
-
-    text: ScoreSummary
-    mixed: ScoreSummary
-    pictures: ScoreSummary
+    tests: dict[str, Estimate]
+    same: Estimate
+    kl: dict[str, Estimate]
     kinds: dict[str, dict[str, float]]
-    drift_alone: float
-    drift_mixed: float
-    cpu_seconds: float
-    seeds: int
-    failed: int
+    seeds: dict[int, tuple[float, float, float]]
+    trained: dict[str, int]
+    seconds: float
+    memory: int
 
 
-def summarize(results: ExperimentResults, runs: Sequence[RunResult]) -> MethodSummary | None:
-    """Summarizes the runs of one method at one rate; None where all failed."""
+def summarize(runs: Sequence[RunResult], llm: Mapping[str, Any]) -> CellSummary | None:
+    """Summarizes the runs of one cell; None where none has a model.
+
+    Args:
+        runs: of one cell on the test part, one a seed.
+        llm: the content of `llm.json`.
+    """
     records = [run.record for run in runs if not run.failed]
     if not records:
         return None
-    count = len(records)
-    drifts = [record["scores"]["drift"] for record in records]
-    kinds: dict[str, dict[str, float]] = {}
-    for test in ("mixed", "pictures"):
-        scores = [record["scores"]["test"][test] for record in records]
-        # A failed run answered nothing, so it counts as 0.
-        kinds[test] = {
-            kind: 100 * sum(sum(of[kind]) / len(of[kind]) for of in scores) / len(runs)
-            for kind in scores[0]
-        }
-    return MethodSummary(
-        text=summarize_test(results, runs, "text"),
-        mixed=summarize_test(results, runs, "mixed"),
-        pictures=summarize_test(results, runs, "pictures"),
-        kinds=kinds,
-        drift_alone=sum(drift["alone"] for drift in drifts) / count,
-        drift_mixed=sum(drift["mixed"] for drift in drifts) / count,
-        cpu_seconds=sum(record["cpu_seconds"] for record in records) / count,
-        seeds=len(runs),
-        failed=len(runs) - count,
-    )
+    tests = [test for test in TESTS if all(test in record["scores"] for record in records)]
+    mixed = llm["clusters"]["test"]["mixed"]
+    same = np.stack([cluster_sums(_same(run, records), mixed) for run in runs])
+    counts = cluster_sums(_ones(records[0]["same"]), mixed)
+    stages = [[record[stage] for stage in ("stage_1", "stage_2")] for record in records]
+    return CellSummary(
+        tests={test: percent_of(test_sums(runs, test, llm), test, llm) for test in tests},
+        same=estimate(100 * same, counts),
+        kl={name: kl_estimate([record["kl"] for record in records], name)
+            for name in ("alone", "mixed")},
+        kinds={
+            test: {
+                kind: 100 * sum(np.mean(record["scores"][test][kind]) for record in records)
+                / len(runs)
+                for kind in records[0]["scores"][test]
+            }
+            for test in tests
+        },
+        seeds={run.run.seed: _of_seed(run, llm) for run in runs},
+        trained=records[0]["trained"],
+        seconds=float(np.mean([sum(s["cpu_seconds"] for s in two) for two in stages])),
+        memory=max(stage["memory_mib"] for two in stages for stage in two),
+    )  # fmt: skip
 
 
-def summarize_test(
-    results: ExperimentResults, runs: Sequence[RunResult], test: str
-) -> ScoreSummary:
-    """Summarizes one test; text and mixed are paired with the LLM's scores, item by item."""
-    scores = mean_scores(runs, test)
-    before = None if test == "pictures" else all_kinds(results.llm["test"][test])
-    estimate = bootstrap(scores, before).map(lambda value: 100 * value)
-    same = None
-    if before is not None:
-        held = [mean for mean, llm in zip(scores, before, strict=True) if llm == 1]
-        same = 100 * sum(held) / len(held)
-    return ScoreSummary(estimate, tuple(results.kept(run, test) for run in runs), same)
+def _same(run: RunResult, records: Sequence[Mapping]) -> Mapping[str, Sequence[int]]:
+    if not run.failed:
+        return run.record["same"]
+    return {kind: [0] * len(values) for kind, values in records[0]["same"].items()}
 
 
-def mean_scores(runs: Sequence[RunResult], test: str) -> list[float]:
-    """The score of every question, mean over seeds; a failed run scores 0 everywhere."""
-    scores = [all_kinds(run.record["scores"]["test"][test]) for run in runs if not run.failed]
-    return [sum(of_item) / len(runs) for of_item in zip(*scores, strict=True)]
+def _ones(scores: Mapping[str, Sequence[float]]) -> dict[str, list[int]]:
+    return {kind: [1] * len(values) for kind, values in scores.items()}
 
 
-def paired_rows(results: ExperimentResults, steps: int) -> Iterator[tuple[str, ...]]:
-    """Differences of every pair of methods at their chosen rates, by test."""
-    pairs = [(_chosen(results, ours, steps), _chosen(results, theirs, steps))
-             for ours, theirs in PAIRS]  # fmt: skip
-    for key, rate in BELOW.items():
-        name = f"{BY_KEY[key].name}, below its sweep"
-        below = name, results.at_rate(BY_KEY[key], rate, steps)
-        pairs += [(_chosen(results, ours, steps), below) for ours in AGAINST_BELOW]
-    for (name, runs), (other_name, other_runs) in pairs:
-        # With one seed, the difference depends mostly on the order of the data.
-        if min(len(runs), len(other_runs)) > 1 and not any(r.failed for r in runs + other_runs):
-            estimates = [
-                difference(mean_scores(runs, test), mean_scores(other_runs, test)) for test in TESTS
-            ]
-            cells = (f"{e.value:+.1f} ({e.low:.1f} to {e.high:.1f})" for e in estimates)
-            yield (f"{name} - {other_name}", *cells)
+def test_sums(runs: Sequence[RunResult], test: str, llm: Mapping[str, Any]) -> np.ndarray:
+    """Right answers of each run and cluster, [S, C]; a run without a model has none."""
+    clusters = llm["clusters"]["test"][test]
+    scores = [run.record["scores"][test] for run in runs if not run.failed]
+    rows = [
+        np.zeros_like(cluster_sums(scores[0], clusters))
+        if run.failed
+        else cluster_sums(run.record["scores"][test], clusters)
+        for run in runs
+    ]
+    return np.stack(rows)
 
 
-def _chosen(results: ExperimentResults, key: str, steps: int) -> tuple[str, list[RunResult]]:
-    return BY_KEY[key].name, results.at_best(BY_KEY[key], steps)
+def percent_of(sums: np.ndarray, test: str, llm: Mapping[str, Any]) -> Estimate:
+    """Right answers in percent of the items, or of the LLM's right answers to text."""
+    clusters = llm["clusters"]["test"][test]
+    known = llm["test"]["scores"].get(test)
+    counted = _ones(clusters) if known is None else known
+    return estimate(100 * sums, cluster_sums(counted, {kind: clusters[kind] for kind in counted}))
 
 
-def difference(ours: list[float], theirs: list[float]) -> Estimate:
-    """The paired difference on the same questions, in points of all of them."""
-    pairs = zip(ours, theirs, strict=True)
-    return bootstrap([a - b for a, b in pairs]).map(lambda value: 100 * value)
+def difference(
+    ours: Sequence[RunResult], theirs: Sequence[RunResult], test: str, llm: Mapping[str, Any]
+) -> Estimate | None:
+    """The paired difference of two cells in the seeds that both have; None where they share none.
+
+    In points of all items; for text in points of the LLM's right answers.
+    """
+    of = {run.run.seed: run for run in theirs if not run.failed}
+    pairs = [(run, of[run.run.seed]) for run in ours if run.run.seed in of and not run.failed]
+    if not pairs:
+        return None
+    sums = [test_sums([run for run in side], test, llm) for side in zip(*pairs, strict=True)]
+    return percent_of(sums[0] - sums[1], test, llm)
+
+
+def kl_estimate(kls: Sequence[Mapping[str, Sequence[float]]], name: str) -> Estimate:
+    """Nats a token, with an interval over conversations and seeds."""
+    above = np.array([kl[name] for kl in kls], dtype=float)
+    return estimate(above, np.asarray(kls[0]["tokens"], dtype=float))
+
+
+def _of_seed(run: RunResult, llm: Mapping[str, Any]) -> tuple[float, float, float]:
+    if run.failed:
+        return 0.0, 0.0, float("nan")
+    values = [percent_of(test_sums([run], test, llm), test, llm).value
+              for test in ("pictures", "mixed")]  # fmt: skip
+    return values[0], values[1], kl_estimate([run.record["kl"]], "mixed").value

@@ -288,10 +288,10 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
         "experiment",
         run_experiment,
         ("train", "eval", "real", "harness", "lora"),
-        "compare every method with its baselines on a real LLM (hours)",
-        "Trains SmolLM2-135M to see with every method of the package and its baselines at several"
-        " learning rates and seeds (pip install 'wings-lorra[all]'), and writes a page of results."
-        " Finished runs are not repeated, so the command can be stopped and resumed at any time.",
+        "compare image learners with LoRA and fine-tunes on a real LLM (hours)",
+        "Trains SmolLM2-135M to see with learners, LoRA and fine-tunes, both stages with every"
+        " seed (pip install 'wings-lorra[all]'), and writes a page of results. Finished runs are"
+        " not repeated, so the command can be stopped and resumed at any time.",
     )
     parser.add_argument(
         "--output",
@@ -302,13 +302,38 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--results", type=Path, help="folder of runs.jsonl and the page (default: OUTPUT/results)"
     )
+    parser.add_argument(
+        "--cells", nargs="+", metavar="CELL", help="methods to run (default: the first eight)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 0 1 2")
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="processes of one thread (default: 2)"
+    )
+    parser.add_argument(
+        "--style",
+        type=Path,
+        metavar="FOLDER",
+        help="other drawings of the same concepts, for a test of style: the folder that npm pack"
+        " @iconify-json/twemoji unpacks to (default: no such test)",
+    )
 
 
-def run_experiment(output: Path, results: Path | None) -> None:
+def run_experiment(
+    output: Path,
+    results: Path | None,
+    cells: list[str] | None,
+    seeds: list[int] | None,
+    workers: int | None,
+    style: Path | None,
+) -> None:
     """Runs `wings experiment`."""
-    from wings.examples.experiment.experiment_run import experiment
+    from wings.examples.experiment.experiment_run import cells_of, experiment
 
-    experiment(output, results or output / "results")
+    options: dict[str, Any] = {"seeds": seeds, "workers": workers, "style": style}
+    if cells is not None:
+        options["cells"] = cells_of(cells)
+    given = {name: value for name, value in options.items() if value is not None}
+    experiment(output, results or output / "results", **given)
 
 
 def add_gate(commands: argparse._SubParsersAction) -> None:

@@ -4,11 +4,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+# Results are written while the runs go on, and are no code.
+CODE = (":/", ":(top,exclude)eval/results")
+
 
 def code_version() -> dict[str, Any]:
     """`commit` and `dirty` of the repository of this file; None where it is none."""
     commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 

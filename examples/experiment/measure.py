@@ -168,7 +168,7 @@ def choice_means(
         count: choices of a prompt.
     """
     if "pixel_values" in batch:
-        batch["pixel_values"] = batch["pixel_values"].to(DTYPE)
+        batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
     read = model(**batch, use_cache=True, logits_to_keep=1)
     cache = cache_of(read)
     assert cache is not None
@@ -213,7 +213,9 @@ def drift(
 
 def answer_log_probs(model: PreTrainedModel, sample: dict[str, Tensor], count: int) -> Tensor:
     """Log-probabilities [count, V] before each of the last `count` tokens of answers."""
-    images = {"pixel_values": sample["pixel_values"].to(DTYPE)} if "pixel_values" in sample else {}
+    images = {}
+    if "pixel_values" in sample:
+        images["pixel_values"] = sample["pixel_values"].to(model.dtype)
     logits = model(input_ids=sample["input_ids"][None], **images).logits[0]
     positions = (sample["labels"][1:] != IGNORED).nonzero()[-count:, 0]
     return logits[positions].float().log_softmax(-1)

@@ -89,7 +89,7 @@ def summarize(runs: Sequence[RunResult], llm: Mapping[str, Any]) -> CellSummary 
     counts = cluster_sums(_ones(records[0]["same"]), mixed)
     stages = [[record[stage] for stage in ("stage_1", "stage_2")] for record in records]
     return CellSummary(
-        tests={test: percent_of(test_sums(runs, test, llm), test, llm) for test in tests},
+        tests={test: percent_of(right_sums(runs, test, llm), test, llm) for test in tests},
         same=estimate(100 * same, counts),
         kl={name: kl_estimate([record["kl"] for record in records], name)
             for name in ("alone", "mixed")},
@@ -118,7 +118,7 @@ def _ones(scores: Mapping[str, Sequence[float]]) -> dict[str, list[int]]:
     return {kind: [1] * len(values) for kind, values in scores.items()}
 
 
-def test_sums(runs: Sequence[RunResult], test: str, llm: Mapping[str, Any]) -> np.ndarray:
+def right_sums(runs: Sequence[RunResult], test: str, llm: Mapping[str, Any]) -> np.ndarray:
     """Right answers of each run and cluster, [S, C]; a run without a model has none."""
     clusters = llm["clusters"]["test"][test]
     scores = [run.record["scores"][test] for run in runs if not run.failed]
@@ -150,7 +150,7 @@ def difference(
     pairs = [(run, of[run.run.seed]) for run in ours if run.run.seed in of and not run.failed]
     if not pairs:
         return None
-    sums = [test_sums([run for run in side], test, llm) for side in zip(*pairs, strict=True)]
+    sums = [right_sums([run for run in side], test, llm) for side in zip(*pairs, strict=True)]
     return percent_of(sums[0] - sums[1], test, llm)
 
 
@@ -163,6 +163,6 @@ def kl_estimate(kls: Sequence[Mapping[str, Sequence[float]]], name: str) -> Esti
 def _of_seed(run: RunResult, llm: Mapping[str, Any]) -> tuple[float, float, float]:
     if run.failed:
         return 0.0, 0.0, float("nan")
-    values = [percent_of(test_sums([run], test, llm), test, llm).value
+    values = [percent_of(right_sums([run], test, llm), test, llm).value
               for test in ("pictures", "mixed")]  # fmt: skip
     return values[0], values[1], kl_estimate([run.record["kl"]], "mixed").value

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from wings.errors import WingsError
 from wings.examples import drawings
 from wings.examples.drawings import GROUPS, Drawing
 from wings.examples.emoji import data, emoji_run
-from wings.examples.experiment import dataset, experiment_run, jobs, measure, methods
-from wings.examples.experiment.methods import ALIGNS, BY_KEY, METHODS
+from wings.examples.experiment import cells, dataset, experiment_run, jobs, measure
+from wings.examples.experiment.cells import BY_KEY, STAGE_1
 from wings.examples.quickstart import tiny_tower
 from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
@@ -26,6 +27,9 @@ DRAWINGS = [Drawing(f"{g}-{n}", f"{g}{n}", g) for g in GROUPS for n in range(12)
 LLM = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2,
        "num_key_value_heads": 1}  # fmt: skip
 TOWER = {"image_size": 28, "patch_size": 14, "width": 16, "layers": 2, "head_width": 8}
+
+
+TWO = ("learner-both-open", "learner-instruct-open")
 
 
 def broken(*args, **kwargs):
@@ -99,11 +103,19 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "render", picture)
     for name in ("render", "render_several", "draw"):
         monkeypatch.setattr(dataset, name, picture)
-    small = {name: {**wings, "rank": 4, "learner_layers": [0]} for name, wings in ALIGNS.items()}
-    monkeypatch.setattr(methods, "ALIGNS", small)
+    few = {"rank": 4, "learner_layers": [0]}
+    stages = {
+        name: {**keys, "wings": {**keys["wings"], **(few if keys["wings"]["learners"] else {})}}
+        for name, keys in STAGE_1.items()
+    }
+    monkeypatch.setattr(cells, "STAGE_1", stages)
+    wings = {"learners": ["image"], "router": None, **cells.LEARNER, **few}
+    for key in TWO:
+        small = replace(BY_KEY[key], stage_2={"wings": wings, "freeze_llm": True})
+        monkeypatch.setitem(BY_KEY, key, small)
     monkeypatch.setattr(experiment_run, "ProcessPoolExecutor", Inline)
     # A random LLM answers nothing, and the page counts in what it answers.
-    monkeypatch.setattr(measure, "score_all", lambda items, predictions: [1.0] * len(items))
+    monkeypatch.setattr(measure, "score_all", lambda items, answers: [1.0] * len(items))
     return tmp_path
 
 
@@ -166,15 +178,17 @@ def test_emojis_preflight_leaves_nothing(of_emoji, trained, capsys):
     assert capsys.readouterr().out.startswith("Checking every later step on a few samples")
 
 
-TWO = (BY_KEY["wings-retention"], BY_KEY["prefix"])
+def experiment(folder, *keys):
+    results = folder / "results"
+    return experiment_run.experiment(folder, results, [BY_KEY[key] for key in keys], workers=1)
 
 
 @pytest.mark.parametrize(
     ("step", "place", "attribute"),
     [
         ("score the language model", LlamaForCausalLM, "generate"),
-        ("stage 1, tuned", training, "_finish"),
-        ("stage 2 and scores, prefix", measure, "drift"),
+        ("stage 1, learner", training, "_finish"),
+        ("stage 2 and scores, image learner, both stages, no gate", jobs, "measure_checkpoint"),
         ("write the page", experiment_run, "write_page"),
     ],
 )
@@ -183,9 +197,7 @@ def test_an_experiment_ends_at_a_late_step_that_fails(
 ):
     monkeypatch.setattr(place, attribute, broken)
     with pytest.raises(PreflightError, match=f"preflight, {step}: RuntimeError: it broke"):
-        experiment_run.experiment(
-            of_experiment, of_experiment / "results", TWO[1:] if "prefix" in step else TWO
-        )
+        experiment(of_experiment, *TWO)
     assert all("/preflight-" in name for name in trained)
     assert sorted(path.name for path in of_experiment.iterdir()) == ["results", "weights"]
     assert not list((of_experiment / "results").iterdir())
@@ -196,9 +208,11 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
 ):
     torch.manual_seed(5), random.seed(5)
     before = torch.get_rng_state(), random.getstate()
-    experiment_run.preflight(of_experiment, TWO)
+    chosen = [BY_KEY[key] for key in TWO]
+    experiment_run.preflight(of_experiment, chosen, Inline())
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
-    assert len(trained) == 4
+    # Both stages of a sweep and of two cells; the sweep and a cell differ in the seed.
+    assert len(trained) == 6
     assert [path.name for path in of_experiment.iterdir()] == ["weights"]
 
     def gives_up(*args):
@@ -206,13 +220,42 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
 
     monkeypatch.setattr(jobs, "instruct_recipe", gives_up)
     with pytest.raises(WingsError, match=r"preflight, stage 2 and scores, .*: the loss is nan\."):
-        experiment_run.preflight(of_experiment, TWO[:1])
+        experiment_run.preflight(of_experiment, chosen, Inline())
 
 
-def test_a_method_of_every_kind_is_run():
-    chosen = experiment_run.one_of_each_kind(METHODS)
-    assert len(chosen) <= 6
-    assert any("kl_to_base" in method.keys for method in chosen)
-    for part in ("lora", "prefix"):
-        assert any(part in method.keys or part in method.wings for method in chosen)
-    assert {method.trains_llm for method in chosen} == {True, False}
+SMALL = replace(
+    experiment_run.PREFLIGHT_SIZE, pictures={"name": (1, 2), "group": (1, 1), "style": (0, 0)}
+)
+
+
+def test_an_experiment_goes_on_where_it_was_stopped(of_experiment, monkeypatch):
+    monkeypatch.setattr(experiment_run, "preflight", lambda *args: None)
+    results = of_experiment / "results"
+
+    def run(*seeds):
+        return experiment_run.experiment(
+            of_experiment, results, [BY_KEY[TWO[0]]], seeds, 1, size=SMALL
+        )
+
+    whole, align = jobs.run, jobs.align
+
+    def run_sweeps(one, *rest):
+        return whole(one, *rest) if one.part == "sweep" else broken()
+
+    monkeypatch.setattr(jobs, "run", run_sweeps)
+    with pytest.raises(RuntimeError, match="it broke"):
+        run(0)
+    assert len(experiment_run.read_runs(results)) == 4
+    assert len(list((of_experiment / "stage1").iterdir())) == 5
+    # The finished stage 1 of seed 0 is on disk; that of seed 1 is not.
+    monkeypatch.setattr(jobs, "run", whole)
+    monkeypatch.setattr(jobs, "align", broken)
+    done = run(0)
+    assert [(one.run.part, one.run.seed) for one in done] == [("sweep", 100)] * 4 + [("run", 0)]
+    assert not any((of_experiment / "runs").iterdir())
+    with pytest.raises(RuntimeError, match="it broke"):
+        run(0, 1)
+    assert run(0) == done
+    monkeypatch.setattr(jobs, "align", align)
+    assert len(run(0, 1)) == 6
+    assert "image learner, both stages, no gate" in (results / "README.md").read_text()

@@ -1,240 +1,289 @@
-"""The experiment's runs, summaries and page: order of runs, choice of rates, tables."""
+"""The experiment's runs, summaries and page: order of tasks, choice of rates, figures."""
 
 import json
+import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from wings.errors import WingsError
 from wings.examples.experiment import experiment_page
-from wings.examples.experiment.dataset import ExperimentSize
+from wings.examples.experiment.cells import BY_KEY, FIRST, LATER, PROJECTOR_RATES, Rates
 from wings.examples.experiment.experiment_page import write_page
-from wings.examples.experiment.experiment_run import add_result, read_results
-from wings.examples.experiment.measure import guess
-from wings.examples.experiment.methods import ALIGNS, BY_KEY, METHODS
+from wings.examples.experiment.experiment_run import add_run, cells_of, read_runs
 from wings.examples.experiment.runs import (
-    BELOW,
-    FIRST,
-    SECOND,
+    FIGURES,
     SEEDS,
-    ExperimentResults,
+    SWEEP_SEED,
     ExperimentRun,
     RunResult,
-    pending_runs,
+    Stage1,
+    chosen_rates,
+    pending_tasks,
+    percent,
+    sweep_runs,
 )
-from wings.examples.experiment.summary import PAIRS, difference, paired_rows, summarize
+from wings.examples.experiment.size import ExperimentSize
+from wings.examples.experiment.summary import difference, estimate, summarize
 
-STEPS = 10
-
-
-def kinds(right: int, of: int) -> dict[str, list[float]]:
-    return {"a": [1.0] * right + [0.0] * (of - right)}
-
-
-LLM = {part: {"text": kinds(20, 40), "mixed": kinds(10, 40)} for part in ("validation", "test")}
-LLM["guess"] = kinds(2, 10)
-STAGE_1 = dict.fromkeys(ALIGNS, 7.0)
+SIZE = ExperimentSize()
+KINDS = {"pictures": {"name": 12, "scene": 8}, "style": {"style": 6}, "blank": {"name": 4},
+         "text": {"sums": 10, "facts": 5}, "mixed": {"sums": 10, "facts": 5}}  # fmt: skip
 
 
-def result(run: ExperimentRun, validation: int, test: int, cpu_seconds: float = 100.0) -> RunResult:
-    """So many of twenty text answers that the LLM gave, in both parts; the rest is fixed."""
-    scores = {
-        part: {"text": kinds(right, 40), "mixed": kinds(5, 40), "pictures": kinds(8, 10)}
-        for part, right in (("validation", validation), ("test", test))
-    }
-    scores["drift"] = {"alone": 0.25, "mixed": 0.5}
-    found = {"scores": scores, "cpu_seconds": cpu_seconds, "seconds": cpu_seconds, "losses": [1.0]}
-    return RunResult(run, found)
+def bits(rng, share, test):
+    return {k: [int(rng.random() < share) for _ in range(n)] for k, n in KINDS[test].items()}
 
 
-def test_sweeps_come_first_then_seeds_at_the_best_rate_then_the_row_at_equal_time():
-    two = (BY_KEY["wings-frozen"], BY_KEY["full"])
+def some_llm():
+    rng = random.Random(0)
+    clusters = {t: {k: [f"{k} {n // 2}" for n in range(c)] for k, c in kinds.items()}
+                for t, kinds in KINDS.items()}  # fmt: skip
+    scores = {test: bits(rng, 0.6, test) for test in ("text", "mixed")}
+    return {
+        "test": {"scores": scores}, "clusters": {"test": clusters},
+        "kl": {"alone": [0, 0], "mixed": [0.4, 0.7], "tokens": [4, 6]},
+        "guess": {test: bits(rng, 0.2, test) for test in ("pictures", "style")},
+    }  # fmt: skip
+
+
+LLM = some_llm()
+
+
+def result(run: ExperimentRun, share: float = 0.7) -> RunResult:
+    rng = random.Random(f"{run}")
+    figures = {"cpu_seconds": 100.0 + run.seed, "seconds": 1.0, "memory_mib": 900 + run.seed}
+    return RunResult(run, {
+        "trained": {"projector": 5, "image_learners": 2_950_000},
+        "stage_1": figures, "stage_2": figures, "scoring": 3.0,
+        "scores": {test: bits(rng, share, test) for test in KINDS},
+        "same": bits(rng, 0.5, "mixed"),
+        "kl": {"alone": [0.0, 0.0], "mixed": [rng.random(), rng.random()], "tokens": [4, 6]},
+    })  # fmt: skip
+
+
+def finish(stage: Stage1, folder):
+    stage.output(folder).mkdir(parents=True, exist_ok=True)
+    (stage.output(folder) / FIGURES).write_text("{}")
+
+
+def everything(folder, cells=FIRST, seeds=SEEDS, share=lambda run: 0.7):
+    """Does every task in its order; returns the order and the results."""
     done: list[RunResult] = []
     order = []
-    while run := next(pending_runs(ExperimentResults(LLM, done, STAGE_1), STEPS, two), None):
-        order.append(run)
-        middle = run.rate == BY_KEY[run.method].rates[1]
-        seconds = 200.0 if run.method == "full" else 100.0
-        # The test part would choose another rate: it must not be asked.
-        done.append(result(run, 18 if middle else 10, 10 if middle else 18, seconds))
-    sweeps, seeds, timed, below = order[:6], order[6:10], order[10:13], order[13:]
-    assert {run.seed for run in sweeps} == {SEEDS[0]}
-    assert [run.rate for run in sweeps] == [*two[0].rates, *two[1].rates]
-    assert [(run.method, run.seed) for run in seeds] == [
-        (method.key, seed) for seed in SEEDS[1:] for method in two
-    ]
-    assert all(run.rate == BY_KEY[run.method].rates[1] for run in seeds)
-    assert [(run.method, run.steps) for run in timed] == [("wings-frozen", 2 * STEPS)] * 3
-    assert [(run.method, run.rate) for run in below] == [("full", BELOW["full"])] * 3
-    assert len(set(order)) == len(order)
+    while task := next(pending_tasks(done, folder, cells, seeds, SIZE), None):
+        order.append(task)
+        if isinstance(task, Stage1):
+            finish(task, folder)
+        else:
+            done.append(result(task, share(task)))
+    return order, done
 
 
-def test_later_methods_wait_until_the_first_are_through():
-    names = [run.method for run in pending_runs(ExperimentResults(LLM, [], STAGE_1), STEPS)]
-    assert set(names[: 3 * FIRST]) == {method.key for method in METHODS[:FIRST]}
-    assert set(names[3 * FIRST : 3 * SECOND]) == {method.key for method in METHODS[FIRST:SECOND]}
-    assert set(names) == set(BY_KEY)
+def test_sweeps_come_first_and_then_every_cell_of_a_seed(tmp_path):
+    best = Rates(PROJECTOR_RATES[1], BY_KEY["learner-both-open"].rates[0])
+    order, _ = everything(tmp_path, share=lambda run: 0.99 if run.rates == best else 0.3)
+    runs = [task for task in order if isinstance(task, ExperimentRun)]
+    sweeps, rest = runs[:8], runs[8:]
+    assert {run.part for run in sweeps} == {"sweep"} and {run.seed for run in sweeps} == {100}
+    assert {(run.cell, run.steps) for run in sweeps} == {
+        ("learner-both-open", (100, 50)), ("lora-both-open", (100, 50))
+    }  # fmt: skip
+    assert [(run.seed, run.cell) for run in rest] == [(s, c.key) for s in SEEDS for c in FIRST]
+    assert {(run.rates, run.steps) for run in rest} == {(best, (200, 150))}
+    # Stage 1 is run for every seed, once for all cells that start from it, and just before them.
+    stages = [task for task in order if isinstance(task, Stage1)]
+    assert len(set(stages)) == len(stages) == 8 + 3 * len(SEEDS)
+    first = [task for task in order if task.seed == 0]
+    assert isinstance(first[0], Stage1) and first[1].stage_1 == first[0]
+    assert all(stage.is_done(tmp_path) for stage in stages)
 
 
-def test_rates_below_a_sweep_are_run_with_every_seed_and_never_chosen():
-    method = BY_KEY["full"]
-    assert BELOW[method.key] < method.rates[0]
-    done: list[RunResult] = []
-    while run := next(pending_runs(ExperimentResults(LLM, done, STAGE_1), STEPS, (method,)), None):
-        # The best of all on the validation part.
-        done.append(result(run, 20 if run.rate == BELOW["full"] else 10, 10))
-    results = ExperimentResults(LLM, done, STAGE_1)
-    assert [one.run.seed for one in results.at_rate(method, BELOW["full"], STEPS)] == list(SEEDS)
-    assert [one.run.rate for one in results.sweep(method, STEPS)] == list(method.rates)
-    assert results.best(method, STEPS).run.rate == method.rates[0]
+def test_tasks_of_two_workers_share_no_stage(tmp_path):
+    tasks = list(dict.fromkeys(pending_tasks([], tmp_path, FIRST, SEEDS, SIZE)))
+    assert len(tasks) == 8 and all(isinstance(task, Stage1) for task in tasks)
+    assert {task.seed for task in tasks} == {SWEEP_SEED}
+    finish(tasks[1], tmp_path)
+    assert next(iter(pending_tasks([], tmp_path, FIRST, SEEDS, SIZE))) == tasks[0]
 
 
-def test_rates_below_a_sweep_are_set_against_what_keeps_most():
-    ours, theirs = BY_KEY["wings-attended"], BY_KEY["full"]
-    done: list[RunResult] = []
-    while run := next(
-        pending_runs(ExperimentResults(LLM, done, STAGE_1), STEPS, (ours, theirs)), None
-    ):
-        done.append(result(run, 10, 20 if run.method == ours.key else 10))
-    rows = {
-        name: cells for name, *cells in paired_rows(ExperimentResults(LLM, done, STAGE_1), STEPS)
-    }
-    found = rows[f"{ours.name} - {theirs.name}, below its sweep"]
-    assert found[0].startswith("+25.0 (") and found[2] == "+0.0 (0.0 to 0.0)"
-    # Of one seed nothing is said.
-    first = [one for one in done if one.run.seed == SEEDS[0] or one.run.rate != BELOW["full"]]
-    assert not any(
-        "below" in name for name, *_ in paired_rows(ExperimentResults(LLM, first, STAGE_1), STEPS)
+def test_a_projector_alone_is_shared_by_all_rates_of_the_branch():
+    run = ExperimentRun("run", "learner-instruct-open", Rates(5e-4, 2e-3), 1, (2, 2))
+    other = replace(run, cell="lora-instruct-attended", rates=Rates(5e-4, 5e-4))
+    assert run.stage_1 == other.stage_1 and run.name != other.name
+    both = replace(run, cell="learner-both-open")
+    assert both.stage_1 != replace(both, rates=Rates(5e-4, 5e-4)).stage_1
+
+
+def test_a_later_cell_runs_its_own_sweep(tmp_path):
+    order, _ = everything(tmp_path, cells=LATER[:1], seeds=(5,))
+    runs = [task for task in order if isinstance(task, ExperimentRun)]
+    assert [run.cell for run in runs] == [LATER[0].key] * 5
+    assert runs[-1].seed == 5
+
+
+def test_a_failed_run_is_not_chosen_and_counts_as_nothing(tmp_path):
+    cell = BY_KEY["lora-both-open"]
+    runs = sweep_runs(cell, SIZE)
+    done = [RunResult(run, {"failed": "the loss is nan"}) for run in runs[:3]]
+    assert chosen_rates(done, cell, SIZE) is None
+    done.append(result(runs[3], 0.1))
+    assert chosen_rates(done, cell, SIZE) == runs[3].rates
+    pair = [replace(runs[3], part="run", seed=seed) for seed in (0, 1)]
+    found = [result(pair[0]), RunResult(pair[1], {"failed": "the loss is nan"})]
+    alone, both = summarize(found[:1], LLM), summarize(found, LLM)
+    assert both.tests["pictures"].value == pytest.approx(alone.tests["pictures"].value / 2)
+    assert both.kinds["mixed"]["sums"] == pytest.approx(alone.kinds["mixed"]["sums"] / 2)
+    assert both.same.value == pytest.approx(alone.same.value / 2)
+    assert both.seeds[1][:2] == (0.0, 0.0)
+    assert summarize(found[1:], LLM) is None
+    assert difference(found, found[1:], "pictures", LLM) is None
+
+
+def test_intervals_cover_clusters_and_seeds():
+    rng = np.random.default_rng(0)
+    items = rng.integers(0, 2, (3, 400)).astype(float)
+    ones = np.ones(400)
+    plain = estimate(items, ones)
+    assert plain.value == pytest.approx(items.mean())
+    # Wider than over items alone: noise of an item in one seed counts in both directions.
+    error = items.mean(0).std() / 20
+    assert 4 * error < plain.high - plain.low < 8 * error
+    # Ten items that share a drawing are one unit: the interval is as wide as that of a tenth.
+    tenfold = estimate(
+        np.repeat(items[:, :40], 10, axis=1).reshape(3, 40, 10).sum(2), 10 * ones[:40]
     )
+    assert tenfold.high - tenfold.low > 2 * (plain.high - plain.low)
+    # Seeds that differ widen it, and with one seed they cannot.
+    apart = items * np.array([[0.2], [1.0], [1.8]])
+    assert estimate(apart, ones).high - estimate(apart, ones).low > 3 * (plain.high - plain.low)
+    assert estimate(items[:1], ones).low < items[0].mean() < estimate(items[:1], ones).high
 
 
-def test_a_run_without_a_model_counts_as_nothing_and_is_not_repeated():
-    method = BY_KEY["full"]
-    done = [result(ExperimentRun("full", rate, 0, STEPS), 10, 10) for rate in method.rates[:2]]
-    done.append(
-        RunResult(ExperimentRun("full", method.rates[2], 0, STEPS), {"failed": "the loss is nan"})
+def test_differences_are_paired_by_question_and_seed():
+    run = ExperimentRun("run", "lora-both-open", Rates(1, 1), 0, (2, 2))
+    ours = [result(replace(run, seed=seed)) for seed in SEEDS]
+    same = difference(ours, ours[:2], "pictures", LLM)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    theirs = [result(replace(run, cell="lora-both-attended", seed=seed)) for seed in SEEDS]
+    expected = np.mean([percent(a.record["scores"]["pictures"]) for a in ours]) - np.mean(
+        [percent(b.record["scores"]["pictures"]) for b in theirs]
     )
-    results = ExperimentResults(LLM, done, STAGE_1)
-    assert results.selection_score(done[2]) == 0.0
-    assert results.best(method, STEPS).run.rate in method.rates[:2]
-    assert done[2].run not in set(pending_runs(results, STEPS, (method,)))
-    assert summarize(results, [done[2]]) is None
-    of = summarize(results, done)
-    assert of.failed == 1 and of.seeds == 3
-    assert of.pictures.estimate.value == pytest.approx(2 / 3 * 80.0)
-    assert of.kinds["pictures"] == {"a": pytest.approx(2 / 3 * 80.0)}
-    assert of.text.seeds == (50.0, 50.0, 0.0)
-    assert of.drift_mixed == 0.5
+    assert difference(ours, theirs, "pictures", LLM).value == pytest.approx(expected)
 
 
-def test_text_is_counted_in_what_the_llm_answered():
-    runs = [
-        result(ExperimentRun("full", 1e-4, seed, STEPS), 0, right)
-        for seed, right in enumerate((20, 10))
-    ]
-    of = summarize(ExperimentResults(LLM, runs, STAGE_1), runs)
-    assert of.text.estimate.value == pytest.approx(75.0)
-    assert of.text.seeds == (100.0, 50.0)
-    assert of.text.estimate.low < 75.0 < of.text.estimate.high
-    assert of.mixed.estimate.value == pytest.approx(50.0)
-    assert of.pictures.estimate.value == pytest.approx(80.0)
-    assert of.drift_mixed == 0.5
-
-
-def test_new_right_answers_are_none_that_were_kept():
-    run = result(ExperimentRun("full", 1e-4, 0, STEPS), 0, 20)
-    # As many right answers as the LLM's twenty, but only five of them to the same questions.
-    run.record["scores"]["test"]["text"] = {"a": [0.0] * 15 + [1.0] * 20 + [0.0] * 5}
-    of = summarize(ExperimentResults(LLM, [run], STAGE_1), [run])
-    assert of.text.estimate.value == pytest.approx(100.0)
-    assert of.text.same == pytest.approx(25.0)
-    assert of.pictures.same is None
-
-
-def test_a_guess_is_the_commonest_answer_of_training(tmp_path):
-    def write(name, *pairs):
-        lines = [
-            {
-                "messages": [
-                    {"role": "user", "content": asked},
-                    {"role": "assistant", "content": said},
-                ]
-            }
-            for asked, said in pairs
-        ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-
-    write("align", ("what", "cat"), ("what", "dog"), ("how many", "two"))
-    write("instruct", ("what", "dog"), ("how many", "two"))
-    write("pictures_test", ("what", "dog"), ("what", "cat"), ("how many", "two"), ("where", "here"))
-    assert guess(tmp_path) == {"all": [1, 0, 1, 0]}
-
-
-def test_results_are_read_as_they_were_added(tmp_path):
-    (tmp_path / "llm.json").write_text(json.dumps(LLM))
-    (tmp_path / "stage1.json").write_text(json.dumps(STAGE_1))
-    runs = [result(ExperimentRun("full", 1e-4, seed, STEPS), 3, 4) for seed in SEEDS]
+def test_lines_are_read_as_they_were_added(tmp_path):
+    runs = [result(run) for run in sweep_runs(BY_KEY["learner-both-open"], SIZE)]
     for one in runs:
-        add_result(tmp_path, one)
-    read = read_results(tmp_path)
-    assert [one.run for one in read.results] == [one.run for one in runs]
-    assert [read.kept(one, "text") for one in read.results] == [20.0] * 3
+        add_run(tmp_path, one)
+    assert read_runs(tmp_path) == runs
 
 
-def test_the_page_says_what_is_there_and_what_is_missing(tmp_path):
-    size = ExperimentSize(steps=STEPS)
-    method = BY_KEY["full"]
-    runs = [result(ExperimentRun("full", rate, 0, STEPS), 5, 10) for rate in method.rates]
-    write_page(tmp_path, ExperimentResults(LLM, runs[:2], STAGE_1), size)
-    page = (tmp_path / "README.md").read_text()
-    assert "front.png" not in page
-    assert "sweeps.png" in page
-    assert "Not done yet" in page
-    write_page(tmp_path, ExperimentResults(LLM, runs, STAGE_1), size)
-    page = (tmp_path / "README.md").read_text()
-    assert "| full fine-tune | 2e-05 | 50.0 (" in page and "| 7 | 100 | 1 |" in page
-    assert "yes, edge" in page and "| the commonest answer, no look |" in page
+def test_an_unknown_cell_is_one_sentence():
+    assert cells_of(["full", "lora-both-open"]) == [BY_KEY["full"], BY_KEY["lora-both-open"]]
+    with pytest.raises(WingsError, match=r"no cell 'lora-both', did you mean|no cell 'lora-both'"):
+        cells_of(["lora-both"])
+
+
+def test_the_page_is_written_from_any_runs(tmp_path):
+    (tmp_path / "llm.json").write_text(json.dumps(LLM))
+    _, done = everything(tmp_path, cells=(*FIRST, LATER[0]))
+    for count in (0, 1, 4, 9, 14, 20, len(done)):
+        write_page(tmp_path, done[:count], SIZE)
+        page = (tmp_path / "README.md").read_text()
+        assert ("Not done yet" in page) == (count < len(done) - 1)
     assert (tmp_path / "front.png").stat().st_size > 10_000
+    assert "## Further cells" in page
     (tmp_path / "findings.md").write_text("Nothing is as expected.")
-    runs.append(result(ExperimentRun("full", BELOW["full"], 0, STEPS), 20, 20))
-    write_page(tmp_path, ExperimentResults(LLM, runs, STAGE_1), size)
+    write_page(tmp_path, done, SIZE)
+    assert "Nothing is as expected." in (tmp_path / "README.md").read_text()
+
+
+def rows_of(page, first):
+    """The rows of the first table with this first header, by their first cells."""
+    (table, *_) = [t for t in page.split("\n\n") if t.startswith(f"| {first} |")]
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
+    return rows[0], {row[0]: row[1:] for row in rows[2:]}
+
+
+def value_of(cell):
+    return float(cell.partition(" ")[0])
+
+
+def count(kinds):
+    return sum(map(sum, kinds.values()))
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def recompute(page, results, llm, cells):
+    """Compares the page's figures with plain sums over `runs.jsonl`; returns the rows compared."""
+    header, table = rows_of(page, "cell | pictures | text after")
+    compared = 0
+    for cell in cells:
+        runs = [r for r in results if r.run.part == "run" and r.run.cell == cell.key]
+        if not runs:
+            continue
+        row = dict(zip(header[1:], table[cell.name], strict=True))
+        records = [run.record for run in runs]
+        pictures = mean(percent(r["scores"]["pictures"]) for r in records)
+        assert value_of(row["pictures"]) == pytest.approx(pictures, abs=0.06)
+        for name, test in (("text after", "mixed"), ("text", "text")):
+            kept = mean(100 * count(r["scores"][test]) for r in records)
+            assert value_of(row[name]) == pytest.approx(
+                kept / count(llm["test"]["scores"][test]), abs=0.06
+            )
+        assert value_of(row["same"]) == pytest.approx(
+            mean(percent(r["same"]) for r in records), abs=0.06
+        )
+        for name, key in (("KL alone", "alone"), ("KL after", "mixed")):
+            kl = mean(sum(r["kl"][key]) / sum(r["kl"]["tokens"]) for r in records)
+            assert value_of(row[name]) == pytest.approx(kl, abs=6e-4)
+        branch = sum(n for group, n in records[0]["trained"].items() if group != "projector")
+        assert row["trained"] == f"{branch / 1e6:.2f} M"
+        stages = [[r["stage_1"], r["stage_2"]] for r in records]
+        assert row["seconds"] == f"{mean(sum(s['cpu_seconds'] for s in two) for two in stages):.0f}"
+        assert row["MiB"] == str(max(s["memory_mib"] for two in stages for s in two))
+        assert row["seeds"] == str(len(runs))
+        compared += 1
+    return compared
+
+
+def test_the_pages_figures_are_those_of_the_runs(tmp_path):
+    (tmp_path / "llm.json").write_text(json.dumps(LLM))
+    _, done = everything(tmp_path)
+    for one in done:
+        add_run(tmp_path, one)
+    write_page(tmp_path, done, SIZE)
     page = (tmp_path / "README.md").read_text()
-    assert "Nothing is as expected." in page
-    assert "| full fine-tune, below its sweep | 5e-06 | 100.0 (" in page
-    assert "| full fine-tune | 2e-05 | 50.0 (" in page
+    assert recompute(page, read_runs(tmp_path), LLM, FIRST) == 8
+    assert "floor" in page and f"{1.1 / 10:.3f}" in page
 
 
-def test_pairs_are_compared_question_by_question():
-    # Four of ten questions against the same four and two more.
-    fewer, more = [1.0] * 4 + [0.0] * 6, [1.0] * 6 + [0.0] * 4
-    estimate = difference(more, fewer)
-    assert estimate.value == pytest.approx(20.0)
-    assert 0.0 <= estimate.low < 20.0 < estimate.high
-    assert difference(more, more).high == 0.0
+COMMITTED = Path(__file__).parents[3] / "eval" / "results" / "stages"
 
 
-def test_a_page_without_gaps_misses_nothing(tmp_path):
-    done: list[RunResult] = []
-    while run := next(pending_runs(ExperimentResults(LLM, done, STAGE_1), STEPS), None):
-        done.append(result(run, 5, 5))
-    write_page(tmp_path, ExperimentResults(LLM, done, STAGE_1), ExperimentSize(steps=STEPS))
-    page = (tmp_path / "README.md").read_text()
-    for ours, theirs in PAIRS:
-        assert f"| {BY_KEY[ours].name} - {BY_KEY[theirs].name} | " in page
-    assert "Not done yet" not in page
-    assert all(f"| {method.name} |" in page for method in METHODS)
-
-
+@pytest.mark.skipif(not (COMMITTED / "runs.jsonl").exists(), reason="no runs are committed yet")
 def test_the_committed_page_is_what_the_code_writes(tmp_path, monkeypatch):
     """If it fails: `write_page` on a copy of the folder, as here, writes the page anew."""
-    committed = Path(__file__).parents[3] / "eval" / "results" / "experiment"
-    for name in ("runs.jsonl", "llm.json", "stage1.json", "findings.md"):
-        shutil.copy(committed / name, tmp_path)
-    page = (committed / "README.md").read_text(encoding="utf-8")
-    # The machine of the runs, and no plots.
+    for name in ("runs.jsonl", "llm.json", "findings.md"):
+        if (COMMITTED / name).exists():
+            shutil.copy(COMMITTED / name, tmp_path)
+    page = (COMMITTED / "README.md").read_text(encoding="utf-8")
+    # The machine of the runs, and no plot.
     machine = re.search(r"one run a core of (.+?); ", page)[1]
     monkeypatch.setattr(experiment_page, "processor_name", lambda: machine)
-    monkeypatch.setattr(experiment_page, "plot", lambda *_, **__: None)
-    write_page(tmp_path, read_results(tmp_path), ExperimentSize())
+    monkeypatch.setattr(experiment_page, "plot", lambda *_: None)
+    results = read_runs(tmp_path)
+    write_page(tmp_path, results, SIZE)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == page
+    llm = json.loads((tmp_path / "llm.json").read_text())
+    assert recompute(page, results, llm, FIRST) > 0
+    assert all(len(r.record["stage_2"]["commit"]) == 40 for r in results if not r.failed)

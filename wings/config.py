@@ -123,6 +123,8 @@ class WingsConfig(PreTrainedConfig):
         gate_detach: the mass enters the attended router without gradient. Training through it
             raises the attention to images on text turns too, which opens the gate there.
         learners: the learners of a block, of `("image", "text")`; `()` for a plain projector model.
+        share_factors: all learners of a block use the factors of the first; each has its own
+            softmax and its own weight.
         learner_layers: the blocks with learners and prefix; None for all.
         prefix: learned keys and values per block that every token attends to, a baseline to compare
             learners with; 0 for none. See `wings/layers/prefix.py`.
@@ -148,6 +150,7 @@ class WingsConfig(PreTrainedConfig):
     rank: int = 64
     router: str | None = "position"
     learners: Settled[tuple | list, tuple[str, ...]] = default(LEARNERS)
+    share_factors: bool = False
     learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)
     prefix: int = 0
     lora: dict | None = None

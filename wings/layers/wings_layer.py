@@ -43,7 +43,9 @@ class WingsLayer(nn.Module):
         std = width**-0.5 if config.init_std == "scaled" else float(config.init_std)
         self.layer = layer
         self.names = config.learners if layer in config.layers_with_learners else ()
-        for name in self.names:
+        # With shared factors the first learner also reads the other's tokens.
+        self.shared = config.share_factors
+        for name in self.names[:1] if self.shared else self.names:
             self.add_module(name, LoRRALearner(width, config.rank, heads, std))
         self.router: PositionRouter | ModalityRouter | AttendedRouter | None = None
         is_routed = config.is_routed and bool(self.names)
@@ -72,8 +74,10 @@ class WingsLayer(nn.Module):
         share: Tensor | None = None
         absent: list[nn.Module] = []
         for number, name in enumerate(self.names):
-            learner, source = self._modules[name], inputs.sources[name]
+            # Not by `self.learner`: one call less a block.
+            learner = self._modules[self.names[0 if self.shared else number]]
             assert learner is not None
+            source = inputs.sources[name]
             if source is None:
                 absent.append(learner)
                 continue
@@ -95,7 +99,7 @@ class WingsLayer(nn.Module):
 
     def learner(self, number: int) -> LoRRALearner:
         """The learner of that number, in the order of the configuration."""
-        learner: Any = self._modules[self.names[number]]
+        learner: Any = self._modules[self.names[0 if self.shared else number]]
         return learner
 
     def _gates(self, sums: Tensor | None, wings: WingsPass, inputs: LearnerInputs) -> Tensor:

@@ -67,7 +67,8 @@ def test_every_cell_is_a_recipe_with_a_rate_for_every_group_that_it_trains(cell,
     assert recipe.freeze_llm == ("language_model" not in recipe.learning_rates)
     assert recipe.text_turns.share == 0.25
     options = dict(recipe.wings)
-    options.pop("learner_layers", None)
+    for name in ("learner_layers", "rank"):
+        options.pop(name, None)
     if recipe.lora is not None:
         options["lora"] = recipe.lora.options("instruct")
     model, _ = tiny_model(**options)

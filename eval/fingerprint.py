@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
-from wings.processing.image_processor import load_image
+from wings.processing.image_reader import load_image
 
 from .items import Item
 

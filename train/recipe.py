@@ -1,6 +1,7 @@
 """The recipe of a training run: read from YAML, validated, stored with the result."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Any, Literal
 import yaml
 from transformers import PreTrainedConfig
 
-from wings.config import WingsConfig
+from wings.config import WingsConfig, validate_field
 from wings.errors import WingsError, nearest
-from wings.train.recipe_file import fill, override
+from wings.processing.image_limits import ImageLimits
+from wings.train.recipe_file import fill, override, read_yaml, validate_types
 
 from .metrics.trackers import validate_tracker_names
 
@@ -38,6 +40,20 @@ _POSITIVE = (
     "steps", "device_batch_size", "save_every",
 )  # fmt: skip
 _NOT_NEGATIVE = ("weight_decay", "workers", "seed")
+# The largest values: far more than anyone needs, and less than what breaks a later step.
+_MOST: dict[str, float] = {
+    "max_length": 2**24, "epochs": 1e6, "batch_size": 2**20, "device_batch_size": 2**20,
+    "max_grad_norm": 1e9, "weight_decay": 100.0, "workers": 512, "seed": 2**32 - 1,
+    "steps": 1e9, "save_every": 1e9, "log_every": 1e9, "save_total_limit": 1e9,
+}  # fmt: skip
+_MOST_OF_SOURCES = {"weight": 1e6, "limit": 1e15, "shuffle_buffer": 1e8}
+_MOST_OF_LIMITS = {
+    "image_bytes": 2**40,
+    "image_pixels": 2**34,
+    "url_seconds": 86_400.0,
+    "record_bytes": 2**40,
+}
+_LARGEST_RATE = 100.0
 
 # Fields of the configuration that model and processor set.
 _DERIVED = {
@@ -50,6 +66,7 @@ OPERATIONAL = (
     "output",
     "device_batch_size",
     "workers",
+    "limits",
     "log_every",
     "save_every",
     "save_total_limit",
@@ -159,6 +176,17 @@ class Evaluate:
 
 
 @dataclass
+class Limits(ImageLimits):
+    """What a record may cost; `on_bad_record` decides about one that costs more.
+
+    Attributes:
+        record_bytes: bytes of a record's JSON or caption. Parsing takes up to 50 times as many.
+    """
+
+    record_bytes: int = 64 * 2**20
+
+
+@dataclass
 class Lora:
     """Low-rank adapters on the frozen language model.
 
@@ -240,6 +268,7 @@ class Recipe:
         max_length: tokens (image features included) of the longest sample; older turns are dropped
             to fit.
         on_bad_record: `stop` with an error, or `skip`: use the next good record instead, and count.
+        limits: bytes, pixels and seconds that a record may cost.
         epochs, steps: length of the run; `steps` overrides `epochs`.
         batch_size: samples per optimiser step over all processes and accumulation.
         batching: `pad` puts one sample in each row. `group` also makes batches of similar lengths,
@@ -272,6 +301,7 @@ class Recipe:
     learning_rates: dict[str, float] = field(default_factory=dict)
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"
+    limits: Limits = field(default_factory=Limits)
     epochs: float = 1.0
     steps: int | None = None
     batch_size: int = 32
@@ -292,6 +322,7 @@ class Recipe:
     trackers: list[str] | None = None
 
     def __post_init__(self) -> None:
+        validate_types(self, "recipe")
         if self.freeze_llm is None:
             self.freeze_llm = self.stage == "align" or self.lora is not None
         # YAML has no tuples; lists let a recipe that is read back compare equal.
@@ -310,16 +341,16 @@ class Recipe:
             WingsError: names the file, the key path and the nearest known name.
         """
         path = Path(path).expanduser()
-        if not path.is_file():
-            raise WingsError(f"{path}: no such recipe file; check the name.")
+        # os.path, because a name that is too long is an error of pathlib.
+        if not os.path.isfile(path):
+            raise WingsError(f"{path!s:.200}: no such recipe file; check the name.")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise WingsError(
-                f"{path}: not readable as YAML ({' '.join(str(error).split())})."
-            ) from error
-        for text in overrides if isinstance(values, dict) else ():
-            override(values, text)
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WingsError(f"{path}: not readable ({error}).") from error
+        values = read_yaml(text, str(path))
+        for change in overrides if isinstance(values, dict) else ():
+            override(values, change)
         return cls.from_dict(values, str(path))
 
     @classmethod
@@ -407,6 +438,10 @@ def _validate_numbers(recipe: Recipe) -> None:
             f"data.{n}.{name}": vars(source)[name] for name in ("weight", "limit", "shuffle_buffer")
         }
     _validate_positive(values)
+    limits = vars(recipe.limits)
+    _validate_positive({f"limits.{name}": limits[name] for name in _MOST_OF_LIMITS})
+    _validate_most(vars(recipe), _MOST, "")
+    _validate_most(limits, _MOST_OF_LIMITS, "limits.")
     for name in _NOT_NEGATIVE:
         if vars(recipe)[name] < 0:
             raise WingsError(f"{name}: {vars(recipe)[name]} must not be negative.")
@@ -419,8 +454,17 @@ def _validate_numbers(recipe: Recipe) -> None:
         raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
 
 
+def _validate_most(values: dict[str, Any], most: dict[str, float], where: str) -> None:
+    for name, largest in most.items():
+        if values[name] is not None and values[name] > largest:
+            raise WingsError(
+                f"{where}{name}: {values[name]} is too large; the most is {largest:,.0f}."
+            )
+
+
 def _validate_sources(sources: list[DataSource]) -> None:
     for n, source in enumerate(sources):
+        _validate_most(vars(source), _MOST_OF_SOURCES, f"data.{n}.")
         if source.share is not None and not 0 < source.share < 1:
             raise WingsError(
                 f"data.{n}.share: {source.share} is not between 0 and 1; 0.1 is a tenth of the"
@@ -456,9 +500,10 @@ def _validate_text_turns(recipe: Recipe) -> None:
 def _validate_wings(stage: str, wings: dict[str, Any]) -> None:
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
     known = {field.name for field in dataclasses.fields(WingsConfig)} - inherited
-    for name in wings:
+    for name, value in wings.items():
         if name not in known:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
+        validate_field(name, value, "wings.")
     for name in ("router", "prefix"):
         if stage == "align" and wings.get(name):
             raise WingsError(f"wings.{name}: stage align has no {name}; set it in stage instruct.")
@@ -545,8 +590,8 @@ def _validate_learning_rates(recipe: Recipe) -> None:
             why += "" if adapters else "; remove the rate"
         elif group == "lora" and recipe.lora is None:
             why = "there are no adapters; add lora, or remove the rate"
-        elif not rate > 0:
-            why = f"{rate} must be larger than 0"
+        elif not 0 < rate <= _LARGEST_RATE:
+            why = f"{rate} must be larger than 0 and at most {_LARGEST_RATE:g}"
         if why:
             raise WingsError(f"learning_rates.{group}: {why}.")
 

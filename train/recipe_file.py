@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +16,11 @@ import yaml
 from wings.errors import WingsError, nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
+# Values of a recipe, aliases counted each time; and the largest whole number.
+_MOST_VALUES = 100_000
+_LARGEST = 2**53
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -35,11 +43,49 @@ def find_recipe(name: str) -> Path:
     return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader; a key that is written twice is an error, not the last of its values."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for n, key in enumerate(written) if key in written[:n]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is written twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The plain values of a YAML text.
+
+    Raises:
+        WingsError: broken YAML, tags of other languages, a key written twice, or so many or so
+            deep values (by aliases) that nobody typed them; names `where`.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+    # Dates that do not exist, deep nesting and others raise errors of Python.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WingsError(f"{where}: not readable as YAML ({reason}).") from error
+    waiting, count = [value], 0
+    while waiting:
+        one = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise WingsError(f"{where}: has more than {_MOST_VALUES:,} values; check its aliases.")
+        if isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set):
+            waiting += one
+    return value
+
+
 def override(values: dict[str, Any], text: str) -> None:
     """Set one `key=value` in nested mappings and lists, in place; the value is YAML.
 
     Raises:
-        WingsError: no `=`, a single value where keys are expected, or a missing list entry.
+        WingsError: no `=`, broken YAML, a single value where keys are expected, or a missing list
+            entry.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -47,12 +93,12 @@ def override(values: dict[str, Any], text: str) -> None:
             f"{text!r}: write an override as key=value, such as learning_rates.projector=1e-3."
         )
     *parents, last = key.split(".")
-    place: Any = values
+    new, place = read_yaml(value, key), values
     for part in parents:
         if isinstance(place, dict) and place.get(part) is None:
             place[part] = {}
         place = place[_entry(place, part, key)]
-    place[_entry(place, last, key)] = yaml.safe_load(value)
+    place[_entry(place, last, key)] = new
 
 
 def _entry(place: Any, part: str, key: str) -> str | int:
@@ -60,7 +106,7 @@ def _entry(place: Any, part: str, key: str) -> str | int:
         return part
     if not isinstance(place, list):
         raise WingsError(f"{key}: the value before '{part}' is not a mapping.")
-    if not part.isdigit() or int(part) >= len(place):
+    if not part.isdecimal() or int(part) >= len(place):
         raise WingsError(f"{key}: '{part}' is no index of a list of length {len(place)}, from 0.")
     return int(part)
 
@@ -104,6 +150,9 @@ def fill(cls: Any, values: Any, where: str) -> Any:
 def convert(kind: Any, value: Any, where: str) -> Any:
     """Validate `value` against a type and return it, with nested mappings as dataclasses."""
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):
+            validate_types(value, where)
+            return value
         return fill(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -114,7 +163,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             raise WingsError(f"{where}: {_show(value)} is not one of {_describe(kind)}{close}.")
         return value
     if origin is list:
-        _require(isinstance(value, list), kind, value, where)
+        _require(isinstance(value, list | tuple), kind, value, where)
         return [convert(arguments[0], item, _path(where, n)) for n, item in enumerate(value)]
     if origin is dict:
         _require(isinstance(value, Mapping), kind, value, where)
@@ -125,6 +174,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float:
         return _number(value, where)
+    if kind is str:
+        return _text(value, where)
     # `True` is an int in Python, but not in a recipe.
     _require(
         isinstance(value, kind) and (kind is bool or not isinstance(value, bool)),
@@ -132,6 +183,29 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         value,
         where,
     )
+    if kind is int and abs(value) > _LARGEST:
+        raise WingsError(f"{where}: {_show(value)} is too large.")
+    return value
+
+
+def validate_types(instance: Any, where: str) -> None:
+    """Validate all fields of a dataclass that was made in Python, and convert them in place.
+
+    Raises:
+        WingsError: a value of another type; names `where` and the field.
+    """
+    hints = typing.get_type_hints(type(instance))
+    for name in (field.name for field in dataclasses.fields(instance)):
+        setattr(instance, name, convert(hints[name], vars(instance)[name], _path(where, name)))
+
+
+def _text(value: Any, where: str) -> str:
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    _require(isinstance(value, str), str, value, where)
+    if not value.strip():
+        raise WingsError(f"{where}: is empty; write a text, or remove the key.")
+    if not value.isprintable():
+        raise WingsError(f"{where}: {_show(value)} has letters that cannot be printed.")
     return value
 
 
@@ -153,6 +227,8 @@ def _number(value: Any, where: str) -> float:
         with contextlib.suppress(ValueError):
             value = float(value)
     _require(isinstance(value, int | float) and not isinstance(value, bool), float, value, where)
+    if not abs(value) <= sys.float_info.max:
+        raise WingsError(f"{where}: {_show(value)} is not a finite number.")
     return float(value)
 
 
@@ -182,5 +258,6 @@ def _path(where: str, key: object) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    # Not `repr`, which would write an alias as often as it is met, and fails for huge numbers.
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,13 +6,9 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .config_fields import Settled, default
+from .config_values import CHECKS, shown, validate_field
 from .errors import WingsError, nearest
 from .upstream.configuration import keys_of_transformers
-
-LEARNERS = ("image", "text")
-ROUTERS = ("position", "modality", "attended", None)
-GATE_SHAPES = ("tanh", "hill")
-PROJECTORS = ("mlp2x_gelu",)
 
 
 GATES = ("attended", "image_tokens", None)
@@ -149,7 +145,7 @@ class WingsConfig(PreTrainedConfig):
     vision_config: Settled[dict | None, dict] = default(None)
     rank: int = 64
     router: str | None = "position"
-    learners: Settled[tuple | list, tuple[str, ...]] = default(LEARNERS)
+    learners: Settled[tuple | list, tuple[str, ...]] = default(("image", "text"))
     share_factors: bool = False
     learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)
     prefix: int = 0
@@ -171,11 +167,13 @@ class WingsConfig(PreTrainedConfig):
             if getattr(self, name) is None:
                 raise WingsError(f"{name} is missing: a Wings model needs a decoder and a tower.")
         if isinstance(self.text_config, dict):
-            fields = dict(self.text_config)
-            if "model_type" not in fields:
-                raise WingsError("text_config has no model_type: say which decoder it describes.")
-            self.text_config = AutoConfig.for_model(**fields)
+            self.text_config = _decoder_config(self.text_config)
+        if not isinstance(self.text_config, PreTrainedConfig):
+            raise WingsError(
+                f"text_config is {shown(self.text_config)}, but must be a decoder's configuration."
+            )
         self._validate_names(kwargs)
+        self._validate_values()
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         self.learners = tuple(self.learners)
         if self.learner_layers is not None:
@@ -241,51 +239,43 @@ class WingsConfig(PreTrainedConfig):
                     f"WingsConfig has no field '{name}'{nearest(name, own)}; remove or rename it."
                 )
 
+    def _validate_values(self) -> None:
+        for name in CHECKS:
+            validate_field(name, getattr(self, name, None))
+
     def validate(self) -> None:
         """Raises a `WingsError` for the first bad field."""
+        self._validate_values()
         width, blocks = self.hidden_size, self.text_config.num_hidden_layers
         if not 1 <= self.rank <= width:
             raise WingsError(
                 f"rank is {self.rank}, but must be between 1 and the decoder's width {width}."
             )
-        if self.router not in ROUTERS:
-            raise WingsError(
-                f"router is {self.router!r}, but must be 'position', 'modality', 'attended' "
-                f"or None."
-            )
-        if self.gate_shape not in GATE_SHAPES:
-            raise WingsError(f"gate_shape is {self.gate_shape!r}, but must be 'tanh' or 'hill'.")
-        if not self.gate_power > 0:
-            raise WingsError(f"gate_power is {self.gate_power}, but must be larger than zero.")
-        unknown = [name for name in self.learners if name not in LEARNERS]
-        if unknown or len(set(self.learners)) != len(self.learners):
-            raise WingsError(f"learners is {self.learners}, but must name 'image' and 'text' once.")
         outside = [i for i in self.learner_layers or () if not 0 <= i < blocks]
         if outside:
             raise WingsError(
                 f"learner_layers names block {outside[0]}, but the decoder has blocks 0 to "
                 f"{blocks - 1}."
             )
-        if isinstance(self.prefix, bool) or not isinstance(self.prefix, int) or self.prefix < 0:
-            raise WingsError(
-                f"prefix is {self.prefix!r}, but must be a whole number of keys, 0 for none."
-            )
         if self.lora is not None:
             LoraOptions.of(self.lora)
-        if isinstance(self.init_std, str) and self.init_std != "scaled":
-            raise WingsError(f"init_std is {self.init_std!r}, but must be a number or 'scaled'.")
-        if not isinstance(self.init_std, str) and not self.init_std > 0:
-            raise WingsError(f"init_std is {self.init_std}, but must be larger than zero.")
-        if self.projector not in PROJECTORS:
-            raise WingsError(f"projector is {self.projector!r}, but must be 'mlp2x_gelu'.")
-        if self.router_positions < 1:
-            raise WingsError(f"router_positions is {self.router_positions}, but must be positive.")
-        if self.image_seq_length is not None and self.image_seq_length < 1:
-            raise WingsError(f"image_seq_length is {self.image_seq_length}, but must be positive.")
         if width % 2:
             raise WingsError(
                 f"the decoder's width {width} is odd, so rotary heads cannot divide it."
             )
+
+
+def _decoder_config(fields: dict[str, Any]) -> PreTrainedConfig:
+    if "model_type" not in fields:
+        raise WingsError("text_config has no model_type: say which decoder it describes.")
+    try:
+        return AutoConfig.for_model(**fields)
+    # Every family validates its fields in its own way.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WingsError(
+            f"text_config describes no {shown(fields['model_type'])} decoder ({reason})."
+        ) from error
 
 
 AutoConfig.register("wings", WingsConfig)

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wings.processing.image_processor import load_image
+from wings.processing.image_reader import load_image
 
 HTML, JSON = "report.html", "report.json"
 SIDE = 256  # pixels of a sample's picture

@@ -13,7 +13,8 @@ from transformers import AutoImageProcessor
 
 import wings  # noqa: F401  (registers the image processor)
 from wings.errors import WingsError
-from wings.processing.image_processor import WingsImageProcessor, load_image
+from wings.processing.image_processor import WingsImageProcessor
+from wings.processing.image_reader import load_image
 
 RNG = np.random.default_rng(0)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
-from wings.train.recipe import DataSource, Recipe
+from wings.train.recipe import DataSource, Limits, Recipe
 
 from .collator import with_kl_mask
 from .formats import Message, to_messages
 from .readers.open_records import open_records
-from .readers.records import SourceError, locate
+from .readers.records import SourceError, locate, naming
 from .sampler import RecordSampler
 from .text_turns import TextExchanges
 
@@ -53,9 +53,10 @@ class ConversationDataset(Dataset):
         on_bad_record: Literal["stop", "skip"] = "stop",
         exchanges: TextExchanges | None = None,
         needs_kl_mask: bool = False,
+        limits: Limits | None = None,
     ) -> None:
-        self.sources = list(sources)
-        self.records = [open_records(source) for source in sources]
+        self.sources, self.limits = list(sources), limits or Limits()
+        self.records = [open_records(source, self.limits) for source in sources]
         self.processor = processor
         self.max_length = max_length
         self.on_bad_record = on_bad_record
@@ -78,7 +79,7 @@ class ConversationDataset(Dataset):
         exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
         return cls(
             recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
-            needs_kl_mask=recipe.kl_to_base is not None,
+            needs_kl_mask=recipe.kl_to_base is not None, limits=recipe.limits,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -131,39 +132,39 @@ class ConversationDataset(Dataset):
             WingsError: names file and record.
         """
         source, inner = locate(number, self.starts)
-        try:
-            messages = to_messages(self.records[source][inner], self.folders[source])
+        record: dict[str, Any] = {}
+        with naming(lambda: self._name(source, inner, record)):
+            record = self.records[source][inner]
+            messages = to_messages(record, self.folders[source])
             return messages, [] if self.exchanges is None else self.exchanges.after(
                 number, messages
             )
-        except SourceError as error:
-            raise SourceError(f"{self.records[source].place(inner)}: {error}") from error
-        except WingsError as error:
-            raise WingsError(f"{self.name(number)}: {error}") from error
 
     def encode(self, number: int) -> dict[str, Any]:
         """Record `number` as tensors, not replaced if bad; a `WingsError` names file and record."""
         messages, text_turn = self.messages(number)
-        try:
+        with naming(lambda: self.name(number)):
             sample = self._encode(messages, text_turn)
             if not bool((sample["labels"][1:] != -100).any()):
                 raise WingsError("no token of it is trained")
             return sample
-        except WingsError as error:
-            raise WingsError(f"{self.name(number)}: {error}") from error
 
     def name(self, number: int) -> str:
         """Description of record `number` for messages: file, place in it, and its id if any."""
         source, inner = locate(number, self.starts)
         record: dict[str, Any] = {}
-        with contextlib.suppress(WingsError):
+        with contextlib.suppress(Exception):
             record = self.records[source][inner]
-        name = f" (id {record['id']!r})" if record.get("id") is not None else ""
+        return self._name(source, inner, record)
+
+    def _name(self, source: int, inner: int, record: dict[str, Any]) -> str:
+        name = f" (id {record['id']!r:.80})" if record.get("id") is not None else ""
         return f"{self.records[source].place(inner)}{name}"
 
     def _encode(self, messages: list[Message], text_turn: list[Message]) -> dict[str, Any]:
         processor = self.processor
         assert processor is not None, "set the processor before a record is encoded"
+        processor.image_processor.limits = self.limits
         if text_turn:
             sample = processor.encode([*messages, *text_turn])
             if self.max_length is None or len(sample["input_ids"]) <= self.max_length:

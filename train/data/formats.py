@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError, nearest
+from wings.processing.web_image import is_address
 
 Message = dict[str, Any]
 
@@ -15,6 +16,8 @@ class TurnsError(WingsError):
     """The roles of a conversation do not alternate, or there is no answer."""
 
 
+# An exchange of the Cauldron.
+_PAIR = ("user", "assistant")
 _SPEAKERS = {
     "human": "user",
     "user": "user",
@@ -37,9 +40,10 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
 
     Returns:
         `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
-        "text", "text"}` or `{"type": "image", "image": Path or bytes}`. In a record with images,
-        `<image>` in a text becomes a part. The line break next to it is removed, because chat
-        templates write none, and training and inference should have the same tokens.
+        "text", "text"}` or `{"type": "image", "image": source}`; a source is a Path, bytes, or
+        a URL or data URI. In a record with images, `<image>` in a text becomes a part. The line break
+        next to it is removed, because chat templates write none, and training and inference should
+        have the same tokens.
 
     Raises:
         WingsError: an empty or malformed conversation, or different numbers of images and
@@ -77,9 +81,12 @@ def _exchanges(texts: list[Any], images: int) -> list[tuple[str, list[Message]]]
     """Turns of questions and answers; images come first unless a text places them."""
     turns = []
     for pair in texts:
-        if not isinstance(pair, dict) or not {"user", "assistant"} <= set(pair):
-            raise WingsError(f"an entry of 'texts' needs 'user' and 'assistant', got {pair!r:.60}")
-        turns += [(role, [_text(str(pair[role]))]) for role in ("user", "assistant")]
+        texts_of = [pair.get(role) for role in _PAIR] if isinstance(pair, dict) else []
+        if not texts_of or not all(isinstance(one, str) for one in texts_of):
+            raise WingsError(
+                f"an entry of 'texts' needs a text for 'user' and 'assistant', got {pair!r:.60}"
+            )
+        turns += [(role, [_text(pair[role])]) for role in _PAIR]
     written = any(PLACEHOLDER in part["text"] for _, parts in turns for part in parts)
     if turns and not written:
         turns[0] = ("user", [*_open_parts(images), *turns[0][1]])
@@ -165,14 +172,14 @@ def _sources(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _locate(source: Any, folder: Path) -> Path | bytes:
+def _locate(source: Any, folder: Path) -> Path | bytes | str:
     if isinstance(source, dict):
         source = source["bytes"] if source.get("bytes") is not None else source.get("path")
     if isinstance(source, bytes):
         return source
     if not isinstance(source, str) or not source:
         raise WingsError(f"an image is {str(source)[:40]!r}, not a path or bytes")
-    return folder / source
+    return source if is_address(source) else folder / source
 
 
 def _validate_turns(turns: list[tuple[str, list[Message]]]) -> None:

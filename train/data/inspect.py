@@ -11,13 +11,15 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from wings.errors import WingsError
-from wings.processing.image_processor import WingsImageProcessor, load_image
+from wings.processing.image_limits import ImageLimits
+from wings.processing.image_processor import WingsImageProcessor
+from wings.processing.image_reader import MissingImage, load_image
 from wings.processing.processor import WingsProcessor
 from wings.train.recipe import Recipe
 
 from .dataset import ConversationDataset
 from .formats import Message, TurnsError
-from .readers.records import SourceError, locate
+from .readers.records import SourceError, locate, naming
 from .workers import reporting_lost_workers, unwrapping_worker_errors
 
 # Kinds of problems of a record.
@@ -136,17 +138,18 @@ class SurveyDataset(Dataset):
             kind = TURNS if isinstance(error.__cause__, TurnsError) else OTHER
             return RecordReport(number, problem=(kind, str(error)))
         try:
-            return self._report(number, messages, text_turn)
+            with naming(lambda: self.data.name(number)):
+                return self._report(number, messages, text_turn)
         except WingsError as error:
-            kind = error.kind if isinstance(error, _Problem) else OTHER
-            return RecordReport(number, problem=(kind, f"{self.data.name(number)}: {error}"))
+            kind = error.__cause__.kind if isinstance(error.__cause__, _Problem) else OTHER
+            return RecordReport(number, problem=(kind, str(error)))
 
     def _report(
         self, number: int, messages: list[Message], text_turn: list[Message]
     ) -> RecordReport:
         images = [part for one in messages for part in one["content"] if part["type"] == "image"]
         for part in images:
-            part["image"] = _decode(part["image"])
+            part["image"] = _decode(part["image"], self.data.limits)
         processor = self.processor
         sample = processor.encode([*messages, *text_turn])
         is_without = bool(text_turn) and len(sample["input_ids"]) > self.max_length
@@ -181,11 +184,11 @@ class _Problem(WingsError):
         self.kind = kind
 
 
-def _decode(source: Path | bytes) -> object:
-    if isinstance(source, Path) and not source.is_file():
-        raise _Problem(MISSING, f"there is no image file {source}")
+def _decode(source: Path | bytes | str, limits: ImageLimits) -> object:
     try:
-        return load_image(source)
+        return load_image(source, limits)
+    except MissingImage as error:
+        raise _Problem(MISSING, f"there is no image file {source}") from error
     except WingsError as error:
         raise _Problem(BROKEN, str(error)) from None
 

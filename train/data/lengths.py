@@ -7,6 +7,7 @@ from wings.processing.processor import WingsProcessor
 
 from .dataset import ConversationDataset
 from .formats import Message
+from .readers.records import naming
 
 # Records that are tokenised to measure tokens per letter.
 TRIALS = 64
@@ -56,11 +57,13 @@ class LengthEstimator:
         for number in range(0, len(self.data), max(1, len(self.data) // TRIALS)):
             try:
                 messages, text_turn = self.data.messages(number)
+                texts, _ = read([*messages, *text_turn])
+                with naming(lambda number=number: self.data.name(number)):
+                    new = sum(len(processor.tokenizer(text)["input_ids"]) for text in texts)
             except WingsError:
                 continue
-            texts, _ = read([*messages, *text_turn])
             count += letters(texts)
-            tokens += sum(len(processor.tokenizer(text)["input_ids"]) for text in texts)
+            tokens += new
         return tokens / count if count else 1.0
 
 
@@ -73,4 +76,4 @@ def read(messages: list[Message]) -> tuple[list[str], int]:
 
 def letters(texts: list[str]) -> int:
     """Bytes, not characters: a Chinese character is about as many tokens as a short word."""
-    return sum(len(text.encode()) for text in texts)
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)

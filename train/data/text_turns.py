@@ -7,6 +7,7 @@ from wings.train.recipe import DataSource, TextTurns
 
 from .formats import Message, to_messages
 from .readers.open_records import open_records
+from .readers.records import naming
 
 
 class TextExchanges:
@@ -39,12 +40,10 @@ class TextExchanges:
 
         A system message before it is dropped; the conversation has its own or none.
         """
-        try:
+        with naming(lambda: self.records.place(number)):
             messages = to_messages(self.records[number], self.records.folder)
             if any(part["type"] == "image" for one in messages for part in one["content"]):
                 raise WingsError("it has an image; remove the record, text turns have none")
-        except WingsError as error:
-            raise WingsError(f"{self.records.place(number)}: {error}") from error
         return [message for message in messages if message["role"] != "system"][:2]
 
     def after(self, number: int, messages: list[Message]) -> list[Message]:

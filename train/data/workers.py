@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 from wings.errors import WingsError
 
+from .readers.records import GONE
+
 _PREFIX = f"{WingsError.__module__}.{WingsError.__name__}: "
-# torch's words for a worker that exited, and for an error that a worker raised.
-_GONE = "DataLoader worker (pid"
+# torch's words for an error that a worker raised.
 _RAISED = "in DataLoader worker process"
 # Seconds until a killed worker has exited.
 _DYING = 1.0
@@ -28,7 +29,7 @@ def reporting_lost_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _GONE not in str(error):
+        if GONE not in str(error):
             raise
         raise lost_worker(str(error).strip()) from error
 

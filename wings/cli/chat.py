@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
-from wings.processing.image_processor import load_image
+from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
 from wings.upstream.cache_name import NAME, cache_of
 

@@ -1,58 +1,20 @@
-"""Images: loads them from any source and turns them into a vision tower's pixel values."""
+"""`WingsImageProcessor`: turns images into a vision tower's pixel values."""
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.upstream.images import fetch_image
 
-ImageSource = (
-    Image.Image | str | Path | bytes | bytearray | memoryview | Mapping | np.ndarray | Tensor
-)
-_REMOTE = ("http://", "https://", "data:")
-
-
-def load_image(source: ImageSource) -> Image.Image:
-    """Loads one RGB image: EXIF orientation applied, transparency on white, first frame of several.
-
-    Args:
-        source: a PIL image; a path, URL or data URI; the bytes of an image file; a mapping with
-            `bytes` or `path` (how parquet files hold images); a uint8 array [height, width] or
-            [height, width, 1, 3 or 4], or a uint8 tensor [1, 3 or 4, height, width].
-
-    Raises:
-        WingsError: nothing there, cut off, or no image; names the source.
-    """
-    if isinstance(source, Mapping):
-        held = source.get("bytes") or source.get("path")
-        if held is None:
-            raise WingsError(
-                f"An image given as a mapping needs 'bytes' or 'path', and this one has "
-                f"{', '.join(map(repr, source)) or 'nothing'}."
-            )
-        return load_image(held)
-    name = _describe(source)
-    try:
-        image = _open(source)
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except WingsError:
-        raise
-    except FileNotFoundError as error:
-        raise WingsError(f"{name} does not exist.") from error
-    # Decoders of damaged files raise nearly anything (SyntaxError, struct.error, ...).
-    except Exception as error:
-        raise WingsError(f"{name} is not a whole, readable image ({error}).") from error
+from .image_limits import ImageLimits
+from .image_reader import ImageSource, load_image
 
 
 class WingsImageKeys(TypedDict, total=False):
@@ -74,7 +36,13 @@ class WingsImageProcessor(BaseImageProcessor):
         image_std: of red, green and blue in 0..1.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
         resize_mode: "pad" keeps the aspect and fills with the mean colour; "resize" stretches.
+
+    Attributes:
+        limits: what an image may cost; not saved.
     """
+
+    # Of the class until it is replaced: transformers saves the attributes of an instance.
+    limits = ImageLimits()
 
     # Without transformers' own keys, which would be accepted and have no effect.
     valid_kwargs: Any = WingsImageKeys
@@ -116,7 +84,7 @@ class WingsImageProcessor(BaseImageProcessor):
         flat = flatten_images(images)
         if not flat:
             raise WingsError("No images were given; leave out the argument where there are none.")
-        pixels = torch.stack([self._to_pixels(load_image(image)) for image in flat])
+        pixels = torch.stack([self._to_pixels(load_image(image, self.limits)) for image in flat])
         return BatchFeature({"pixel_values": pixels})
 
     def _to_pixels(self, image: Image.Image) -> Tensor:
@@ -172,59 +140,6 @@ def check_counts(places: Sequence[int], images: Any) -> None:
                 f"{image_count} images were given; a place is <image> in plain text and a "
                 "{'type': 'image'} part in chat messages."
             )
-
-
-def _open(source: ImageSource) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, str) and source.startswith(_REMOTE):
-        return fetch_image(source)
-    if isinstance(source, str | Path):
-        return Image.open(source)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return Image.open(io.BytesIO(source))
-    if isinstance(source, Tensor):
-        # A matrix is a grey image in either layout.
-        source = source.movedim(0, -1) if source.ndim == 3 else source
-        source = source.detach().cpu().contiguous().numpy()
-    if not isinstance(source, np.ndarray):
-        raise WingsError(
-            f"{_describe(source)} is not an image; give a PIL image, path, bytes, array or tensor."
-        )
-    channels = source.shape[2] if source.ndim == 3 else 1
-    if source.dtype != np.uint8 or source.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise WingsError(
-            f"{_describe(source)} is not an image; arrays are uint8 [height, width, 3] "
-            "and tensors uint8 [3, height, width]."
-        )
-    return Image.fromarray(source[:, :, 0] if source.ndim == 3 and channels == 1 else source)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if not image.width or not image.height:
-        raise ValueError("it has no pixels")
-    if image.mode == "F":
-        raise ValueError("its pixels are floats of unknown range")
-    if image.mode.startswith("I"):
-        # Sixteen bits a pixel, which convert("RGB") would clip to white.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _describe(source: Any) -> str:
-    match source:
-        case str() | Path():
-            return f"Image {str(source)[:200]!r}"
-        case bytes() | bytearray() | memoryview():
-            return f"Image of {len(source)} bytes"
-        case np.ndarray() | Tensor():
-            return f"Image array {source.dtype} {list(source.shape)}"
-        case Image.Image():
-            return f"Image ({source.mode}, {source.width} x {source.height})"
-    return f"{type(source).__name__} {source!r}"[:200]
 
 
 # Both names that transformers asks for; with only one it warns of a fallback.

@@ -1,36 +1,10 @@
-"""transformers' image processors and image loading, as far as Wings relies on them."""
+"""transformers' image processors, as far as Wings relies on them."""
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .contract import Contract
-
-
-def fetch_image(address: str) -> Image.Image:
-    """Return the image at a URL (`http://`, `https://`) or in a data URI, as RGB.
-
-    Relied on since transformers 5.17: `image_utils.load_image` takes both kinds of address and
-    applies the EXIF orientation.
-
-    Raises:
-        Exception: nearly any, if it cannot be reached or read.
-    """
-    from transformers.image_utils import load_image
-
-    return load_image(address)
-
-
-def _check_data_uri() -> None:
-    """One red pixel in a data URI is one red pixel."""
-    uri = (
-        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AA"
-        "AAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-    )
-    image = fetch_image(uri)
-    assert image.size == (1, 1) and image.getpixel((0, 0)) == (255, 0, 0), f"it is {image}"
 
 
 def _check_processor() -> None:
@@ -65,13 +39,6 @@ def _check_processor() -> None:
 
 
 CONTRACTS = (
-    Contract(
-        library="transformers",
-        since="5.17",
-        sentence="load_image reads URLs and data URIs",
-        members=("transformers.image_utils:load_image(image)",),
-        check=_check_data_uri,
-    ),
     Contract(
         library="transformers",
         since="5.17",

@@ -21,7 +21,7 @@ from wings.eval.benchmarks.vqav2 import read_vqav2
 from wings.eval.compare.comparison import ALL, Comparison
 from wings.eval.items import Item, read_items
 from wings.eval.scoring.score import score
-from wings.processing.image_processor import load_image
+from wings.processing.image_reader import load_image
 
 
 def picture(colour="red"):

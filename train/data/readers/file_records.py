@@ -1,7 +1,7 @@
 """Records of JSON, JSON Lines and parquet files, parsed on access."""
 
+import codecs
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,30 @@ import numpy as np
 
 from wings.errors import WingsError
 
-from .records import Records
+from .json_list import entry_spans
+from .records import Records, one_line, validate_size
+
+# Byte order marks; the longer one of two that begin alike comes first.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class JsonRecords(Records):
-    """The records of a `.json` file that holds a list."""
+    """The records of a `.json` file that holds a list; each is parsed on access."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path.parent
         try:
-            values = json.loads(path.read_bytes())
+            self._text = _utf8(path.read_bytes())
+            spans = entry_spans(self._text)
         except ValueError as error:
-            raise WingsError(f"{path}: not JSON ({error}).") from None
-        if not isinstance(values, list):
-            raise WingsError(
-                f"{path}: expected a JSON list of records, got {type(values).__name__}."
-            )
-        self._keep(json.dumps(value).encode() for value in values)
+            raise WingsError(f"{path}: {error}.") from None
+        self._offsets = np.array(spans, dtype=np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -33,19 +40,11 @@ class JsonRecords(Records):
     def read(self, number: int) -> Any:
         """The value at `number`."""
         start, end = self._offsets[number]
+        validate_size(int(end - start), self.record_bytes)
         try:
             return json.loads(self._text[start:end])
         except ValueError as error:
             raise WingsError(f"not JSON ({error})") from None
-
-    def _keep(self, texts: Iterator[bytes]) -> None:
-        parts, offsets, end = [], [], 0
-        for text in texts:
-            parts.append(text)
-            offsets.append((end, end + len(text)))
-            end += len(text)
-        self._text = b"".join(parts)
-        self._offsets = np.array(offsets, dtype=np.int64).reshape(-1, 2)
 
 
 class JsonLinesRecords(JsonRecords):
@@ -53,19 +52,27 @@ class JsonLinesRecords(JsonRecords):
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path.parent
-        self._text = path.read_bytes()
-        offsets, lines, start = [], [], 0
-        for number, line in enumerate(self._text.splitlines(keepends=True), start=1):
-            if line.strip():
-                offsets.append((start, start + len(line)))
+        self._text = _utf8(path.read_bytes())
+        offsets, lines, start, number = [], [], 0, 0
+        while start < len(self._text):
+            number += 1
+            end = self._text.find(b"\n", start) + 1 or len(self._text)
+            if self._text[start:end].strip():
+                offsets.append((start, end))
                 lines.append(number)
-            start += len(line)
+            start = end
         self._offsets = np.array(offsets, dtype=np.int64).reshape(-1, 2)
         self._line_numbers = np.array(lines, dtype=np.int64)
 
     def place(self, number: int) -> str:
         """The line number, from 1, empty lines included."""
         return f"{self.path} line {self._line_numbers[number]}"
+
+
+def _utf8(data: bytes) -> bytes:
+    """The text of a JSON file without a byte order mark, in UTF-8."""
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    return data if encoding is None else data.decode(encoding).encode()
 
 
 class ParquetRecords(Records):
@@ -79,10 +86,9 @@ class ParquetRecords(Records):
         self.path, self.folder = path, path.parent
         try:
             self._table = pyarrow.parquet.read_table(path)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise WingsError(
-                f"{path}: not readable as parquet ({' '.join(str(error).split())})."
-            ) from None
+        # Damaged files raise errors of pyarrow and of Python.
+        except Exception as error:
+            raise WingsError(one_line(f"{path}: not readable as parquet ({error}).")) from None
 
     def __len__(self) -> int:
         return self._table.num_rows

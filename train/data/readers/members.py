@@ -31,7 +31,7 @@ def to_record(key: str, members: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         WingsError: no conversation or caption, or images that do not match their names.
     """
-    images = {name: members[name] for name in sorted(members, key=_natural) if _is_image(name)}
+    images = {name: members[name] for name in sorted(members, key=_natural) if is_image(name)}
     record = _json(members["json"]) if members.get("json") is not None else {}
     if not isinstance(record, dict):
         raise WingsError(f"{key}.json holds {type(record).__name__}, not a mapping")
@@ -105,7 +105,8 @@ def _json(value: Any) -> Any:
         raise WingsError(f"not JSON ({error})") from None
 
 
-def _is_image(extension: str) -> bool:
+def is_image(extension: str) -> bool:
+    """True for the extension of an image (`jpg`, `0.png`)."""
     return extension.rpartition(".")[2] in IMAGES
 
 

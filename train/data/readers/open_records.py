@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wings.errors import WingsError
-from wings.train.recipe import DataSource
+from wings.train.recipe import DataSource, Limits
 
 from .dataset_records import DatasetRecords, StreamedRecords, is_saved
 from .file_records import JsonLinesRecords, JsonRecords, ParquetRecords
-from .records import JoinedRecords, Records
+from .records import JoinedRecords, Records, one_line
 from .shard_records import ShardRecords
 from .source_files import ENDINGS, source_files, source_folder
 
@@ -21,18 +21,25 @@ _KINDS: dict[str, Callable[[Path], Records]] = {
 }
 
 
-def open_records(source: DataSource) -> Records:
+def open_records(source: DataSource, limits: Limits | None = None) -> Records:
     """The records of one source.
+
+    Args:
+        source: a file, several files, or a dataset.
+        limits: what a record may cost; default: `Limits()`.
 
     Raises:
         WingsError: missing, unreadable or empty files, an unknown file type, no such dataset.
     """
+    limits = limits or Limits()
     if source.stream:
         records: Records = StreamedRecords(source)
     elif source.split or is_saved(source.path):
         records = DatasetRecords(source)
     else:
         parts = [_open(path) for path in source_files(source.path)]
+        for part in parts:
+            part.record_bytes, part.image_bytes = limits.record_bytes, limits.image_bytes
         if len(parts) == 1 and parts[0].path == Path(source.path).expanduser():
             records = parts[0]
         else:
@@ -47,4 +54,9 @@ def _open(path: Path) -> Records:
     kind = path.suffix.lower()
     if kind not in _KINDS:
         raise WingsError(f"{path}: unknown file type '{kind}'; use {', '.join(ENDINGS)}.")
-    return _KINDS[kind](path)
+    try:
+        return _KINDS[kind](path)
+    except WingsError:
+        raise
+    except Exception as error:
+        raise WingsError(one_line(f"{path}: cannot be opened ({error}).")) from error

@@ -3,15 +3,51 @@
 import bisect
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError
 
+# torch's words for a worker that exited.
+GONE = "DataLoader worker (pid"
+# Letters of an error that are shown.
+SHOWN = 600
+
 
 class SourceError(WingsError):
     """The source cannot be read (any more). No single record is at fault, so none is skipped."""
+
+
+@contextmanager
+def naming(place: Callable[[], str]) -> Iterator[None]:
+    """The boundary around all work on one record or file: its errors name the place.
+
+    Args:
+        place: describes the record or file; called only for an error.
+
+    Raises:
+        WingsError: for any `Exception`, in one line; a `SourceError` stays one. The error of a lost
+            data worker, which torch raises anywhere, is passed on.
+    """
+    try:
+        yield
+    except WingsError as error:
+        kind = SourceError if isinstance(error, SourceError) else WingsError
+        raise kind(one_line(f"{place()}: {error}")) from error
+    except Exception as error:
+        if GONE in str(error)[:1000]:
+            raise
+        reason = str(error)[:SHOWN] or "no message"
+        raise WingsError(one_line(f"{place()}: {type(error).__name__}: {reason}")) from error
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, at most `SHOWN` letters, all of which can be printed."""
+    printable = text[: 2 * SHOWN].encode("utf-8", "backslashreplace").decode()
+    line = " ".join(printable.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 3] + "..."
 
 
 class Records(ABC):
@@ -26,11 +62,15 @@ class Records(ABC):
         folder: folder that image paths are relative to by default.
         shuffle_buffer: records that are shuffled together in a source that is read forwards; None
             with random access.
+        record_bytes: bytes that the text of a record may have.
+        image_bytes: bytes that a file in a shard may have.
     """
 
     path: Path
     folder: Path
     shuffle_buffer: int | None = None
+    record_bytes: int = 64 * 2**20
+    image_bytes: int = 256 * 2**20
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -53,6 +93,12 @@ class Records(ABC):
     def place(self, number: int) -> str:
         """Location of a record, for messages."""
         return f"{self.path} record {number}"
+
+
+def validate_size(size: int, most: int, what: str = "it", key: str = "record_bytes") -> None:
+    """Raise a `WingsError` for more bytes than the limit `key` of the recipe allows."""
+    if size > most:
+        raise WingsError(f"{what} has {size:,} bytes, more than limits.{key} allows, {most:,}")
 
 
 class JoinedRecords(Records):

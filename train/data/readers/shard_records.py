@@ -8,8 +8,8 @@ import numpy as np
 
 from wings.errors import WingsError
 
-from .members import is_used, to_record
-from .records import Records, SourceError
+from .members import is_image, is_used, to_record
+from .records import Records, SourceError, one_line, validate_size
 
 # Index entry of a member: location of its bytes, and its extension.
 _MEMBER = np.dtype([("offset", np.int64), ("size", np.int64), ("extension", np.int32)])
@@ -36,6 +36,8 @@ class ShardRecords(Records):
                     # tarfile would keep all headers; typeshed lacks the attribute.
                     tar.members.clear()  # type: ignore[attr-defined]
                     key, extension = split_name(member.name)
+                    if member.issparse():
+                        raise tarfile.ReadError(f"{member.name!r} is sparse")
                     if member.isfile() and is_used(extension):
                         code = extensions.setdefault(extension, len(extensions))
                         entry = (member.offset_data, member.size, code)
@@ -44,17 +46,20 @@ class ShardRecords(Records):
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512) != bytes(512):
                     raise tarfile.ReadError(f"no header and no end at {tar.offset:,} bytes")
-        except (tarfile.TarError, OSError) as error:
+        # Damaged headers also raise errors of Python, such as those of numbers.
+        except Exception as error:
             raise WingsError(
-                f"{path}: not readable as an uncompressed tar ({error}); decompress it, or download"
-                " a truncated one again."
+                one_line(f"{path}: not readable as an uncompressed tar ({error})")
+                + "; decompress it, or download a truncated one again."
             ) from None
         self._extensions = list(extensions)
         self._members = np.array(
             [entry for entries in by_key.values() for entry in entries], dtype=_MEMBER
         )
         self._starts = np.cumsum([0, *map(len, by_key.values())])
-        self._keys = np.array([key.encode() for key in by_key], dtype=np.bytes_)
+        self._keys = np.array(
+            [key.encode("utf-8", "surrogateescape") for key in by_key], dtype=np.bytes_
+        )
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -65,18 +70,27 @@ class ShardRecords(Records):
         try:
             with self.path.open("rb") as file:
                 for one in self._members[self._starts[number] : self._starts[number + 1]]:
+                    extension, size = self._extensions[one["extension"]], int(one["size"])
+                    key = "image_bytes" if is_image(extension) else "record_bytes"
+                    validate_size(size, getattr(self, key), f"its .{extension}", key)
+                    if extension in members:
+                        raise WingsError(f"the shard has two .{extension} under its key")
                     file.seek(int(one["offset"]))
-                    data = file.read(int(one["size"]))
-                    if len(data) < one["size"]:
+                    data = file.read(size)
+                    if len(data) < size:
                         raise EOFError("it was shortened")
-                    members[self._extensions[one["extension"]]] = data
+                    members[extension] = data
         except (OSError, EOFError) as error:
             raise SourceError(f"the shard cannot be read any more ({error})") from None
-        return to_record(self._keys[number].decode(), members)
+        return to_record(self._key(number), members)
 
     def place(self, number: int) -> str:
         """The shard and the key in it."""
-        return f"{self.path} key {self._keys[number].decode()}"
+        return f"{self.path} key {self._key(number)}"
+
+    def _key(self, number: int) -> str:
+        """The key; bytes that are no UTF-8 are written as `\\xff`."""
+        return self._keys[number].decode("utf-8", "backslashreplace")
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -26,7 +26,8 @@ def source_files(path: str) -> list[Path]:
     if _RANGE.search(spelled):
         return _all_there(path, _expand(spelled))
     if Path(spelled).is_dir():
-        files = sorted(one for one in Path(spelled).iterdir() if one.suffix.lower() in ENDINGS)
+        inner = sorted(Path(spelled).iterdir())
+        files = [one for one in inner if one.suffix.lower() in ENDINGS and one.is_file()]
     elif glob.has_magic(spelled):
         files = sorted(Path(one) for one in glob.glob(spelled, recursive=True))
         files = [one for one in files if one.is_file()]

@@ -1,0 +1,21 @@
+"""`ImageLimits`: what an image may cost before it is read."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class ImageLimits:
+    """Bounds that are checked before the work is done.
+
+    Attributes:
+        image_bytes: bytes of one image file, data URI or download.
+        image_pixels: pixels of one image. Decoding takes about 4 bytes a pixel, 12 with
+            transparency. Pillow's own bound, `PIL.Image.MAX_IMAGE_PIXELS`, also holds.
+        url_seconds: seconds for one download, with redirects.
+        private_addresses: also follow URLs to this machine and to private networks.
+    """
+
+    image_bytes: int = 256 * 2**20
+    image_pixels: int = 120_000_000
+    url_seconds: float = 30.0
+    private_addresses: bool = False

@@ -1,0 +1,195 @@
+"""The bytes of an image at a URL or in a data URI, within limits."""
+
+import base64
+import functools
+import http.client
+import ipaddress
+import socket
+import threading
+import urllib.request
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from wings.errors import WingsError
+
+from .image_limits import ImageLimits
+
+SCHEMES = ("http://", "https://", "data:")
+_CHUNK = 1 << 16
+# Some servers refuse the name of Python's own client.
+_HEADERS = {"User-Agent": "wings-lorra (https://pypi.org/project/wings-lorra)", "Accept": "image/*"}
+
+
+def is_address(source: str) -> bool:
+    """True for a URL or a data URI, in any case of letters."""
+    return source[:8].lower().startswith(SCHEMES)
+
+
+def fetch_image(address: str, limits: ImageLimits) -> bytes:
+    """Return the bytes of the image at a URL (`http://`, `https://`) or in a data URI.
+
+    Raises:
+        WingsError: more bytes or seconds than `limits` allow, an address in a private network, or
+            no answer.
+    """
+    if address[:5].lower() == "data:":
+        return _decode_uri(address, limits.image_bytes)
+    done: list[bytes | BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(_download(address, limits))
+        except BaseException as error:
+            done.append(error)
+
+    # A thread, because name servers and slow servers can exceed any timeout of a socket.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(limits.url_seconds)
+    if not done:
+        raise WingsError(
+            f"It did not arrive within {limits.url_seconds:g} seconds; raise url_seconds."
+        )
+    if isinstance(done[0], bytes):
+        return done[0]
+    if isinstance(done[0], WingsError):
+        raise done[0]
+    raise WingsError(f"It cannot be downloaded ({done[0]}).") from done[0]
+
+
+def _decode_uri(uri: str, most: int) -> bytes:
+    header, comma, data = uri.partition(",")
+    if not comma:
+        raise WingsError("The data URI has no comma before its data.")
+    # Base64 writes 3 bytes as 4 letters; a percent code is 3 letters for one byte.
+    if len(data) // 4 > most:
+        raise too_many_bytes(len(data) // 4 * 3, most)
+    raw = unquote_to_bytes(data)
+    if header.lower().endswith(";base64"):
+        raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n")
+        raw = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    if len(raw) > most:
+        raise too_many_bytes(len(raw), most)
+    return raw
+
+
+def too_many_bytes(size: int, most: int) -> WingsError:
+    """The error for an image of `size` bytes, of which `most` are allowed."""
+    return WingsError(f"It has {size:,} bytes, more than image_bytes allows, {most:,}.")
+
+
+def _download(url: str, limits: ImageLimits) -> bytes:
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _HTTPHandler(limits.private_addresses),
+        _HTTPSHandler(limits.private_addresses),
+    ):
+        opener.add_handler(handler)
+    request = urllib.request.Request(url, headers=_HEADERS)
+    chunks, size = [], 0
+    with opener.open(request, timeout=limits.url_seconds) as answer:
+        announced = int(answer.headers.get("Content-Length") or 0)
+        if announced > limits.image_bytes:
+            raise too_many_bytes(announced, limits.image_bytes)
+        while chunk := answer.read(_CHUNK):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limits.image_bytes:
+                raise too_many_bytes(size, limits.image_bytes)
+    if size < announced:
+        raise WingsError(f"Only {size:,} of its {announced:,} bytes arrived.")
+    return b"".join(chunks)
+
+
+def _connect(connection: Any, allows_private: bool) -> socket.socket:
+    """A socket to the first address of the connection's host that may be used.
+
+    The name is resolved once: a second look-up could give another, private address.
+    """
+    error: OSError | None = None
+    for family, kind, protocol, _, place in socket.getaddrinfo(
+        connection.host, connection.port, type=socket.SOCK_STREAM
+    ):
+        if not allows_private and not _is_public(place[0]):
+            raise WingsError(
+                f"{connection.host} is in a private network; set private_addresses to true to "
+                "allow it."
+            )
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(connection.timeout)
+            made.connect(place)
+            return made
+        except OSError as reason:
+            made.close()
+            error = reason
+    raise error or OSError(f"{connection.host} has no address")
+
+
+def _is_public(address: str | int) -> bool:
+    one = ipaddress.ip_address(str(address).partition("%")[0])
+    inner = getattr(one, "ipv4_mapped", None) or getattr(one, "sixtofour", None)
+    return (inner or one).is_global and not one.is_multicast
+
+
+class _HTTPConnection(http.client.HTTPConnection):
+    def __init__(self, *args: Any, allows_private: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allows_private = allows_private
+
+    def connect(self) -> None:
+        self.sock = _connect(self, self.allows_private)
+
+
+class _HTTPSConnection(http.client.HTTPSConnection):
+    def __init__(self, *args: Any, allows_private: bool, context: Any, **kwargs: Any) -> None:
+        super().__init__(*args, context=context, **kwargs)
+        self.allows_private, self.tls = allows_private, context
+
+    def connect(self) -> None:
+        plain = _connect(self, self.allows_private)
+        self.sock = self.tls.wrap_socket(plain, server_hostname=self.host)
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def __init__(self, allows_private: bool) -> None:
+        super().__init__()
+        self.allows_private = allows_private
+
+    def http_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_unless_proxied(request, _HTTPConnection, self.allows_private), request)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def __init__(self, allows_private: bool) -> None:
+        super().__init__()
+        self.allows_private, self.tls = allows_private, _certificates()
+
+    def https_open(self, request: urllib.request.Request) -> Any:
+        made = _unless_proxied(request, _HTTPSConnection, self.allows_private)
+        return self.do_open(made, request, context=self.tls)
+
+
+def _unless_proxied(request: urllib.request.Request, own: Any, allows_private: bool) -> Any:
+    """A maker of connections: `own`, or the standard one where a proxy resolves the name."""
+    if request.host == urlsplit(request.full_url).netloc:
+        return functools.partial(own, allows_private=allows_private)
+    host = urlsplit(request.full_url).hostname or ""
+    try:
+        is_public = _is_public(host)
+    except ValueError:
+        is_public = host != "localhost"
+    if not allows_private and not is_public:
+        raise WingsError(f"{host} is in a private network; set private_addresses to true.")
+    return own.__base__
+
+
+def _certificates() -> Any:
+    import ssl
+
+    return ssl.create_default_context()

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from wings.train.recipe import DataSource
 
 class Speller:
     """Stands for the processor: one token per character, three per image; files must exist."""
+
+    image_processor = SimpleNamespace(limits=None)
 
     def encode(self, messages, *, max_length=None):
         ids, labels, images = [], [], []

@@ -119,3 +119,32 @@ def talk(*pairs, **more):
 def test_odd_records_are_refused(record, words):
     with pytest.raises(WingsError, match=words):
         to_messages(record, "pics")
+
+
+def test_thoughts_of_an_answer_are_kept_and_what_would_be_lost_is_refused():
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    thinks = [turns[0], {**turns[1], "reasoning_content": "hm", "tool_calls": None, "id": 3}]
+    (question, answer) = to_messages({"messages": thinks, "tools": []}, "pics")
+    assert answer["reasoning_content"] == "hm" and "reasoning_content" not in question
+    for key in ("tool_calls", "function_call", "thinking", "reasoning"):
+        with pytest.raises(WingsError, match=f"a turn has '{key}'"):
+            to_messages({"messages": [turns[0], {**turns[1], key: "x"}]}, "pics")
+    with pytest.raises(WingsError, match="it has 'tools'"):
+        to_messages({"messages": turns, "tools": [{"name": "x"}]}, "pics")
+    with pytest.raises(WingsError, match="not a text"):
+        to_messages({"messages": [turns[0], {**turns[1], "reasoning_content": 3}]}, "pics")
+
+
+def test_addresses_are_no_file_names():
+    for source in ("https://example.org/x.png", "HTTP://x/y", "data:image/png;base64,AAAA"):
+        record = {"caption": "a", "image": source}
+        assert to_messages(record, "pics")[0]["content"][0]["image"] == source
+    assert to_messages({"caption": "a", "image": "data/x.png"}, "pics")[0]["content"][0] == image(
+        "data/x.png"
+    )
+
+
+@pytest.mark.parametrize("text", [None, 3, ["a"], {}])
+def test_an_exchange_without_a_text_is_refused(text):
+    with pytest.raises(WingsError, match="needs a text for 'user' and 'assistant'"):
+        to_messages({"texts": [{"user": "a", "assistant": text}]}, "pics")

@@ -18,8 +18,6 @@ from processors import (
     user,
 )
 
-from wings.errors import WingsError
-
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, metaspace_tokenizer()], ids=["bytes", "space"])
@@ -64,20 +62,18 @@ def test_any_conversation(name, turns):
         parts = [before, picture(), after] if has_image else [before, after]
         messages += [user(*parts), assistant(answer)]
         plain += [{"role": "user", "content": before + after}, assistant(answer)]
-    try:
-        row = processor.encode(messages)
-    except WingsError as error:
-        # The templates without a special token before the answer may join it with a letter.
-        assert "joins" in str(error) and name in ("plain", "mistral", "no prompt")
-        return
+    row = processor.encode(messages)
     images = sum(has_image for _, has_image, _, _ in turns)
     ids = row["input_ids"]
     assert (ids == processor.image_token_id).sum() == 4 * images
     assert len(row.get("pixel_values", ())) == images
-    # A typed <image> is an image to the tokenizer alone.
-    if not images and "<image>" not in "".join(message["content"] for message in plain):
+    # A typed token is one to the tokenizer alone.
+    words = "".join(message["content"] for message in plain)
+    if not images and not any(token in words for token in ("<image>", "<|im_end|>", "[INST]")):
         own = processor.tokenizer.apply_chat_template(plain, return_dict=False)
-        assert ids.tolist() == own
+        assert processor.tokenizer.decode(ids) == processor.tokenizer.decode(own)
+        # Templates without a special token before the answer may join it with a letter.
+        assert ids.tolist() == own or name in ("plain", "mistral", "no prompt")
     found = "".join(learned(processor, row))
     for _, _, _, answer in turns:
         assert answer.strip() in found
@@ -127,11 +123,14 @@ def test_an_answer_in_its_own_header_is_not_confused():
     assert learned(processor, row) == [f"{answer}<|im_end|>" for answer in answers]
 
 
-def test_a_boundary_within_a_token_is_refused():
+def test_a_boundary_within_a_token_is_cut():
     """Else the mask would cover a letter of the prompt."""
     joins = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(WingsError, match="joins"):
-        make_processor(joins).encode([user("the im"), assistant("age is")])
+    processor = make_processor(joins)
+    row = processor.encode([user("the im"), assistant("age is")])
+    prompt = processor.tokenizer("the im")["input_ids"]
+    assert row["input_ids"][: len(prompt)].tolist() == prompt
+    assert learned(processor, row) == ["age is"]
 
 
 def test_labels_of_a_batch(processor):

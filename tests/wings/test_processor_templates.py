@@ -21,7 +21,7 @@ def test_a_template_that_hides_the_turn_is_refused():
     hides = "{% for m in messages %}{{ m['content'] | reverse }}{{ messages | length }}{% endfor %}"
     drops = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
     for template in (hides, drops, drops + "{% if add_generation_prompt %}assistant{% endif %}"):
-        with pytest.raises(WingsError, match="cannot be located"):
+        with pytest.raises(WingsError, match="leaves out message 0"):
             make_processor(template).encode(
                 [user("a"), assistant("b c"), user("d"), assistant("e")]
             )
@@ -45,7 +45,7 @@ def test_templates_that_say_no():
     with pytest.raises(WingsError, match=r"set processor\.chat_template"):
         bare.encode([user("b"), assistant("c")])
     drops = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
-    with pytest.raises(WingsError, match="writes 0 <image> for 1 images"):
+    with pytest.raises(WingsError, match="leaves out message 0"):
         make_processor(drops).encode([user(picture()), assistant("c")])
 
 

@@ -16,6 +16,13 @@ class TurnsError(WingsError):
     """The roles of a conversation do not alternate, or there is no answer."""
 
 
+# What a turn may say outside its content, and what to do about it.
+_LOST = {
+    "tool_calls": "write the call into its content",
+    "function_call": "write the call into its content",
+    "thinking": "name it reasoning_content",
+    "reasoning": "name it reasoning_content",
+}
 # An exchange of the Cauldron.
 _PAIR = ("user", "assistant")
 _SPEAKERS = {
@@ -33,17 +40,17 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
     Args:
         record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}`;
             `{"messages": [{"role", "content"}], "images": [...]}`, where content is a text or a
-            list of `{"type": "text" | "image"}` parts; `{"texts": [{"user", "assistant"}],
-            "images"}` as in the Cauldron; or an image with a `caption` (or `text`), which answers a
-            turn that is only the image.
+            list of `{"type": "text" | "image"}` parts, with `reasoning_content` or without;
+            `{"texts": [{"user", "assistant"}], "images"}` as in the Cauldron; or an image with a
+            `caption` (or `text`), which answers a turn that is only the image.
         images: folder that image paths are relative to.
 
     Returns:
         `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
         "text", "text"}` or `{"type": "image", "image": source}`; a source is a Path, bytes, or
-        a URL or data URI. In a record with images, `<image>` in a text becomes a part. The line break
-        next to it is removed, because chat templates write none, and training and inference should
-        have the same tokens.
+        a URL or data URI. In a record with images, `<image>` in a text becomes a part. The line
+        break next to it is removed, because chat templates write none, and training and inference
+        should have the same tokens.
 
     Raises:
         WingsError: an empty or malformed conversation, or different numbers of images and
@@ -66,7 +73,25 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
             f" ({', '.join(map(str, record))})"
         )
     _validate_turns(turns)
-    return _place_images(turns, sources, Path(images).expanduser())
+    messages = _place_images(turns, sources, Path(images).expanduser())
+    if record.get("conversations") is None and record.get("messages") is not None:
+        _add_thoughts(record, messages)
+    return messages
+
+
+def _add_thoughts(record: dict[str, Any], messages: list[Message]) -> None:
+    """Adds what a turn says outside its content, and refuses what would be lost."""
+    if record.get("tools"):
+        raise WingsError("it has 'tools', which are not trained; write them into a system message")
+    for turn, message in zip(record["messages"], messages, strict=True):
+        for key, remedy in _LOST.items():
+            if turn.get(key):
+                raise WingsError(f"a turn has {key!r}, which is not trained; {remedy}")
+        thoughts = turn.get("reasoning_content")
+        if thoughts:
+            if not isinstance(thoughts, str):
+                raise WingsError(f"reasoning_content is {str(thoughts)[:40]!r}, not a text")
+            message["reasoning_content"] = thoughts
 
 
 def _llava_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:

@@ -184,7 +184,7 @@ class _Problem(WingsError):
         self.kind = kind
 
 
-def _decode(source: Path | bytes | str, limits: ImageLimits) -> object:
+def _decode(source: Path | bytes | str, limits: ImageLimits | None = None) -> object:
     try:
         return load_image(source, limits)
     except MissingImage as error:

@@ -23,7 +23,7 @@ from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
-from wings.processing.conversation import IMAGE_TOKEN
+from wings.processing.image_token import add_image_token
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.weights import mark_as_drawn
 
@@ -101,11 +101,11 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         dtype = options.pop("dtype", "auto")
         validate_options(options)
         name = text if isinstance(text, str) else text.name_or_path
-        if name and "image_token_id" not in options:
-            options["image_token_id"] = image_token_id(name)
         if isinstance(text, str):
             text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
         causal_lm = text.eval()
+        if name and "image_token_id" not in options:
+            options["image_token_id"] = image_token_id(name, causal_lm.config.vocab_size)
         tower = VisionTower.from_pretrained(vision)
         few = range(min(9, causal_lm.config.vocab_size))
         plain = [token for token in few if token != options.get("image_token_id")]
@@ -393,7 +393,7 @@ def validate_options(options: dict[str, Any]) -> None:
             raise WingsError(f"There is no option '{name}'{nearest(name, known)}; see WingsConfig.")
 
 
-def image_token_id(text: str) -> int | None:
+def image_token_id(text: str, vocab_size: int) -> int | None:
     """The id that the processor of `text` gives `<image>`; None where there is no tokenizer."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(text)
@@ -402,8 +402,7 @@ def image_token_id(text: str) -> int | None:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # Some tokenizer classes make an empty tokenizer of a folder that holds none.
         return None
-    found = tokenizer.get_vocab().get(IMAGE_TOKEN)
-    return len(tokenizer) if found is None else found
+    return add_image_token(tokenizer, vocab_size)
 
 
 # Group of the parameters of a block's wings that are not of a learner.

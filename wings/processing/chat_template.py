@@ -1,18 +1,28 @@
 """A language model's chat template: renders messages and finds the letters to learn."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from wings.errors import WingsError
+from wings.errors import WingsError, nearest
 from wings.upstream.chat_template import render_with_spans
 
 from .conversation import Conversation, Span
+from .template_shape import SECONDS, TemplateShape, deadline, mark
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# Options of a tokenizer's apply_chat_template that are no variables of the template.
+_OPTIONS = ("chat_template", "continue_final_message")
+_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_SAID = ("role", "content")
+# Shapes that are kept per tokenizer; conversations have few numbers of turns.
+_MOST_SHAPES = 256
+_SHAPES: "WeakKeyDictionary[Any, dict[Any, Any]]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -25,30 +35,82 @@ class ChatTemplate:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    options: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
 
-    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
-        """Renders messages whose content is a string.
+    @property
+    def source(self) -> str:
+        """The Jinja text.
 
         Raises:
-            WingsError: no template, or one that refuses the messages.
+            WingsError: the tokenizer has no template.
         """
         if not self.tokenizer.chat_template and "chat_template" not in self.options:
             raise WingsError(
                 "The tokenizer has no chat template; set processor.chat_template to the one that "
                 "the language model was trained with."
             )
+        options = {name: self.options.get(name) for name in ("chat_template", "tools")}
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **self.options,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise WingsError(f"The chat template cannot render the messages ({error}).") from error
-        # For one conversation that is not tokenised, the method returns a string.
-        return cast(str, text)
+            return self.tokenizer.get_chat_template(**options)
+        except ValueError as error:
+            raise WingsError(f"There is no such chat template ({error}).") from error
+
+    def validate_options(self, known: Sequence[str]) -> None:
+        """Raises a `WingsError` for an option that the template does not read.
+
+        Args:
+            known: further options, for the suggestion of a similar name.
+        """
+        for name, value in self.options.items():
+            is_read = name in _OPTIONS or re.search(rf"\b{re.escape(name)}\b", self.source)
+            if value is not None and not is_read:
+                raise WingsError(
+                    f"There is no option '{name}'{nearest(name, known)}, and the chat template "
+                    "has no variable of this name; remove it."
+                )
+
+    def control_tokens(self) -> list[str]:
+        """Special tokens with which the template and the tokenizer mark the parts of a text."""
+        tokenizer, source = self.tokenizer, self.source
+        ends = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+        special = {*tokenizer.all_special_tokens} | {
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        }
+        # Letters that the tokenizer does not know may have the id of the unknown token.
+        unknown = tokenizer.unk_token_id
+        return [
+            token
+            for token in special
+            if (token in ends or token in source)
+            and tokenizer.convert_tokens_to_ids(token) != unknown
+        ]
+
+    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        """Renders messages whose content is a string.
+
+        A template that reads content as a list of parts is given one part of text.
+
+        Raises:
+            WingsError: no template, or one that refuses the messages.
+        """
+        source = self.source
+        roles = {message["role"] for message in messages}
+        as_parts = {role for role in roles if self._reads_parts(source, role)}
+        return self._render(messages, add_generation_prompt, as_parts)
+
+    def validate(self, conversation: Conversation, add_generation_prompt: bool, text: str) -> None:
+        """Raises a `WingsError` unless the rendered `text` has all that was said, exactly once."""
+        messages = conversation.messages
+        options = tuple((name, repr(value)) for name, value in sorted(self.options.items()))
+        shape = tuple(
+            (m["role"], bool(m["content"]), repr({k: m[k] for k in m if k not in _SAID}))
+            for m in messages
+        )
+        key = (self.source, options, add_generation_prompt, shape)
+        made = self._kept(
+            key, lambda: TemplateShape.of(messages, self.render, add_generation_prompt)
+        )
+        made.validate(messages, text)
 
     def spans(self, conversation: Conversation, text: str) -> list[Span]:
         """Finds the letters [start, end) of the assistant's turns in the rendered `text`.
@@ -58,13 +120,17 @@ class ChatTemplate:
         Raises:
             WingsError: a turn that cannot be found for certain.
         """
-        template = self.tokenizer.get_chat_template(self.options.get("chat_template"))
+        template = self.source
         if not _GENERATION.search(template):
             special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
             return conversation.assistant_spans(self.render, text, special)
         variables = {**self.tokenizer.special_tokens_map, **self.options}
-        variables.pop("chat_template", None)
-        rendered, spans = render_with_spans(conversation.messages, template, variables)
+        for name in _OPTIONS:
+            variables.pop(name, None)
+        roles = {message["role"] for message in conversation.messages}
+        as_parts = {role for role in roles if self._reads_parts(template, role)}
+        messages = _shaped(conversation.messages, as_parts)
+        rendered, spans = render_with_spans(messages, template, variables)
         turns = sum(message["role"] == "assistant" for message in conversation.messages)
         if not text.startswith(rendered) or len(spans) < turns:
             raise WingsError(
@@ -72,3 +138,67 @@ class ChatTemplate:
                 "{% generation %}; mark all or none."
             )
         return spans
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool, as_parts: set[str]) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                _shaped(messages, as_parts),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self.options,
+            )
+        except WingsError:
+            raise
+        # Templates and their filters raise errors of Jinja and of Python.
+        except _ERRORS as error:
+            raise WingsError(f"The chat template cannot render the messages ({error}).") from error
+        # For one conversation that is not tokenised, the method returns a string.
+        return cast(str, text)
+
+    def _reads_parts(self, source: str, role: str) -> bool:
+        """True if the template writes content of this role only where it is a list of parts."""
+        return bool(self._kept((source, role), lambda: self._tries_parts(role)))
+
+    def _tries_parts(self, role: str) -> bool:
+        said = {"role": role, "content": mark(0)}
+        before = [] if role in ("user", "system") else [{"role": "user", "content": "a"}]
+        after = [{"role": "user", "content": "a"}] if role == "system" else []
+        # Other roles may want parts too; what they say does not matter here.
+        others = {"user"} if role != "user" and self._reads_parts(self.source, "user") else set()
+        given = {k: v for k, v in self.options.items() if k == "chat_template"}
+        bare = ChatTemplate(self.tokenizer, given)
+        for as_parts in (others, others | {role}):
+            try:
+                with deadline(SECONDS):
+                    text = bare._render([*before, said, *after], False, as_parts)
+            except WingsError as error:
+                if "did not end" in str(error):
+                    raise
+                continue
+            if mark(0) in text:
+                return role in as_parts
+        return False
+
+    def _kept(self, key: Any, make: Any) -> Any:
+        """The result of `make`, which is called once per tokenizer and key."""
+        try:
+            kept = _SHAPES.setdefault(self.tokenizer, {})
+        except TypeError:
+            return make()
+        if key not in kept:
+            if len(kept) >= _MOST_SHAPES:
+                kept.clear()
+            kept[key] = make()
+        return kept[key]
+
+
+def _shaped(messages: list[dict], as_parts: set[str]) -> list[dict]:
+    """The messages, with content as one part of text for the roles in `as_parts`."""
+    if not as_parts:
+        return messages
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if message["role"] in as_parts and isinstance(message["content"], str)
+        else message
+        for message in messages
+    ]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from wings.errors import WingsError, nearest
 
+from .typed_letters import TypedLetters
+
 IMAGE_TOKEN = "<image>"
-# An "<image>" that someone typed. It has the placeholder's length, so no offset changes.
-TYPED = "\ue0a1image\ue0a1"
+IMAGES_ONLY = TypedLetters([IMAGE_TOKEN])
 # Replaces the assistant's words, to see what a template writes around them.
 _MARK = "\ue0a2answer\ue0a2"
 ROLES = ("system", "user", "assistant", "tool")
@@ -25,8 +26,8 @@ class Conversation:
     """Messages whose content is a string, with their images in reading order.
 
     Attributes:
-        messages: as a chat template takes them; `IMAGE_TOKEN` stands for each image, `TYPED` for
-            the same letters typed by someone.
+        messages: as a chat template takes them; `IMAGE_TOKEN` stands for each image, a stand-in
+            for the same letters typed by someone, wherever they are in the message.
         images: per message, its image sources; None for one that is given apart.
     """
 
@@ -39,12 +40,15 @@ class Conversation:
         return [source for per_message in self.images for source in per_message]
 
     @classmethod
-    def parse(cls, messages: Sequence[Mapping]) -> "Conversation":
+    def parse(
+        cls, messages: Sequence[Mapping], letters: TypedLetters = IMAGES_ONLY
+    ) -> "Conversation":
         """Reads `{"role", "content"}` messages; content is a string or a list of parts.
 
         Args:
             messages: parts are `{"type": "text", "text": ..}` and `{"type": "image"}`, the latter
                 with its source under `image`, `url` or `path`, or without (given apart).
+            letters: tokens that are only letters in what someone says, `<image>` among them.
 
         Raises:
             WingsError: an empty conversation, an unknown role or part (which).
@@ -64,8 +68,9 @@ class Conversation:
                     f"{where} has the role {role!r}{nearest(role, ROLES)}; "
                     f"roles are {', '.join(ROLES)}."
                 )
-            text, images = _flatten(message, where)
-            conversation.messages.append({**message, "content": text})
+            text, images = _flatten(message, where, letters)
+            said = {key: letters.hide(value) for key, value in message.items() if key != "content"}
+            conversation.messages.append({**said, "content": text})
             conversation.images.append(images)
         return conversation
 
@@ -145,11 +150,11 @@ class Conversation:
         return [_turn_span(self.messages, turn, render, whole, ends) for turn in turns]
 
 
-def _flatten(message: Mapping, where: str) -> tuple[str, list]:
+def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, list]:
     content = message.get("content")
     if isinstance(content, str):
-        return content.replace(IMAGE_TOKEN, TYPED), []
-    if content is None and "tool_calls" in message:
+        return letters.hide(content), []
+    if content is None and message.get("tool_calls"):
         return "", []
     if not isinstance(content, Sequence) or isinstance(content, bytes) or not content:
         raise WingsError(f"{where} has no content; it must be a string or a list of parts.")
@@ -168,7 +173,7 @@ def _flatten(message: Mapping, where: str) -> tuple[str, list]:
                 f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}} "
                 "and {'type': 'image', 'image': ..}."
             )
-    return IMAGE_TOKEN.join(run.replace(IMAGE_TOKEN, TYPED) for run in runs), images
+    return IMAGE_TOKEN.join(letters.hide(run) for run in runs), images
 
 
 def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:

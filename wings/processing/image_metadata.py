@@ -1,6 +1,7 @@
 """Metadata of image files: the orientation, and files without the rest."""
 
 import struct
+import zlib
 
 from PIL import Image
 
@@ -49,7 +50,9 @@ def _bare_png(data: bytes) -> bytes:
         kind, end = data[place + 4 : place + 8], place + 12 + length
         if end > len(data):
             break
-        if kind[:1].isupper() or kind in _KEPT_CHUNKS:
+        (check,) = struct.unpack_from(">I", data, end - 4)
+        is_whole = zlib.crc32(data[place + 4 : end - 4]) == check
+        if kind[:1].isupper() or (kind in _KEPT_CHUNKS and is_whole):
             parts.append(data[place:end])
         place = end
     return b"".join([*parts, data[place:]])

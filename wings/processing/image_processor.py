@@ -41,7 +41,6 @@ class WingsImageProcessor(BaseImageProcessor):
         limits: what an image may cost; not saved.
     """
 
-    # Of the class until it is replaced: transformers saves the attributes of an instance.
     limits = ImageLimits()
 
     # Without transformers' own keys, which would be accepted and have no effect.
@@ -67,6 +66,10 @@ class WingsImageProcessor(BaseImageProcessor):
     def from_vision_config(cls, config: Mapping) -> "WingsImageProcessor":
         """The processor of the tower with this (canonical) config."""
         return cls(**{key: config[key] for key in WingsImageKeys.__annotations__})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that are saved."""
+        return {key: value for key, value in super().to_dict().items() if key != "limits"}
 
     def preprocess(
         self, images: ImageSource | Sequence, return_tensors: str = "pt"

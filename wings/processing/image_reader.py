@@ -60,7 +60,7 @@ def load_image(source: ImageSource, limits: ImageLimits | None = None) -> Image.
         data = _bytes_of(source, limits)
         if isinstance(data, bytes):
             return _decode(data, limits)
-        return _to_rgb(data, orientation_of(data), limits)
+        return _to_rgb(data, limits)
     except _NotAnImage:
         raise
     except WingsError as error:
@@ -134,10 +134,10 @@ def _decode_once(data: bytes, limits: ImageLimits) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     if image.format in _PROGRAMS:
         raise ValueError(f"{image.format} files are programs; convert it to PNG")
-    return _to_rgb(image, orientation_of(image), limits)
+    return _to_rgb(image, limits)
 
 
-def _to_rgb(image: Image.Image, turn: Image.Transpose | None, limits: ImageLimits) -> Image.Image:
+def _to_rgb(image: Image.Image, limits: ImageLimits) -> Image.Image:
     if not image.width or not image.height:
         raise ValueError("it has no pixels")
     if image.width * image.height > limits.image_pixels:
@@ -148,6 +148,8 @@ def _to_rgb(image: Image.Image, turn: Image.Transpose | None, limits: ImageLimit
     # Pillow keeps the upper 8 of 16 bits a channel.
     is_halved = any(";16" in str(tile[3:]) for tile in getattr(image, "tile", ()))
     image.load()
+    # Not earlier: for a PNG, Pillow decodes everything to find it.
+    turn = orientation_of(image)
     if image.mode == "F":
         raise ValueError("its pixels are floats of unknown range")
     if image.mode.startswith("I"):

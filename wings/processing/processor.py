@@ -21,9 +21,18 @@ from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 
 from .chat_template import ChatTemplate
-from .conversation import IMAGE_TOKEN, TYPED, Conversation, Span
+from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
-from .tokenization import add_image_token, pad_rows, tokenize
+from .image_token import add_image_token, validate_image_token, vocab_size_at
+from .tokenization import pad_rows, tokenize
+from .typed_letters import TypedLetters
+
+# Options that say what happens anyway.
+_ALWAYS: dict[str, tuple] = {"padding": (True, "longest"), "truncation": (False,)}
+_OPTIONS = (
+    "tokenize", "return_dict", "return_tensors", "add_generation_prompt", "return_labels",
+    "max_length", "padding_side", "images", "tools", "chat_template", "continue_final_message",
+)  # fmt: skip
 
 
 class WingsProcessor(ProcessorMixin):
@@ -31,7 +40,8 @@ class WingsProcessor(ProcessorMixin):
 
     Args:
         image_processor: the tower's.
-        tokenizer: the language model's; `<image>` is added as a special token if it has none.
+        tokenizer: the language model's; `<image>` is added as a special token if it has none, with
+            the id of `add_image_token`.
         image_seq_length: features per image of the tower.
         chat_template: replaces the tokenizer's own.
 
@@ -53,7 +63,10 @@ class WingsProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer)
         self.chat_template = chat_template
         self.image_seq_length = image_seq_length
-        self.image_token_id = add_image_token(tokenizer)
+        size = (
+            None if IMAGE_TOKEN in tokenizer.get_vocab() else vocab_size_at(tokenizer.name_or_path)
+        )
+        self.image_token_id = add_image_token(tokenizer, size)
         if tokenizer.pad_token is None:
             # Padding is masked, so it needs an id and no meaning.
             tokenizer.pad_token = tokenizer.eos_token
@@ -95,6 +108,19 @@ class WingsProcessor(ProcessorMixin):
             )
         images = WingsImageProcessor.from_vision_config(config)
         return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
+
+    @classmethod
+    def from_pretrained(cls, source: Any, **kwargs: Any) -> Any:
+        """Loads a processor; the arguments are transformers' own.
+
+        Raises:
+            WingsError: the model in the same folder has another id for `<image>`, or another number
+                of features per image.
+        """
+        processor = super().from_pretrained(source, **kwargs)
+        known = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+        validate_image_token(source, processor, **{k: kwargs[k] for k in known if k in kwargs})
+        return processor
 
     @property
     def chat_template(self) -> str | dict | None:
@@ -144,7 +170,7 @@ class WingsProcessor(ProcessorMixin):
             return self.image_processor(images)
         texts = [text] if isinstance(text, str) else list(text)
         check_counts([one.count(IMAGE_TOKEN) for one in texts], images)
-        rows = [self._row(one, None, add_special_tokens) for one in texts]
+        rows = [self._row(one, None, add_special_tokens=add_special_tokens) for one in texts]
         # Pixels of a batch stand in reading order, whichever row they are handed in with.
         rows[0] = self._with_pixels(rows[0], flatten_images(images))
         return self.pad(rows, padding_side)
@@ -175,10 +201,12 @@ class WingsProcessor(ProcessorMixin):
                 cannot render the messages, no turn to learn from, a newest exchange longer than
                 `max_length`.
         """
-        conversation = Conversation.parse(messages)
+        template, letters = self._template(template_options)
+        conversation = Conversation.parse(messages, letters)
         self._fill([conversation], None)
-        template = ChatTemplate(self.tokenizer, template_options)
-        return self._encode(conversation, template, max_length, add_generation_prompt, True)
+        return self._encode(
+            conversation, template, letters, max_length, add_generation_prompt, True
+        )
 
     # transformers declares `str` whatever is asked for.
     @overload  # type: ignore[override]
@@ -255,17 +283,19 @@ class WingsProcessor(ProcessorMixin):
         if add_generation_prompt is None:
             continues = template_options.get("continue_final_message", False)
             add_generation_prompt = not (return_labels or continues)
-        conversations = _each_row(rows, Conversation.parse)
+        template, letters = self._template(template_options)
+        conversations = _each_row(rows, lambda one: Conversation.parse(one, letters))
         self._fill(conversations, images)
-        template = ChatTemplate(self.tokenizer, template_options)
         if not tokenize:
-            texts = [template.render(one.messages, add_generation_prompt) for one in conversations]
-            texts = [text.replace(TYPED, IMAGE_TOKEN) for text in texts]
+            texts = _each_row(
+                conversations, lambda one: self._render(one, template, add_generation_prompt)
+            )
+            texts = [letters.restore(text)[0] for text in texts]
             return texts if is_batch else texts[0]
         encoded = _each_row(
             conversations,
             lambda one: self._encode(
-                one, template, max_length, add_generation_prompt, return_labels
+                one, template, letters, max_length, add_generation_prompt, return_labels
             ),
         )
         batch = self.pad(encoded, padding_side)
@@ -277,17 +307,34 @@ class WingsProcessor(ProcessorMixin):
         """Pads rows that `encode` returned to one batch; see `apply_chat_template`."""
         return BatchFeature(pad_rows(rows, self.tokenizer.pad_token_id or 0, padding_side))
 
+    def _template(self, options: dict[str, Any]) -> tuple[ChatTemplate, TypedLetters]:
+        """The chat template with its options, and the tokens that nobody can type."""
+        template = ChatTemplate(self.tokenizer, options)
+        rest = {k: v for k, v in options.items() if v not in _ALWAYS.get(k, ())}
+        ChatTemplate(self.tokenizer, rest).validate_options(_OPTIONS)
+        letters = TypedLetters([IMAGE_TOKEN, *template.control_tokens()])
+        said = {k: v if k == "chat_template" else letters.hide(v) for k, v in rest.items()}
+        return ChatTemplate(self.tokenizer, said), letters
+
+    def _render(
+        self, conversation: Conversation, template: ChatTemplate, add_generation_prompt: bool
+    ) -> str:
+        text = template.render(conversation.messages, add_generation_prompt)
+        template.validate(conversation, add_generation_prompt, text)
+        return text
+
     def _encode(
         self,
         conversation: Conversation,
         template: ChatTemplate,
+        letters: TypedLetters,
         max_length: int | None,
         add_generation_prompt: bool,
         with_labels: bool,
     ) -> dict[str, Tensor]:
         def length(shorter: Conversation) -> int:
             text = template.render(shorter.messages, add_generation_prompt)
-            return len(self._row(text, None)["input_ids"])
+            return len(self._row(text, None, letters)["input_ids"])
 
         roles = [message["role"] for message in conversation.messages]
         if add_generation_prompt and roles[-1] == "assistant":
@@ -299,7 +346,7 @@ class WingsProcessor(ProcessorMixin):
             raise WingsError("The conversation has no assistant turn to learn from; add one.")
         if max_length is not None:
             conversation = conversation.shorten(length, max_length)
-        text = template.render(conversation.messages, add_generation_prompt)
+        text = self._render(conversation, template, add_generation_prompt)
         images = conversation.all_images
         if text.count(IMAGE_TOKEN) != len(images):
             raise WingsError(
@@ -307,14 +354,18 @@ class WingsProcessor(ProcessorMixin):
                 f"{len(images)} images; use a template that writes each message's content once."
             )
         spans = template.spans(conversation, text) if with_labels else None
-        return self._with_pixels(self._row(text, spans), images)
+        return self._with_pixels(self._row(text, spans, letters), images)
 
     def _row(
-        self, text: str, spans: list[Span] | None, add_special_tokens: bool = False
+        self,
+        text: str,
+        spans: list[Span] | None,
+        letters: TypedLetters = IMAGES_ONLY,
+        add_special_tokens: bool = False,
     ) -> dict[str, Tensor]:
         ids, labels = tokenize(
             self.tokenizer, text, spans, self.image_token_id, self.image_seq_length,
-            add_special_tokens,
+            add_special_tokens, letters,
         )  # fmt: skip
         row = {"input_ids": torch.tensor(ids, dtype=torch.long)}
         return row if spans is None else row | {"labels": torch.tensor(labels, dtype=torch.long)}

@@ -1,27 +1,20 @@
 """Turns rendered text into token ids and labels, expands images and pads rows."""
 
-import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from transformers import AddedToken, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 
-from .conversation import IMAGE_TOKEN, TYPED, Span
+from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Span
+from .typed_letters import TypedLetters
 
 IGNORED = -100
-_EITHER = re.compile(f"{IMAGE_TOKEN}|{TYPED}")
-
-
-def add_image_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Returns the id of `<image>`; adds it as a special token where the tokenizer has none."""
-    if IMAGE_TOKEN not in tokenizer.get_added_vocab():
-        token = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
-        tokenizer.add_tokens([token], special_tokens=True)
-    return tokenizer.get_vocab()[IMAGE_TOKEN]
+# Text around a piece, for tokenizers that put a space before every text.
+_ANCHORS = ("\n", ".", "a")
 
 
 def tokenize(
@@ -31,52 +24,66 @@ def tokenize(
     image_token_id: int,
     image_seq_length: int,
     add_special_tokens: bool = False,
+    letters: TypedLetters = IMAGES_ONLY,
 ) -> tuple[list[int], list[int]]:
     """Returns ids and labels of a text.
 
+    A prompt is tokenised without the answer that follows it, so text is cut at the borders of the
+    spans wherever the tokenizer would join letters of both sides.
+
     Args:
         tokenizer: has `<image>` as a token of its own.
-        text: `<image>` stands for an image, `TYPED` for the same letters typed by someone.
+        text: `<image>` stands for an image, a stand-in for a token that someone typed.
         spans: letters [start, end) to learn; None for no labels.
-        image_token_id: written `image_seq_length` times for an image.
+        image_token_id: written `image_seq_length` times for an image; below 0 for none.
         image_seq_length: features per image.
-        add_special_tokens: the tokenizer's own, around the text.
+        add_special_tokens: the tokenizer's own, around the text; a BOS is not written twice.
+        letters: the tokens that may have been typed.
 
     Returns:
         ids, and labels of the same length (-100 where nothing is learned, and for images).
 
     Raises:
-        WingsError: a tokenizer that splits `<image>`, or that reads the prompt before a span, or
-            the span itself, otherwise than as part of the whole.
+        WingsError: a tokenizer that splits `<image>`, or that cannot be cut at a span.
     """
-    is_image = [found.group() == IMAGE_TOKEN for found in _EITHER.finditer(text)]
-    text = text.replace(TYPED, IMAGE_TOKEN)
-    ids = _ids(tokenizer, [text], add_special_tokens)[0]
-    if ids.count(image_token_id) != len(is_image):
-        raise WingsError(
-            f"The tokenizer reads {ids.count(image_token_id)} of {len(is_image)} {IMAGE_TOKEN} as "
-            "one token; add it as a special token."
-        )
-    learned = [False] * len(ids)
+    text, written = letters.restore(text)
+    number_of = {token: tokenizer.convert_tokens_to_ids(token) for token in letters.tokens}
+    number_of[IMAGE_TOKEN] = image_token_id
+    has_typed = any(is_typed for _, is_typed in written)
+    watched = [token for token in letters.tokens if has_typed or token == IMAGE_TOKEN]
+    watched = [token for token in watched if number_of[token] >= 0]
+    written = [(token, is_typed) for token, is_typed in written if token in watched]
     cuts = [letter for span in spans or () for letter in span]
-    bounds = _token_bounds(tokenizer, text, ids, cuts)
+    ids = _ids(tokenizer, [text], add_special_tokens)[0]
+    if add_special_tokens and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        del ids[0]
+    ids, bounds = _cut(tokenizer, text, ids, cuts)
+    learned = [False] * len(ids)
     for start, end in zip(bounds[::2], bounds[1::2], strict=True):
         learned[start:end] = [True] * (end - start)
 
-    kinds = iter(is_image)
+    numbers = {number_of[token] for token in watched}
+    if [number_of[token] for token, _ in written] != [one for one in ids if one in numbers]:
+        read = sum(one == image_token_id for one in ids)
+        images = sum(token == IMAGE_TOKEN for token, _ in written)
+        raise WingsError(
+            f"The tokenizer reads {read} of {images} {IMAGE_TOKEN} as one token, or joins other "
+            "special tokens with letters; add it as a special token."
+        )
+    kinds = iter(written)
     out, labels = [], []
-    for token, learn in zip(ids, learned, strict=True):
-        if token != image_token_id:
-            new = [token]
-        elif next(kinds):
-            new, learn = [token] * image_seq_length, False
+    for number, learn in zip(ids, learned, strict=True):
+        if number not in numbers:
+            new = [number]
         else:
-            # Typed letters: tokenised in two parts, so that they do not become the image token.
-            new = [
-                part
-                for piece in _ids(tokenizer, [IMAGE_TOKEN[:1], IMAGE_TOKEN[1:]])
-                for part in piece
-            ]
+            token, is_typed = next(kinds)
+            if is_typed:
+                # Tokenised in two parts, so that the letters do not become the token.
+                new = [part for piece in _ids(tokenizer, [token[:1], token[1:]]) for part in piece]
+            elif token == IMAGE_TOKEN:
+                new, learn = [number] * image_seq_length, False
+            else:
+                new = [number]
         out += new
         labels += new if learn else [IGNORED] * len(new)
     return out, labels
@@ -133,29 +140,54 @@ def _ids(
     return [list(ids) for ids in encoded["input_ids"]]
 
 
-def _token_bounds(
+def _cut(
     tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], cuts: list[int]
-) -> list[int]:
-    """Counts the `ids` before each cut of `text`; raises where a cut is within a token."""
+) -> tuple[list[int], list[int]]:
+    """Returns ids of the text in which no token crosses a cut, and how many are before each cut.
+
+    Args:
+        tokenizer: of the ids.
+        text: the whole text.
+        ids: of the text in one piece.
+        cuts: letters of the text, ascending.
+
+    Raises:
+        WingsError: the text cannot be put together of tokens of its pieces.
+    """
     if not cuts:
-        return []
+        return ids, []
     pieces = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
     parts = _ids(tokenizer, pieces)
-    if [token for part in parts for token in part] == ids:
-        bounds, count = [], 0
-        for part in parts[:-1]:
-            count += len(part)
-            bounds.append(count)
-        return bounds
+    whole = [token for part in parts for token in part]
+    if whole == ids:
+        return ids, _counts(parts)
     # Some tokenizers put a space before every text, so a piece has other ids than within the text.
     # The text before a cut is the prompt that a model would continue, so compare that.
     prefixes = _ids(tokenizer, [text[:cut] for cut in cuts])
-    for cut, prefix in zip(cuts, prefixes, strict=True):
-        if ids[: len(prefix)] != prefix:
-            raise WingsError(
-                f"The tokenizer joins {text[max(0, cut - 12) : cut]!r} and "
-                f"{text[cut : cut + 12]!r} into one token, so the border of the assistant's turn "
-                "is within a token; put a special token or a line break between them in the "
-                "chat template."
-            )
-    return [len(prefix) for prefix in prefixes]
+    if all(ids[: len(prefix)] == prefix for prefix in prefixes):
+        return ids, [len(prefix) for prefix in prefixes]
+    # A token crosses a cut. In use the prompt ends there, and the model answers in new tokens.
+    want = _decoded(tokenizer, ids)
+    for anchor in (None, *_ANCHORS):
+        if anchor is not None:
+            first, start = parts[0], _ids(tokenizer, [anchor])[0]
+            after = _ids(tokenizer, [anchor + piece for piece in pieces[1:]])
+            parts = [first, *(part[len(start) :] for part in after)]
+        whole = [token for part in parts for token in part]
+        if _decoded(tokenizer, whole) == want:
+            return whole, _counts(parts)
+    wrong = next(cut for cut, one in zip(cuts, prefixes, strict=True) if ids[: len(one)] != one)
+    raise WingsError(
+        f"The tokenizer joins {text[max(0, wrong - 12) : wrong]!r} and "
+        f"{text[wrong : wrong + 12]!r} into one token, so the border of the assistant's turn is "
+        "within a token; put a special token or a line break between them in the chat template."
+    )
+
+
+def _counts(parts: list[list[int]]) -> list[int]:
+    return list(accumulate(len(part) for part in parts[:-1]))
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return str(text)

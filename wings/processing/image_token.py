@@ -1,0 +1,79 @@
+"""The id of `<image>`: one rule for the model, the processor and their checkpoints."""
+
+import os
+from typing import Any
+
+from transformers import AddedToken, AutoConfig, PreTrainedTokenizerBase
+
+from wings.errors import WingsError
+from wings.upstream.configuration import read_config_dict
+from wings.upstream.vocabulary import place_token
+
+from .conversation import IMAGE_TOKEN
+
+
+def add_image_token(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> int:
+    """Returns the id of `<image>`; adds it as a special token where the tokenizer has none.
+
+    A new token gets the first id that neither the language model's embeddings nor the tokenizer
+    have. So a model that knows no tokenizer comes to the same id.
+
+    Args:
+        tokenizer: of the language model; changed in place.
+        vocab_size: rows of the language model's embeddings, if known.
+
+    Raises:
+        WingsError: the tokenizer can only give it the id of another token.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if IMAGE_TOKEN in tokenizer.get_added_vocab():
+        return vocabulary[IMAGE_TOKEN]
+    if IMAGE_TOKEN not in vocabulary and vocabulary:
+        free = max(vocab_size or 0, max(vocabulary.values()) + 1)
+        # A tokenizer without gaps gives a new token its length by itself.
+        if free != len(vocabulary):
+            place_token(tokenizer, IMAGE_TOKEN, free)
+    token = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
+    tokenizer.add_tokens([token], special_tokens=True)
+    number = tokenizer.get_vocab()[IMAGE_TOKEN]
+    shared = [word for word, at in vocabulary.items() if at == number and word != IMAGE_TOKEN]
+    if shared:
+        raise WingsError(
+            f"The tokenizer gives {IMAGE_TOKEN} the id {number}, which {shared[0]!r} has; its ids "
+            "have gaps, so add the token to its vocabulary with a free id."
+        )
+    return number
+
+
+def vocab_size_at(source: str | os.PathLike) -> int | None:
+    """Rows of the embeddings of the language model in a folder or on the Hub; None if unknown."""
+    if not str(source):
+        return None
+    try:
+        return AutoConfig.from_pretrained(source).get_text_config().vocab_size
+    # A folder with a tokenizer alone, a name that is no longer on the Hub, and others.
+    except Exception:
+        return None
+
+
+def validate_image_token(source: str | os.PathLike, processor: Any, **hub: Any) -> None:
+    """Raises a `WingsError` if the model in `source` and a processor differ about images.
+
+    Args:
+        source: a folder or Hub id; nothing is compared where it has no Wings model.
+        processor: the processor loaded from it.
+        **hub: arguments of the Hub, such as `revision`.
+    """
+    try:
+        fields = read_config_dict(source, **hub)
+    except (OSError, ValueError):
+        return
+    if fields.get("model_type") != "wings":
+        return
+    for name in ("image_token_id", "image_seq_length"):
+        model, own = fields.get(name), getattr(processor, name)
+        if isinstance(model, int) and model != own:
+            raise WingsError(
+                f"'{source}': {name} is {model} in config.json and {own} in the processor, so they "
+                "belong to different models; save model and processor of one model again."
+            )

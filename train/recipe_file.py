@@ -93,7 +93,8 @@ def override(values: dict[str, Any], text: str) -> None:
             f"{text!r}: write an override as key=value, such as learning_rates.projector=1e-3."
         )
     *parents, last = key.split(".")
-    new, place = read_yaml(value, key), values
+    new = read_yaml(value, key)
+    place: Any = values
     for part in parents:
         if isinstance(place, dict) and place.get(part) is None:
             place[part] = {}
@@ -150,10 +151,10 @@ def fill(cls: Any, values: Any, where: str) -> Any:
 def convert(kind: Any, value: Any, where: str) -> Any:
     """Validate `value` against a type and return it, with nested mappings as dataclasses."""
     if dataclasses.is_dataclass(kind):
-        if isinstance(value, kind):
-            validate_types(value, where)
-            return value
-        return fill(kind, value, where)
+        if not isinstance(value, typing.cast(type, kind)):
+            return fill(kind, value, where)
+        validate_types(value, where)
+        return value
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, kind, value, where)

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.image_token import validate_same_images
 from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model, load_processor
 from wings.train.lora import merge_adapters
@@ -100,6 +101,8 @@ def train(
     """
     if (model is None) != (processor is None):
         raise WingsError("train() needs a model and its processor together, or neither.")
+    if model is not None:
+        validate_same_images(model.config.to_dict(), processor)
     folder = RunFolder(recipe.output)
     folder.validate(recipe)
     if folder.finished:

@@ -158,7 +158,7 @@ def _to_rgb(image: Image.Image, limits: ImageLimits) -> Image.Image:
         raise ValueError("it uses only the lowest of its 16 bits a channel; save it with 8 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getextrema()[3] != (255, 255):
+        if image.getchannel("A").getextrema() != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)

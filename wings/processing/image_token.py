@@ -1,6 +1,7 @@
 """The id of `<image>`: one rule for the model, the processor and their checkpoints."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AddedToken, AutoConfig, PreTrainedTokenizerBase
@@ -68,12 +69,22 @@ def validate_image_token(source: str | os.PathLike, processor: Any, **hub: Any) 
         fields = read_config_dict(source, **hub)
     except (OSError, ValueError):
         return
-    if fields.get("model_type") != "wings":
-        return
+    if fields.get("model_type") == "wings":
+        validate_same_images(fields, processor, f"'{source}': ")
+
+
+def validate_same_images(fields: Mapping[str, Any], processor: Any, where: str = "") -> None:
+    """Raises a `WingsError` if a model's configuration and a processor differ about images.
+
+    Args:
+        fields: of the configuration, `image_token_id` and `image_seq_length` among them.
+        processor: has attributes of the same names.
+        where: written before the error.
+    """
     for name in ("image_token_id", "image_seq_length"):
         model, own = fields.get(name), getattr(processor, name)
         if isinstance(model, int) and model != own:
             raise WingsError(
-                f"'{source}': {name} is {model} in config.json and {own} in the processor, so they "
-                "belong to different models; save model and processor of one model again."
+                f"{where}{name} is {model} in the model's configuration and {own} in the "
+                "processor, so they belong to different models; use those of one model."
             )

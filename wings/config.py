@@ -10,7 +10,6 @@ from .config_values import CHECKS, shown, validate_field
 from .errors import WingsError, nearest
 from .upstream.configuration import keys_of_transformers
 
-
 GATES = ("attended", "image_tokens", None)
 
 

@@ -1,4 +1,4 @@
-"""`WingsConfig`: every field with values of every other type and out of bounds, also from a file."""
+"""`WingsConfig`: every field with values of other types and out of bounds, also from a file."""
 
 import dataclasses
 import json
@@ -22,6 +22,7 @@ GOOD = {
     "gate_shape": [],
     "gate_power": [1, 3, 2**40, 2.5, 1e-9],
     "gate_detach": [True, False],
+    "share_factors": [True, False],
     "learners": [[], ["image"]],
     "learner_layers": [None, [], [1]],
     "prefix": [0, 1, 3],
@@ -34,7 +35,7 @@ GOOD = {
     "router_positions": [1, 3],
 }
 # Objects that other tests give, and what the decoder decides.
-BY_OTHERS = {"text_config", "vision_config", "tie_word_embeddings"}
+BY_OTHERS = {"text_config", "vision_config", "tie_word_embeddings", "lora"}
 
 
 def make(**changes):
@@ -57,7 +58,7 @@ def test_a_value_of_another_type_or_out_of_bounds_is_refused(name):
         if is_good:
             make(**{name: value})
             continue
-        with pytest.raises(WingsError, match=f"^{name} ") as error:
+        with pytest.raises(WingsError, match=rf"^{name} ") as error:
             make(**{name: value})
         sentence = str(error.value)
         assert len(sentence) < 300 and "\n" not in sentence and sentence.endswith(".")
@@ -83,6 +84,6 @@ def test_a_file_is_looked_at_too(tmp_path, name):
     ],
 )  # fmt: skip
 def test_a_decoder_that_is_none_is_refused(value):
-    with pytest.raises(WingsError, match="^text_config ") as error:
+    with pytest.raises(WingsError, match=r"^text_config ") as error:
         make(text_config=value)
     assert len(str(error.value)) < 500 and "\n" not in str(error.value)

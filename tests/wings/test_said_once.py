@@ -127,8 +127,6 @@ def test_what_is_lost_or_repeated_is_named(name, shape):
     loses = {
         "no system": shape == "system",
         "newest only": len(messages) > 2,
-        "lower": shape != "only image",
-        "first word": shape not in ("only image",),
         "escaped": shape in ("system", "markup", "image", "images", "only image"),
     }.get(name, True)
     if not loses:
@@ -138,8 +136,9 @@ def test_what_is_lost_or_repeated_is_named(name, shape):
         processor.encode(messages)
     assert role in str(error.value) or shape in ("image", "images", "only image", "markup", "space",
                                                  "system")  # fmt: skip
-    with pytest.raises(WingsError, match="chat template"):
-        processor.apply_chat_template(messages[:-1])
+    if name != "newest only" or len(messages) > 3:
+        with pytest.raises(WingsError, match="chat template"):
+            processor.apply_chat_template(messages[:-1])
 
 
 def test_a_system_message_in_the_first_question():

@@ -69,6 +69,7 @@ class HeldOutEvaluation:
                 processor,
                 recipe.max_length,
                 recipe.on_bad_record,
+                limits=recipe.limits,
             )
             for name in names
         }

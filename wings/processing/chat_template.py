@@ -12,13 +12,17 @@ from transformers import PreTrainedTokenizerBase
 from wings.errors import WingsError, nearest
 from wings.upstream.chat_template import render_with_spans
 
-from .conversation import Conversation, Span
+from .conversation import IMAGE_TOKEN, Conversation, Span
 from .template_shape import SECONDS, TemplateShape, deadline, mark
+from .typed_letters import TypedLetters
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # Options of a tokenizer's apply_chat_template that are no variables of the template.
 _OPTIONS = ("chat_template", "continue_final_message")
-_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_ERRORS = (
+    TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
 _SAID = ("role", "content")
 # Shapes that are kept per tokenizer; conversations have few numbers of turns.
 _MOST_SHAPES = 256
@@ -69,7 +73,13 @@ class ChatTemplate:
                     "has no variable of this name; remove it."
                 )
 
-    def control_tokens(self) -> list[str]:
+    def letters(self) -> TypedLetters:
+        """The tokens that are only letters in what someone says: `<image>` and control tokens."""
+        key = ("letters", self.source, len(self.tokenizer))
+        made = self._kept(key, lambda: TypedLetters([IMAGE_TOKEN, *self._control_tokens()]))
+        return cast(TypedLetters, made)
+
+    def _control_tokens(self) -> list[str]:
         """Special tokens with which the template and the tokenizer mark the parts of a text."""
         tokenizer, source = self.tokenizer, self.source
         ends = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
@@ -153,7 +163,7 @@ class ChatTemplate:
         except _ERRORS as error:
             raise WingsError(f"The chat template cannot render the messages ({error}).") from error
         # For one conversation that is not tokenised, the method returns a string.
-        return cast(str, text)
+        return self.letters().unescaped(cast(str, text))
 
     def _reads_parts(self, source: str, role: str) -> bool:
         """True if the template writes content of this role only where it is a list of parts."""

@@ -312,7 +312,7 @@ class WingsProcessor(ProcessorMixin):
         template = ChatTemplate(self.tokenizer, options)
         rest = {k: v for k, v in options.items() if v not in _ALWAYS.get(k, ())}
         ChatTemplate(self.tokenizer, rest).validate_options(_OPTIONS)
-        letters = TypedLetters([IMAGE_TOKEN, *template.control_tokens()])
+        letters = template.letters()
         said = {k: v if k == "chat_template" else letters.hide(v) for k, v in rest.items()}
         return ChatTemplate(self.tokenizer, said), letters
 

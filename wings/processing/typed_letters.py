@@ -8,6 +8,7 @@ from transformers.utils import get_json_schema
 
 # A private letter, in place of the first and the last letter of a token that was typed.
 _EDGE = "\ue0a1"
+_ESCAPED = "\\ue0a1"
 
 
 def stand_in(token: str) -> str:
@@ -33,6 +34,13 @@ class TypedLetters:
     def hide(self, value: Any) -> Any:
         """The same value, with every token in a string of it replaced by its stand-in."""
         return _map_strings(value, lambda text: self._written.sub(_stand_in_of, text))
+
+    def unescaped(self, text: str) -> str:
+        """The text with stand-ins as they are, where a template wrote them as JSON in ASCII."""
+        if _ESCAPED in text:
+            for letters in self.of_stand_in:
+                text = text.replace(letters.replace(_EDGE, _ESCAPED), letters)
+        return text
 
     def restore(self, text: str) -> tuple[str, list[tuple[str, bool]]]:
         """The text as it was typed, and the (token, is typed) of every token in it, in order."""

@@ -177,7 +177,7 @@ class Evaluate:
 
 @dataclass
 class Limits(ImageLimits):
-    """What a record may cost; `on_bad_record` decides about one that costs more.
+    """Bounds on the cost of a record; `on_bad_record` decides about one beyond them.
 
     Attributes:
         record_bytes: bytes of a record's JSON or caption. Parsing takes up to 50 times as many.

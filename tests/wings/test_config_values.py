@@ -53,8 +53,8 @@ def test_every_field_is_looked_at():
 @pytest.mark.parametrize("name", GOOD)
 def test_a_value_of_another_type_or_out_of_bounds_is_refused(name):
     for value in VALUES:
-        is_good = any(value is good or (type(value) is type(good) and value == good)
-                      for good in GOOD[name])  # fmt: skip
+        # By letters, because True == 1; huge numbers have none.
+        is_good = value != 10**5000 and repr(value) in map(repr, GOOD[name])
         if is_good:
             make(**{name: value})
             continue

@@ -188,7 +188,7 @@ def _decode(source: Path | bytes | str, limits: ImageLimits | None = None) -> ob
     try:
         return load_image(source, limits)
     except MissingImage as error:
-        raise _Problem(MISSING, f"there is no image file {source}") from error
+        raise _Problem(MISSING, f"there is no image file {os.fsdecode(source)}") from error
     except WingsError as error:
         raise _Problem(BROKEN, str(error)) from None
 

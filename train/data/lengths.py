@@ -1,5 +1,6 @@
 """Estimates lengths of records from their letters: nothing is decoded or tokenised."""
 
+from functools import partial
 from typing import NamedTuple
 
 from wings.errors import WingsError
@@ -58,7 +59,7 @@ class LengthEstimator:
             try:
                 messages, text_turn = self.data.messages(number)
                 texts, _ = read([*messages, *text_turn])
-                with naming(lambda number=number: self.data.name(number)):
+                with naming(partial(self.data.name, number)):
                     new = sum(len(processor.tokenizer(text)["input_ids"]) for text in texts)
             except WingsError:
                 continue

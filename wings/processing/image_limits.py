@@ -1,4 +1,4 @@
-"""`ImageLimits`: what an image may cost before it is read."""
+"""`ImageLimits`: bounds on the cost of reading an image."""
 
 from dataclasses import dataclass
 

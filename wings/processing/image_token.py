@@ -51,10 +51,13 @@ def vocab_size_at(source: str | os.PathLike) -> int | None:
     if not str(source):
         return None
     try:
-        return AutoConfig.from_pretrained(source).get_text_config().vocab_size
-    # A folder with a tokenizer alone, a name that is no longer on the Hub, and others.
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return config.get_text_config().vocab_size
+    # A folder with a tokenizer alone, a configuration in the repository's own code, and others.
     except Exception:
-        return None
+        fields = _config_fields(source)
+    size = fields.get("vocab_size")
+    return size if isinstance(size, int) else None
 
 
 def validate_image_token(source: str | os.PathLike, processor: Any, **hub: Any) -> None:
@@ -65,12 +68,17 @@ def validate_image_token(source: str | os.PathLike, processor: Any, **hub: Any) 
         processor: the processor loaded from it.
         **hub: arguments of the Hub, such as `revision`.
     """
-    try:
-        fields = read_config_dict(source, **hub)
-    except (OSError, ValueError):
-        return
+    fields = _config_fields(source, **hub)
     if fields.get("model_type") == "wings":
         validate_same_images(fields, processor, f"'{source}': ")
+
+
+def _config_fields(source: str | os.PathLike, **hub: Any) -> dict[str, object]:
+    """Fields of config.json; none where it cannot be read, which loading a model will name."""
+    try:
+        return read_config_dict(source, **hub)
+    except Exception:
+        return {}
 
 
 def validate_same_images(fields: Mapping[str, Any], processor: Any, where: str = "") -> None:

@@ -1,6 +1,7 @@
 """The processor: turns text, chat messages and images into a batch of tensors."""
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -110,14 +111,17 @@ class WingsProcessor(ProcessorMixin):
         return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
 
     @classmethod
-    def from_pretrained(cls, source: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> "WingsProcessor":
         """Loads a processor; the arguments are transformers' own.
 
         Raises:
             WingsError: the model in the same folder has another id for `<image>`, or another number
                 of features per image.
         """
-        processor = super().from_pretrained(source, **kwargs)
+        source = pretrained_model_name_or_path
+        processor = super().from_pretrained(source, *args, **kwargs)
         known = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         validate_image_token(source, processor, **{k: kwargs[k] for k in known if k in kwargs})
         return processor

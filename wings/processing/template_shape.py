@@ -1,4 +1,4 @@
-"""What a chat template writes around messages of one shape, and whether it writes all of them."""
+"""Text that a chat template writes around messages of one shape, and a check that it has all."""
 
 import json
 import re
@@ -125,7 +125,7 @@ def newest_thoughts(messages: Sequence[dict]) -> str:
 
 
 def _said(messages: Sequence[dict]) -> list[str]:
-    """What each message says, and last the newest thoughts."""
+    """The contents of all messages, and last the newest thoughts."""
     return [*(message["content"] for message in messages), newest_thoughts(messages)]
 
 

@@ -47,7 +47,7 @@ def tokenize(
         WingsError: a tokenizer that splits `<image>`, or that cannot be cut at a span.
     """
     text, written = letters.restore(text)
-    number_of = {token: tokenizer.convert_tokens_to_ids(token) for token in letters.tokens}
+    number_of = {token: _id(tokenizer, token) for token in letters.tokens}
     number_of[IMAGE_TOKEN] = image_token_id
     has_typed = any(is_typed for _, is_typed in written)
     watched = [token for token in letters.tokens if has_typed or token == IMAGE_TOKEN]
@@ -182,6 +182,11 @@ def _cut(
         f"{text[wrong : wrong + 12]!r} into one token, so the border of the assistant's turn is "
         "within a token; put a special token or a line break between them in the chat template."
     )
+
+
+def _id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    number = tokenizer.convert_tokens_to_ids(token)
+    return number if isinstance(number, int) else -1
 
 
 def _counts(parts: list[list[int]]) -> list[int]:

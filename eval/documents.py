@@ -45,6 +45,7 @@ class Document:
         conversation = Conversation.parse(self.messages)
         try:
             text = template.render(conversation.messages, add_generation_prompt=False)
+            template.validate(conversation, False, text)
             spans = template.spans(conversation, text)
             ids, labels = tokenize(tokenizer, text, spans, NO_IMAGE, 0)
         except WingsError as error:

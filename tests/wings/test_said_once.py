@@ -150,6 +150,16 @@ def test_a_system_message_in_the_first_question():
     assert text.count(SYSTEM["content"]) == 1
 
 
+def test_a_command_to_the_template_may_go():
+    obeys = CHATML.replace("message['content'] +", "message['content'] | replace('/short', '') +")
+    processor = make_processor(obeys)
+    for text in ("Be kind. /short", "/short", "/short Be kind."):
+        messages = [{"role": "system", "content": text}, user("a"), assistant("b")]
+        assert learned(processor, processor.encode(messages)) == ["b<|im_end|>"]
+    with pytest.raises(WingsError, match=r"message 0 \(user\)"):
+        processor.encode([user("a /short"), assistant("b")])
+
+
 TOOLS = """{% if tools %}<|im_start|>system
 {{ tools | tojson }}<|im_end|>
 {% endif %}{% for m in messages %}<|im_start|>{{ m.role }}

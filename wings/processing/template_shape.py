@@ -17,6 +17,8 @@ Render = Callable[[list[dict], bool], str]
 _MARK = re.compile("\ue0a2(\\d+)\ue0a3")
 # What may end thoughts, which templates cut off older answers.
 _THOUGHTS_END = re.compile(r"</\w+>|\[/\w+\]|<\|[^|<>]*\|>")
+# A word for the template, such as /no_think, which it takes out of a system message.
+_COMMAND = re.compile(r"\s*(?<!\S)/\w+")
 # Seconds that a template may take for messages of a few letters.
 SECONDS = 20.0
 
@@ -90,8 +92,8 @@ class TemplateShape:
     def validate(self, messages: Sequence[dict], text: str) -> None:
         """Raises a `WingsError` if `text`, rendered from `messages`, lacks something said.
 
-        Space around a content may be cut, thoughts of an answer too, and a tool's result may be
-        written as JSON.
+        Space around a content may be cut, thoughts of an answer too, and commands such as
+        `/no_think` in a system message. A tool's result may be written as JSON.
         """
         said = _said(messages)
         contents = [said[number] for number in self.order]
@@ -150,6 +152,8 @@ def _validate_calls(messages: Sequence[dict], text: str) -> None:
 def _forms(content: str, role: str) -> Iterator[str]:
     """The forms in which a template may write a content."""
     yield content.strip()
+    if role == "system":
+        yield _COMMAND.sub("", content).strip()
     if role == "assistant":
         yield _THOUGHTS_END.split(content)[-1].strip()
     if role == "tool":

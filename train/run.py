@@ -101,7 +101,8 @@ def train(
     """
     if (model is None) != (processor is None):
         raise WingsError("train() needs a model and its processor together, or neither.")
-    if model is not None:
+    # The preflight has a small model with data of its own.
+    if model is not None and data is None:
         validate_same_images(model.config.to_dict(), processor)
     folder = RunFolder(recipe.output)
     folder.validate(recipe)

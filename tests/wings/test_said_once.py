@@ -136,7 +136,8 @@ def test_what_is_lost_or_repeated_is_named(name, shape):
         processor.encode(messages)
     assert role in str(error.value) or shape in ("image", "images", "only image", "markup", "space",
                                                  "system")  # fmt: skip
-    if name != "newest only" or len(messages) > 3:
+    # The question alone may lose nothing.
+    if name in ("twice", "letters of parts") or shape == "turns":
         with pytest.raises(WingsError, match="chat template"):
             processor.apply_chat_template(messages[:-1])
 

@@ -1,7 +1,6 @@
 """A language model's chat template: renders messages and finds the letters to learn."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -17,6 +16,13 @@ from .template_shape import SECONDS, TemplateShape, deadline, mark
 from .typed_letters import TypedLetters
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# Options that say what happens anyway.
+_ALWAYS: dict[str, tuple] = {"padding": (True, "longest"), "truncation": (False,)}
+# Names that a misspelt option may have meant.
+_NEAR = (
+    "tokenize", "return_dict", "return_tensors", "add_generation_prompt", "return_labels",
+    "max_length", "padding_side", "images", "tools", "chat_template", "continue_final_message",
+)  # fmt: skip
 # Options of a tokenizer's apply_chat_template that are no variables of the template.
 _OPTIONS = ("chat_template", "continue_final_message")
 _ERRORS = (
@@ -59,17 +65,40 @@ class ChatTemplate:
         except ValueError as error:
             raise WingsError(f"There is no such chat template ({error}).") from error
 
-    def validate_options(self, known: Sequence[str]) -> None:
-        """Raises a `WingsError` for an option that the template does not read.
+    @classmethod
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
+    ) -> tuple["ChatTemplate", TypedLetters]:
+        """The template with these options, and the tokens that nobody can type.
 
-        Args:
-            known: further options, for the suggestion of a similar name.
+        Raises:
+            WingsError: an option that the template does not read, or no template.
         """
+        template = cls(tokenizer, {k: v for k, v in options.items() if v not in _ALWAYS.get(k, ())})
+        template._validate_options()
+        letters = template.letters()
+        hidden = {
+            name: value if name == "chat_template" else letters.hide(value)
+            for name, value in template.options.items()
+        }
+        return cls(tokenizer, hidden), letters
+
+    def write(self, conversation: Conversation, add_generation_prompt: bool) -> str:
+        """Renders a conversation.
+
+        Raises:
+            WingsError: as `render` and `validate`.
+        """
+        text = self.render(conversation.messages, add_generation_prompt)
+        self.validate(conversation, add_generation_prompt, text)
+        return text
+
+    def _validate_options(self) -> None:
         for name, value in self.options.items():
             is_read = name in _OPTIONS or re.search(rf"\b{re.escape(name)}\b", self.source)
             if value is not None and not is_read:
                 raise WingsError(
-                    f"There is no option '{name}'{nearest(name, known)}, and the chat template "
+                    f"There is no option '{name}'{nearest(name, _NEAR)}, and the chat template "
                     "has no variable of this name; remove it."
                 )
 

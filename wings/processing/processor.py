@@ -28,13 +28,6 @@ from .image_token import add_image_token, validate_image_token, vocab_size_at
 from .tokenization import pad_rows, tokenize
 from .typed_letters import TypedLetters
 
-# Options that say what happens anyway.
-_ALWAYS: dict[str, tuple] = {"padding": (True, "longest"), "truncation": (False,)}
-_OPTIONS = (
-    "tokenize", "return_dict", "return_tensors", "add_generation_prompt", "return_labels",
-    "max_length", "padding_side", "images", "tools", "chat_template", "continue_final_message",
-)  # fmt: skip
-
 
 class WingsProcessor(ProcessorMixin):
     """The image transform of a vision tower together with the tokenizer of a language model.
@@ -205,7 +198,7 @@ class WingsProcessor(ProcessorMixin):
                 cannot render the messages, no turn to learn from, a newest exchange longer than
                 `max_length`.
         """
-        template, letters = self._template(template_options)
+        template, letters = ChatTemplate.of(self.tokenizer, template_options)
         conversation = Conversation.parse(messages, letters)
         self._fill([conversation], None)
         return self._encode(
@@ -287,13 +280,11 @@ class WingsProcessor(ProcessorMixin):
         if add_generation_prompt is None:
             continues = template_options.get("continue_final_message", False)
             add_generation_prompt = not (return_labels or continues)
-        template, letters = self._template(template_options)
+        template, letters = ChatTemplate.of(self.tokenizer, template_options)
         conversations = _each_row(rows, lambda one: Conversation.parse(one, letters))
         self._fill(conversations, images)
         if not tokenize:
-            texts = _each_row(
-                conversations, lambda one: self._render(one, template, add_generation_prompt)
-            )
+            texts = _each_row(conversations, lambda one: template.write(one, add_generation_prompt))
             texts = [letters.restore(text)[0] for text in texts]
             return texts if is_batch else texts[0]
         encoded = _each_row(
@@ -310,22 +301,6 @@ class WingsProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Pads rows that `encode` returned to one batch; see `apply_chat_template`."""
         return BatchFeature(pad_rows(rows, self.tokenizer.pad_token_id or 0, padding_side))
-
-    def _template(self, options: dict[str, Any]) -> tuple[ChatTemplate, TypedLetters]:
-        """The chat template with its options, and the tokens that nobody can type."""
-        template = ChatTemplate(self.tokenizer, options)
-        rest = {k: v for k, v in options.items() if v not in _ALWAYS.get(k, ())}
-        ChatTemplate(self.tokenizer, rest).validate_options(_OPTIONS)
-        letters = template.letters()
-        said = {k: v if k == "chat_template" else letters.hide(v) for k, v in rest.items()}
-        return ChatTemplate(self.tokenizer, said), letters
-
-    def _render(
-        self, conversation: Conversation, template: ChatTemplate, add_generation_prompt: bool
-    ) -> str:
-        text = template.render(conversation.messages, add_generation_prompt)
-        template.validate(conversation, add_generation_prompt, text)
-        return text
 
     def _encode(
         self,
@@ -350,7 +325,7 @@ class WingsProcessor(ProcessorMixin):
             raise WingsError("The conversation has no assistant turn to learn from; add one.")
         if max_length is not None:
             conversation = conversation.shorten(length, max_length)
-        text = self._render(conversation, template, add_generation_prompt)
+        text = template.write(conversation, add_generation_prompt)
         images = conversation.all_images
         if text.count(IMAGE_TOKEN) != len(images):
             raise WingsError(

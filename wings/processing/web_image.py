@@ -5,6 +5,7 @@ import functools
 import http.client
 import ipaddress
 import socket
+import ssl
 import threading
 import urllib.request
 from typing import Any
@@ -168,7 +169,7 @@ class _HTTPHandler(urllib.request.HTTPHandler):
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def __init__(self, allows_private: bool) -> None:
         super().__init__()
-        self.allows_private, self.tls = allows_private, _certificates()
+        self.allows_private, self.tls = allows_private, ssl.create_default_context()
 
     def https_open(self, request: urllib.request.Request) -> Any:
         made = _unless_proxied(request, _HTTPSConnection, self.allows_private)
@@ -187,9 +188,3 @@ def _unless_proxied(request: urllib.request.Request, own: Any, allows_private: b
     if not allows_private and not is_public:
         raise WingsError(f"{host} is in a private network; set private_addresses to true.")
     return own.__base__
-
-
-def _certificates() -> Any:
-    import ssl
-
-    return ssl.create_default_context()

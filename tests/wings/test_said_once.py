@@ -161,6 +161,15 @@ def test_a_command_to_the_template_may_go():
         processor.encode([user("a /short"), assistant("b")])
 
 
+def test_a_template_that_reads_contents_is_not_given_marks():
+    reads = "{% if messages[0]['content'] != '3' %}{{ raise_exception('no') }}{% endif %}" + CHATML
+    processor = make_processor(reads)
+    messages = [{"role": "user", "content": "3"}, assistant("b")]
+    assert learned(processor, processor.encode(messages)) == ["b<|im_end|>"]
+    with pytest.raises(WingsError, match="no"):
+        processor.encode([{"role": "user", "content": "4"}, assistant("b")])
+
+
 TOOLS = """{% if tools %}<|im_start|>system
 {{ tools | tojson }}<|im_end|>
 {% endif %}{% for m in messages %}<|im_start|>{{ m.role }}

@@ -12,7 +12,7 @@ from wings.errors import WingsError, nearest
 from wings.upstream.chat_template import render_with_spans
 
 from .conversation import IMAGE_TOKEN, Conversation, Span
-from .template_shape import SECONDS, TemplateShape, deadline, mark
+from .template_shape import SECONDS, EndlessTemplate, TemplateShape, deadline, mark
 from .typed_letters import TypedLetters
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -149,7 +149,8 @@ class ChatTemplate:
         made = self._kept(
             key, lambda: TemplateShape.of(messages, self.render, add_generation_prompt)
         )
-        made.validate(messages, text)
+        if made is not None:
+            made.validate(messages, text)
 
     def spans(self, conversation: Conversation, text: str) -> list[Span]:
         """Finds the letters [start, end) of the assistant's turns in the rendered `text`.
@@ -210,9 +211,9 @@ class ChatTemplate:
             try:
                 with deadline(SECONDS):
                     text = bare._render([*before, said, *after], False, as_parts)
-            except WingsError as error:
-                if "did not end" in str(error):
-                    raise
+            except EndlessTemplate:
+                raise
+            except WingsError:
                 continue
             if mark(0) in text:
                 return role in as_parts

@@ -23,6 +23,10 @@ _COMMAND = re.compile(r"\s*(?<!\S)/\w+")
 SECONDS = 20.0
 
 
+class EndlessTemplate(WingsError):
+    """The chat template does not end in time."""
+
+
 def mark(number: int) -> str:
     """Letters that no message has and that no template changes, for message `number`."""
     return f"\ue0a2{number}\ue0a3"
@@ -36,7 +40,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
     def watch(frame: Any, event: str, argument: Any) -> Any:
         if time.monotonic() > end:
-            raise WingsError(
+            raise EndlessTemplate(
                 f"The chat template did not end within {seconds:g} seconds; it may loop."
             )
         return watch
@@ -63,8 +67,12 @@ class TemplateShape:
     @classmethod
     def of(
         cls, messages: Sequence[dict], render: Render, add_generation_prompt: bool
-    ) -> "TemplateShape":
+    ) -> "TemplateShape | None":
         """The shape of messages, rendered with marks in place of what they say.
+
+        Returns:
+            the shape; None for a template that refuses marks because it reads contents, as JSON
+            for example.
 
         Raises:
             WingsError: a message that the template leaves out or writes more than once.
@@ -76,8 +84,13 @@ class TemplateShape:
         if newest_thoughts(messages):
             # Those of older answers may be left out.
             marked[-1]["reasoning_content"] = mark(len(messages))
-        with deadline(SECONDS):
-            text = render(marked, add_generation_prompt)
+        try:
+            with deadline(SECONDS):
+                text = render(marked, add_generation_prompt)
+        except EndlessTemplate:
+            raise
+        except WingsError:
+            return None
         parts = _MARK.split(text)
         order = tuple(int(number) for number in parts[1::2])
         for number, said in enumerate(_said(messages)):

@@ -298,7 +298,8 @@ def check_training(
     with first_alone(is_first), checking("load the finished model"):
         if is_first:
             WingsForCausalLM.from_pretrained(finished)
-            WingsProcessor.from_pretrained(finished)
+            # Without the comparison with config.json: the small model has image tokens of its own.
+            super(WingsProcessor, WingsProcessor).from_pretrained(finished)
 
 
 def unready_stages(recipe: Recipe, file: Path) -> list[str]:

@@ -74,7 +74,7 @@ ALLOWED = {
 FLOORS = (
     {"errors", "__init__"},
     {"upstream"},
-    {"config_fields", "config_values", "extras"},
+    {"config_fields", "config_values", "extras", "output_folder"},
     {"config"},
     {"attention", "encoders"},
     {"layers", "processing"},

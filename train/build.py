@@ -11,6 +11,9 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.recipe import ModelNames, Recipe
 
+from .distributed import is_first_process
+from .run_folder import RECIPE, RESULT, RunFolder
+
 
 def load_processor(recipe: Recipe) -> WingsProcessor:
     """The processor of the recipe's `model` or `start`.
@@ -138,6 +141,22 @@ def checkpoint_of(start: str) -> str:
     if folder.is_absolute() or start.startswith(".") or start.count("/") != 1:
         raise WingsError(f"start: there is no folder {folder}; run the stage that writes it first.")
     return start
+
+
+def validate_start(start: str) -> None:
+    """Check that `start`, if it is the folder of a run, holds its finished and whole model.
+
+    Raises:
+        WingsError: the run did not finish, or a file of its model changed since.
+    """
+    run = RunFolder(start)
+    if not (run.path / RECIPE).is_file() or not run.owned.is_claimed:
+        return
+    if not run.has_result:
+        raise WingsError(f"start: {run.path} has no {RESULT}; finish that run first.")
+    # On several processes one reads the weights for all.
+    if problem := run.model_problem(with_content=is_first_process()):
+        raise WingsError(f"start: {run.path} is not what that run wrote: {problem}; run it again.")
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:

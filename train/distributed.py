@@ -1,12 +1,14 @@
 """Distributes a run over processes: replicas (DDP) or shards (FSDP2)."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils import FullyShardedDataParallelPlugin, gather_object
 from torch import nn
 from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
@@ -16,12 +18,38 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.train.recipe import Recipe
 from wings.upstream.sharding import gather_as_one, is_sharded_checkpoint, shard_on_any_device
 
+from .signals import DistributedStop
+
 _SHARDS = {"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"}
 
 
 def is_launched() -> bool:
     """True if torchrun, or a launcher with the same variables, started this process."""
     return "LOCAL_RANK" in os.environ
+
+
+def is_first_process() -> bool:
+    """True in the first of all processes, also before they are joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def first_alone(is_first: bool) -> Iterator[None]:
+    """Wraps work of the first process; the others wait and fail with it.
+
+    Raises:
+        DistributedStop: on every other process, if the first one failed.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    sentences = gather_object([None if failed is None else str(failed)])
+    if failed is not None:
+        raise failed
+    if not is_first and sentences[0] is not None:
+        raise DistributedStop(sentences[0])
 
 
 def parallel_arguments(recipe: Recipe) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 
@@ -33,8 +32,9 @@ from wings.train.run import quiet, train
 from wings.train.small_model import TinyDataset, small_config, small_model, tiny_sample
 
 from .data.readers.open_records import open_records
+from .distributed import first_alone, is_first_process
 from .estimate.meta_model import ModelSpec
-from .run_folder import RECIPE, RunFolder
+from .run_folder import RunFolder
 from .signals import DistributedStop, Preempted
 from .training_arguments import training_arguments
 
@@ -134,8 +134,9 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
     folder.validate(recipe)
     if folder.finished:
         return
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = is_first_process()
     was_there = folder.path.exists()
+    was_claimed = folder.owned.is_claimed
     scratch = folder.unfinished("preflight")
     try:
         with announced(is_first), random_state_kept(), quiet():
@@ -143,12 +144,12 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
     except Preempted:
         raise Preempted("Stopped before the first step; restart with the same command.") from None
     finally:
-        if is_first:
+        if folder.is_held:
             shutil.rmtree(scratch, ignore_errors=True)
-            if not was_there:
-                # The run creates it again.
-                with contextlib.suppress(OSError):
-                    folder.path.rmdir()
+            if not was_claimed:
+                # The run claims it again.
+                folder.owned.remove(with_folder=not was_there)
+            folder.close()
     if is_first and file is not None:
         for sentence in unready_stages(recipe, file):
             print(sentence, flush=True)
@@ -162,7 +163,7 @@ def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> 
     training_arguments(few, scratch / "run", STEPS)
     with first_alone(is_first):
         if is_first:
-            folder.make()
+            folder.lock()
             shutil.rmtree(scratch, ignore_errors=True)
             check_processor(processor, scratch / "processor")
             if config is not None:
@@ -172,25 +173,6 @@ def _check(recipe: Recipe, folder: RunFolder, scratch: Path, is_first: bool) -> 
     elif is_first:
         # The sizes of this family depend on each other; the real model may be fine.
         print("no small model of this family can be built; ", end="")
-
-
-@contextlib.contextmanager
-def first_alone(is_first: bool) -> Iterator[None]:
-    """Wraps work of the first process; the others wait and fail with it.
-
-    Raises:
-        DistributedStop: on every other process, if the first one failed.
-    """
-    failed: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        failed = error
-    sentences = gather_object([None if failed is None else str(failed)])
-    if failed is not None:
-        raise failed
-    if not is_first and sentences[0] is not None:
-        raise DistributedStop(sentences[0])
 
 
 def few_steps(recipe: Recipe, output: Path) -> Recipe:
@@ -290,8 +272,9 @@ def check_training(
     with checking("resume from a checkpoint"):
         if is_first:
             resumed = RunFolder(again.output)
-            resumed.make()
-            resumed.write(RECIPE, again.to_yaml())
+            resumed.owned.claim()
+            resumed.claim(again, {})
+            resumed.owned.record("checkpoint-1")
             (finished / "checkpoint-1").rename(resumed.checkpoint(1))
         PartialState().wait_for_everyone()
         run(again)

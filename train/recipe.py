@@ -73,6 +73,7 @@ OPERATIONAL = (
     "gradient_checkpointing",
     "trackers",
     "parallel",
+    "allow_changed_data",
 )
 
 
@@ -282,6 +283,8 @@ class Recipe:
         workers: processes that read and decode data, per training process.
         save_every: steps between checkpoints to resume from, of which the last `save_total_limit`
             stay; none by default.
+        allow_changed_data: resume although a file that the recipe names has changed since the run
+            began; false by default.
         evaluate: held-out records whose loss is tracked during training.
         trackers: receivers of metrics, by their names in transformers' `Trainer` (tensorboard,
             wandb, mlflow, ...); [] for none. Default: tensorboard if installed.
@@ -318,6 +321,7 @@ class Recipe:
     log_every: int = 10
     save_every: int | None = None
     save_total_limit: int = 2
+    allow_changed_data: bool = False
     evaluate: Evaluate | None = None
     trackers: list[str] | None = None
 

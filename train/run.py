@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,17 +18,20 @@ from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_token import validate_same_images
 from wings.processing.processor import WingsProcessor
-from wings.train.build import load_model, load_processor
+from wings.train.build import load_model, load_processor, validate_start
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base
 
+from .checkpoint_choice import newest_whole_checkpoint
 from .data.bucketing import BatchingSampler
 from .data.collator import Collator, Packer
 from .data.dataset import ConversationDataset
+from .data.identity import Identity, identities
 from .data.lengths import LengthEstimator
 from .data.sampler import RecordSampler
 from .data.workers import LostWorker, reporting_lost_workers
-from .distributed import is_launched, validate_checkpoint_kind
+from .distributed import first_alone, is_first_process, is_launched, validate_checkpoint_kind
+from .finite import validate_finite_start
 from .metrics.evaluate import HeldOutEvaluation, evaluations, renamed
 from .metrics.progress import Progress, Watch
 from .metrics.trackers import make_trackers
@@ -106,14 +110,16 @@ def train(
         validate_same_images(model.config.to_dict(), processor)
     folder = RunFolder(recipe.output)
     folder.validate(recipe)
-    if folder.finished:
+    if folder.has_result and _is_whole(folder):
         if model is not None:
             raise WingsError(
                 f"output: {folder.path} already contains a finished run; delete it to rerun."
             )
         return _read(folder)
+    if recipe.start:
+        validate_start(recipe.start)
     try:
-        with quiet(), reporting_lost_workers():
+        with quiet(), reporting_lost_workers(), contextlib.closing(folder):
             return _train(recipe, folder, model, processor, watch, data)
     except LostWorker as error:
         raise WingsError(f"{error}; {folder.saved}.") from error
@@ -129,7 +135,6 @@ def _train(
 ) -> TrainResult:
     set_seed(recipe.seed)
     # Everything is validated before the model is loaded, which takes minutes at real sizes.
-    validate_checkpoint_kind(recipe, folder.last_checkpoint())
     processor = load_processor(recipe) if processor is None else processor
     records = ConversationDataset.of(recipe, processor) if data is None else None
     samples: TrainingData | None = data if records is None else records
@@ -155,7 +160,19 @@ def _train(
     if records is not None:
         _encode_first(records)
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
-    folder.make()
+    with first_alone(arguments.process_index == 0):
+        if arguments.process_index == 0:
+            folder.lock()
+            # Another process may have used it meanwhile.
+            folder.validate(recipe)
+    last = newest_whole_checkpoint(folder)
+    validate_checkpoint_kind(recipe, last)
+    data_now: dict[str, Identity] = {}
+    with first_alone(arguments.process_index == 0):
+        if arguments.process_index == 0:
+            data_now = identities(recipe, records)
+            if last is not None:
+                folder.validate_data(data_now, recipe.allow_changed_data)
     is_printing = watch is None and arguments.process_index == 0
     if is_printing and recipe.trackers is None and not trackers:
         print(f"TensorBoard is not installed: metrics go only to {RESULT}.", flush=True)
@@ -164,6 +181,7 @@ def _train(
     if is_printing and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
+    validate_finite_start(model)
     validate_kl_to_base(recipe, model.config.learners, model.config.text_guard)
     plan = prepare_groups(model, recipe)
     trainer = WingsTrainer(
@@ -184,11 +202,11 @@ def _train(
     if is_printing:
         print(plan, flush=True)
     if trainer.is_world_process_zero():
-        folder.claim(recipe)
+        folder.claim(recipe, data_now)
     trainer.accelerator.wait_for_everyone()
     begin = time.perf_counter()
     with trainer.signals.listening():
-        _fit(trainer, folder, steps)
+        _fit(trainer, folder, last, steps)
         state = trainer.state
         result = TrainResult(folder.path, state.global_step, time.perf_counter() - begin)
         result.history = [entry for entry in state.log_history if "loss" in entry]
@@ -227,8 +245,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
-    last = folder.last_checkpoint()
+def _fit(trainer: WingsTrainer, folder: RunFolder, last: Path | None, steps: int) -> None:
     if last is not None and (step_of(last) >= steps or trainer.stopped_early_at(last)):
         # Interrupted while saving the final model: `Trainer` would take one more step.
         trainer.load_finished(last)
@@ -245,9 +262,9 @@ def _fit(trainer: WingsTrainer, folder: RunFolder, steps: int) -> None:
 def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> None:
     draft = folder.unfinished("model")
     with folder.writing("the final model"):
-        trainer.save_final(draft)
+        manifest = trainer.save_final(draft)
         if trainer.is_world_process_zero():
-            folder.place(draft)
+            folder.place_model(draft, manifest)
             folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
         trainer.accelerator.wait_for_everyone()
 
@@ -265,6 +282,32 @@ def _report(skipped: list[str], shown: int = 5) -> None:
         print(f"  {sentence}")
     if len(skipped) > shown:
         print(f"  and {len(skipped) - shown:,} more, all in {RESULT}")
+
+
+def _is_whole(folder: RunFolder) -> bool:
+    """True if the model of a finished run is whole; False if it is to be written again.
+
+    Raises:
+        WingsError: a file of it changed.
+    """
+    # On several processes one reads the weights for all.
+    is_first = is_first_process()
+    problem = folder.model_problem(with_content=is_first)
+    if problem is None:
+        return True
+    if not problem.endswith(("missing", "missing or damaged")):
+        raise WingsError(
+            f"output: {folder.path} contains a finished run, but {problem} since; restore the file,"
+            f" or delete {RESULT} to write the model again."
+        )
+    if is_first:
+        print(
+            f"output: {folder.path} contains a finished run, but {problem}; the run goes on from"
+            " its last checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return False
 
 
 def _read(folder: RunFolder) -> TrainResult:

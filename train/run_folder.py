@@ -5,46 +5,72 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from wings.errors import WingsError
+from wings.output_folder import INNER, OutputFolder, make_readable, sync
 from wings.train.recipe import Recipe
 
+from .data.identity import Identity, difference, retouched
+from .manifest import FILE, Manifest, lacking
+
+MAKER = "wings train"
 RECIPE, RESULT = "recipe.yaml", "result.json"
-# Prefix of folders that are being written or removed.
-UNFINISHED = "writing-"
+# Manifest of the finished model, in the folder's inner folder.
+MODEL = "model.json"
+# Identities of the data, there too.
+DATA = "data.json"
 # Moved last: without it a folder is not loadable as a model.
 _LAST = "config.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+# Beginnings of the names that each checkpoint has; `Trainer` would begin afresh without them.
+_NEEDED = (
+    "optimizer", "scheduler.pt", "rng_state", "trainer_state.json", "resume_state.json",
+)  # fmt: skip
 
 
 class RunFolder:
     """`output` of a recipe: `recipe.yaml`, `checkpoint-N/`, at the end the model and `result.json`.
 
-    Checkpoints are written under a temporary name and renamed, so every `checkpoint-N` is complete,
-    whenever the run was killed. The model is also written to a temporary folder and moved, its
-    `config.json` last. `result.json` is the last file: a folder that has it is finished.
+    Checkpoints are written in `.wings/drafts` and renamed, with a manifest of their files that is
+    written last. So every `checkpoint-N` is complete, whenever the run was killed, and later damage
+    is noticed. The model is also written to a draft and moved, its `config.json` last.
+    `result.json` is the last file: a folder that has it and its whole model is finished.
+
+    Attributes:
+        path: the folder.
+        owned: the same folder, with the names that the run recorded.
+        is_held: True if this process holds its lock.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.owned = OutputFolder(path, MAKER, "output")
+        self.path = self.owned.path
+        self.is_held = False
+        self._lock = contextlib.ExitStack()
 
     @property
     def finished(self) -> bool:
         """True if the run is complete and its model is in the folder."""
+        return self.has_result and self.model_problem() is None
+
+    @property
+    def has_result(self) -> bool:
+        """True if the run came to its end, whatever happened to its files later."""
         return (self.path / RESULT).is_file()
 
     def validate(self, recipe: Recipe) -> None:
         """Validate that the folder is free or contains the same run.
 
         Raises:
-            WingsError: the folder contains another run (names the first difference) or a model.
+            WingsError: the folder contains another run (names the first difference), or anything
+                else.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise WingsError(f"output: {self.path} is a file; choose a folder.")
+        self.owned.validate()
         saved = self.path / RECIPE
         if saved.is_file():
             difference = recipe.difference(Recipe.from_yaml(saved))
@@ -53,33 +79,82 @@ class RunFolder:
                     f"output: {self.path} contains another run, with {difference};"
                     " choose another output or delete that folder."
                 )
-        elif (self.path / "config.json").exists() or self.checkpoints():
+        elif self.recorded_checkpoints():
             raise WingsError(
-                f"output: {self.path} contains a model without a recipe; choose another output."
+                f"output: {self.path} contains checkpoints without their {RECIPE}; restore it, or"
+                " choose another output."
             )
 
-    def make(self) -> None:
-        """Create the folder, before a model is loaded, so that a failure shows early."""
-        with self.writing("the folder"):
-            self.path.mkdir(parents=True, exist_ok=True)
+    def lock(self) -> None:
+        """Create the folder and keep other processes out until `close`.
 
-    def claim(self, recipe: Recipe) -> None:
-        """Write the resolved recipe and remove unfinished files of a killed run."""
+        Called before a model is loaded, so that a failure shows early.
+
+        Raises:
+            WingsError: another run holds the folder, or it cannot be written.
+        """
+        try:
+            self._lock.enter_context(self.owned.locked())
+        except OSError as error:
+            raise self._unwritable("the folder", error) from error
+        self.is_held = True
+
+    def close(self) -> None:
+        """Let other processes use the folder again."""
+        self._lock.close()
+        self.is_held = False
+
+    def claim(self, recipe: Recipe, data: dict[str, Identity]) -> None:
+        """Write the resolved recipe and remove unfinished files of a killed run.
+
+        Args:
+            recipe: recipe of the run.
+            data: identities of its data.
+        """
         with self.writing(RECIPE):
-            self.clear()
+            self.owned.clear()
+            if self.has_result:
+                # Its model is not whole any more; the run ends anew.
+                self.owned.discard(RESULT)
             if not (self.path / RECIPE).is_file():
                 self.write(RECIPE, recipe.to_yaml())
+            self.owned.write_inner(DATA, json.dumps(data))
+
+    def validate_data(self, now: dict[str, Identity], allow_changed: bool) -> None:
+        """Compare the data of a run that is about to resume with those that it began with.
+
+        Large files with another time, but the same size and sample, are named on stderr.
+
+        Args:
+            now: identities of the data.
+            allow_changed: go on after a difference, and name it on stderr.
+
+        Raises:
+            WingsError: there is a difference.
+        """
+        try:
+            saved = json.loads((self.path / INNER / DATA).read_text(encoding="utf-8"))
+            changed = difference(saved, now)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            changed = "the record of its data is missing or damaged"
+        if changed and not allow_changed:
+            raise WingsError(
+                f"output: the data changed since the run in {self.path} began ({changed}); restore"
+                " them, or set allow_changed_data: true to go on with the changed data."
+            )
+        if changed:
+            print(f"The data changed since the run began: {changed}.", file=sys.stderr, flush=True)
+        elif touched := retouched(saved, now):
+            print(
+                f"{touched[0]} has a new time since the run began, but the same size and sample;"
+                " the run goes on with it.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def unfinished(self, name: str) -> Path:
         """Temporary folder for an unfinished item."""
-        return self.path / f"{UNFINISHED}{name}"
-
-    def clear(self) -> None:
-        """Remove everything half-written or half-removed."""
-        for leftover in self.path.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(leftover)
-        for draft in self.path.glob(".*.draft"):
-            draft.unlink()
+        return self.owned.drafts / name
 
     @contextlib.contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -93,12 +168,8 @@ class RunFolder:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
             with contextlib.suppress(OSError):
-                self.clear()
-            cause = " ".join(str(error).split())[:200]
-            raise WingsError(
-                f"output: {what} could not be written to {self.path} ({cause};{self._room()});"
-                f" {self.saved}; free disk space, then resume with the same command."
-            ) from error
+                self.owned.clear()
+            raise self._unwritable(what, error) from error
 
     @property
     def saved(self) -> str:
@@ -108,25 +179,83 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a small file atomically."""
-        draft = self.path / f".{name}.draft"
-        draft.write_text(text, encoding="utf-8")
-        sync(draft)
-        os.replace(draft, self.path / name)
+        self.owned.write(name, text)
 
-    def place(self, draft: Path) -> None:
+    def place_model(self, draft: Path, manifest: Manifest) -> None:
         """Move the files of a complete model in `draft` to the folder, then remove `draft`."""
-        sync(draft)
-        for file in sorted(draft.iterdir(), key=lambda file: file.name == _LAST):
-            target = self.path / file.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(file, target)
+        files = sorted(draft.iterdir(), key=lambda file: file.name == _LAST)
+        make_readable(files)
+        self.owned.record(*(file.name for file in files))
+        self.owned.write_inner(MODEL, manifest.to_json())
+        for file in files:
+            os.replace(file, self.path / file.name)
         draft.rmdir()
 
+    def model_problem(self, with_content: bool = False) -> str | None:
+        """A phrase on a file of the finished model that is missing or damaged, or None.
+
+        Args:
+            with_content: also read the weights and compare their digests.
+        """
+        try:
+            manifest = Manifest.read(self.path / INNER / MODEL)
+            self.read_result()
+        except (OSError, ValueError):
+            return f"the record of its model or its {RESULT} is missing or damaged"
+        missing = [name for name in manifest.bytes if not (self.path / name).is_file()]
+        if missing:
+            return f"{missing[0]} is missing"
+        # Other files may be edited by hand.
+        return manifest.changed_weights(self.path, with_content)
+
+    def place_checkpoint(self, draft: Path, step: int, manifest: Manifest) -> None:
+        """Give a complete checkpoint its manifest and its name."""
+        make_readable(draft.rglob("*"))
+        (draft / FILE).write_text(manifest.to_json(), encoding="utf-8")
+        sync(draft / FILE)
+        whole = self.checkpoint(step)
+        self.owned.record(whole.name)
+        if whole.exists():
+            self.owned.discard(whole.name)
+            self.owned.record(whole.name)
+        os.replace(draft, whole)
+        sync_entries(self.path)
+
+    def recorded_checkpoints(self) -> list[Path]:
+        """Checkpoints that this run wrote and that are still there, whole or not, oldest first."""
+        names = [name for name in self.owned.names if _CHECKPOINT.match(name)]
+        return sorted((p for n in names if (p := self.path / n).exists()), key=step_of)
+
+    def problem(self, checkpoint: Path, content_of: tuple[int, int] | None = None) -> str | None:
+        """A phrase on why a checkpoint is not whole, or None.
+
+        Args:
+            checkpoint: its folder.
+            content_of: also compare the content of files, the share of process `rank` of `ranks`.
+        """
+        try:
+            manifest = Manifest.read(checkpoint / FILE)
+        except (OSError, ValueError):
+            return f"{FILE} is missing or damaged"
+        problem = lacking(manifest.bytes, _NEEDED) or manifest.difference(checkpoint)
+        if problem or content_of is None:
+            return problem
+        return manifest.changed(checkpoint, *content_of)
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Rename a checkpoint that is not whole, so that no later one is taken for older."""
+        aside = self.path / f"damaged-{checkpoint.name}"
+        self.owned.record(aside.name)
+        if aside.exists():
+            self.owned.discard(aside.name)
+            self.owned.record(aside.name)
+        os.replace(checkpoint, aside)
+        self.owned.forget(checkpoint.name)
+        return aside
+
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        folders = [p for p in self.path.glob("checkpoint-*") if _CHECKPOINT.match(p.name)]
-        return sorted(folders, key=step_of)
+        """Complete checkpoints by names and sizes of their files, oldest first."""
+        return [path for path in self.recorded_checkpoints() if self.problem(path) is None]
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint of a step."""
@@ -139,14 +268,22 @@ class RunFolder:
     def remove_old_checkpoints(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints."""
         for path in self.checkpoints()[:-keep]:
-            # Renamed first, so that an interrupted removal leaves no half checkpoint.
-            doomed = self.unfinished(path.name)
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+            self.owned.discard(path.name)
 
     def read_result(self) -> dict:
-        """Content of `result.json`."""
+        """Content of `result.json`.
+
+        Raises:
+            OSError, ValueError: missing, or damaged.
+        """
         return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+
+    def _unwritable(self, what: str, error: Exception) -> WingsError:
+        cause = " ".join(str(error).split())[:200]
+        return WingsError(
+            f"output: {what} could not be written to {self.path} ({cause};{self._room()});"
+            f" {self.saved}; free disk space, then resume with the same command."
+        )
 
     def _room(self) -> str:
         with contextlib.suppress(OSError):
@@ -154,16 +291,13 @@ class RunFolder:
         return " the folder is gone"
 
 
-def sync(path: Path) -> None:
-    """Flush a file, or all files of a folder, to disk.
-
-    Otherwise a power loss could keep a name without its content, and a network disk may report only
-    now that it is full.
-    """
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    for file in files:
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+def sync_entries(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -1,8 +1,8 @@
 """The training loop: transformers' `Trainer` with a rate per group and atomic checkpoints."""
 
+import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.output_folder import sync
 from wings.upstream.sharding import gather_whole_state
 from wings.upstream.trainer import State, TrainerHooks, WorkerInit, state_of
 
@@ -22,13 +23,15 @@ from .data.collator import loss_columns
 from .data.sampler import RecordSampler
 from .data.workers import LostWorker, last_line, unwrapping_worker_errors
 from .distributed import describe_shards, enable_sharding
+from .finite import Named, first_not_finite, optimizer_state_of, weights_of
 from .kl_to_base import KLToBaseLoss
 from .lora import adapters
+from .manifest import Manifest
 from .metrics.evaluate import HeldOutEvaluation
 from .metrics.metric_tracker import MetricTracker
 from .param_groups import TrainPlan
 from .resume_state import ResumeCallback, ResumeState
-from .run_folder import RunFolder, sync
+from .run_folder import RunFolder
 from .signals import DistributedStop, SignalHandler, init_worker
 
 
@@ -208,12 +211,72 @@ class WingsTrainer(TrainerHooks):
     def _logs_after(self, step: int) -> bool:
         return step in (1, self.state.max_steps) or step % self.state.logging_steps == 0
 
-    def save_final(self, folder: Path) -> None:
-        """Save the finished model unsharded, for `from_pretrained`."""
+    def save_final(self, folder: Path) -> Manifest:
+        """Save the finished model unsharded, for `from_pretrained`; returns its manifest.
+
+        Raises:
+            DistributedStop: a weight is not finite.
+        """
+        self.validate_finite(with_optimizer=False)
         if self.is_sharded:
             gather_whole_state(self.accelerator)
         self.save_model(str(folder))
-        self.accelerator.wait_for_everyone()
+        return self._manifest_of(folder)
+
+    def validate_finite(self, with_optimizer: bool) -> None:
+        """Check that nothing non-finite is about to be written, on all processes together.
+
+        The loss of a step tells of its gradient, not of the weights after it.
+
+        Raises:
+            DistributedStop: names the first such tensor.
+        """
+        weights: Iterable[Named] = weights_of(self.model)
+        if with_optimizer:
+            weights = (*weights, *optimizer_state_of(self.model, self.create_optimizer()))
+        else:
+            weights = (
+                (name, tensor, self.saved_dtypes.get(name.rpartition(" ")[2], dtype))
+                for name, tensor, dtype in weights
+            )
+        bad = [name for name in gather_object([first_not_finite(weights)]) if name]
+        if bad:
+            raise DistributedStop(
+                f"After step {self.state.global_step}, {bad[0]} is not finite: lower the learning"
+                f" rates or check the data; nothing was written; {self.folder.saved}."
+            )
+
+    @contextlib.contextmanager
+    def reading_checkpoint(self, checkpoint: Path) -> Iterator[None]:
+        """Names the checkpoint in every error of the block."""
+        try:
+            yield
+        except WingsError:
+            raise
+        # Error types depend on the file.
+        except Exception as error:
+            raise WingsError(
+                f"output: {checkpoint} cannot be resumed from ({last_line(error)}); delete it to"
+                " resume from an older one."
+            ) from error
+
+    def validate_tensors(self, missing: list[str], unknown: list[str]) -> None:
+        """Check that a checkpoint has the tensors of the model, no fewer and no more.
+
+        Raises:
+            WingsError: names the first one.
+        """
+        every = list(self.model.named_parameters(remove_duplicate=False))
+        there = {id(parameter) for name, parameter in every if name not in missing}
+        # Tied weights are one tensor in the file, under either name.
+        tied = {name for name, parameter in every if id(parameter) in there}
+        missing = [name for name in missing if name not in tied]
+        for names, sentence in ((missing, "lacks"), (unknown, "has an unknown tensor")):
+            if names:
+                raise WingsError(
+                    f"output: the checkpoint {sentence} {names[0]}; delete it to resume from an"
+                    " older one."
+                )
 
     def restore(self) -> None:
         """Restore the `ResumeState` of the checkpoint that training starts from, if any."""
@@ -271,23 +334,31 @@ class WingsTrainer(TrainerHooks):
             WingsError: a file cannot be written; earlier checkpoints are untouched.
         """
         step = self.state.global_step
+        self.validate_finite(with_optimizer=True)
         self.partial = self.folder.unfinished(str(step))
-        draft, whole = self.partial / f"checkpoint-{step}", self.folder.checkpoint(step)
+        draft = self.partial / f"checkpoint-{step}"
         saved = self._resume_state()
         with self.metric_tracker.paused(), self.folder.writing(f"the checkpoint of step {step}"):
             write()
             if self.args.should_save:
                 saved.write(draft)
-            self.accelerator.wait_for_everyone()
-            if self.accelerator.is_local_main_process:
-                sync(draft)
-            self.accelerator.wait_for_everyone()
+            manifest = self._manifest_of(draft)
             if self.args.should_save:
-                os.replace(draft, whole)
+                self.folder.place_checkpoint(draft, step, manifest)
                 self.partial.rmdir()
                 self.folder.remove_old_checkpoints(self.save_total_limit)
             self.accelerator.wait_for_everyone()
         self.partial = None
+
+    def _manifest_of(self, draft: Path) -> Manifest:
+        """The manifest of files that all processes wrote, when they are on disk."""
+        self.accelerator.wait_for_everyone()
+        # Hashed first: meanwhile the system writes them to disk.
+        manifest = Manifest.of(draft, self.args.process_index, self.args.world_size)
+        if self.accelerator.is_local_main_process:
+            sync(draft)
+        self.accelerator.wait_for_everyone()
+        return manifest
 
     def _resume_state(self) -> ResumeState:
         skipped = dict(gather_object(list(self.skipped.items())))

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import CALLS, calls_of_a_run, in_a_child, lose_workers, run_into_a_limit
+from faults import CALLS, both_stages, calls_of_a_run, in_a_child, lose_workers, run_into_a_limit
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
+from wings.train.data.dataset import ConversationDataset
 from wings.train.metrics.metric_tracker import without_process_metrics
 from wings.train.recipe import DataSource
+from wings.train.resume_state import ResumeState
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
+from wings.train.trainer import WingsTrainer
 
 # There are about a hundred calls in a run; some of them, a different one of each kind.
 EVERY = 17
@@ -54,7 +57,7 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
         assert without_process_metrics(result.history) == without_process_metrics(expected.history)
         assert result.skipped == expected.skipped
         assert same(weights(recipe.output), whole), calls[number - 1]
-        assert not [path for path in Path(recipe.output).iterdir() if "writing" in path.name]
+        assert not any(RunFolder(recipe.output).owned.drafts.rglob("*"))
 
 
 # Sizes between those of the files of an instruct checkpoint, in the order they are written.
@@ -81,7 +84,7 @@ def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, who
         recipe = make_recipe("instruct", output=str(tmp_path / name), **settings())
         assert in_a_child(run_into_a_limit, recipe, size, True, "") == -signal.SIGXFSZ
         folder = RunFolder(recipe.output)
-        complete, draft = whole.folder / "checkpoint-4", folder.path / "writing-4" / "checkpoint-4"
+        complete, draft = whole.folder / "checkpoint-4", folder.unfinished("4") / "checkpoint-4"
         sizes = {file.name: file.stat().st_size for file in complete.iterdir()}
         halves = [file for file in draft.iterdir() if sizes.get(file.name) != file.stat().st_size]
         assert len(halves) == 1, {file.name: file.stat().st_size for file in halves}
@@ -93,7 +96,7 @@ def test_a_kill_in_the_middle_of_a_file_loses_nothing(make_recipe, tmp_path, who
         result = train(recipe)
         assert without_process_metrics(result.history) == without_process_metrics(whole.history)
         assert same(weights(result.folder), weights(whole.folder))
-        assert not list(folder.path.glob("writing-*"))
+        assert not any(folder.owned.drafts.rglob("*"))
 
 
 def test_a_full_disk_stops_with_a_sentence_and_leaves_what_was_whole(make_recipe, tmp_path, whole):
@@ -109,7 +112,7 @@ def test_a_full_disk_stops_with_a_sentence_and_leaves_what_was_whole(make_recipe
         )
         # What was half-written gives its room back.
         assert {path.name for path in Path(recipe.output).iterdir()} == {
-            "recipe.yaml", "checkpoint-2"
+            ".wings", "recipe.yaml", "checkpoint-2"
         }  # fmt: skip
         result = train(recipe)
         assert without_process_metrics(result.history) == without_process_metrics(whole.history)
@@ -124,7 +127,7 @@ def test_half_a_final_model_is_no_model(make_recipe, tmp_path, whole, deadly):
     if not deadly:
         sentence = (tmp_path / "said").read_text()
         assert "the final model could not be written" in sentence and "no checkpoint" in sentence
-    with pytest.raises(WingsError, match=r"no config\.json; finish that run first"):
+    with pytest.raises(WingsError, match=r"no result\.json; finish that run first"):
         train(make_recipe("instruct", output=str(tmp_path / "two"), start=recipe.output))
     assert same(weights(train(recipe).folder), weights(whole.folder))
 
@@ -175,10 +178,11 @@ def test_a_loss_that_is_not_a_number_never_reaches_a_checkpoint(make_recipe, che
     def poison(step, steps, metrics):
         if step == 3:
             kept.update({name: p.detach().clone() for name, p in model.named_parameters()})
-            torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+            # Finite, so that the checkpoint of this step is written; its logits are not.
+            torch.nn.init.constant_(model.lm_head.weight, 1e38)
 
     recipe = make_recipe("align", save_every=1, log_every=100, steps=9, start=None)
-    with pytest.raises(WingsError, match=r"loss is nan at step 4.*no weight.*checkpoint-3\."):
+    with pytest.raises(WingsError, match=r"loss is (nan|inf) at step 4.*no weight.*checkpoint-3\."):
         train(recipe, model, processor, watch=poison)
     assert [path.name for path in RunFolder(recipe.output).checkpoints()][-1] == "checkpoint-3"
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -199,3 +203,63 @@ def test_a_gradient_that_is_not_a_number_stops_too(make_recipe, checkpoint):
     with pytest.raises(WingsError, match=r"gradient is (nan|inf) at step 3.*checkpoint-2\."):
         train(recipe, model, processor, watch=poison)
     assert bool(torch.isfinite(weight).all())
+
+
+def test_a_kill_between_the_stages_loses_nothing(make_recipe, tmp_path):
+    """Before calls from the last ones of the first stage to the first of the second."""
+    one = make_recipe("align", output=str(tmp_path / "one"), steps=2, save_every=2)
+    two = make_recipe(
+        "instruct", output=str(tmp_path / "two"), steps=2, save_every=2, start=one.output
+    )
+    assert in_a_child(both_stages, one, two, 0, str(tmp_path / "log")) == 0
+    expected = [weights(one.output), weights(two.output)]
+    calls = (tmp_path / "log").read_text().splitlines()
+    change = next(n for n, call in enumerate(calls) if two.output in call)
+    assert "result.json" in calls[change - 1]
+    for number in (*range(change - 8, change + 3, 2), change + 9):
+        for recipe in (one, two):
+            shutil.rmtree(recipe.output, ignore_errors=True)
+        assert in_a_child(both_stages, one, two, number, "") == -signal.SIGKILL, calls[number - 1]
+        assert in_a_child(both_stages, one, two, 0, str(tmp_path / "log")) == 0, calls[number - 1]
+        assert same(weights(one.output), expected[0]), calls[number - 1]
+        assert same(weights(two.output), expected[1]), calls[number - 1]
+
+
+# Where an error that nobody expects may come from inside a step: module, class and method.
+PLACES = {
+    "forward": (WingsForCausalLM, "forward"),
+    "backward": (WingsTrainer, "training_step"),
+    "optimizer": (torch.optim.AdamW, "step"),
+    "data": (ConversationDataset, "encode"),
+    "log": (WingsTrainer, "log"),
+    "checkpoint": (ResumeState, "write"),
+    "checkpoint's end": (RunFolder, "place_checkpoint"),
+    "final model": (RunFolder, "place_model"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_resumes_after_an_exception_inside_a_step(make_recipe, tmp_path, monkeypatch, place):
+    """The third call fails, or the first where a run has fewer, in the same process."""
+    changes = settings(steps=6, device_batch_size=2)
+    whole = train(make_recipe("instruct", output=str(tmp_path / "w"), **changes))
+    recipe = make_recipe("instruct", **changes)
+    owner, name = PLACES[place]
+    original, calls = getattr(owner, name), []
+    fails_at = {"checkpoint": 2, "checkpoint's end": 2, "final model": 1}.get(place, 14)
+    fails_at = {"optimizer": 3, "log": 3}.get(place, fails_at)
+
+    def failing(self, *arguments, **others):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise ZeroDivisionError("no error of ours")
+        return original(self, *arguments, **others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing)
+        with pytest.raises(ZeroDivisionError):
+            train(recipe)
+    assert not RunFolder(recipe.output).finished
+    result = train(recipe)
+    assert without_process_metrics(result.history) == without_process_metrics(whole.history)
+    assert same(weights(recipe.output), weights(whole.folder))

@@ -74,7 +74,7 @@ def test_a_late_step_that_fails_is_named_before_training(
     assert f"PreflightError: preflight, {step}: RuntimeError: it broke" in said
     # The library's own error comes with the place where it was raised.
     assert "\nRuntimeError: it broke" in said and "in broken" in said
-    assert all("writing-preflight" in folder for folder in real_steps)
+    assert all("drafts/preflight" in folder for folder in real_steps)
     assert not Path(recipe.output).exists()
 
 

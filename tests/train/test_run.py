@@ -228,11 +228,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at
     folder = RunFolder(recipe.output)
     assert [path.name for path in folder.checkpoints()][-1] == f"checkpoint-{(step - 1) // 2 * 2}"
     # As a kill in the middle of writing leaves it.
-    (folder.path / "writing-9" / "checkpoint-9").mkdir(parents=True)
+    folder.unfinished("9").joinpath("checkpoint-9").mkdir(parents=True)
     result = train(recipe)
     assert result.losses == whole.losses
     assert not changed(weights(whole.folder), weights(result.folder))
-    assert not list(folder.path.glob("writing-*")) and len(folder.checkpoints()) == 2
+    assert not any(folder.owned.drafts.rglob("*")) and len(folder.checkpoints()) == 2
 
 
 def test_kill_9_in_the_middle_loses_nothing(make_recipe, tmp_path):
@@ -286,7 +286,7 @@ def test_a_folder_of_another_run_is_refused(make_recipe, tmp_path, checkpoint):
     train(make_recipe("align"))
     with pytest.raises(WingsError, match=r"contains another run, with seed 0 \(now 1\)"):
         train(make_recipe("align", seed=1))
-    with pytest.raises(WingsError, match="contains a model without a recipe"):
+    with pytest.raises(WingsError, match="contains files without a mark of wings train"):
         train(make_recipe("align", output=str(checkpoint)))
     (tmp_path / "file").touch()
     with pytest.raises(WingsError, match="is a file"):
@@ -320,3 +320,25 @@ def test_verbosity_of_transformers_is_left_alone(make_recipe):
 def test_a_sample_longer_than_the_limit_is_named(make_recipe):
     with pytest.raises(WingsError, match=r"\.json(l line| record) \d+.*9"):
         train(make_recipe("align", max_length=9))
+
+
+def test_two_runs_in_one_folder(make_recipe, tmp_path):
+    """The second is refused and disturbs nothing; a first that was killed is not in the way."""
+    recipe = make_recipe("align", steps=60, save_every=1, batch_size=8, device_batch_size=1)
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "wings.train", str(tmp_path / "r.yaml")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    folder = RunFolder(recipe.output)
+    while first.poll() is None and not folder.checkpoints():
+        time.sleep(0.01)
+    # Held where it is: the second may take long to load.
+    first.send_signal(signal.SIGSTOP)
+    with pytest.raises(WingsError, match=r"^output: another process is writing to .*\.$"):
+        train(recipe)
+    second = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert second.returncode == 2 and "another process is writing to" in second.stderr
+    assert "Traceback" not in second.stderr
+    first.kill()
+    first.wait()
+    assert train(recipe, watch=lambda *_: None).steps == 60

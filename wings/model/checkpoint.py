@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
 from wings.errors import WingsError
+from wings.output_folder import make_readable
 from wings.upstream.configuration import read_config_dict
 
 from .pretrained import WingsPreTrainedModel
@@ -51,6 +53,11 @@ class CheckpointMixin(WingsPreTrainedModel):
         if changes:
             model.reconfigure(**changes)
         return (model, info) if with_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; the weights can be read by whoever may read new files."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        make_readable(Path(save_directory).glob("*.safetensors"))
 
 
 def validate_is_wings(source: str | os.PathLike, kwargs: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The private members of transformers' `Trainer` that a training run overrides or reads."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ class TrainerHooks(Trainer):
     def checkpoint_parent(self) -> Path | None:
         """The folder that holds checkpoints; None for the run's own."""
         return None
+
+    def reading_checkpoint(self, checkpoint: Path) -> AbstractContextManager[None]:
+        """A context in which parts of a checkpoint are read."""
+        return nullcontext()
+
+    def validate_tensors(self, missing: list[str], unknown: list[str]) -> None:
+        """Called with names that a checkpoint lacks or that the model lacks, tied ones too."""
 
     def state_to_save(self, state_dict: State | None) -> State | None:
         """The tensors of a model that is about to be written; None for those it has."""
@@ -112,6 +120,23 @@ class TrainerHooks(Trainer):
         self.before_optimizer_step(float(norm))
         return norm
 
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        with self.reading_checkpoint(Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with nullcontext() if checkpoint is None else self.reading_checkpoint(Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with nullcontext() if checkpoint is None else self.reading_checkpoint(Path(checkpoint)):
+            super()._load_rng_state(checkpoint)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        self.validate_tensors(load_result.missing_keys, load_result.unexpected_keys)
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.checkpoint_parent() or super()._get_output_dir(trial))
 
@@ -170,6 +195,9 @@ def _check_steps() -> None:
         def checkpoint_parent(self) -> Path | None:
             return Path(self.args.output_dir or "") / "drafts"
 
+        def validate_tensors(self, missing: list[str], unknown: list[str]) -> None:
+            calls.append(f"missing {missing}, unknown {unknown}")
+
         def state_to_save(self, state_dict: State | None) -> State:
             calls.append("tensors")
             return {"weight": line.weight + 1}
@@ -196,6 +224,7 @@ def _check_steps() -> None:
         assert not (checkpoint / TRAINING_ARGS_NAME).exists()
     expected = [
         "accelerator", "sampler", "step 1", "log 1", "step 2", "log 2", "tensors", "saved", "log 2",
+        "missing [], unknown []",
     ]  # fmt: skip
     assert calls == expected, f"a run called {calls} instead of {expected}"
 
@@ -225,8 +254,9 @@ CONTRACTS = (
         "Trainer makes its accelerator in create_accelerator_and_postprocess, takes its order from "
         "_get_train_sampler, and then once a step calls _get_grad_norm before the optimiser and "
         "_maybe_log_save_evaluate after it; checkpoints go through _save_checkpoint, "
-        "_get_output_dir and _save, and come back through _load_from_checkpoint; losses are summed "
-        "in _tr_loss since step _globalstep_last_logged",
+        "_get_output_dir and _save, and come back through _load_from_checkpoint, which calls "
+        "_issue_warnings_after_load, _load_optimizer_and_scheduler and _load_rng_state; losses are "
+        "summed in _tr_loss since step _globalstep_last_logged",
         (
             "transformers:Trainer.create_accelerator_and_postprocess",
             "transformers:Trainer._get_train_sampler(train_dataset)",
@@ -235,7 +265,10 @@ CONTRACTS = (
             "transformers:Trainer._save_checkpoint(model, trial)",
             "transformers:Trainer._get_output_dir(trial)",
             "transformers:Trainer._save(output_dir, state_dict)",
-            "transformers:Trainer._load_from_checkpoint(resume_from_checkpoint)",
+            "transformers:Trainer._load_from_checkpoint(resume_from_checkpoint, model)",
+            "transformers:Trainer._load_optimizer_and_scheduler(checkpoint)",
+            "transformers:Trainer._load_rng_state(checkpoint)",
+            "transformers:Trainer._issue_warnings_after_load(load_result)",
             "transformers:Trainer.get_batch_samples(epoch_iterator, num_batches, device)",
             "transformers:Trainer.get_optimizer_cls_and_kwargs(args)",
             "transformers:Trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)",

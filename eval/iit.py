@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -226,9 +227,11 @@ def write_iit(conversations: Sequence[InterleavedConversation], path: str | Path
         record["turns"] = [list(turn) for turn in one.turns]
         lines.append(json.dumps(record, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f"writing-{path.name}")
-    writing.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    writing.replace(path)
+    # Under a name that nothing else has.
+    with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        writing = Path(folder, path.name)
+        writing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        writing.replace(path)
 
 
 def relative_paths(message: dict, folder: Path) -> dict:

@@ -183,13 +183,9 @@ class RunFolder:
 
     def place_model(self, draft: Path, manifest: Manifest) -> None:
         """Move the files of a complete model in `draft` to the folder, then remove `draft`."""
-        files = sorted(draft.iterdir(), key=lambda file: file.name == _LAST)
-        make_readable(files)
-        self.owned.record(*(file.name for file in files))
+        make_readable(draft.iterdir())
         self.owned.write_inner(MODEL, manifest.to_json())
-        for file in files:
-            os.replace(file, self.path / file.name)
-        draft.rmdir()
+        self.owned.place(draft, _LAST)
 
     def model_problem(self, with_content: bool = False) -> str | None:
         """A phrase on a file of the finished model that is missing or damaged, or None.

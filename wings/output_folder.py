@@ -146,6 +146,17 @@ class OutputFolder:
             shutil.rmtree(doomed)
         self.forget(name)
 
+    def place(self, draft: Path, last: str = "") -> None:
+        """Move what is in a draft to the folder, the file named `last` at the end."""
+        entries = sorted(draft.iterdir(), key=lambda entry: (entry.name == last, entry.name))
+        self.record(*(entry.name for entry in entries))
+        for entry in entries:
+            if (self.path / entry.name).is_dir():
+                self.discard(entry.name)
+                self.record(entry.name)
+            os.replace(entry, self.path / entry.name)
+        draft.rmdir()
+
     def clear(self) -> None:
         """Remove unfinished files."""
         if self.drafts.exists():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wings.errors import WingsError
 from wings.eval.items import write_items
+from wings.output_folder import OutputFolder
 
 from .tasks import TASKS
 
@@ -12,16 +13,25 @@ from .tasks import TASKS
 def build(folder: Path) -> dict[str, int]:
     """Writes `FOLDER/TASK.jsonl` for every task, deterministically; returns the item counts."""
     tasks = {name: make() for name, make in TASKS.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, items in tasks.items():
-        write_items(folder / f"{name}.jsonl", items)
+    owned = OutputFolder(folder, "wings.eval.builtin", "FOLDER")
+    with owned.locked():
+        owned.record(*(f"{name}.jsonl" for name in tasks))
+        for name, items in tasks.items():
+            write_items(owned.path / f"{name}.jsonl", items)
     return {name: len(items) for name, items in tasks.items()}
+
+
+def main(folder: str) -> int:
+    """Prints the item counts; the exit status."""
+    try:
+        print(build(Path(folder)))
+    except WingsError as error:
+        print(f"wings.eval.builtin: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m wings.eval.builtin FOLDER")
-    try:
-        print(build(Path(sys.argv[1])))
-    except WingsError as error:
-        sys.exit(str(error))
+    sys.exit(main(sys.argv[1]))

@@ -17,6 +17,7 @@ from wings.errors import WingsError, nearest
 from wings.upstream.harness import LOGGER, TaskManager, datasets, load_tasks, task_source
 
 GROUP = "wings_files"
+MARK = "# Written by wings.eval.harness.offline, and written anew by it.\n"
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 SPLITS = ("training_split", "validation_split", "test_split")
 
@@ -39,14 +40,28 @@ def write_tasks(data: Path, stock: TaskManager | None = None) -> list[str]:
         )
     stock = stock or TaskManager()
     configs = {folder.name: _config(folder, stock) for folder in folders}
+    for name in (*configs, GROUP):
+        _validate_is_own(data / f"{name}.yaml")
     for name, config in configs.items():
-        (data / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        _write(data / f"{name}.yaml", config)
     group = {"group": GROUP, "task": list(configs), "metadata": {"version": 1.0}}
-    (data / f"{GROUP}.yaml").write_text(yaml.safe_dump(group, sort_keys=False))
+    _write(data / f"{GROUP}.yaml", group)
     ours = TaskManager(include_path=str(data), include_defaults=False)
     for name in configs:
         _try_first_record(name, data / name, ours)
     return list(configs)
+
+
+def _validate_is_own(file: Path) -> None:
+    """Raises a `WingsError` if there is a file that this program did not write."""
+    if file.exists() and not file.read_bytes().startswith(MARK.encode()):
+        raise WingsError(
+            f"{file} was not written by wings.eval.harness.offline; move it elsewhere."
+        )
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(MARK + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def _config(folder: Path, stock: TaskManager) -> dict[str, Any]:

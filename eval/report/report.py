@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 from PIL import Image
 
+from wings.output_folder import OutputFolder
 from wings.processing.image_reader import load_image
 
 HTML, JSON = "report.html", "report.json"
@@ -92,13 +93,11 @@ class Report:
         template = environment.get_template(TEMPLATE)
         return template.render(report=self, render_figure=render_figure, picture=render_picture)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: OutputFolder) -> None:
         """Writes `report.json` and `report.html`, each atomically."""
         text = json.dumps(self.document, indent=1, ensure_ascii=False, default=str)
         for name, content in ((JSON, text + "\n"), (HTML, self.html())):
-            writing = folder / f"writing-{name}"
-            writing.write_text(content, encoding="utf-8")
-            writing.replace(folder / name)
+            folder.write(name, content)
 
 
 def render_figure(figure: Figure) -> str:

@@ -19,6 +19,7 @@ from wings.examples.drawings import catalogue
 from wings.examples.schedule import StepContext
 from wings.examples.training import train_short_rows, unwatched
 from wings.examples.weights import llm_answers, write_weights
+from wings.output_folder import OutputFolder
 from wings.train.metrics.progress import Watch
 from wings.train.preflight import checking, small_run
 from wings.train.recipe import Recipe
@@ -32,6 +33,7 @@ from .score import score_folder
 # Output folder of a stage -> its shipped recipe.
 STAGES = {"align": "emoji-align", "instruct": "emoji"}
 COUNTS = "counts.json"
+RESULTS, PAGE = "results.json", "README.md"
 PREFLIGHT_AMOUNTS = EmojiAmounts(groups=2, drawings=6, renderings=(1, 1), questions=8)
 PREFLIGHT_CHANGES = ("steps=2", "batch_size=2")
 
@@ -45,6 +47,13 @@ def emoji(folder: Path) -> dict[str, Any]:
     Raises:
         WingsError, PreflightError: a package is missing, or a part fails.
     """
+    owned = OutputFolder(folder, "wings emoji")
+    with owned.locked():
+        owned.record("weights", "data", *STAGES, "blank.png", RESULTS, PAGE)
+        return _emoji(folder)
+
+
+def _emoji(folder: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     write_weights(folder / "weights")
     spent = time.perf_counter() - begin
@@ -175,6 +184,6 @@ def write_results(
         **scores,
     }
     text = json.dumps(results, indent=1, ensure_ascii=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(emoji_page(results), encoding="utf-8")
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+    (folder / PAGE).write_text(emoji_page(results), encoding="utf-8")
     return results

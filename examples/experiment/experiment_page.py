@@ -15,6 +15,7 @@ from .runs import SEEDS, RunResult, chosen_rates, percent, runs_of, selection_sc
 from .size import ExperimentSize
 from .summary import CellSummary, difference, summarize
 
+PAGE_FILES = ("README.md", "front.png")
 FINDINGS = "findings.md"  # written by hand, from the page
 WANTED = 95  # percent of the LLM's right answers to text after a picture
 SETUP = (

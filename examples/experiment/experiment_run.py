@@ -13,12 +13,13 @@ from rich.console import Console
 from wings.errors import WingsError, nearest
 from wings.examples.schedule import WORKERS, Job, run_jobs
 from wings.examples.weights import llm_answers, write_weights
+from wings.output_folder import OutputFolder
 from wings.train.preflight import checking, small_run
 
 from . import jobs
 from .cells import BY_KEY, FIRST, PROJECTOR_RATES, Cell, Rates
 from .dataset import CLUSTERS, Dataset
-from .experiment_page import write_page
+from .experiment_page import PAGE_FILES, write_page
 from .runs import (
     SEEDS,
     SWEEP_SEED,
@@ -33,7 +34,7 @@ from .runs import (
 from .size import ExperimentSize
 
 REPLAY_TOKENS = 32  # length limit of the LLM's own answers
-RUNS = "runs.jsonl"
+MAKER, RUNS = "wings experiment", "runs.jsonl"
 PREFLIGHT_SIZE = ExperimentSize(
     align=4, instruct=6, text=4, drift=2, blank=2,
     pictures={"name": (1, 2), "group": (1, 2), "pair": (0, 1), "style": (0, 2)},
@@ -69,9 +70,23 @@ def experiment(
     Raises:
         WingsError, PreflightError: a package is missing, or a part fails.
     """
-    size = size or ExperimentSize()
+    work, found = OutputFolder(folder, MAKER), OutputFolder(results, MAKER, "--results")
+    with work.locked(), found.locked():
+        work.record("weights", "data", "stage1", "runs")
+        found.record(RUNS, jobs.KNOWN, *PAGE_FILES)
+        return _experiment(folder, results, cells, seeds, workers, style, size or ExperimentSize())
+
+
+def _experiment(
+    folder: Path,
+    results: Path,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    workers: int,
+    style: Path | None,
+    size: ExperimentSize,
+) -> list[RunResult]:
     console = Console(highlight=False)
-    results.mkdir(parents=True, exist_ok=True)
     write_weights(folder / "weights")
     context = multiprocessing.get_context("spawn")
     # A fresh process for each task frees the memory of the previous one.

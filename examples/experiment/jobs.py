@@ -2,7 +2,6 @@
 
 import json
 import resource
-import shutil
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +13,7 @@ from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model
 from wings.train.param_groups import plan_groups
 from wings.train.recipe import Recipe
+from wings.train.run_folder import RunFolder
 
 from .cells import BY_KEY, TOWER, align_recipe, instruct_recipe
 from .commit import code_version
@@ -37,7 +37,8 @@ def align(stage: Stage1, folder: Path, size: ExperimentSize) -> None:
     """Runs stage 1; its figures or its error go into its folder."""
     set_up_worker()
     output = stage.output(folder)
-    shutil.rmtree(output, ignore_errors=True)
+    (output / FIGURES).unlink(missing_ok=True)
+    RunFolder(output).owned.remove()
     recipe = align_recipe(stage.kind, stage.rates, stage.seed, stage.steps, folder, output, size)
     try:
         figures = train_measured(recipe)
@@ -56,7 +57,7 @@ def run(one: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any
     """
     set_up_worker()
     cell, start, output = BY_KEY[one.cell], one.stage_1.output(folder), folder / "runs" / one.name
-    shutil.rmtree(output, ignore_errors=True)
+    RunFolder(output).owned.remove()
     stage_1 = json.loads((start / FIGURES).read_text(encoding="utf-8"))
     if "failed" in stage_1:
         return stage_1
@@ -73,7 +74,7 @@ def run(one: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any
     llm = folder / "weights" / "llm"
     found = measure_checkpoint(output, llm, data, part, size.text_tokens, known)
     seconds = round(time.process_time() - begin, 1)
-    shutil.rmtree(output)
+    RunFolder(output).owned.remove()
     trained = {group.name: group.count for group in plan.trained if group.count}
     return {
         "trained": trained, "stage_1": stage_1, "stage_2": stage_2, "scoring": seconds, **found,

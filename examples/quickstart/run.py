@@ -16,6 +16,7 @@ from rich.console import Console
 
 from wings.errors import WingsError
 from wings.examples.schedule import WORKERS, ProgressTable, StepContext, run_jobs
+from wings.output_folder import OutputFolder
 
 from .dataset import QuickstartAmounts, QuickstartSize, Writer
 
@@ -71,14 +72,27 @@ def quickstart(
     timer, size = PhaseTimer(), size or QuickstartSize()
     if not from_nothing:
         size = without_text(size)
-    folder = claim(output)
+    owned = claim(output)
+    with owned.locked():
+        return _quickstart(owned, timer, seed, everything, from_nothing, size)
+
+
+def _quickstart(
+    owned: OutputFolder,
+    timer: PhaseTimer,
+    seed: int,
+    everything: bool,
+    from_nothing: bool,
+    size: QuickstartSize,
+) -> Path:
+    folder = owned.path
     console = Console(highlight=False)
     console.print(f"\n[bold]wings quickstart[/], seed {seed}, into [bold]{folder}[/]\n")
     with console.status("loading torch and transformers"):
         from .methods import METHODS
     methods = [method for method in METHODS if method.default or everything]
     timer.lap("loading")
-    preflight(folder, methods, seed, from_nothing)
+    preflight(owned, methods, seed, from_nothing)
     timer.lap("preflight")
     run_all(console, timer, folder, methods, seed, size, from_nothing)
     console.print(
@@ -90,11 +104,13 @@ def quickstart(
     return folder
 
 
-def preflight(folder: Path, methods: "Sequence[Method]", seed: int, from_nothing: bool) -> None:
+def preflight(
+    owned: OutputFolder, methods: "Sequence[Method]", seed: int, from_nothing: bool
+) -> None:
     """Runs every part of a quickstart on a few samples, in a folder that is removed.
 
     Args:
-        folder: of the quickstart, empty; removed where the preflight fails.
+        owned: folder of the quickstart, empty; removed where the preflight fails.
         methods: of the comparison; of those that differ in rates alone, one is run.
         seed, from_nothing: as `quickstart`.
 
@@ -107,11 +123,11 @@ def preflight(folder: Path, methods: "Sequence[Method]", seed: int, from_nothing
     console = Console(file=io.StringIO(), width=120)
     chosen = one_of_each_kind(methods)
     try:
-        with small_run(folder) as scratch:
+        with small_run(owned.path) as scratch:
             run_all(console, PhaseTimer(), scratch, chosen, seed, size, from_nothing, checking)
     except BaseException:
         with suppress(OSError):
-            folder.rmdir()
+            owned.remove()
         raise
 
 
@@ -184,8 +200,8 @@ def without_text(size: QuickstartSize) -> QuickstartSize:
     return replace(size, amounts=replace(size.amounts, text=0))
 
 
-def claim(output: Path | None) -> Path:
-    """Creates the output folder.
+def claim(output: Path | None) -> OutputFolder:
+    """Chooses, marks and returns the output folder.
 
     Raises:
         WingsError: `output` is not empty.
@@ -199,8 +215,9 @@ def claim(output: Path | None) -> Path:
         raise WingsError(
             f"'{output}' already exists and is not empty; name a new folder with --output."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    return output
+    owned = OutputFolder(output, "wings quickstart")
+    owned.claim()
+    return owned
 
 
 def draw_data(table: ProgressTable, folder: Path, seed: int, size: QuickstartSize) -> None:

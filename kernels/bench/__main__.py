@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
+
+from wings.errors import WingsError
+from wings.output_folder import OutputFolder
 
 from . import results
 from .measure import keep_heap
@@ -27,7 +31,7 @@ PRESETS = {preset.name: preset for preset in (CPU, GPU)}
 
 
 def main() -> int:
-    """The exit status: 1 if a check or a part failed."""
+    """The exit status: 1 if a check or a part failed, 2 if the folder cannot be used."""
     words = sys.argv[1:]
     arguments = parse(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,6 +39,20 @@ def main() -> int:
     torch.manual_seed(0)
     where = results.environment(device, words)
     output = arguments.output or Path("wings-bench", results.slug(where["device"]))
+    owned = OutputFolder(output, "wings.kernels.bench")
+    try:
+        with owned.locked():
+            owned.record(*results.FILES)
+            return bench(arguments, device, where, output)
+    except WingsError as error:
+        print(f"wings.kernels.bench: {error}", file=sys.stderr)
+        return 2
+
+
+def bench(
+    arguments: argparse.Namespace, device: torch.device, where: dict[str, Any], output: Path
+) -> int:
+    """Runs all parts and writes their results after each; the exit status."""
     run = Run(choose(arguments, device), device, arguments.minutes, Console(stderr=True))
     for name, part in parts(run):
         if arguments.only is None or any(word in name for word in ONLY[arguments.only]):

@@ -222,6 +222,10 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+# Besides the curves.
+FILES = ("bench.json", "README.md")
+
+
 def write(folder: Path, run: Run, where: dict[str, Any]) -> None:
     """Writes `bench.json` and `README.md`; called after each part, as a run may be cut off."""
     models = [

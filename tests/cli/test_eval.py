@@ -17,6 +17,7 @@ from wings.cli.eval import DEFAULT_FILES, generate_items
 from wings.eval.provenance import validate_frozen_llm
 from wings.examples.conversations import read_lines, write_lines
 from wings.examples.quickstart.tiny_llm import make_model
+from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 
 KINDS = (
@@ -101,7 +102,6 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
 
 def test_items_made_on_the_spot_ask_for_nothing_that_was_taught(checkpoint, llm, tmp_path):
     made = tmp_path / "out" / "data"
-    made.parent.mkdir()
     generate_items(made)
     first = {path.name: path.read_bytes() for path in made.glob("*.jsonl")}
     assert sorted(first) == sorted(DEFAULT_FILES)
@@ -113,9 +113,6 @@ def test_items_made_on_the_spot_ask_for_nothing_that_was_taught(checkpoint, llm,
                 assert (
                     isinstance(part, str) or "image" not in part or (made / part["image"]).exists()
                 )
-    writing = made.with_name("writing-data")
-    (writing / "img").mkdir(parents=True)
-    (writing / "img" / "0.png").write_bytes(b"")
     shutil.rmtree(made)
     generate_items(made)
     assert {path.name: path.read_bytes() for path in made.glob("*.jsonl")} == first
@@ -192,6 +189,8 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
     busy, other = tmp_path / "busy", tmp_path / "other"
     for folder, name in ((busy, "a.txt"), (other, "report.json")):
         folder.mkdir()
+        if folder == other:
+            OutputFolder(folder, "wings eval").claim()
         (folder / name).write_text(json.dumps({"inputs": {"checkpoint": "x", "against": "y"}}))
     out = tmp_path / "out"
     for row, against, output, more, said in (
@@ -203,7 +202,7 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
         (short, llm, out, text, "tensors of a 'llama' language model"),
         (llm, None, out, text, "--against"),
         (checkpoint, checkpoint, out, text, "is a Wings checkpoint; name the LLM"),
-        (checkpoint, llm, busy, text, "holds no report"),
+        (checkpoint, llm, busy, text, "without a mark of wings eval"),
         (checkpoint, llm, other, text, "report of x against y"),
         (checkpoint, llm, busy / "a.txt", text, "is a file"),
         (checkpoint, llm, out, ["--text", "none.jsonl"], "There is no file none.jsonl"),

@@ -87,7 +87,7 @@ def test_what_cannot_be_built_is_one_sentence(build, data, tmp_path, capsys):
         (("--uses", 0), {}, "--uses is 0"),
         ((), {"text": str(few)}, "raise uses"),
         (("--llm", tmp_path / "none"), {}, "none"),
-        (("--output", full), {}, "pictures.jsonl exists"),
+        (("--output", full), {}, "(pictures.jsonl); nothing was changed"),
         (("--output", plain), {}, "is a file"),
     ):
         assert build("--output", out, *more, **files) == 2, said

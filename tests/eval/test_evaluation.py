@@ -19,6 +19,7 @@ from wings.eval.documents import Document, read_documents
 from wings.eval.evaluation import evaluate
 from wings.eval.items import Item
 from wings.eval.report.report import Report, Section
+from wings.output_folder import OutputFolder
 
 
 def item(kind, text, answer, picture=None):
@@ -184,8 +185,10 @@ def test_the_page_holds_everything_and_escapes_what_was_said(
         {**found.samples, "Said": comparison.samples()}, {"measurements": found.to_dict()},
         found.verdict,
     )  # fmt: skip
-    report.save(tmp_path)
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    folder = OutputFolder(tmp_path / "report", "wings eval")
+    folder.claim()
+    report.save(folder)
+    html = (folder.path / "report.html").read_text(encoding="utf-8")
     page = Sources()
     page.feed(html)
     assert len(page.sources) == 7 + 3 and all(s.startswith("data:image/") for s in page.sources)
@@ -202,10 +205,12 @@ def test_the_page_holds_everything_and_escapes_what_was_said(
     for words in (*shown, *found.verdict):
         assert words in page.said, words
     assert 'name="viewport"' in html
-    saved = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    saved = json.loads((folder.path / "report.json").read_text(encoding="utf-8"))
     assert saved["measurements"]["text"]["kinds"]["all"]["lost"] == 4
     assert report.html() == html
-    assert not list(tmp_path.glob("writing-*"))
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        ".wings", "report.html", "report.json"
+    ]  # fmt: skip
 
 
 def record(*contents, **more):

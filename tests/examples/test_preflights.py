@@ -19,6 +19,7 @@ from wings.examples.experiment.cells import BY_KEY, STAGE_1
 from wings.examples.quickstart import tiny_tower
 from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
+from wings.output_folder import OutputFolder
 from wings.train import run as training
 from wings.train.preflight import PreflightError
 from wings.train.trainer import WingsTrainer
@@ -119,14 +120,23 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def claim(folder, maker):
+    """Marks a folder, in which the weights are the command's."""
+    owned = OutputFolder(folder, maker)
+    owned.claim()
+    owned.record("weights")
+
+
 @pytest.fixture
 def of_emoji(folder, deep):
+    claim(folder, "wings emoji")
     (folder / "weights").symlink_to(deep)
     return folder
 
 
 @pytest.fixture
 def of_experiment(folder, flat, monkeypatch):
+    claim(folder, "wings experiment")
     (folder / "weights").symlink_to(flat)
     # A random LLM ends no sentence.
     monkeypatch.setattr(
@@ -164,7 +174,7 @@ def test_emoji_ends_at_a_late_step_that_fails(
     with pytest.raises(PreflightError, match=f"preflight, {step}: RuntimeError: it broke"):
         emoji_run.emoji(of_emoji)
     assert trained and all("/preflight-" in name for name in trained)
-    assert [path.name for path in of_emoji.iterdir()] == ["weights"]
+    assert sorted(path.name for path in of_emoji.iterdir()) == [".wings", "weights"]
     assert capsys.readouterr().out.count("\n") == 1
 
 
@@ -174,7 +184,7 @@ def test_emojis_preflight_leaves_nothing(of_emoji, trained, capsys):
     emoji_run.preflight(of_emoji)
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     assert len(trained) == 2
-    assert [path.name for path in of_emoji.iterdir()] == ["weights"]
+    assert sorted(path.name for path in of_emoji.iterdir()) == [".wings", "weights"]
     assert capsys.readouterr().out.startswith("Checking every later step on a few samples")
 
 
@@ -199,8 +209,10 @@ def test_an_experiment_ends_at_a_late_step_that_fails(
     with pytest.raises(PreflightError, match=f"preflight, {step}: RuntimeError: it broke"):
         experiment(of_experiment, *TWO)
     assert all("/preflight-" in name for name in trained)
-    assert sorted(path.name for path in of_experiment.iterdir()) == ["results", "weights"]
-    assert not list((of_experiment / "results").iterdir())
+    assert sorted(path.name for path in of_experiment.iterdir()) == [
+        ".wings", "results", "weights"
+    ]  # fmt: skip
+    assert [path.name for path in (of_experiment / "results").iterdir()] == [".wings"]
 
 
 def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is_an_error(
@@ -213,7 +225,7 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     # Both stages of a sweep and of two cells; the sweep and a cell differ in the seed.
     assert len(trained) == 6
-    assert [path.name for path in of_experiment.iterdir()] == ["weights"]
+    assert sorted(path.name for path in of_experiment.iterdir()) == [".wings", "weights"]
 
     def gives_up(*args):
         raise WingsError("the loss is nan.")

@@ -1,5 +1,6 @@
 """`wings compare`: compares reports of `wings eval` in a table and a plot."""
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
 from wings.eval.scoring.accuracy import Accuracy
 
+MAKER = "wings compare"
+# Kinds of plots, and the field that names the program which wrote one.
+FIELDS = {"png": "Software", "pdf": "Creator", "svg": "Creator"}
 QUESTIONS = ("text", "pictures", "conversations")
 
 
@@ -46,11 +50,13 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
 
     Args:
         reports: folders of `wings eval`, all with one LLM and the same files.
-        output: path of the plot (PNG); not written if no report has both figures.
+        output: path of the plot (PNG, PDF or SVG), new or written by this command; not written if
+            no report has both figures.
 
     Raises:
         WingsError: a folder without a report, or reports with different questions.
     """
+    validate_plot(output)
     documents = {folder: read_report(folder) for folder in reports}
     first, *others = documents
     for other in others:
@@ -68,11 +74,22 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         if one.shift is not None and "text" in one.accuracies
     ]
     if points:
-        score_figure(points).savefig(output, dpi=160)
+        kind = output.suffix.lower().removeprefix(".")
+        drawn = io.BytesIO()
+        score_figure(points).savefig(drawn, format=kind, dpi=160, metadata={FIELDS[kind]: MAKER})
+        output.write_bytes(drawn.getvalue())
         console.print(f"{output}")
     else:
         console.print("No report has both text and an attention shift; nothing to draw.")
     return summaries
+
+
+def validate_plot(output: Path) -> None:
+    """Raises a `WingsError` for another kind of file, or a file that this command did not write."""
+    if output.suffix.lower().removeprefix(".") not in FIELDS:
+        raise WingsError(f"--output {output}: name a file that ends in .{', .'.join(FIELDS)}.")
+    if output.exists() and (not output.is_file() or MAKER.encode() not in output.read_bytes()):
+        raise WingsError(f"--output {output} was not written by {MAKER}; name another file.")
 
 
 def read_report(folder: Path) -> dict[str, Any]:

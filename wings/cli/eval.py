@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -30,11 +29,13 @@ from wings.eval.report.machine import machine, versions
 from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
+from wings.output_folder import OutputFolder
 
+from .claimed import claimed
 from .eval_output import show
 from .progress import ProgressBars
 
-CACHE = "cache"
+CACHE, DATA = "cache", "data"
 # Default items: those of the quickstart.
 SEED = 0
 DEFAULT_FILES = "text_held_out.jsonl", "pictures_held_out.jsonl", "mixed_held_out.jsonl"
@@ -89,13 +90,28 @@ def _evaluate(
     max_new_tokens: int,
     files: EvalFiles,
 ) -> Path:
-    start = time.perf_counter()
     notes = validate_models(checkpoint, against)
-    folder = output or Path(f"wings-eval-{Path(checkpoint).name}")
-    validate_report_folder(folder, checkpoint, against)
-    processes.wait()
+    owned = OutputFolder(output or f"wings-eval-{Path(checkpoint).name}", "wings eval")
+    validate_report_folder(owned, checkpoint, against)
+    with claimed(owned, processes, CACHE, DATA, JSON, HTML):
+        return _measure(
+            processes, checkpoint, against, owned, notes, batch_size, max_new_tokens, files
+        )
+
+
+def _measure(
+    processes: Processes,
+    checkpoint: str,
+    against: str | None,
+    owned: OutputFolder,
+    notes: list[str],
+    batch_size: int,
+    max_new_tokens: int,
+    files: EvalFiles,
+) -> Path:
+    start, folder = time.perf_counter(), owned.path
     if not files:
-        files, note = default_files(checkpoint, folder, processes)
+        files, note = default_files(checkpoint, owned, processes)
         notes.append(note)
     data = read_data(files)
     cache = ResultCache(folder / CACHE, processes)
@@ -111,7 +127,7 @@ def _evaluate(
     notes += evaluation.notes
     if processes.is_first:
         report = make_report(llm, model, evaluation, notes, files, runner, start)
-        report.save(folder)
+        report.save(owned)
         show(console, report)
         console.print(f"  Everything is in [bold]{folder / HTML}[/] and {folder / JSON}.\n")
     processes.wait()
@@ -135,10 +151,10 @@ def validate_models(checkpoint: str, against: str | None) -> list[str]:
     return []
 
 
-def validate_report_folder(folder: Path, checkpoint: str, against: str | None) -> None:
+def validate_report_folder(owned: OutputFolder, checkpoint: str, against: str | None) -> None:
     """Raises a `WingsError` if a folder has other content than this evaluation."""
-    if folder.exists() and not folder.is_dir():
-        raise WingsError(f"--output {folder} is a file; name a folder.")
+    owned.validate()
+    folder = owned.path
     if (folder / JSON).is_file():
         try:
             inputs = json.loads((folder / JSON).read_text(encoding="utf-8"))["inputs"]
@@ -149,14 +165,12 @@ def validate_report_folder(folder: Path, checkpoint: str, against: str | None) -
                 f"{folder} holds the report of {inputs.get('checkpoint')} against "
                 f"{inputs.get('against')}; name another folder with --output."
             )
-    elif folder.exists() and any(folder.iterdir()) and not (folder / CACHE).is_dir():
-        raise WingsError(f"{folder} exists and holds no report; name another folder with --output.")
 
 
 def default_files(
-    checkpoint: str, folder: Path, processes: Processes, seed: int = SEED
+    checkpoint: str, owned: OutputFolder, processes: Processes, seed: int = SEED
 ) -> tuple[EvalFiles, str]:
-    """The quickstart's own items for its checkpoints; else items that are generated in `folder`.
+    """The quickstart's own items for its checkpoints; else items that are generated there.
 
     Items of another seed than `SEED` are always generated, so that none is one of a test.
 
@@ -168,9 +182,11 @@ def default_files(
         return _eval_files(quickstart), (
             f"No file was given; the held-out items of {quickstart} are used."
         )
-    generated = folder / "data"
+    generated = owned.path / DATA
     if processes.is_first and not generated.exists():
-        generate_items(generated, seed)
+        draft = owned.draft("items")
+        generate_items(draft / DATA, seed)
+        owned.place(draft)
     processes.wait()
     return _eval_files(generated), (
         "No file was given; drawings, small sums and word puzzles were generated. Pass your own "
@@ -179,22 +195,18 @@ def default_files(
 
 
 def generate_items(folder: Path, seed: int = SEED) -> None:
-    """Writes items that need only their own content or common knowledge."""
+    """Writes items that need only their own content or common knowledge, to a new folder."""
     from wings.examples.conversations import read_lines, write_lines
     from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
 
-    writing = folder.with_name("writing-data")
-    if writing.exists():
-        shutil.rmtree(writing)
-    Writer(writing, seed).write(
+    Writer(folder, seed).write(
         QuickstartAmounts(text=0, captions=0, conversations=0, held_out=ITEMS)
     )
     for name in DEFAULT_FILES:
-        records = [record for record in read_lines(writing / name) if record["kind"] != TAUGHT]
-        write_lines(writing / name, records)
+        records = [record for record in read_lines(folder / name) if record["kind"] != TAUGHT]
+        write_lines(folder / name, records)
     for name in ("captions.jsonl", "pictures.jsonl"):
-        (writing / name).unlink()
-    writing.rename(folder)
+        (folder / name).unlink()
 
 
 def _eval_files(folder: Path) -> EvalFiles:

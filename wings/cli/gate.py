@@ -1,5 +1,6 @@
 """`wings gate`: puts a gate on a finished checkpoint, with its value chosen on validation items."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -20,11 +21,14 @@ from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 from wings.eval.scoring.accuracy import overall
 from wings.model.causal_lm import WingsForCausalLM
+from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 
-from .eval import default_files
+from .claimed import claimed
+from .eval import DATA, default_files
 from .progress import ProgressBars
 
+MAKER = "wings gate"
 JSON, CSV, PLOT, CACHE = "gate.json", "gate.csv", "gate.png", "cache"
 # Of the generated questions: others than those of wings eval, which should not see the choice.
 SEED = 1
@@ -67,11 +71,13 @@ def gate(
     if bool(pictures) != bool(conversations):
         raise WingsError("A gate is chosen on both: give --pictures and --conversations, or none.")
     folder = report or Path(f"wings-gate-{Path(checkpoint).name}")
-    if folder.exists() and not folder.is_dir():
-        raise WingsError(f"--report {folder} is a file; name a folder.")
+    owned = OutputFolder(folder, MAKER, "--report")
+    owned.validate()
     processes = Processes()
+    held = contextlib.ExitStack()
     try:
-        data = read_questions(checkpoint, pictures, conversations, folder, processes)
+        held.enter_context(claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT))
+        data = read_questions(checkpoint, pictures, conversations, owned, processes)
         console = Console(highlight=False, quiet=not processes.is_first)
         console.print(f"\n[bold]wings gate[/] {checkpoint}, into [bold]{folder}[/]\n")
         logging.set_verbosity_error()
@@ -98,6 +104,7 @@ def gate(
                 console.print(f"  The checkpoint with the gate is in [bold]{output}[/].")
         processes.wait()
     finally:
+        held.close()
         processes.close()
     return curve
 
@@ -133,13 +140,13 @@ def read_questions(
     checkpoint: str,
     pictures: Sequence[Path],
     conversations: Sequence[Path],
-    folder: Path,
+    owned: OutputFolder,
     processes: Processes,
 ) -> EvalData:
     """The validation items: those of the files, or generated ones."""
     if pictures:
         return read_data(EvalFiles(pictures=pictures, conversations=conversations))
-    files, _ = default_files(checkpoint, folder, processes, seed=SEED)
+    files, _ = default_files(checkpoint, owned, processes, seed=SEED)
     return read_data(EvalFiles(pictures=files.pictures, conversations=files.conversations))
 
 
@@ -170,9 +177,13 @@ def save(checkpoint: str, curve: GateCurve, output: Path) -> None:
     # Loaded again: the measured model has been changed from gate to gate.
     model = WingsForCausalLM.from_pretrained(checkpoint)
     curve.chosen.setting.put_on(model)
-    model.save_pretrained(output)
-    WingsProcessor.from_pretrained(checkpoint).save_pretrained(output)
-    recipe = Path(checkpoint) / "recipe.yaml"
-    if recipe.is_file():
-        # `wings eval` reads there if the LLM stayed frozen.
-        shutil.copy(recipe, output / recipe.name)
+    owned = OutputFolder(output, MAKER)
+    with owned.locked():
+        draft = owned.draft("model")
+        model.save_pretrained(draft)
+        WingsProcessor.from_pretrained(checkpoint).save_pretrained(draft)
+        recipe = Path(checkpoint) / "recipe.yaml"
+        if recipe.is_file():
+            # `wings eval` reads there if the LLM stayed frozen.
+            shutil.copy(recipe, draft / recipe.name)
+        owned.place(draft, last="config.json")

@@ -13,6 +13,7 @@ from wings.errors import WingsError
 from wings.eval.iit import KINDS, build_iit, embed_texts, write_iit
 from wings.eval.items import read_items
 from wings.eval.models import load_eval_model
+from wings.output_folder import OutputFolder
 
 from .progress import ProgressBars
 
@@ -40,7 +41,8 @@ def iit(
     Raises:
         WingsError: an invalid file, model, folder or size.
     """
-    validate_output_folder(output)
+    owned = OutputFolder(output, "wings iit")
+    validate_output_folder(owned)
     text_items, picture_items = read_items(text), read_items(pictures)
     if uses < 1:
         raise WingsError(f"--uses is {uses}, but must be at least 1.")
@@ -54,8 +56,10 @@ def iit(
         built = build_iit(
             text_items, picture_items, embed, size=size, uses=uses, seed=seed, progress=bars.update
         )
-    for name, letter in ((TEXT, "T"), (PICTURES, "V")):
-        write_iit([one for one in built if one.kind.endswith(letter)], output / name)
+    with owned.locked():
+        owned.record(TEXT, PICTURES)
+        for name, letter in ((TEXT, "T"), (PICTURES, "V")):
+            write_iit([one for one in built if one.kind.endswith(letter)], owned.path / name)
     count = Counter(one.kind for one in built)
     table = Table("kind", "turns", "conversations", "file")
     for kind in KINDS:
@@ -72,10 +76,9 @@ def iit(
     return count
 
 
-def validate_output_folder(output: Path) -> None:
-    """Raises a `WingsError` if the folder is a file or already has such conversations."""
-    if output.exists() and not output.is_dir():
-        raise WingsError(f"--output {output} is a file; name a folder.")
+def validate_output_folder(owned: OutputFolder) -> None:
+    """Raises a `WingsError` if the folder has such conversations or is not for them."""
+    owned.validate()
     for name in (TEXT, PICTURES):
-        if (output / name).exists():
-            raise WingsError(f"{output / name} exists; name another folder with --output.")
+        if (owned.path / name).exists():
+            raise WingsError(f"{owned.path / name} exists; name another folder with --output.")

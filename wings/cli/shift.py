@@ -27,6 +27,7 @@ from wings.eval.attention.shift_plot import curves_figure
 from wings.eval.items import pictures_of, read_items
 from wings.eval.models import on_device
 from wings.model.causal_lm import WingsForCausalLM
+from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 
 
@@ -42,6 +43,8 @@ def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
     Raises:
         WingsError: invalid items or checkpoint, or a model that cannot be measured.
     """
+    owned = OutputFolder(output, "wings shift")
+    owned.validate()
     console = Console(highlight=False)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -59,14 +62,17 @@ def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
             ShiftOptions(sink=sink),
             on_batch=lambda count: progress.advance(task, count),
         )
-    output.mkdir(parents=True, exist_ok=True)
     document = {"checkpoint": checkpoint, "items": str(items), **result.to_dict()}
     text = json.dumps(document, indent=1)
-    (output / "shift.json").write_text(text + "\n", encoding="utf-8")
     name = Path(checkpoint).name
-    curves_figure(result, f"Attention over the blocks of {name}").savefig(
-        output / "shift.png", dpi=160
-    )
+    with owned.locked():
+        owned.clear()
+        draft = owned.draft("result")
+        (draft / "shift.json").write_text(text + "\n", encoding="utf-8")
+        curves_figure(result, f"Attention over the blocks of {name}").savefig(
+            draft / "shift.png", dpi=160
+        )
+        owned.place(draft)
     table = Table("branch", "attention shift", "samples with a score", title=name)
     for row in result.table():
         table.add_row(*row)

@@ -45,7 +45,10 @@ def version() -> str:
 
 
 class SourceArchive(sdist):
-    """An sdist with the links of `wings/`, so that the unpacked archive runs like a checkout."""
+    """An sdist with the links of `wings/`, so that the unpacked archive runs like a checkout.
+
+    It holds every tracked file, the tests too, readable by everybody.
+    """
 
     def make_release_tree(self, base_dir: str, files: Iterable[str]) -> None:
         """Copy the files, each once, and make the links."""
@@ -55,6 +58,13 @@ class SourceArchive(sdist):
         for link, room in links.items():
             if not Path(base_dir, link).is_symlink():
                 Path(base_dir, link).symlink_to(f"../{room}", target_is_directory=True)
+        for path in Path(base_dir).rglob("*"):
+            if path.is_file() and path.stat().st_mode & 0o444 != 0o444:
+                # A copy, as it may be a hard link to a file of the checkout.
+                content, mode = path.read_bytes(), path.stat().st_mode
+                path.unlink()
+                path.write_bytes(content)
+                path.chmod(mode | 0o444)
 
 
 # The releases that the tests passed on; that file says how to raise a bound.

@@ -1,11 +1,13 @@
 """The soak: one training on the quickstart's data, killed again and again, against one left alone.
 
-    python tests/soak.py --kills 20 --seed 0 --output /tmp/soak --result train/results/soak.json
+    python tests/soak.py --kills 30 --seed 0 --output /tmp/soak --result train/results/soak.json
 
 Both runs are `python -m wings.train RECIPE` in processes of their own; the disturbed one is started
 anew after every kill. Three kills in four are SIGKILL, the rest SIGTERM. The moments are drawn at
 random over the whole training: a step, and some seconds after it was reported, which may fall into
-the writing of a checkpoint. Exit code 0 when the final weights and all metrics are equal.
+the writing of a checkpoint. After every third kill one file of the newest checkpoint is damaged, if
+an older one is left; the next life must name it and resume from the older. Exit code 0 when the
+final weights and all metrics are equal.
 """
 
 import argparse
@@ -35,7 +37,7 @@ from wings.train.run_folder import RunFolder
 def main() -> int:
     """Run both and compare."""
     parser = argparse.ArgumentParser(prog="python tests/soak.py", description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0, help="of data, training and kills")
     parser.add_argument("--output", type=Path, required=True, help="a new folder")
@@ -163,6 +165,7 @@ def kill(run: Recipe, kills: int, seed: int, pace: float, start: float) -> Any:
     """Lives that end too early; what is known of each death. The second one dies as a child."""
     rng = random.Random(seed)
     folder = RunFolder(run.output)
+    hurt = None
     begun = time.perf_counter()
     # A life that is to die must not have come to its end: the last steps are left to the last life.
     targets = sorted(rng.randrange(1, run.steps - 6) for _ in range(kills))
@@ -180,9 +183,14 @@ def kill(run: Recipe, kills: int, seed: int, pace: float, start: float) -> Any:
             time.sleep(0.005)
         life.process.send_signal(number)
         code = life.end()
+        if hurt is not None and life.step:
+            # It got as far as its first step, so it looked at the checkpoints before.
+            assert f"{hurt.name}: " in life.errors, (hurt, life.errors)
+            hurt = None
         expected = 75 if number == signal.SIGTERM else -signal.SIGKILL
         assert alive and code == expected, (code, life.errors)
-        left = sorted(path.name for path in folder.path.glob("writing-*"))
+        drafts = folder.owned.drafts
+        left = sorted(path.name for path in drafts.iterdir()) if drafts.exists() else []
         last = folder.last_checkpoint()
         death = {
             "signal": number.name,
@@ -195,8 +203,27 @@ def kill(run: Recipe, kills: int, seed: int, pace: float, start: float) -> Any:
             "half_written": left,
             "exit_code": code,
         }
+        if n % 3 == 2 and hurt is None and len(folder.checkpoints()) > 1:
+            hurt = last
+            death["damaged"] = damage(last, rng)
         print(json.dumps(death), flush=True)
         yield death
+
+
+def damage(checkpoint: Path, rng: random.Random) -> str:
+    """Damages one file of a checkpoint; returns a phrase on it."""
+    file = rng.choice(sorted(path for path in checkpoint.rglob("*") if path.is_file()))
+    content = bytearray(file.read_bytes())
+    place = rng.randrange(len(content))
+    kind = rng.choice(("deleted", "emptied", "cut", "one bit"))
+    if kind == "deleted":
+        file.unlink()
+    elif kind == "one bit":
+        content[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+    else:
+        file.write_bytes(content[: place if kind == "cut" else 0])
+    return f"{checkpoint.name}/{file.relative_to(checkpoint)}, {kind}"
 
 
 def digest(folder: Path) -> str:

@@ -221,6 +221,9 @@ def tracked():
     return [name for name in inner if "__pycache__" not in name and ".egg-info" not in name]
 
 
+PRIVATE = ("README.md", "wings/errors.py", "tests/test_package.py")
+
+
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
     """The source archive and the wheel that is built from it, of a clean copy."""
@@ -231,6 +234,9 @@ def archives(tmp_path_factory):
     for name in tracked():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name, follow_symlinks=False)
+    # As a checkout under a strict umask has it.
+    for name in PRIVATE:
+        (copy / name).chmod(0o600)
     build = [sys.executable, "-m", "build", "--no-isolation", "-o", str(folder), str(copy)]
     subprocess.run(build, check=True, capture_output=True)
     return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
@@ -254,6 +260,9 @@ def test_the_source_archive_holds_the_checkout(archives):
     with tarfile.open(archives[0]) as archive:
         members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
     assert not set(tracked()) - set(members)
+    tests = {name for name in tracked() if name.startswith("tests/test_") or "/test_" in name}
+    assert len(tests) > 100 and set(PRIVATE) < set(members)
+    assert all(one.mode & 0o444 == 0o444 for one in members.values() if one.isfile())
     for room in ROOMS:
         link = members[f"wings/{room}"]
         assert link.issym() and link.linkname == f"../{room}"

@@ -150,6 +150,8 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
                 # The run claims it again.
                 folder.owned.remove(with_folder=not was_there)
             folder.close()
+    # No process begins the run before its folder is as it was.
+    PartialState().wait_for_everyone()
     if is_first and file is not None:
         for sentence in unready_stages(recipe, file):
             print(sentence, flush=True)

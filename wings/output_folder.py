@@ -180,12 +180,8 @@ class OutputFolder:
     def _unmarked(self) -> list[str]:
         if not self.path.is_dir():
             return []
-        names = {entry.name for entry in self.path.iterdir()}
-        # A folder of ours is without a mark for as long as it takes to write one.
-        inner = self.path / INNER
-        if inner.is_dir() and {one.name for one in inner.iterdir()} <= {"lock", ".mark.json"}:
-            names.discard(INNER)
-        return sorted(names)
+        # Another process may be about to write the mark.
+        return sorted({entry.name for entry in self.path.iterdir()} - {INNER})
 
     def _read(self) -> dict[str, Any]:
         try:

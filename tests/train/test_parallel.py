@@ -17,6 +17,7 @@ from transformers.training_args import ParallelMode
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train import distributed as parallel
+from wings.train.manifest import files_of
 from wings.train.recipe import DataSource
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
@@ -213,15 +214,34 @@ def test_half_precision_with_frozen_half_weights(make, in_two, starts):
     assert WingsForCausalLM.from_pretrained(trained.output).lm_head.weight.dtype == torch.bfloat16
 
 
+def every_file_matters(folder, name):
+    """Damages each file of a checkpoint in three ways and restores it."""
+    checkpoint = folder.path / name
+    assert folder.problem(checkpoint, (0, 1)) is None
+    for file in [checkpoint / "manifest.json", *map(checkpoint.joinpath, files_of(checkpoint))]:
+        content = file.read_bytes()
+        for damaged in (b"", content[:-1], bytes([content[0] ^ 1]) + content[1:]):
+            file.write_bytes(damaged)
+            assert folder.problem(checkpoint, (0, 1)) is not None, file
+        file.write_bytes(content)
+    assert folder.problem(checkpoint, (0, 1)) is None
+
+
 def test_a_sharded_run_goes_on_bitwise_and_from_another_number_of_processes(make, in_two, alone):
     settings = {"parallel": "fsdp", "save_every": 2, "steps": 5, "save_total_limit": 9}
     whole = make("whole", "instruct", **settings)
     broken = make("broken", "instruct", **settings)
-    in_two(whole, "break:3", broken, broken)
+    in_two(whole, "break:5", broken)
+    folder = RunFolder(broken.output)
+    # One bit of a shard: both processes go back to the older checkpoint.
+    shard = next((folder.path / "checkpoint-4").rglob("__1_*.distcp"))
+    shard.write_bytes(shard.read_bytes()[:-1] + bytes([shard.read_bytes()[-1] ^ 1]))
+    in_two(broken)
+    assert (folder.path / "damaged-checkpoint-4").is_dir()
     expected = outcome(whole)
     got = outcome(broken)
     assert got[0] == expected[0] and worst(got[3], expected[3]) == 0.0
-    folder = RunFolder(broken.output)
+    every_file_matters(RunFolder(whole.output), "checkpoint-4")
     assert [path.name[-1] for path in folder.checkpoints()] == ["2", "4", "5"]
     # What two processes wrote, one goes on with: first a step, then only the final model.
     shutil.rmtree(folder.path / "checkpoint-5")

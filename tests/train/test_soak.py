@@ -22,6 +22,7 @@ def test_a_run_that_is_killed_ends_in_the_weights_of_one_that_is_not(tmp_path):
 
 def test_the_long_soak_that_is_kept_came_out_equal():
     result = json.loads((ROOT / "train" / "results" / "soak.json").read_text())
-    assert result["weights_and_figures_equal"] and len(result["kills"]) == 20
+    assert result["weights_and_figures_equal"] and len(result["kills"]) == 30
+    assert sum("damaged" in death for death in result["kills"]) >= 5
     assert {death["signal"] for death in result["kills"]} == {"SIGKILL", "SIGTERM"}
     assert len(set(result["sha256_of_the_weights"].values())) == 1

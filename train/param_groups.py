@@ -62,7 +62,8 @@ class TrainPlan:
         """The dtype of every parameter in the finished model, by name."""
         of = {id(p): group.saved for group in self.groups for p in group.parameters}
         named = model.named_parameters(remove_duplicate=False)
-        return {name: of[id(parameter)] for name, parameter in named}
+        # The finished model has adapters merged, and their layers under their own names.
+        return {name.replace(".base_layer.", "."): of[id(p)] for name, p in named}
 
     def release(self) -> None:
         """Drop the tensors: after sharding they would keep a whole model in memory."""

@@ -9,10 +9,11 @@ import torch
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train import run
+from wings.train import run, trainer
 from wings.train.finite import first_not_finite
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
+from wings.train.signals import DistributedStop
 
 TRAINED, FROZEN = "model.projector.first.weight", "lm_head.weight"
 
@@ -110,6 +111,19 @@ def test_a_start_that_is_not_finite_is_refused_before_training(make_recipe, chec
     WingsProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "bad")
     with pytest.raises(WingsError, match=f"cannot be trained: the weight {TRAINED} is not finite"):
         train(make_recipe("align", start=str(tmp_path / "bad")))
+
+
+def test_a_bad_value_in_another_process_stops_this_one(make_recipe, monkeypatch):
+    gather = trainer.gather_object
+
+    def with_another(objects):
+        return [*gather(objects), *(["the weight a.b"] if objects == [None] else [])]
+
+    monkeypatch.setattr(trainer, "gather_object", with_another)
+    recipe = make_recipe("align", save_every=1)
+    with pytest.raises(DistributedStop, match=r"After step 1, the weight a\.b is not finite"):
+        train(recipe)
+    assert not RunFolder(recipe.output).recorded_checkpoints()
 
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn)

@@ -28,7 +28,9 @@ def test_what_is_built_is_what_eval_takes(build, checkpoint, llm, tmp_path, caps
     out = tmp_path / "out"
     assert build("--output", out, "--size", 3) == 0
     said = capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == ["pictures.jsonl", "text.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".wings", "pictures.jsonl", "text.jsonl"
+    ]  # fmt: skip
     for name, last in (("text", "T"), ("pictures", "V")):
         items = read_items(out / f"{name}.jsonl")
         kinds = [kind for kind in KINDS if kind.endswith(last)]

@@ -92,7 +92,12 @@ def _quickstart(
         from .methods import METHODS
     methods = [method for method in METHODS if method.default or everything]
     timer.lap("loading")
-    preflight(owned, methods, seed, from_nothing)
+    try:
+        preflight(folder, methods, seed, from_nothing)
+    except BaseException:
+        with suppress(OSError):
+            owned.remove()
+        raise
     timer.lap("preflight")
     run_all(console, timer, folder, methods, seed, size, from_nothing)
     console.print(
@@ -104,13 +109,11 @@ def _quickstart(
     return folder
 
 
-def preflight(
-    owned: OutputFolder, methods: "Sequence[Method]", seed: int, from_nothing: bool
-) -> None:
+def preflight(folder: Path, methods: "Sequence[Method]", seed: int, from_nothing: bool) -> None:
     """Runs every part of a quickstart on a few samples, in a folder that is removed.
 
     Args:
-        owned: folder of the quickstart, empty; removed where the preflight fails.
+        folder: of the quickstart.
         methods: of the comparison; of those that differ in rates alone, one is run.
         seed, from_nothing: as `quickstart`.
 
@@ -122,13 +125,8 @@ def preflight(
     size = PREFLIGHT_SIZE if from_nothing else without_text(PREFLIGHT_SIZE)
     console = Console(file=io.StringIO(), width=120)
     chosen = one_of_each_kind(methods)
-    try:
-        with small_run(owned.path) as scratch:
-            run_all(console, PhaseTimer(), scratch, chosen, seed, size, from_nothing, checking)
-    except BaseException:
-        with suppress(OSError):
-            owned.remove()
-        raise
+    with small_run(folder) as scratch:
+        run_all(console, PhaseTimer(), scratch, chosen, seed, size, from_nothing, checking)
 
 
 def one_of_each_kind(methods: "Sequence[Method]") -> "list[Method]":

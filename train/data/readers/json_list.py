@@ -4,6 +4,7 @@ import re
 
 # Text without brackets, and whole strings; bounded, because each repetition takes memory.
 _INSIDE = re.compile(rb'[^"\[\]{}]*(?:"[^"\\]*(?:\\.[^"\\]*){0,999}"[^"\[\]{}]*){0,999}', re.DOTALL)
+_OPENING, _CLOSING = re.compile(rb"[\[{]+"), re.compile(rb"[\]}]+")
 _BETWEEN = re.compile(rb'[^"\[\]{},]*')
 _BLANK = b" \t\r\n"
 _OTHERS = {b"{": "dict", b'"': "str", b"t": "bool", b"f": "bool", b"n": "NoneType"}
@@ -39,14 +40,22 @@ def entry_spans(data: bytes) -> list[tuple[int, int]]:
             continue
         if not letter:
             raise NotAList("not JSON: the list has no end; the file was cut off")
-        depth += (letter in b"[{") - (letter in b"]}")
-        if letter == b"," or not depth:
-            if data[start:place].strip(_BLANK):
-                spans.append((start, place))
-            elif letter == b"," or spans:
-                raise NotAList(f"not JSON: entry {len(spans)} is empty")
-            start = place + 1
-        place += 1
+        # Brackets that follow one another at once: some records nest very deeply.
+        if run := _OPENING.match(data, place):
+            depth += run.end() - place
+            place = run.end()
+            continue
+        if depth > 1 and (run := _CLOSING.match(data, place)):
+            end = min(run.end(), place + depth - 1)
+            depth -= end - place
+            place = end
+            continue
+        depth -= letter != b","
+        if data[start:place].strip(_BLANK):
+            spans.append((start, place))
+        elif letter == b"," or spans:
+            raise NotAList(f"not JSON: entry {len(spans)} is empty")
+        place = start = place + 1
     if _after_blanks(data, place) < len(data):
         raise NotAList(f"not JSON: there is more after the list, at byte {place}")
     return spans

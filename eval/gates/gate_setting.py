@@ -1,6 +1,7 @@
 """`GateSetting`: one gate that is tried on a finished model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
@@ -36,17 +37,31 @@ class GateSetting:
         return self.gate != "off"
 
     def put_on(self, model: WingsForCausalLM) -> None:
-        """Changes a model's routers to this gate; "saved" leaves a freshly loaded one alone."""
+        """Changes a model's routers and its adapters' gate to this one.
+
+        "saved" leaves a freshly loaded model alone. Adapters that act on image tokens alone keep
+        that, as they have no effect on text turns.
+        """
         if self.gate == "saved":
             return
-        if self.value is None:
-            model.reconfigure(router=None)
-        elif self.gate == "tanh":
-            model.reconfigure(router="attended", gate_shape="tanh")
+        shape = None if self.value is None else self.gate
+        changes: dict[str, Any] = {"gate_shape": shape} if shape else {}
+        if model.config.learners:
+            changes["router"] = "attended" if shape else None
+        adapters = model.config.adapters
+        if adapters is not None and can_gate_adapters(model):
+            changes["lora"] = {**adapters.to_dict(), "gate": "attended" if shape else None}
+        model.reconfigure(**changes)
+        if shape == "tanh":
             model.set_gate(gain=self.value)
-        else:
-            model.reconfigure(router="attended", gate_shape="hill")
+        elif shape == "hill":
             model.set_gate(tau=self.value)
+
+
+def can_gate_adapters(model: WingsForCausalLM) -> bool:
+    """True for adapters that act on all tokens after an image, or are gated by attention."""
+    options = model.config.adapters
+    return options is not None and options.gate != "image_tokens"
 
 
 def all_settings(
@@ -59,13 +74,26 @@ def all_settings(
     return settings + [GateSetting("hill", tau) for tau in taus]
 
 
+def has_gate(model: WingsForCausalLM) -> bool:
+    """True if learners have a router, or adapters a gate."""
+    adapters = model.config.adapters
+    return model.config.is_routed or (adapters is not None and adapters.gate == "attended")
+
+
 def validate_can_be_gated(name: str, model: WingsForCausalLM) -> None:
     """Raises a `WingsError` if a gate on the attention to images would not fit a model."""
-    config = model.config
-    if not config.learners:
-        raise WingsError(f"{name} has no learners to gate; name a checkpoint with learners.")
+    config, adapters = model.config, model.config.adapters
+    if not config.learners and not can_gate_adapters(model):
+        raise WingsError(
+            f"{name} has no learners and no adapters to gate; name a checkpoint with learners."
+        )
     if "text" in config.learners and not config.text_guard and config.router != "attended":
         raise WingsError(
             f"{name} has text learners without text_guard, which act before any image; a gate on "
             "the attention to images would turn them off there; train with text_guard: true."
+        )
+    if adapters is not None and not adapters.needs_images:
+        raise WingsError(
+            f"{name} has adapters without lora.guard, which act before any image; a gate on the "
+            "attention to images would turn them off there; train with lora.guard: true."
         )

@@ -12,6 +12,7 @@ from wings.errors import WingsError
 from wings.eval.generate import answer_items, batch_by_length, encode
 from wings.eval.items import Item
 from wings.eval.models import EvalModel
+from wings.layers.router import GateMask
 from wings.layers.wings_pass import WingsPass
 from wings.model.causal_lm import WingsForCausalLM
 
@@ -47,7 +48,7 @@ def answers_with_last_turn_off(
 
 @contextmanager
 def learners_off_from(model: WingsForCausalLM, starts: Tensor) -> Iterator[None]:
-    """Within it, no learner acts on tokens from a position on; earlier ones are not affected.
+    """Within it, no learner or adapter acts on tokens from a position on; others are as before.
 
     Args:
         model: reads batches of B rows within the context.
@@ -56,20 +57,33 @@ def learners_off_from(model: WingsForCausalLM, starts: Tensor) -> Iterator[None]
 
     def close(decoder: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple:
         wings: WingsPass | None = kwargs.get("wings")
-        if wings is None or wings.learners is None:
-            return args, kwargs
-        position = wings.queries.position
-        mask = position < starts.to(position.device)[:, None]
-        if wings.learners.guard_mask is not None:
-            mask = mask & wings.learners.guard_mask
-        learners = replace(wings.learners, guard_mask=mask)
-        return args, {**kwargs, "wings": replace(wings, learners=learners)}
+        if wings is not None:
+            position = wings.queries.position
+            kwargs = {
+                **kwargs,
+                "wings": masked(wings, position < starts.to(position.device)[:, None]),
+            }
+        return args, kwargs
 
     handle = model.model.language_model.register_forward_pre_hook(close, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def masked(wings: WingsPass, mask: Tensor) -> WingsPass:
+    """A pass whose learners and adapters act only where `mask` `[B, T]` is True as well."""
+    learners, adapters = wings.learners, wings.adapters
+    if learners is not None:
+        guard = learners.guard_mask
+        learners = replace(learners, guard_mask=mask if guard is None else mask & guard)
+    if adapters is not None:
+        open_mask = mask[..., None]
+        if adapters.gate_mask is not None:
+            open_mask = open_mask & (adapters.gate_mask.visible > 0)
+        adapters = replace(adapters, gate_mask=GateMask(open_mask))
+    return replace(wings, learners=learners, adapters=adapters)
 
 
 def last_turn(processor: Any, item: Item) -> int:

@@ -9,7 +9,7 @@ from tiny import tiny_model
 from wings.errors import WingsError
 from wings.eval.fingerprint import model_fingerprint
 from wings.eval.gates.gate_curve import GateCurve, GateResult, measure_curve
-from wings.eval.gates.gate_setting import GateSetting, all_settings, validate_can_be_gated
+from wings.eval.gates.gate_setting import GateSetting, all_settings, has_gate, validate_can_be_gated
 from wings.eval.gates.text_turns_off import (
     answers_with_last_turn_off,
     last_turn,
@@ -169,6 +169,8 @@ def test_a_curve_is_measured_and_goes_on_from_its_cache(seeing, make_runner):
 def test_models_that_a_gate_does_not_fit_are_refused():
     for options, said in (
         ({"learners": ()}, "no learners"),
+        ({"learners": (), "lora": {"gate": "image_tokens"}}, "no learners and no adapters"),
+        ({"learners": (), "lora": {"guard": False}}, "without lora.guard"),
         ({"router": "position", "text_guard": False}, "text learners without text_guard"),
     ):
         model, _ = tiny_model(**options)
@@ -178,5 +180,36 @@ def test_models_that_a_gate_does_not_fit_are_refused():
         {"router": "attended", "text_guard": False},
         {"router": None, "text_guard": True},
         {"router": None, "learners": ("image",), "text_guard": False},
+        {"learners": (), "lora": {"guard": True}},
     ):
         validate_can_be_gated("it", tiny_model(**options)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gate", [None, "attended"])
+def test_adapters_are_off_in_the_last_turn_and_get_the_gate(gate, seeing):
+    _, text, _ = seeing
+    model, processor = tiny_model(learners=(), lora={"rank": 2, "guard": True, "gate": gate})
+    model.eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_b"):
+            parameter.normal_()
+    batch = encode(processor, [list(text[0].messages)])
+    start = last_turn(processor, text[0])
+    on = model(**batch).logits
+    with learners_off_from(model, torch.tensor([start])):
+        off = model(**batch).logits
+    assert torch.equal(off[:, :start], on[:, :start])
+    assert not torch.equal(off[:, start:], on[:, start:])
+    with learners_off_from(model, torch.tensor([0])):
+        nothing = model(**batch).logits
+    lora = model.config.lora
+    bare = tiny_model(learners=())[0].eval()
+    torch.testing.assert_close(nothing, bare(**batch).logits)
+
+    GateSetting("hill", 0.2).put_on(model)
+    routers = [part for part in model.modules() if isinstance(part, AttendedRouter)]
+    assert [router.values()["lora"] for router in routers] == pytest.approx([0.2] * len(routers))
+    assert has_gate(model) and not torch.equal(model(**batch).logits, on)
+    GateSetting("none").put_on(model)
+    assert not has_gate(model) and model.config.lora == {**lora, "gate": None, "gate_layers": []}

@@ -14,7 +14,13 @@ from wings.errors import WingsError
 from wings.eval.data import EvalData, EvalFiles, read_data
 from wings.eval.gates.gate_curve import GateCurve, measure_curve
 from wings.eval.gates.gate_plot import curve_figure
-from wings.eval.gates.gate_setting import GAINS, TAUS, all_settings, validate_can_be_gated
+from wings.eval.gates.gate_setting import (
+    GAINS,
+    TAUS,
+    all_settings,
+    has_gate,
+    validate_can_be_gated,
+)
 from wings.eval.models import load_eval_model, read_model_type
 from wings.eval.processes import Processes
 from wings.eval.result_cache import ResultCache
@@ -86,9 +92,7 @@ def gate(
             model = load_eval_model(checkpoint, processes.device)
         assert isinstance(model.model, WingsForCausalLM)
         validate_can_be_gated(checkpoint, model.model)
-        settings = all_settings(
-            model.model.config.is_routed, tuple(gains) or GAINS, tuple(taus) or TAUS
-        )
+        settings = all_settings(has_gate(model.model), tuple(gains) or GAINS, tuple(taus) or TAUS)
         cache = ResultCache(folder / CACHE, processes)
         with ProgressBars(console) as bars:
             runner = EvalRunner(processes, cache, batch_size, max_new_tokens, progress=bars.update)

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from wings.eval.gates.gate_setting import GateSetting
 from wings.eval.report.style import COLOURS, DASHED, GROUND, INK, STYLE, draw_grid
 from wings.examples.pages import join_parts, markdown_table
 
@@ -60,6 +61,9 @@ def write_page(folder: Path) -> None:
         *little_data(results),
         "## What was chosen",
         choice_table(results),
+        "The curve on the validation items, full data, means over seeds: text after an image, and "
+        "pictures with follow-ups.",
+        curve_table(results),
         "## Attention to images",
         "Mean mass of the main attention on image tokens, over blocks, heads and the tokens of the "
         "last question, at the start of the second stage and after it.",
@@ -136,6 +140,17 @@ def choice_table(results: GateResults) -> str:
         cells = [named(*chosen[key]) for key in ("tanh", "hill", "both")]
         body.append((line["size"], line["seed"], *cells))
     return markdown_table(("size", "seed", "attended", "hill", "of both"), body)
+
+
+def curve_table(results: GateResults) -> str:
+    """What each value gives on the validation items, in percent."""
+    curves = [line["choice"]["curve"] for line in results.of(FULL, "none") if "choice" in line]
+    body = []
+    for points in zip(*curves, strict=True):
+        setting = GateSetting(*points[0][:2])
+        means = (sum(point[n] for point in points) / len(points) for n in (2, 3))
+        body.append((setting.name, *(f"{value:.1f}" for value in means)))
+    return markdown_table(("gate", "text after an image", "pictures and follow-ups"), body)
 
 
 def named(gate: str, value: float | None) -> str:

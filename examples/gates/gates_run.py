@@ -19,8 +19,18 @@ from wings.examples.training import set_up_worker
 
 from .gates_data import draw_questions, draw_training
 from .gates_page import write_page
-from .measure import BATCH, LONGEST, Questions, choose_gates, image_masses, load, measure, variants
-from .trainings import BY_NAME, GateTraining, all_trainings, run_align, run_instruct
+from .measure import (
+    BATCH,
+    CONSTANTS,
+    LONGEST,
+    Questions,
+    choose_gates,
+    image_masses,
+    load,
+    measure,
+    variants,
+)
+from .trainings import BY_NAME, FULL, GateTraining, all_trainings, run_align, run_instruct
 
 DONE = "training.json"
 RUNS, QUESTIONS = "runs.jsonl", "questions.json"
@@ -60,15 +70,17 @@ def measure_one(folder: Path, results: Path, training: GateTraining, questions: 
         **json.loads((checkpoint / DONE).read_text(encoding="utf-8")),
     }
     processes = Processes()
-    lines, chosen = [], {}
+    lines, chosen, only_none = [], {}, {}
     if training.gate == "none":
         cache = ResultCache(folder / f"cache-{training.name}", processes)
         runner = EvalRunner(processes, cache, BATCH, LONGEST)
         chosen = choose_gates(load(checkpoint), folder / "questions" / "validation", runner)
         start = image_masses(load(align_folder(folder, training)), questions)
-        shared_none = {"choice": chosen, "align_mass": start}
-    for name, model in variants(checkpoint, training.gate, chosen):
-        extra = shared_none if name == "none" else {}
+        only_none = {"choice": chosen, "align_mass": start}
+    # With little data the constant gates are left out, to save time.
+    constants = CONSTANTS if training.size == FULL else ()
+    for name, model in variants(checkpoint, training.gate, chosen, constants):
+        extra = only_none if name == "none" else {}
         lines.append({**shared, "variant": name, **measure(model, name, questions), **extra})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     with (results / RUNS).open("a", encoding="utf-8") as file:

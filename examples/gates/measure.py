@@ -1,6 +1,6 @@
 """Measures one checkpoint of the gate experiment with every gate that is put on it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def choose_gates(model: EvalModel, validation: Path, runner: EvalRunner) -> dict
 
 
 def variants(
-    checkpoint: Path, gate: str, chosen: dict[str, Any]
+    checkpoint: Path, gate: str, chosen: dict[str, Any], constants: Sequence[float]
 ) -> Iterator[tuple[str, EvalModel]]:
     """A trained checkpoint and, where it has no gate, all that is put on it afterwards.
 
@@ -134,6 +134,7 @@ def variants(
         checkpoint: its folder.
         gate: that it was trained with.
         chosen: see `choose_gates`; empty for a checkpoint with a gate.
+        constants: weights of all learners to try.
     """
     yield gate, load(checkpoint)
     if gate != "none":
@@ -144,7 +145,7 @@ def variants(
         shape, value = chosen["chosen"][name]
         GateSetting(shape, value).put_on(wings_of(model))
         yield f"none, then {word}", model
-    for constant in CONSTANTS:
+    for constant in constants:
         model = load(checkpoint)
         weaken(wings_of(model), constant)
         yield f"constant {constant:g}", model

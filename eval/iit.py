@@ -230,7 +230,7 @@ def write_iit(conversations: Sequence[InterleavedConversation], path: str | Path
     # Under a name that nothing else has.
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         writing = Path(folder, path.name)
-        writing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        writing.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
         writing.replace(path)
 
 

@@ -109,7 +109,7 @@ def read_items(path: str | Path) -> list[Item]:
 def write_items(path: str | Path, items: Iterable[Item]) -> None:
     """Writes JSON Lines that `read_items` reads; the same items give the same bytes."""
     lines = [json.dumps(item.record(), ensure_ascii=False) + "\n" for item in items]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    Path(path).write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def _item(line: str, where: str, folder: Path) -> Item:

@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -17,6 +14,9 @@ from transformers import (
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
+from wings.model.checkpoint import load_causal_lm
+from wings.saved_files import reading
+from wings.upstream.configuration import read_config_dict
 
 from .fingerprint import model_fingerprint, tokenizer_of
 
@@ -80,13 +80,10 @@ def read_model_type(name: str) -> str:
                 f"{name} holds an adapter and no model; merge it into its LLM and save that first."
             )
         raise WingsError(f"{name} holds no model: it has no config.json.")
-    try:
-        fields, _ = PreTrainedConfig.get_config_dict(name)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WingsError(f"'{name}' is no folder or Hub id of a model: {reason}") from error
+    with reading(name, "model"):
+        fields = read_config_dict(name)
     kind = fields.get("model_type")
-    if not kind:
+    if not isinstance(kind, str) or not kind:
         raise WingsError(f"'{name}' holds no model: its config.json has no model_type.")
     return kind
 
@@ -101,12 +98,7 @@ def load_eval_model(name: str, device: torch.device, dtype: Any = "auto") -> Eva
     if kind == "wings":
         model = WingsForCausalLM.from_pretrained(name, dtype=dtype)
         return _eval_model(name, kind, model, _read(name, WingsProcessor, "processor"), device)
-    model, info = _load_language_model(name, kind, dtype)
-    if info["missing_keys"]:
-        raise WingsError(
-            f"'{name}' lacks {len(info['missing_keys'])} tensors of a '{kind}' language model "
-            f"({min(info['missing_keys'])}, ...); save the complete model."
-        )
+    model = load_causal_lm(name, dtype)
     return _eval_model(name, kind, model, _read(name, AutoTokenizer, "tokenizer"), device)
 
 
@@ -173,27 +165,6 @@ def _eval_model(
     return EvalModel(name, kind, on_device(model, device).eval(), processor, fingerprint)
 
 
-def _load_language_model(name: str, kind: str, dtype: Any) -> tuple[PreTrainedModel, dict]:
-    try:
-        # Annotated as returning the model alone, which is true only without output_loading_info.
-        return AutoModelForCausalLM.from_pretrained(  # type: ignore[return-value]
-            name, dtype=dtype, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise WingsError(
-            f"'{name}' holds a '{kind}' model, which is neither a Wings checkpoint nor a language "
-            f"model that can be loaded: {reason}"
-        ) from error
-
-
 def _read(name: str, kind: Any, noun: str) -> Any:
-    try:
+    with reading(name, noun):
         return kind.from_pretrained(name)
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, WingsError):
-            raise
-        raise WingsError(
-            f"'{name}' holds a model but no {noun} ({' '.join(str(error).split())[:160]}); save "
-            f"the {noun} into the same folder."
-        ) from error

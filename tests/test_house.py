@@ -73,6 +73,7 @@ ALLOWED = {
 # those below.
 FLOORS = (
     {"errors", "__init__"},
+    {"endings", "saved_files"},
     {"upstream"},
     {"config_fields", "config_values", "extras", "output_folder"},
     {"config"},

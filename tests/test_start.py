@@ -46,7 +46,7 @@ def run(code, *arguments):
         (["train", "--help"], 0, "key=value"),
         (["trian"], 2, "invalid choice: 'trian'"),
         (["chat"], 2, "required: checkpoint"),
-        (["plan", "recipe", "--gpus", "many"], 2, "invalid int value: 'many'"),
+        (["plan", "recipe", "--gpus", "many"], 2, "many is not a whole number from 1"),
     ],
     ids=["help", "version", "help of a command", "mistyped", "missing", "bad argument"],
 )

@@ -10,9 +10,10 @@ exits with code 75: not finished.
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from functools import partial
 
+from wings.endings import run_command
 from wings.errors import WingsError
 from wings.extras import require
 from wings.train.recipe_file import find_recipe, shipped_recipes
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="learning_rates.projector=1e-4 ..."
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     given = parser.parse_args(arguments)
-    return run(given.recipe, given.overrides)
+    work = partial(run, given.recipe, given.overrides)
+    return run_command("wings.train", work, given.debug)
 
 
 def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int:
@@ -42,18 +45,17 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
         name: prefix of messages.
 
     Returns:
-        0 on success, 2 after a `WingsError`, 1 with a traceback if a library failed in the
-        preflight, `NOT_FINISHED` if a signal stopped the run.
+        0 on success, 2 after a `WingsError`, `NOT_FINISHED` if a signal stopped the run.
+
+    Raises:
+        PreflightError: a library failed in the preflight.
+        Exception: nearly any, from a library in training; `run_command` makes it a sentence.
     """
-    try:
-        require("train")
-    except WingsError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
+    require("train")
     # Imported here: `--help` needs none of them, and a missing extra is named first.
     import torch
 
-    from wings.train.preflight import PreflightError, preflight
+    from wings.train.preflight import preflight
     from wings.train.recipe import Recipe
     from wings.train.run import train
 
@@ -71,10 +73,6 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
         if first or not isinstance(error, DistributedStop):
             print(f"{name}: {error}", file=sys.stderr)
         return NOT_FINISHED if isinstance(error, Preempted) else 2
-    except PreflightError as error:
-        # Printed here, because the launcher ends this process when another one fails.
-        traceback.print_exception(error)
-        return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped; the same command resumes from the last checkpoint.")
         return 130

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, GenerationConfig
 
 from wings.config import LoraOptions, WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
+from wings.saved_files import reading
 from wings.train.recipe import ModelNames, Recipe
 
 from .distributed import is_first_process
@@ -39,11 +41,26 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
     """
     if recipe.start:
         start = checkpoint_of(recipe.start)
-        options = later_options(recipe, WingsConfig.from_pretrained(start), start)
+        with reading(start, "Wings checkpoint"):
+            config = WingsConfig.from_pretrained(start)
+        options = later_options(recipe, config, start)
         # float32, so that trained weights are not rounded to the dtype of frozen ones.
         return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
     names, options = names_of(recipe), fresh_options(recipe)
     return WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
+
+
+def generation_config_of(source: str) -> GenerationConfig:
+    """The generation settings of a folder or Hub id; of its model where it has none of its own.
+
+    Raises:
+        Exception: nearly any, where neither can be read; see `wings.saved_files.reading`.
+    """
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:
+        config = AutoConfig.from_pretrained(source)
+        return GenerationConfig.from_model_config(config)
 
 
 def names_of(recipe: Recipe) -> ModelNames:

@@ -18,6 +18,7 @@ from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_token import validate_same_images
 from wings.processing.processor import WingsProcessor
+from wings.processing.turn_end import settle_turn_end
 from wings.train.build import load_model, load_processor, validate_start
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base
@@ -182,6 +183,9 @@ def _train(
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
     validate_finite_start(model)
+    rift = settle_turn_end(model.generation_config, processor.turn_end()) if records else None
+    if rift and is_printing:
+        print(rift, flush=True)
     validate_kl_to_base(recipe, model.config.learners, model.config.text_guard)
     plan = prepare_groups(model, recipe)
     trainer = WingsTrainer(

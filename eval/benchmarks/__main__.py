@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 
+from wings.endings import run_command
 from wings.errors import WingsError, nearest
 from wings.eval.items import Item, write_items
 
@@ -47,7 +48,5 @@ def main(words: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        print(main(sys.argv[1:]))
-    except WingsError as error:
-        sys.exit(str(error))
+    name = "wings.eval.benchmarks"
+    sys.exit(run_command(name, lambda: print(main(sys.argv[1:]))))

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from wings.errors import WingsError
+from wings.endings import run_command
 from wings.eval.items import write_items
 from wings.output_folder import OutputFolder
 
@@ -21,17 +21,8 @@ def build(folder: Path) -> dict[str, int]:
     return {name: len(items) for name, items in tasks.items()}
 
 
-def main(folder: str) -> int:
-    """Prints the item counts; the exit status."""
-    try:
-        print(build(Path(folder)))
-    except WingsError as error:
-        print(f"wings.eval.builtin: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m wings.eval.builtin FOLDER")
-    sys.exit(main(sys.argv[1]))
+    name = "wings.eval.builtin"
+    sys.exit(run_command(name, lambda: print(build(Path(sys.argv[1])))))

@@ -97,7 +97,8 @@ class Report:
         """Writes `report.json` and `report.html`, each atomically."""
         text = json.dumps(self.document, indent=1, ensure_ascii=False, default=str)
         for name, content in ((JSON, text + "\n"), (HTML, self.html())):
-            folder.write(name, content)
+            # Answers may hold odd characters that no encoding has.
+            folder.write(name, content.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def render_figure(figure: Figure) -> str:

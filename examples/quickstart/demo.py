@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from rich.columns import Columns
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.text import Text
 
 from wings.eval.scoring.score import is_exact
@@ -56,7 +57,9 @@ def show(
             messages += exchange.messages([] if messages else [str(folder / name)])
             conversations.append(messages[:-1])
     predictions = iter(pool.submit(jobs.answer_last_turns, checkpoint, conversations).result())
-    console.print(f"\n[bold]{checkpoint}[/], loaded back, looks at pictures it never saw:\n")
+    console.print(
+        f"\n[bold]{escape(str(checkpoint))}[/], loaded back, looks at pictures it never saw:\n"
+    )
     for image, entry in zip(images, shown, strict=True):
         lines = Text("\n")
         for turn in entry["asked"]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from wings.errors import WingsError
 from wings.examples.schedule import WORKERS, ProgressTable, StepContext, run_jobs
@@ -87,7 +89,9 @@ def _quickstart(
 ) -> Path:
     folder = owned.path
     console = Console(highlight=False)
-    console.print(f"\n[bold]wings quickstart[/], seed {seed}, into [bold]{folder}[/]\n")
+    console.print(
+        f"\n[bold]wings quickstart[/], seed {seed}, into [bold]{escape(str(folder))}[/]\n"
+    )
     with console.status("loading torch and transformers"):
         from .methods import METHODS
     methods = [method for method in METHODS if method.default or everything]
@@ -101,11 +105,13 @@ def _quickstart(
     timer.lap("preflight")
     run_all(console, timer, folder, methods, seed, size, from_nothing)
     console.print(
-        f"  {timer.laps['total']:.0f} seconds. Everything is in [bold]{folder}[/]; go on with"
+        f"  {timer.laps['total']:.0f} seconds. Everything is in [bold]{escape(str(folder))}[/]; "
+        "go on with"
     )
     first = folder / "rows" / methods[0].key
-    console.print(f"  [bold]wings chat {first} --image {folder / FIRST}[/]")
-    console.print(f"  [bold]wings eval {first} --against {folder / 'llm'}[/]\n")
+    chat = f"  wings chat {first} --image {folder / FIRST}"
+    console.print(Text(chat, style="bold"))
+    console.print(Text(f"  wings eval {first} --against {folder / 'llm'}\n", style="bold"))
     return folder
 
 

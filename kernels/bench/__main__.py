@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
+from wings.endings import run_command
 from wings.errors import WingsError
 from wings.output_folder import OutputFolder
 
@@ -115,4 +116,4 @@ def choose(arguments: argparse.Namespace, device: torch.device) -> Preset:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("wings.kernels.bench", main))

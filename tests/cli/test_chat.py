@@ -1,6 +1,7 @@
 """`wings chat`: a conversation goes on from its cache, and what is typed is obeyed or refused."""
 
 import io
+import shutil
 
 import pytest
 
@@ -71,3 +72,50 @@ def test_no_checkpoint_is_one_sentence(argument, tmp_path, monkeypatch, capsys):
 def test_a_missing_picture_is_refused_before_the_model_loads(checkpoint, capsys):
     assert main(["chat", str(checkpoint), "--image", "nowhere.png"]) == 2
     assert "nowhere.png" in capsys.readouterr().err
+
+
+LETTERS = ["[/x] [red] :smile: [", "\ud800 odd", "\x1b[31m", "<image>", "<|end|>", "猫"]
+
+
+def test_no_letters_of_a_user_end_the_chat(checkpoint, monkeypatch, capsys):
+    lines = [*LETTERS, "/[/x]", "/image [/y].png", "Repeat: dog"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert main(["chat", str(checkpoint), "--max-new-tokens", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "[/x] [red] :smile: [" in said and "There is no command /[/x]" in said
+    assert "[/y].png" in said and "Repeat: dog" in said
+
+
+def test_a_turn_that_fails_in_its_middle_leaves_the_session_as_it_was(checkpoint, pictures):
+    session = load(str(checkpoint))
+    session.say("What is top-left?", 3)
+    before = list(session.messages)
+
+    class Breaks:
+        calls = 0
+
+        def put(self, value):
+            self.calls += 1
+            if self.calls == 3:
+                raise RuntimeError("the terminal is gone")
+
+        def end(self):
+            pass
+
+    session.add_picture(pictures[0])
+    with pytest.raises(RuntimeError, match="terminal"):
+        session.say("Where is the star?", 5, Breaks())
+    assert session.messages == before and not session.pictures
+    session.say("Where is the star?", 3)
+    assert session.messages[-1]["content"] == said_at_once(session, 2, 3)
+
+
+def test_a_picture_whose_file_goes_away_stays_in_the_conversation(checkpoint, pictures, tmp_path):
+    lent = tmp_path / "lent.png"
+    shutil.copy(pictures[0], lent)
+    session = load(str(checkpoint))
+    session.add_picture(str(lent))
+    lent.unlink()
+    session.say("What is top-left?", 3)
+    session.say("Where is the star?", 3)
+    assert session.messages[-1]["content"] == said_at_once(session, 2, 3)

@@ -118,7 +118,7 @@ def test_what_cannot_be_gated_is_one_sentence(checkpoint, guarded, llm, data, tm
     WingsForCausalLM.from_pretrained(guarded, learners=()).save_pretrained(bare)
     report = tmp_path / "report"
     for folder, more, said in (
-        (tmp_path / "none", (), "no folder or Hub id"),
+        (tmp_path / "none", (), "There is no folder"),
         (llm, (), "is no Wings checkpoint"),
         (bare, (), "no learners to gate"),
         (checkpoint, (), "without text_guard"),

@@ -9,8 +9,8 @@ import logging
 import pytest
 from transformers.utils import logging as transformers_logging
 
-# transformers says so of its own image processors.
-NOT_OURS = ("Image decoding with `torchvision`",)
+# transformers says so of its own image processors, and of its own calls of an assistant model.
+NOT_OURS = ("Image decoding with `torchvision`", "Passing `generation_config` together with gener")
 
 
 class Deprecations(logging.Handler):

@@ -69,7 +69,7 @@ def test_a_late_step_that_fails_is_named_before_training(
     recipe = make_recipe("align")
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     monkeypatch.setattr(*BROKEN[step], broken)
-    assert command.main([str(tmp_path / "r.yaml")]) == 1
+    assert command.main([str(tmp_path / "r.yaml"), "--debug"]) == 1
     said = capsys.readouterr().err
     assert f"PreflightError: preflight, {step}: RuntimeError: it broke" in said
     # The library's own error comes with the place where it was raised.

@@ -134,7 +134,7 @@ def test_other_models_are_refused(tmp_path):
     model.extract_language_model().save_pretrained(tmp_path)
     with pytest.raises(WingsError, match=r"holds a 'llama' model.*from_vision_text_pretrained"):
         WingsForCausalLM.from_pretrained(tmp_path)
-    with pytest.raises(WingsError, match="no checkpoint"):
+    with pytest.raises(WingsError, match="no Wings checkpoint"):
         WingsForCausalLM.from_pretrained(tmp_path / "nowhere")
 
 

@@ -9,4 +9,4 @@ def test_a_training_forward_moves_seldom():
 
 
 def test_a_decoded_token_moves_seldom():
-    assert decoding_moves(2).count < 120
+    assert decoding_moves(2).count < 130

@@ -1,37 +1,33 @@
 """The `wings` command line: parses arguments; libraries are imported when a command runs."""
 
 import argparse
-import sys
+import math
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from wings import __version__
-from wings.errors import WingsError
+from wings.endings import make_streams_lenient, run_command
 from wings.extras import require
 
 OVERRIDES: dict[str, Any] = {"nargs": "*", "metavar": "key=value"}
 RECIPE = "a YAML file, or the name of a shipped recipe such as qwen2.5-7b/align"
 # Parser attributes that are not arguments of a command's function.
-INTERNAL = ("command", "subcommand", "function", "needs")
+INTERNAL = ("command", "subcommand", "function", "needs", "debug")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. The exit code is 0, or 2 after an error message on stderr."""
+    """Runs one command; returns the exit code, see `wings/endings.py`."""
+    make_streams_lenient()
     options = vars(build_parser().parse_args(argv))
-    command = options["command"]
-    try:
+
+    def work() -> Any:
         # Missing packages are reported before any work, with the command that installs them.
         require(*options["needs"], *(["harness"] if options.get("tasks") else []))
-        result = options["function"](**{k: v for k, v in options.items() if k not in INTERNAL})
-    except WingsError as error:
-        print(f"wings {command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"wings {command}: stopped", file=sys.stderr)
-        return 130
-    return result if isinstance(result, int) else 0
+        return options["function"](**{k: v for k, v in options.items() if k not in INTERNAL})
+
+    return run_command(f"wings {options['command']}", work, options["debug"])
 
 
 def lazy(target: str) -> Callable[..., Any]:
@@ -51,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Adds vision to any decoder LLM: train, measure and use such models.",
     )
     parser.add_argument("--version", action="version", version=f"wings {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_quickstart(commands)
     add_chat(commands)
@@ -87,14 +84,41 @@ def add_command(
     """
     parser = commands.add_parser(name, help=help, description=description)
     parser.set_defaults(function=function, needs=needs)
+    # Without a default, which would overwrite what was given before the command.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
     return parser
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
-    if not text.isdigit() or int(text) == 0:
+    """A whole number from 1 to a million million, for argparse."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10**12):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 that fits into 32 bits, for argparse."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def points(text: str) -> float:
+    """A number of percentage points, 0 or more, for argparse."""
+    return 0.0 if text.strip("0.") == "" and text.strip(".") else amount(text)
 
 
 def add_quickstart(commands: argparse._SubParsersAction) -> None:
@@ -110,7 +134,7 @@ def add_quickstart(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--output", type=Path, help="a new folder (default: wings-quickstart)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of data, weights and order (default: 0)"
+        "--seed", type=seed, default=0, help="of data, weights and order (default: 0)"
     )
     parser.add_argument(
         "--all",
@@ -146,7 +170,10 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
         help="pictures of the first turn",
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=256, help="longest answer, in tokens (default: 256)"
+        "--max-new-tokens",
+        type=positive,
+        default=256,
+        help="longest answer, in tokens (default: 256)",
     )
 
 
@@ -274,10 +301,13 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
         "--output", type=Path, help="folder of the report (default: wings-eval-NAME)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="conversations per batch (default: 64)"
+        "--batch-size", type=positive, default=64, help="conversations per batch (default: 64)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=32, help="longest answer, in tokens (default: 32)"
+        "--max-new-tokens",
+        type=positive,
+        default=32,
+        help="longest answer, in tokens (default: 32)",
     )
 
 
@@ -366,18 +396,21 @@ def add_gate(commands: argparse._SubParsersAction) -> None:
         "--output", type=Path, help="a new folder for the checkpoint with the chosen gate"
     )
     parser.add_argument(
-        "--keep-pictures", type=float, default=2.0, metavar="POINTS",
+        "--keep-pictures", type=points, default=2.0, metavar="POINTS",
         help="percentage points of pictures that the gate may cost (default: 2)",
     )  # fmt: skip
     for name, text in (("gains", "gains of tanh"), ("taus", "thresholds of hill")):
         parser.add_argument(
-            f"--{name}", type=float, nargs="+", default=[], metavar="X", help=f"{text} to try"
+            f"--{name}", type=amount, nargs="+", default=[], metavar="X", help=f"{text} to try"
         )
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="conversations per batch (default: 64)"
+        "--batch-size", type=positive, default=64, help="conversations per batch (default: 64)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=32, help="longest answer, in tokens (default: 32)"
+        "--max-new-tokens",
+        type=positive,
+        default=32,
+        help="longest answer, in tokens (default: 32)",
     )
 
 
@@ -406,18 +439,18 @@ def add_iit(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of both files")
     parser.add_argument(
         "--size",
-        type=int,
+        type=positive,
         metavar="N",
         help="conversations of each kind (default: the number of items of the smaller file)",
     )
     parser.add_argument(
         "--uses",
-        type=int,
+        type=positive,
         default=4,
         metavar="N",
         help="how often a text question may precede others of a kind (default: 4)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws the scored items (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="draws the scored items (default: 0)")
 
 
 def add_plan(commands: argparse._SubParsersAction) -> None:
@@ -433,16 +466,16 @@ def add_plan(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("recipe", help=RECIPE)
     parser.add_argument("overrides", help="as for wings train", **OVERRIDES)
-    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs (default: 1)")
-    parser.add_argument("--memory", type=float, default=80.0, help="GiB of each GPU (default: 80)")
+    parser.add_argument("--gpus", type=positive, default=1, help="number of GPUs (default: 1)")
+    parser.add_argument("--memory", type=amount, default=80.0, help="GiB of each GPU (default: 80)")
     parser.add_argument(
         "--tflops",
-        type=float,
+        type=amount,
         default=989.0,
         help="dense bfloat16 TFLOP/s of each GPU (default: 989, an H100 SXM)",
     )
     parser.add_argument(
-        "--mfu", type=float, default=0.35, help="model FLOPs utilisation (default: 0.35)"
+        "--mfu", type=amount, default=0.35, help="model FLOPs utilisation (default: 0.35)"
     )
 
 

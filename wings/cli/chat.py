@@ -6,15 +6,20 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 from transformers import Cache, TextStreamer
 from transformers.utils import logging
 
+from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
 from wings.upstream.cache_name import NAME, cache_of
 
+from .terminal import make_console
+
+YOU, WINGS = Text("you    ", style="bold"), Text("wings  ", style="bold")
 HELP = "/image FILE adds a picture to the next turn, /new starts again, /quit exits"
 
 
@@ -23,7 +28,7 @@ class ChatSession:
 
     Attributes:
         messages: so far.
-        pictures: files of the user's next turn.
+        pictures: of the user's next turn: read images, so that a file may go away.
         cache: of the earlier turns.
         cached: `[T]`, the token ids in the cache.
     """
@@ -36,7 +41,11 @@ class ChatSession:
     def clear(self) -> None:
         """Starts a new session."""
         self.messages: list[dict] = []
-        self.pictures: list[str] = []
+        self.pictures: list[Any] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops the cache; the next turn is computed from the beginning."""
         self.cache: Cache | None = None
         self.cached = torch.empty(0, dtype=torch.long)
 
@@ -46,11 +55,23 @@ class ChatSession:
         Raises:
             WingsError: a missing or invalid file.
         """
-        load_image(path)
-        self.pictures.append(path)
+        self.pictures.append(load_image(path))
 
     def say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None = None) -> str:
-        """Generates a greedy answer and adds both turns to the session."""
+        """Generates a greedy answer and adds both turns to the session.
+
+        After an error, or an answer that is stopped in its middle, the session is as it was before
+        the turn, without the turn's pictures.
+        """
+        try:
+            return self._say(text, max_new_tokens, streamer)
+        except BaseException:
+            # The cache may hold a part of the turn, and one of the pictures may be the fault.
+            self.forget()
+            self.pictures = []
+            raise
+
+    def _say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None) -> str:
         parts = [{"type": "image", "image": path} for path in self.pictures]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
@@ -99,21 +120,21 @@ def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
     Raises:
         WingsError: an invalid picture or checkpoint.
     """
-    for path in pictures:
-        load_image(path)
-    console = Console(highlight=False)
+    images = [load_image(path) for path in pictures]
+    console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with console.status(f"loading {checkpoint}"):
+    with console.status(Text(f"loading {checkpoint}")):
         session = load(checkpoint)
-    session.pictures = list(pictures)
-    console.print(f"[dim]{HELP}[/]")
+    session.pictures = images
+    console.print(HELP, style="dim")
     for line in lines(console):
         try:
             if not run_line(session, console, line.strip(), max_new_tokens):
                 return
-        except WingsError as error:
-            console.print(f"[red]{error}[/]")
+        except Exception as error:
+            # One turn failed; the conversation goes on without it.
+            console.print(ending_of(error)[1], style="red")
 
 
 def load(checkpoint: str) -> ChatSession:
@@ -128,11 +149,11 @@ def lines(console: Console) -> Iterator[str]:
     if sys.stdin.isatty():
         while True:
             try:
-                yield console.input("[bold]you[/]    ")
+                yield console.input(YOU)
             except EOFError:
                 return
     for line in sys.stdin:
-        console.print(f"[bold]you[/]    {line.rstrip()}")
+        console.print(YOU, line.rstrip(), sep="")
         yield line
 
 
@@ -148,7 +169,7 @@ def run_line(session: ChatSession, console: Console, line: str, max_new_tokens: 
     elif command.startswith("/"):
         raise WingsError(f"There is no command {command}: {HELP}.")
     elif line:
-        console.print("[bold]wings[/]  ", end="")
+        console.print(WINGS, end="")
         streamer = TextStreamer(
             session.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
         )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from wings.errors import WingsError
 from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
 from wings.eval.scoring.accuracy import Accuracy
+
+from .terminal import make_console
 
 MAKER = "wings compare"
 # Kinds of plots, and the field that names the program which wrote one.
@@ -63,11 +64,6 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         validate_same_questions(documents[first], documents[other], first, other)
     summaries = [summarize("LLM", documents[first], "before", "llm")]
     summaries += [summarize(path.name, one, "after", "model") for path, one in documents.items()]
-    console = Console(highlight=False)
-    table = Table("", *QUESTIONS, "attention shift")
-    for summary in summaries:
-        table.add_row(*summary.cells)
-    console.print(table)
     points = [
         ShiftPoint(one.name, *one.shift, one.accuracies["text"])
         for one in summaries
@@ -78,6 +74,12 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         drawn = io.BytesIO()
         score_figure(points).savefig(drawn, format=kind, dpi=160, metadata={FIELDS[kind]: MAKER})
         output.write_bytes(drawn.getvalue())
+    console = make_console()
+    table = Table("", *QUESTIONS, "attention shift")
+    for summary in summaries:
+        table.add_row(*summary.cells)
+    console.print(table)
+    if points:
         console.print(f"{output}")
     else:
         console.print("No report has both text and an attention shift; nothing to draw.")

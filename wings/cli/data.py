@@ -9,11 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from wings.processing.processor import WingsProcessor
-from wings.train.build import load_processor
+from wings.processing.turn_end import settle_turn_end
+from wings.saved_files import reading
+from wings.train.build import generation_config_of, load_processor, names_of
 from wings.train.data.dataset import ConversationDataset
 from wings.train.data.inspect import KINDS, SourceSurvey, quantiles, survey
 from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe
+
+from .terminal import make_console
 
 SHARES = (0.0, 0.05, 0.5, 0.95, 0.99, 1.0)
 NAMES = ("shortest", "5%", "median", "95%", "99%", "longest")
@@ -37,7 +41,7 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
         WingsError: the recipe, processor or a source cannot be opened.
     """
     recipe = Recipe.from_yaml(find_recipe(name), overrides)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     with console.status("opening the data"):
         processor = load_processor(recipe)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
@@ -52,13 +56,29 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
     for source in sources:
         report(source, in_epoch, recipe, console)
     show(samples, recipe, processor, console)
+    console.print(end_of_turn(recipe, processor))
     bad = sum(source.problems.total() for source in sources)
     read = sum(source.read for source in sources)
     if bad:
-        console.print(f"[red]{bad:,} of {read:,} records cannot be used[/]{_what_then(recipe)}")
+        console.print(
+            f"{bad:,} of {read:,} records cannot be used{_what_then(recipe)}", style="red"
+        )
     else:
-        console.print(f"[green]all {read:,} records can be used[/]")
+        console.print(f"all {read:,} records can be used", style="green")
     return 1 if bad else 0
+
+
+def end_of_turn(recipe: Recipe, processor: WingsProcessor) -> str:
+    """One line: the end of a turn that is learned, and where the model would stop."""
+    end = processor.turn_end()
+    source = recipe.start or names_of(recipe).text
+    with reading(source, "configuration"):
+        stops = generation_config_of(source)
+    rift = settle_turn_end(stops, end)
+    if end is None or rift:
+        return f"end of turn: {rift}"
+    place = "the template's own" if end.is_own else "of the next message's header"
+    return f"end of turn: {end.token!r} ({end.id}), {place}; learned, and generate stops at it"
 
 
 def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -34,6 +33,7 @@ from wings.output_folder import OutputFolder
 from .claimed import claimed
 from .eval_output import show
 from .progress import ProgressBars
+from .terminal import make_console
 
 CACHE, DATA = "cache", "data"
 # Default items: those of the quickstart.
@@ -115,8 +115,8 @@ def _measure(
         notes.append(note)
     data = read_data(files)
     cache = ResultCache(folder / CACHE, processes)
-    console = Console(highlight=False, quiet=not processes.is_first)
-    console.print(f"\n[bold]wings eval[/] {checkpoint}, into [bold]{folder}[/]\n")
+    console = make_console(quiet=not processes.is_first)
+    console.print(f"\nwings eval {checkpoint}, into {folder}\n", style="bold")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with console.status("loading both models"):
@@ -129,7 +129,7 @@ def _measure(
         report = make_report(llm, model, evaluation, notes, files, runner, start)
         report.save(owned)
         show(console, report)
-        console.print(f"  Everything is in [bold]{folder / HTML}[/] and {folder / JSON}.\n")
+        console.print(f"  Everything is in {folder / HTML} and {folder / JSON}.\n")
     processes.wait()
     return folder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -33,6 +34,7 @@ from wings.processing.processor import WingsProcessor
 from .claimed import claimed
 from .eval import DATA, default_files
 from .progress import ProgressBars
+from .terminal import make_console
 
 MAKER = "wings gate"
 JSON, CSV, PLOT, CACHE = "gate.json", "gate.csv", "gate.png", "cache"
@@ -84,11 +86,11 @@ def gate(
     try:
         held.enter_context(claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT))
         data = read_questions(checkpoint, pictures, conversations, owned, processes)
-        console = Console(highlight=False, quiet=not processes.is_first)
-        console.print(f"\n[bold]wings gate[/] {checkpoint}, into [bold]{folder}[/]\n")
+        console = make_console(quiet=not processes.is_first)
+        console.print(f"\nwings gate {checkpoint}, into {folder}\n", style="bold")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        with console.status(f"loading {checkpoint}"):
+        with console.status(Text(f"loading {checkpoint}")):
             model = load_eval_model(checkpoint, processes.device)
         assert isinstance(model.model, WingsForCausalLM)
         validate_can_be_gated(checkpoint, model.model)
@@ -102,10 +104,10 @@ def gate(
         if processes.is_first:
             write(curve, folder, checkpoint)
             show(console, curve)
-            console.print(f"  The curve is in [bold]{folder}[/].")
+            console.print(f"  The curve is in {folder}.")
             if output is not None:
                 save(checkpoint, curve, output)
-                console.print(f"  The checkpoint with the gate is in [bold]{output}[/].")
+                console.print(f"  The checkpoint with the gate is in {output}.")
         processes.wait()
     finally:
         held.close()
@@ -170,7 +172,7 @@ def show(console: Console, curve: GateCurve) -> None:
         table.add_row(result.setting.name, *percents, "chosen" * (result is curve.chosen))
     console.print(table)
     console.print(
-        f"  Chosen: [bold]{curve.chosen.setting.name}[/], the most text after an image with at "
+        f"  Chosen: {curve.chosen.setting.name}, the most text after an image with at "
         f"least {curve.picture_floor:.1f}% of pictures ({curve.keep_pictures:g} points below the "
         f"model without a gate)."
     )

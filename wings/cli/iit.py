@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -16,6 +16,7 @@ from wings.eval.models import load_eval_model
 from wings.output_folder import OutputFolder
 
 from .progress import ProgressBars
+from .terminal import make_console
 
 TEXT, PICTURES = "text.jsonl", "pictures.jsonl"
 TURNS = {"T": "text", "V": "picture"}
@@ -46,10 +47,10 @@ def iit(
     text_items, picture_items = read_items(text), read_items(pictures)
     if uses < 1:
         raise WingsError(f"--uses is {uses}, but must be at least 1.")
-    console = Console(highlight=False)
+    console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with console.status(f"loading {llm}"):
+    with console.status(Text(f"loading {llm}")):
         model = load_eval_model(llm, torch.device("cpu"))
     with ProgressBars(console) as bars:
         embed = partial(embed_texts, model.model, model.tokenizer, progress=bars.update)
@@ -71,7 +72,7 @@ def iit(
     console.print(
         f"  wings eval CHECKPOINT --against {llm} --text {output / TEXT} "
         f"--pictures {output / PICTURES}",
-        markup=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     return count
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
@@ -17,6 +16,8 @@ from wings.train.estimate.budget import (
 from wings.train.estimate.meta_model import ModelSpec
 from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe
+
+from .terminal import make_console
 
 LEFT_OUT = (
     "Estimated by running the model's own code, forward and backward, on fake tensors in plain"
@@ -58,7 +59,7 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
     if read.batch_size % gpus:
         raise WingsError(f"batch_size: {read.batch_size} cannot be split over {gpus} GPUs.")
     budget = Budget(read, ModelSpec.of(read, file), gpus, card.memory)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if budget.spec.note:
         console.print(budget.spec.note)
     console.print(title(budget, recipe, card))

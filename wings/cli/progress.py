@@ -11,7 +11,7 @@ class ProgressBars:
         self.console = console
         self.tasks: dict[str, TaskID] = {}
         self.progress = Progress(
-            TextColumn("  {task.description:<34}"),
+            TextColumn("  {task.description:<34}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
             TimeElapsedColumn(),

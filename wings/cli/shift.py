@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
@@ -27,8 +26,12 @@ from wings.eval.attention.shift_plot import curves_figure
 from wings.eval.items import pictures_of, read_items
 from wings.eval.models import on_device
 from wings.model.causal_lm import WingsForCausalLM
+from wings.model.checkpoint import load_causal_lm
 from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
+from wings.saved_files import reading
+
+from .terminal import make_console
 
 
 def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
@@ -45,13 +48,13 @@ def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
     """
     owned = OutputFolder(output, "wings shift")
     owned.validate()
-    console = Console(highlight=False)
+    console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     visible = [item for item in read_items(items) if pictures_of(item)]
     if not visible:
         raise WingsError(f"No item of {items} has a picture to split its text; add items with one.")
-    with console.status(f"loading {checkpoint}"):
+    with console.status(Text(f"loading {checkpoint}")):
         model, processor = load(checkpoint)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("attention", total=len(visible))
@@ -89,7 +92,7 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedT
     Raises:
         WingsError: transformers cannot load it.
     """
-    try:
+    with reading(checkpoint, "model"):
         config = AutoConfig.from_pretrained(checkpoint)
         model: PreTrainedModel
         processor: ProcessorMixin | PreTrainedTokenizerBase
@@ -100,12 +103,7 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedT
             model = AutoModelForImageTextToText.from_pretrained(checkpoint)
             processor = AutoProcessor.from_pretrained(checkpoint)
         else:
-            model = AutoModelForCausalLM.from_pretrained(checkpoint)
+            model = load_causal_lm(checkpoint)
             processor = AutoTokenizer.from_pretrained(checkpoint)
-    except WingsError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WingsError(f"No model can be loaded from '{checkpoint}': {reason}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return on_device(model, device).eval(), processor

@@ -4,13 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput
 
 from wings.attention.rotary import RotaryEmbedding
 from wings.attention.token_layout import IMAGE, TokenLayout
@@ -23,10 +24,11 @@ from wings.layers.projector import Projector
 from wings.layers.wings_pass import WingsPass
 from wings.upstream.attention import has_plain_masks, same_attention
 from wings.upstream.cache_layers import is_recurrent
-from wings.upstream.cache_name import NAME, BothCacheNames, cache_name, one_cache
+from wings.upstream.cache_name import NAME, NAMES, BothCacheNames, cache_name, one_cache
 
 from .embeds import count_images, layout_of_later, place
 from .inject import add_wings, validate_adapted, validate_reached
+from .inputs import unknown_token
 from .prepare import prepare
 from .pretrained import WingsPreTrainedModel
 
@@ -56,9 +58,32 @@ def without_wings(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class WingsOutput(BothCacheNames, BaseModelOutputWithPast):
-    """`router_weights`: one `[B, T, M]` per block with learners, on request."""
+    """Attributes beyond transformers' own:
+
+    router_weights: one `[B, T, M]` per block with learners, on request.
+    others: what else the decoder returned, by name, such as `router_logits` of experts.
+    """
 
     router_weights: tuple[Tensor, ...] | None = None
+    others: dict[str, Any] | None = None
+
+
+def other_outputs(out: ModelOutput) -> dict[str, Any]:
+    """Outputs of a decoder that `WingsOutput` has no field for, also those that are None."""
+    return {f.name: getattr(out, f.name) for f in fields(out) if f.name not in _KNOWN}
+
+
+_KNOWN = frozenset((*(f.name for f in fields(WingsOutput)), *NAMES))
+
+
+def validate_inference(cache: WingsCache | WingsStaticCache) -> None:
+    """Raises a `WingsError` for a cache of `torch.inference_mode` that is used outside of it."""
+    past = cache.learners.layout
+    if past is not None and past.table.is_inference() and not torch.is_inference_mode_enabled():
+        raise WingsError(
+            "The cache was filled within torch.inference_mode(), so it cannot be changed outside "
+            "of it: use torch.no_grad() there, or go on within inference_mode."
+        )
 
 
 class WingsModel(WingsPreTrainedModel):
@@ -98,7 +123,7 @@ class WingsModel(WingsPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -107,12 +132,23 @@ class WingsModel(WingsPreTrainedModel):
         output_attentions: bool = False,
         output_router_weights: bool = False,
         past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> WingsOutput:
         """Computes hidden states `[B, T, D]`; arguments as for `WingsForCausalLM.forward`."""
         config = self.config
         if pixel_values is not None and not len(pixel_values):
             pixel_values = None
+        if input_ids is None:
+            assert inputs_embeds is not None
+            # Of text: embeddings do not say where images are.
+            is_image = torch.zeros(
+                inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device
+            )
+        else:
+            # The id of an image token may be past the table; its embedding is replaced anyway.
+            is_image = input_ids == config.image_token_id
+            inputs_embeds = self._embeddings_of(input_ids, is_image)
         trained = self.training and torch.is_grad_enabled()
         given = one_cache(cache, past_key_values)
         if use_cache is None:
@@ -121,7 +157,7 @@ class WingsModel(WingsPreTrainedModel):
         learner_cache = None if wings_cache is None else wings_cache.learners
         past = None if learner_cache is None else learner_cache.layout
         layout = TokenLayout.read(
-            input_ids == config.image_token_id, attention_mask, position_ids,
+            is_image, attention_mask, position_ids,
             config.image_seq_length, past, 0 if learner_cache is None else learner_cache.length,
         )  # fmt: skip
         sees_images = pixel_values is not None or (
@@ -135,7 +171,7 @@ class WingsModel(WingsPreTrainedModel):
             self._validate_positions(layout, learner_cache, position_ids is not None)
         is_packed = self._is_packed(layout, past, position_ids, learner_cache)
         embeddings, left, begun = self._embed(
-            input_ids, layout, pixel_values, learner_cache, use_cache and not trained
+            inputs_embeds, layout, pixel_values, learner_cache, use_cache and not trained
         )
         wings = None
         has_wings = bool(config.learners or config.prefix or config.lora)
@@ -177,8 +213,17 @@ class WingsModel(WingsPreTrainedModel):
             hidden_states=out.hidden_states,
             attentions=out.attentions,
             router_weights=self._router_weights(wings, output_router_weights),
+            others=other_outputs(out),
             **{NAME: wings_cache},
         )
+
+    def _embeddings_of(self, input_ids: Tensor, is_image: Tensor) -> Tensor:
+        table = self.get_input_embeddings()
+        try:
+            return table(input_ids.masked_fill(is_image, 0))
+        except IndexError as error:
+            fault = unknown_token(input_ids, self.config.image_token_id, len(table.weight))
+            raise (error if fault is None else WingsError(fault)) from error
 
     def _settle_images(self) -> None:
         config, tower = self.config, self.vision_tower
@@ -200,6 +245,8 @@ class WingsModel(WingsPreTrainedModel):
                 f"need of past tokens: leave it out, or pass wings.WingsCache(model.config) or "
                 f"wings.WingsStaticCache(model.config, max_cache_len=...)."
             )
+        if not torch.compiler.is_compiling():
+            validate_inference(given)
         return given
 
     def _validate_positions(
@@ -253,7 +300,7 @@ class WingsModel(WingsPreTrainedModel):
 
     def _embed(
         self,
-        input_ids: Tensor,
+        embeddings: Tensor,
         layout: TokenLayout,
         pixel_values: Tensor | None,
         cache: LearnerCache | None,
@@ -266,9 +313,6 @@ class WingsModel(WingsPreTrainedModel):
         """
         config = self.config
         late = None if cache is None else cache.pending
-        # The id of an image token may be past the table; its embedding is replaced anyway.
-        is_id = input_ids == config.image_token_id
-        embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_id, 0))
         if cache is not None and cache.is_static_step(layout) and pixel_values is None:
             return embeddings, None, []
         is_image = layout.kind == IMAGE

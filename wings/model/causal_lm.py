@@ -25,13 +25,15 @@ from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
 from wings.processing.image_token import add_image_token
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
+from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
 from wings.upstream.weights import mark_as_drawn
 
-from .backbone import WingsModel, without_wings
-from .checkpoint import RECONFIGURABLE, CheckpointMixin
+from .backbone import WingsModel, WingsOutput, without_wings
+from .checkpoint import RECONFIGURABLE, CheckpointMixin, load_causal_lm
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
-from .logits import LogitScaling, prefix_of
+from .inputs import labels_of_text, validate_inputs
+from .logits import prefix_of
 from .self_check import check_untested_releases
 
 # The largest difference from the decoder's own logits, relative to their size, that is rounding.
@@ -43,9 +45,15 @@ LOSS_KEYWORDS = ("num_items_in_batch", "shift_labels")
 
 @dataclasses.dataclass
 class WingsCausalLMOutput(BothCacheNames, CausalLMOutputWithPast):
-    """`router_weights`: one `[B, T, M]` per block with learners, on request."""
+    """Attributes beyond transformers' own:
+
+    router_weights: one `[B, T, M]` per block with learners, on request.
+    router_logits, aux_loss: of a decoder with experts, as its own causal LM returns them.
+    """
 
     router_weights: tuple[Tensor, ...] | None = None
+    router_logits: tuple[Tensor, ...] | None = None
+    aux_loss: Tensor | None = None
 
 
 class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
@@ -70,9 +78,11 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             mark_as_drawn(causal_lm)
         decoder, head = split(causal_lm)
         config.text_config = decoder.config
+        # What the family computes around its decoder: logits, losses, inputs of generation.
+        self.own = OwnCausalLM(causal_lm, prefix_of(decoder, causal_lm), prefix_of(head, causal_lm))
+        self._is_stateful = causal_lm._is_stateful
         self.model = WingsModel(config, decoder, vision_tower)
         self.lm_head = head
-        self.scaling = LogitScaling(config.text_config)
         self.keep_whole(decoder)
         table = prefix_of(decoder.get_input_embeddings(), decoder)
         self.tie_head(f"model.language_model.{table}.weight")
@@ -102,11 +112,26 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         validate_options(options)
         name = text if isinstance(text, str) else text.name_or_path
         if isinstance(text, str):
-            text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype)
-        causal_lm = text.eval()
-        if name and "image_token_id" not in options:
-            options["image_token_id"] = image_token_id(name, causal_lm.config.vocab_size)
+            text = load_causal_lm(text, dtype)
         tower = VisionTower.from_pretrained(vision)
+        try:
+            if name and "image_token_id" not in options:
+                options["image_token_id"] = image_token_id(name, text.config.vocab_size)
+            return cls._put_together(text.eval(), tower, options)
+        except WingsError:
+            raise
+        except Exception as error:
+            # Whatever a family does that nobody foresaw, while it is read, built or run.
+            raise WingsError(
+                f"{type(text).__name__} is not supported, as a trial failed "
+                f"({type(error).__name__}: {' '.join(str(error).split())}): choose a decoder that "
+                f"uses transformers' attention interface."
+            ) from error
+
+    @classmethod
+    def _put_together(
+        cls, causal_lm: PreTrainedModel, tower: VisionTower, options: dict[str, Any]
+    ) -> "WingsForCausalLM":
         few = range(min(9, causal_lm.config.vocab_size))
         plain = [token for token in few if token != options.get("image_token_id")]
         ids = torch.tensor([plain], device=causal_lm.device)
@@ -141,7 +166,7 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -152,8 +177,9 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_weights: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
         past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> WingsCausalLMOutput | tuple:
         """Computes logits, and the loss where there are labels.
@@ -163,7 +189,8 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             attention_mask: `[B, P + T]` of 0 and 1, P the tokens already in the cache.
             position_ids: `[B, T]`; restarting at 0 marks a packed sequence.
             pixel_values: `[N, 3, H, W]`, all pictures that begin in `input_ids`, in reading order.
-            labels: `[B, T]`, -100 where no loss is wanted; a sequence's first token has none.
+            labels: `[B, T]`, -100 where no loss is wanted; a sequence's first token and image
+                tokens have none.
             cache: a `WingsCache` or `WingsStaticCache` with the earlier tokens.
             use_cache: default: True except in training.
             logits_to_keep: number of last tokens that get logits; 0 for all.
@@ -173,39 +200,49 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             output_router_weights: also return each learner's weight per token.
             return_dict: False for a tuple.
             past_key_values: the same as `cache`, under its name before transformers 5.24.
+            inputs_embeds: `[B, T, D]` of text, in place of `input_ids`.
 
         Raises:
             WingsError: pictures and image tokens that do not match (both counts, the row), or
                 shapes that do not fit.
         """
-        out = self.model(
-            input_ids, attention_mask, position_ids, pixel_values,
-            one_cache(cache, past_key_values), use_cache,
-            output_attentions=output_attentions, output_hidden_states=output_hidden_states,
-            output_router_weights=output_router_weights,
-            **{name: value for name, value in kwargs.items() if name not in LOSS_KEYWORDS},
-        )  # fmt: skip
-        keep: Tensor | slice
-        if isinstance(logits_to_keep, int):
-            keep = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
-        else:
-            keep = logits_to_keep
-        logits = self.scaling(self.lm_head(out.last_hidden_state[:, keep]))
-        loss = None
-        if labels is not None:
-            labels = without_first(labels, attention_mask, position_ids)
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs
-            )
-        result = WingsCausalLMOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=out.hidden_states,
-            attentions=out.attentions,
-            router_weights=out.router_weights,
-            **{NAME: cache_of(out)},
+        validate_inputs(
+            input_ids, inputs_embeds, attention_mask, position_ids, labels, pixel_values
         )
-        return result if return_dict else result.to_tuple()
+        given_cache = one_cache(cache, past_key_values)
+        of_loss = {name: kwargs.pop(name) for name in LOSS_KEYWORDS if name in kwargs}
+
+        def run(**added: Any) -> WingsOutput:
+            return self.model(
+                input_ids, attention_mask, position_ids, pixel_values, given_cache, use_cache,
+                output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+                output_router_weights=output_router_weights, inputs_embeds=inputs_embeds, **added,
+            )  # fmt: skip
+
+        def loss_of(logits: Tensor, labels: Tensor, *_: Any, **others: Any) -> Tensor:
+            others |= {"vocab_size": logits.shape[-1], **of_loss}
+            return self.loss_function(logits=logits, labels=labels, **others)
+
+        if labels is not None:
+            labels = labels_of_text(labels, self.config.image_token_id)
+            labels = without_first(labels, attention_mask, position_ids)
+        decoder = DecoderCall(self.model.language_model, run)
+        out = self.own(
+            decoder, self.lm_head, loss_of, self.training, input_ids=input_ids,
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels,
+            logits_to_keep=logits_to_keep, **kwargs,
+        )  # fmt: skip
+        result = WingsCausalLMOutput(
+            loss=out.loss,
+            logits=out.logits,
+            hidden_states=decoder.out.hidden_states,
+            attentions=decoder.out.attentions,
+            router_weights=decoder.out.router_weights,
+            router_logits=decoder.out.others.get("router_logits"),
+            aux_loss=getattr(out, "aux_loss", None),
+            **{NAME: cache_of(decoder.out)},
+        )
+        return result.to_tuple() if return_dict is False else result
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the decoder's token embeddings."""
@@ -222,6 +259,19 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replaces the output head."""
         self.lm_head = value
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resizes embeddings and output head; arguments as in transformers.
+
+        Raises:
+            WingsError: a family that does this in a way of its own.
+        """
+        if own := sorted(self.own.replaces & set(RESIZING)):
+            raise WingsError(
+                f"{self.own.kind.__name__} resizes its embeddings in a way of its own ({own[0]}), "
+                f"which Wings does not reproduce: resize the language model before it gets wings."
+            )
+        return super().resize_token_embeddings(*args, **kwargs)
 
     def get_decoder(self) -> nn.Module:
         """Returns everything but the output head."""
@@ -339,20 +389,15 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
     def _prove_identity(self, ids: Tensor, expected: Tensor) -> None:
         """Checks that with fresh learners the logits are the decoder's own.
 
-        The trial pass goes through every learner. It finds blocks that are left out, keywords that
-        are swallowed, and scalings, caps or biases that this package does not know.
+        The trial passes go through every learner. They find blocks that are left out or run twice,
+        keywords that are swallowed, and whatever else a Wings model computes differently.
         """
         guard, self.config.text_guard = self.config.text_guard, False
         decoder = type(self.model.language_model).__name__
         try:
             logits = self(input_ids=ids, use_cache=False).logits
-        except WingsError:
-            raise
-        except Exception as error:
-            raise WingsError(
-                f"{decoder} is not supported, as a trial pass failed ({type(error).__name__}: "
-                f"{error}): choose a decoder that uses transformers' attention interface."
-            ) from error
+            # With a cache, blocks that run more than once in a pass would mix up their parts of it.
+            self(input_ids=ids, use_cache=True)
         finally:
             self.config.text_guard = guard
         allowed = ROUNDING.get(expected.dtype, LOW_PRECISION_ROUNDING) * expected.abs().max()

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from wings.errors import WingsError
 from wings.output_folder import make_readable
+from wings.saved_files import reading
 from wings.upstream.configuration import read_config_dict
 
 from .pretrained import WingsPreTrainedModel
@@ -40,16 +42,20 @@ class CheckpointMixin(WingsPreTrainedModel):
             raise WingsError("pretrained_model_name_or_path is None: give a folder or a Hub id.")
         changes = {name: kwargs.pop(name) for name in RECONFIGURABLE if name in kwargs}
         with_info = kwargs.pop("output_loading_info", False)
-        validate_is_wings(source, kwargs)
-        verbosity = logging.get_verbosity()
-        # What transformers would log as a table, the error below says in a sentence.
-        logging.set_verbosity_error()
-        try:
-            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
-        finally:
-            logging.set_verbosity(verbosity)
-        model, info = loaded
-        validate_tensors(source, info)
+        # Tensors of another shape are named below, with both shapes.
+        kwargs["ignore_mismatched_sizes"] = True
+        with reading(source, "Wings checkpoint"):
+            validate_is_wings(source, kwargs)
+            verbosity = logging.get_verbosity()
+            # What transformers would log as a table, the error below says in a sentence.
+            logging.set_verbosity_error()
+            try:
+                model, info = super().from_pretrained(
+                    source, *args, output_loading_info=True, **kwargs
+                )
+            finally:
+                logging.set_verbosity(verbosity)
+            validate_tensors(source, info)
         if changes:
             model.reconfigure(**changes)
         return (model, info) if with_info else model
@@ -60,15 +66,33 @@ class CheckpointMixin(WingsPreTrainedModel):
         make_readable(Path(save_directory).glob("*.safetensors"))
 
 
+def load_causal_lm(source: str | os.PathLike, dtype: Any = "auto") -> PreTrainedModel:
+    """Loads a language model from a folder or from the Hub.
+
+    Raises:
+        WingsError: none that can be read, or tensors that are missing (named).
+    """
+    with reading(source, "language model"):
+        # Annotated as returning the model alone, which is true only without output_loading_info.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model, info = loaded
+        # Tensors that nobody reads are the business of transformers, which knows some by name.
+        validate_tensors(source, {**info, "unexpected_keys": ()})
+    return model
+
+
 def validate_is_wings(source: str | os.PathLike, kwargs: dict[str, Any]) -> None:
     """Raises a `WingsError` if `source` holds another kind of model."""
     known = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
     hub = {name: value for name, value in kwargs.items() if name in known}
-    try:
-        fields = read_config_dict(source, **hub)
-    except OSError as error:
-        raise WingsError(f"'{source}' holds no checkpoint that can be read: {error}") from error
-    kind = fields.get("model_type")
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise WingsError(
+            f"The folder '{source}' holds no checkpoint, as it has no config.json: name the folder "
+            f"that save_pretrained or a training run wrote."
+        )
+    kind = read_config_dict(source, **hub).get("model_type")
     if kind != "wings":
         raise WingsError(
             f"'{source}' holds a '{kind}' model, not a Wings checkpoint: to add wings to a "
@@ -80,7 +104,10 @@ def validate_tensors(source: str | os.PathLike, info: dict[str, Any]) -> None:
     """Raises a `WingsError` that names missing and unexpected tensors."""
     faults = [
         ("lacks", info["missing_keys"]),
-        ("has in another shape", [entry[0] for entry in info["mismatched_keys"]]),
+        (
+            "has in another shape than config.json says:",
+            [f"{name} ({list(a)}, not {list(b)})" for name, a, b in info["mismatched_keys"]],
+        ),
         ("has tensors that the model has no parameter for:", info["unexpected_keys"]),
     ]
     for what, names in faults:

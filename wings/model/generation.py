@@ -10,6 +10,7 @@ from wings.cache.wings_cache import WingsCache, WingsStaticCache
 from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.upstream.cache_name import NAME, take_cache
+from wings.upstream.causal_lm import OwnCausalLM
 from wings.upstream.generation import GenerationHooks
 
 
@@ -39,6 +40,7 @@ class WingsGenerationMixin(GenerationHooks):
     """`generate` for rows with images: padding on either side, beams, longer conversations."""
 
     config: WingsConfig
+    own: OwnCausalLM
     _static_capacity = 0
 
     @torch.no_grad()
@@ -67,16 +69,42 @@ class WingsGenerationMixin(GenerationHooks):
         self,
         input_ids: Tensor,
         pixel_values: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Returns the inputs of one step: of all images, those that begin in the step's tokens."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids, pixel_values=pixel_values, **kwargs
-        )
+        # transformers looks for `inputs_embeds` in this signature.
+        kwargs |= {"pixel_values": pixel_values, "inputs_embeds": inputs_embeds}
+        if "prepare_inputs_for_generation" in self.own.replaces:
+            inputs = self.own.prepare_inputs(self, input_ids, **kwargs)
+            self._validate_kept(input_ids, kwargs.get(NAME), inputs)
+        else:
+            inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if inputs["input_ids"] is None:
+            # The first step of a prompt of embeddings.
+            return inputs
         step = inputs["input_ids"].shape[1]
         if inputs.get("pixel_values") is not None and step < input_ids.shape[1]:
             inputs["pixel_values"] = self._new_images(input_ids, step, inputs["pixel_values"])
         return inputs
+
+    def _validate_kept(
+        self, input_ids: Tensor, cache: Cache | None, inputs: dict[str, Any]
+    ) -> None:
+        """Raises a `WingsError` if the family drops a cache that holds images.
+
+        A family whose positions change at some length computes the whole row again there, and
+        `generate` hands images to the first step only.
+        """
+        dropped = cache is not None and cache.get_seq_length() and inputs.get(NAME) is None
+        if not dropped or inputs.get("pixel_values") is not None:
+            return
+        if bool((input_ids == self.config.image_token_id).any()):
+            raise WingsError(
+                f"{self.own.kind.__name__} computes the whole row anew at {input_ids.shape[1]} "
+                f"tokens, where generate no longer has its images: call generate again with all "
+                f"tokens and pixel_values, or with use_cache=False."
+            )
 
     def _new_images(self, input_ids: Tensor, step: int, pixel_values: Tensor) -> Tensor | None:
         """Selects the images whose first token is among the last `step` ones.
@@ -134,6 +162,11 @@ class WingsGenerationMixin(GenerationHooks):
             # The forward refuses it, with the reason.
             return attention_mask
         return torch.nn.functional.pad(attention_mask, (0, cache.room - attention_mask.shape[1]))
+
+    def text_ids(self, input_ids: Tensor) -> Tensor:
+        """Ids `[B, T]` with a token of text in place of image tokens."""
+        image = self.config.image_token_id
+        return input_ids.masked_fill(input_ids == image, 1 if image == 0 else 0)
 
     def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
         """Wraps processors so that they see no image token."""

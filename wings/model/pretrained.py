@@ -1,11 +1,16 @@
 """`WingsPreTrainedModel`: initialisation and gradient checkpointing, shared by both models."""
 
+from typing import Any
+
 from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
+from wings.errors import WingsError
 from wings.layers.adapter import Adapter
 from wings.layers.lorra import LoRRALearner
 from wings.layers.prefix import Prefix
 from wings.layers.router import AttendedRouter, ModalityRouter, PositionRouter
+from wings.layers.wings_layer import IMPLEMENTATIONS
+from wings.upstream.attention import name_attention
 from wings.upstream.weights import ModelHooks, mark_as_drawn
 
 # Parts of a block's wings that draw their own weights.
@@ -20,6 +25,28 @@ class WingsPreTrainedModel(ModelHooks):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     checkpoints_blocks = False
+
+    def set_attn_implementation(
+        self, attn_implementation: str | dict, *args: Any, **kwargs: Any
+    ) -> None:
+        """Chooses the kernel of the decoder's own attention: "sdpa" or "eager".
+
+        Args:
+            attn_implementation: a name, or a dict with it under "text_config" or "".
+            *args, **kwargs: transformers' own, without effect.
+
+        Raises:
+            WingsError: another name.
+        """
+        name: Any = attn_implementation
+        if isinstance(name, dict):
+            name = name.get("text_config", name.get("", next(iter(name.values()), None)))
+        if name not in IMPLEMENTATIONS:
+            raise WingsError(
+                f"The attention implementation '{name}' does not give what routers read: choose "
+                f"one of {', '.join(sorted(IMPLEMENTATIONS))}."
+            )
+        name_attention(self.config.text_config, IMPLEMENTATIONS[name])
 
     def draw_own_weights(self) -> None:
         """Initialises wings that no checkpoint filled, and computes the tower's missing buffers."""

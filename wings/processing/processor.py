@@ -20,13 +20,18 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
+from wings.saved_files import reading
 
 from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
 from .image_token import add_image_token, validate_image_token, vocab_size_at
 from .tokenization import pad_rows, tokenize
+from .turn_end import TurnEnd, known_turn_end, learn_end
 from .typed_letters import TypedLetters
+
+# Without one of these a folder would make another processor than the one that was saved.
+PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
 
 class WingsProcessor(ProcessorMixin):
@@ -88,13 +93,8 @@ class WingsProcessor(ProcessorMixin):
         if isinstance(text, PreTrainedTokenizerBase):
             tokenizer = copy.deepcopy(text)
         elif isinstance(text, str | Path):
-            try:
+            with reading(text, "tokenizer"):
                 tokenizer = AutoTokenizer.from_pretrained(text, **tokenizer_options)
-            except (OSError, ValueError) as error:
-                reason = str(error).partition("\n")[0]
-                raise WingsError(
-                    f"No tokenizer can be loaded from {str(text)!r} ({reason})."
-                ) from error
         else:
             raise WingsError(
                 f"'text' is a {type(text).__name__}; the processor needs the language model's Hub "
@@ -110,11 +110,18 @@ class WingsProcessor(ProcessorMixin):
         """Loads a processor; the arguments are transformers' own.
 
         Raises:
-            WingsError: the model in the same folder has another id for `<image>`, or another number
-                of features per image.
+            WingsError: none that can be read (which file, and why), or the model in the same folder
+                has another id for `<image>`, or another number of features per image.
         """
         source = pretrained_model_name_or_path
-        processor = super().from_pretrained(source, *args, **kwargs)
+        with reading(source, "Wings processor"):
+            for name in PROCESSOR_FILES:
+                if Path(source).is_dir() and not (Path(source) / name).is_file():
+                    raise WingsError(
+                        f"The folder '{source}' holds no processor, as it has no {name}: save the "
+                        f"processor into it with save_pretrained."
+                    )
+            processor = super().from_pretrained(source, *args, **kwargs)
         known = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         validate_image_token(source, processor, **{k: kwargs[k] for k in known if k in kwargs})
         return processor
@@ -333,7 +340,27 @@ class WingsProcessor(ProcessorMixin):
                 f"{len(images)} images; use a template that writes each message's content once."
             )
         spans = template.spans(conversation, text) if with_labels else None
-        return self._with_pixels(self._row(text, spans, letters), images)
+        row = self._row(text, spans, letters)
+        if with_labels:
+            row = learn_end(row, self._turn_end(template), max_length)
+        return self._with_pixels(row, images)
+
+    def turn_end(self) -> TurnEnd | None:
+        """The token that training teaches as the end of an assistant's turn; None if there is none.
+
+        Raises:
+            WingsError: the tokenizer has no chat template.
+        """
+        return self._turn_end(ChatTemplate(self.tokenizer, {}))
+
+    def _turn_end(self, template: ChatTemplate) -> TurnEnd | None:
+        def encode(messages: list[dict]) -> dict[str, Tensor]:
+            talk = Conversation.parse(messages)
+            text = template.render(talk.messages, False)
+            return self._row(text, template.spans(talk, text))
+
+        source = template.options.get("chat_template", self.tokenizer.chat_template)
+        return known_turn_end(self.tokenizer, source, encode)
 
     def _row(
         self,

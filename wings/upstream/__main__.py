@@ -5,6 +5,7 @@ Prints one line for each. The exit code is 1 where one is broken.
 
 import sys
 
+from ..endings import run_command
 from .contract import BrokenContract, contracts
 
 
@@ -23,4 +24,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("wings.upstream", main))

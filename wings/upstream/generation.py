@@ -1,5 +1,6 @@
 """The private steps of transformers' `generate` that a model with its own cache overrides."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
 )
+from transformers.generation.candidate_generator import CandidateGenerator
 
 from .cache_name import NAME
 from .contract import Contract
@@ -29,8 +31,27 @@ if TYPE_CHECKING:
 
         def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList: ...
 
+        def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> CandidateGenerator: ...
+
 else:
     _Generating = GenerationMixin
+
+
+class TextCandidates(CandidateGenerator):
+    """Drafts the next tokens from text alone; `inner` does it."""
+
+    def __init__(self, inner: CandidateGenerator, text_ids: Callable[[Tensor], Tensor]) -> None:
+        self.inner = inner
+        self.text_ids = text_ids
+
+    def get_candidates(self, input_ids: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Returns `input_ids` [1, T] with drafted tokens after them, and their scores."""
+        ids, scores = self.inner.get_candidates(self.text_ids(input_ids), **kwargs)
+        return torch.cat([input_ids, ids[:, input_ids.shape[1] :]], 1), scores
+
+    def update_candidate_strategy(self, input_ids: Tensor, scores: Tensor, matches: int) -> None:
+        """Tells the inner one how many tokens were accepted."""
+        self.inner.update_candidate_strategy(self.text_ids(input_ids), scores, matches)
 
 
 class GenerationHooks(_Generating):
@@ -99,8 +120,23 @@ class GenerationHooks(_Generating):
             return None
         return self.static_mask(attention_mask, kwargs[NAME])
 
+    def text_ids(self, input_ids: Tensor) -> Tensor:
+        """Ids without those that are no text, for whatever reads prompts as text."""
+        return input_ids
+
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        if isinstance(prompt := kwargs.get("encoder_input_ids"), Tensor) and prompt.ndim == 2:
+            kwargs["encoder_input_ids"] = self.text_ids(prompt)
         return self.wrap_processors(super()._get_logits_processor(*args, **kwargs))
+
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> "TextCandidates":
+        for name in ("input_ids", "inputs_tensor"):
+            if isinstance(prompt := kwargs.get(name), Tensor) and prompt.ndim == 2:
+                kwargs[name] = self.text_ids(prompt)
+        # Whatever drafts does so without images; the model itself accepts or rejects its tokens.
+        kept = {k: v for k, v in kwargs["model_kwargs"].items() if k != "pixel_values"}
+        kwargs["model_kwargs"] = kept
+        return TextCandidates(super()._get_candidate_generator(*args, **kwargs), self.text_ids)
 
 
 def _check_steps() -> None:
@@ -138,6 +174,28 @@ def _check_steps() -> None:
     assert "images times 2" in calls, "rows are repeated for beams by another member"
     assert "cache of 4" in calls, f"the cache is made by another member ({calls})"
     assert "processors" in calls, "logits processors are made by another member"
+
+
+def _check_drafts() -> None:
+    asked: list[list[int]] = []
+
+    class Watched(GenerationHooks, LlamaForCausalLM):
+        def make_cache(self, implementation: str | None, room: int) -> Cache:
+            return DynamicCache(config=self.config)
+
+        def text_ids(self, input_ids: Tensor) -> Tensor:
+            asked.append(input_ids[0].tolist())
+            return input_ids
+
+    model = tiny_model(Watched)
+    ids = torch.tensor([[1, 2, 3, 2]])
+    plain: dict[str, Any] = {"max_new_tokens": 2, "do_sample": False}
+    expected = model.generate(ids, **plain)
+    assert ids[0].tolist() in asked, "the prompt's processors are made by another member"
+    asked.clear()
+    found = model.generate(ids, **plain, prompt_lookup_num_tokens=2)
+    assert torch.equal(found, expected), "drafted tokens change what is generated"
+    assert len(asked) > 1, "tokens are drafted by another member"
 
 
 def _check_static_masks() -> None:
@@ -178,6 +236,20 @@ CONTRACTS = (
             "transformers:GenerationMixin.prepare_inputs_for_generation(input_ids)",
         ),
         check=_check_steps,
+    ),
+    Contract(
+        "transformers",
+        "5.17",
+        "generate() makes what drafts tokens in _get_candidate_generator and hands prompts to "
+        "processors as encoder_input_ids, both by keywords; drafts never change the result",
+        (
+            "transformers:GenerationMixin._get_candidate_generator(input_ids, inputs_tensor, "
+            "model_kwargs)",
+            "transformers:GenerationMixin._get_logits_processor(encoder_input_ids)",
+            "transformers.generation.candidate_generator:CandidateGenerator.get_candidates"
+            "(input_ids)",
+        ),
+        check=_check_drafts,
     ),
     Contract(
         "transformers",

@@ -34,6 +34,21 @@ PREFERRED = (
 SUFFIXES = (".safetensors", ".bin", ".pth")
 
 
+class WeightHolder(nn.Module):
+    """A weight and a bias that their owner reads, past any forward of this module.
+
+    torch's attention reads those of its last layer so. As a linear layer, an adapter for "all
+    linear layers" or a quantised weight would be put there and have no effect, or break it.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer, `[..., in]` -> `[..., out]`; its owner does not call this."""
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
 @cache
 def vision_cfg_keys() -> tuple[str, ...]:
     """Return the fields that describe an image encoder, read off open_clip's dataclass."""
@@ -95,6 +110,10 @@ def build(vision_cfg: Mapping[str, Any], quick_gelu: bool) -> Any:
     from open_clip.model import _build_vision_tower
 
     visual = _build_vision_tower(HEAD_WIDTH, dict(vision_cfg), quick_gelu=quick_gelu)
+    for module in visual.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            holder: nn.Module = module.out_proj
+            holder.__class__ = WeightHolder
     if is_timm(visual):
         visual.set_input_size(vision_cfg["image_size"])
     return visual

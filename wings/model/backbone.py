@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class WingsOutput(BothCacheNames, BaseModelOutputWithPast):
 
 def other_outputs(out: ModelOutput) -> dict[str, Any]:
     """Outputs of a decoder that `WingsOutput` has no field for, also those that are None."""
-    return {f.name: getattr(out, f.name) for f in fields(out) if f.name not in _KNOWN}
+    return {f.name: getattr(out, f.name) for f in fields(cast(Any, out)) if f.name not in _KNOWN}
 
 
 _KNOWN = frozenset((*(f.name for f in fields(WingsOutput)), *NAMES))
@@ -222,7 +222,9 @@ class WingsModel(WingsPreTrainedModel):
         try:
             return table(input_ids.masked_fill(is_image, 0))
         except IndexError as error:
-            fault = unknown_token(input_ids, self.config.image_token_id, len(table.weight))
+            fault = unknown_token(
+                input_ids, self.config.image_token_id, len(cast(Tensor, table.weight))
+            )
             raise (error if fault is None else WingsError(fault)) from error
 
     def _settle_images(self) -> None:

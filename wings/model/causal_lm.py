@@ -145,7 +145,9 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             **options,
         )
         tower = tower.to(causal_lm.device, causal_lm.dtype)
-        model = cls(config, causal_lm, tower).to(causal_lm.device)
+        model = cls(config, causal_lm, tower)
+        # The decorator of transformers' own `to` hides from mypy that it is a method.
+        model.to(causal_lm.device)  # type: ignore[arg-type]
         model.generation_config = generation_config
         model.eval()
         model._prove_identity(ids, expected)

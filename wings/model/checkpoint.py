@@ -50,11 +50,12 @@ class CheckpointMixin(WingsPreTrainedModel):
             # What transformers would log as a table, the error below says in a sentence.
             logging.set_verbosity_error()
             try:
-                model, info = super().from_pretrained(
+                loaded: Any = super().from_pretrained(
                     source, *args, output_loading_info=True, **kwargs
                 )
             finally:
                 logging.set_verbosity(verbosity)
+            model, info = loaded
             validate_tensors(source, info)
         if changes:
             model.reconfigure(**changes)

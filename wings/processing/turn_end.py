@@ -44,7 +44,8 @@ def find_turn_end(tokenizer: PreTrainedTokenizerBase, encode: Encode) -> TurnEnd
         encode: messages -> `input_ids` and `labels` [T], as the template alone says.
     """
     user = {"role": "user", "content": "1"}
-    runs, following = [], None
+    runs: list[list[int]] = []
+    following: int | None = None
     try:
         for answer in ANSWERS:
             turn = {"role": "assistant", "content": answer}
@@ -57,7 +58,7 @@ def find_turn_end(tokenizer: PreTrainedTokenizerBase, encode: Encode) -> TurnEnd
         # A template that refuses such a talk, or one without anything learned: nothing is known.
         return None
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    shared = []
+    shared: list[int] = []
     for one, other in zip(*map(reversed, runs), strict=False):
         if one != other:
             break
@@ -65,7 +66,7 @@ def find_turn_end(tokenizer: PreTrainedTokenizerBase, encode: Encode) -> TurnEnd
     for token in shared:
         if token in special:
             return TurnEnd(token, str(tokenizer.convert_ids_to_tokens(token)), True)
-    if following in special and not shared:
+    if following is not None and following in special and not shared:
         return TurnEnd(following, str(tokenizer.convert_ids_to_tokens(following)), False)
     return None
 

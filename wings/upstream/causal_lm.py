@@ -161,7 +161,7 @@ class OwnCausalLM:
 
     def prepare_inputs(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Runs the family's own `prepare_inputs_for_generation` on behalf of `model`."""
-        own = self.kind.__new__(self.kind)
+        own: Any = self.kind.__new__(self.kind)
         nn.Module.__init__(own)
         own.config = model.config.get_text_config()
         # Its dtype and device are read from its parameters.
@@ -172,6 +172,10 @@ class OwnCausalLM:
 
 class View:
     """What a family's `forward` gets as `self`: plain attributes, and the methods of its class."""
+
+    config: Any
+    training: bool
+    loss_function: Callable[..., Tensor]
 
     def __init__(self, kind: type, fields: dict[str, Any]) -> None:
         self.__dict__.update(fields)

@@ -1,7 +1,7 @@
 """The private steps of transformers' `generate` that a model with its own cache overrides."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -44,14 +44,14 @@ class TextCandidates(CandidateGenerator):
         self.inner = inner
         self.text_ids = text_ids
 
-    def get_candidates(self, input_ids: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    def get_candidates(self, input_ids: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Returns `input_ids` [1, T] with drafted tokens after them, and their scores."""
-        ids, scores = self.inner.get_candidates(self.text_ids(input_ids), **kwargs)
+        ids, scores = self.inner.get_candidates(cast(Any, self.text_ids(input_ids)), **kwargs)
         return torch.cat([input_ids, ids[:, input_ids.shape[1] :]], 1), scores
 
-    def update_candidate_strategy(self, input_ids: Tensor, scores: Tensor, matches: int) -> None:
+    def update_candidate_strategy(self, input_ids: Any, scores: Any, matches: int) -> None:
         """Tells the inner one how many tokens were accepted."""
-        self.inner.update_candidate_strategy(self.text_ids(input_ids), scores, matches)
+        self.inner.update_candidate_strategy(cast(Any, self.text_ids(input_ids)), scores, matches)
 
 
 class GenerationHooks(_Generating):

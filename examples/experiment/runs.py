@@ -139,7 +139,7 @@ def pending_tasks(
     seeds: Sequence[int],
     size: ExperimentSize,
 ) -> Iterator[Task]:
-    """What is still to be done and can be done now, in order: sweeps, then seed by seed.
+    """The runs still to do that can begin now, in order: sweeps, then seed by seed.
 
     Args:
         results: the finished runs.

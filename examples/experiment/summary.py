@@ -18,7 +18,7 @@ Clusters = Mapping[str, Sequence[str]]  # kind -> cluster of each item
 
 @lru_cache(maxsize=8)
 def draws(units: int, seed: int) -> np.ndarray:
-    """How often each of `units` units is drawn in each resample: [DRAWS, units] float64."""
+    """Counts of each of `units` units in each resample: [DRAWS, units] float64."""
     shares = np.full(units, 1 / units)
     return np.random.default_rng(seed).multinomial(units, shares, size=DRAWS).astype(float)
 

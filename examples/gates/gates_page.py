@@ -143,7 +143,7 @@ def choice_table(results: GateResults) -> str:
 
 
 def curve_table(results: GateResults) -> str:
-    """What each value gives on the validation items, in percent."""
+    """The scores of each value on the validation items, in percent."""
     curves = [line["choice"]["curve"] for line in results.of(FULL, "none") if "choice" in line]
     body = []
     for points in zip(*curves, strict=True):

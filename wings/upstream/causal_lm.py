@@ -171,7 +171,7 @@ class OwnCausalLM:
 
 
 class View:
-    """What a family's `forward` gets as `self`: plain attributes, and the methods of its class."""
+    """The `self` of a family's `forward`: plain attributes, and the methods of its class."""
 
     config: Any
     training: bool
@@ -248,7 +248,7 @@ _SIZES = (
 
 @dataclass
 class Answer(BaseModelOutputWithPast):
-    """Of a decoder, in the form that `DecoderCall` expects."""
+    """The output of a decoder, in the form that `DecoderCall` expects."""
 
     others: Any = None
 

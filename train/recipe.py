@@ -127,7 +127,13 @@ class TextTurns:
 
 @dataclass
 class ModelNames:
-    """Parts of a fresh model: an open_clip vision tower and a Hugging Face decoder LLM."""
+    """Parts of a fresh model: an open_clip vision tower and a Hugging Face decoder LLM.
+
+    Attributes:
+        vision: an open_clip or timm name, `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or a mapping of
+            the tower's options with `model_name`.
+        text: a Hub id or a folder of a decoder LLM.
+    """
 
     vision: str | dict[str, Any]
     text: str
@@ -259,11 +265,11 @@ class Recipe:
         text_turns: text exchanges appended to conversations with images.
         model: parts of a fresh model. Either this or `start`.
         start: a Wings checkpoint to train further (stage 1's output for stage 2).
-        wings: options of `WingsConfig`: rank, router, learners, prefix, text_guard, ...
+        wings: options of the model, as in `WingsConfig`.
         freeze_llm: freeze the LLM. Always true in `align`; false by default in `instruct`.
         trained_layers: names of the LLM's layers that are trained, such as `q_proj`; the rest is
             frozen. Default: all of it, unless `freeze_llm`.
-        lora: adapters on the frozen LLM in stage `instruct`; merged in the finished model.
+        lora: adapters on the frozen LLM, merged in the finished model unless they are guarded.
         kl_to_base: KL that keeps answers to text close to those of the LLM, which must be frozen.
         learning_rates: learning rate per parameter group; default: the paper's.
         max_length: tokens (image features included) of the longest sample; older turns are dropped
@@ -278,11 +284,19 @@ class Recipe:
         device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
             accumulation.
         warmup_ratio: share of the steps with linear warmup; a cosine to zero follows.
+        weight_decay: of matrices, per step and times the learning rate; norms, biases and gates
+            have none.
+        max_grad_norm: norm to which larger gradients are scaled down.
+        seed: of new weights, of the order of the data and of all draws.
+        bf16: compute in bfloat16, and hold frozen weights in it where that is exact.
+        gradient_checkpointing: recompute the blocks in the backward: less memory, a third more
+            time.
         parallel: `ddp` (each process holds the whole model) or `fsdp` (weights, gradients and
             optimiser are sharded).
         workers: processes that read and decode data, per training process.
-        save_every: steps between checkpoints to resume from, of which the last `save_total_limit`
-            stay; none by default.
+        log_every: steps between logged metrics.
+        save_every: steps between checkpoints to resume from; none by default.
+        save_total_limit: checkpoints that stay, the last ones.
         allow_changed_data: resume although a file that the recipe names has changed since the run
             began; false by default.
         evaluate: held-out records whose loss is tracked during training.
@@ -501,9 +515,14 @@ def _validate_text_turns(recipe: Recipe) -> None:
         )
 
 
-def _validate_wings(stage: str, wings: dict[str, Any]) -> None:
+def wings_options() -> list[str]:
+    """The fields of `WingsConfig` that a recipe may set, in their order."""
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
-    known = {field.name for field in dataclasses.fields(WingsConfig)} - inherited
+    return [f.name for f in dataclasses.fields(WingsConfig) if f.name not in inherited]
+
+
+def _validate_wings(stage: str, wings: dict[str, Any]) -> None:
+    known = wings_options()
     for name, value in wings.items():
         if name not in known:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")

@@ -139,7 +139,7 @@ def fill(cls: Any, values: Any, where: str) -> Any:
     for name in needed:
         if name not in values:
             raise WingsError(
-                f"{where}: the key '{name}' is missing; it must be {_describe(hints[name])}."
+                f"{where}: the key '{name}' is missing; it must be {describe_type(hints[name])}."
             )
     # `steps:` without a value stands for the default.
     given = {key: value for key, value in values.items() if value is not None or key in needed}
@@ -161,7 +161,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value not in arguments:
             close = nearest(str(value), [str(argument) for argument in arguments])
-            raise WingsError(f"{where}: {_show(value)} is not one of {_describe(kind)}{close}.")
+            raise WingsError(f"{where}: {_show(value)} is not one of {describe_type(kind)}{close}.")
         return value
     if origin is list:
         _require(isinstance(value, list | tuple), kind, value, where)
@@ -219,7 +219,7 @@ def _convert_union(arguments: tuple, kind: Any, value: Any, where: str) -> Any:
     for choice in choices:
         if isinstance(value, typing.get_origin(choice) or choice):
             return convert(choice, value, where)
-    raise WingsError(f"{where}: {_show(value)} is not {_describe(kind)}.")
+    raise WingsError(f"{where}: {_show(value)} is not {describe_type(kind)}.")
 
 
 def _number(value: Any, where: str) -> float:
@@ -235,21 +235,23 @@ def _number(value: Any, where: str) -> float:
 
 def _require(good: bool, kind: Any, value: Any, where: str) -> None:
     if not good:
-        raise WingsError(f"{where}: expected {_describe(kind)}, got {_show(value)}.")
+        raise WingsError(f"{where}: expected {describe_type(kind)}, got {_show(value)}.")
 
 
-def _describe(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
+    """A type of a recipe's value in words."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(
-            "nothing" if argument is type(None) else _describe(argument) for argument in arguments
+            "nothing" if argument is type(None) else describe_type(argument)
+            for argument in arguments
         )
     if origin is Literal:
         return ", ".join(f"'{argument}'" for argument in arguments)
     if dataclasses.is_dataclass(kind):
         return f"a mapping with {', '.join(field.name for field in dataclasses.fields(kind))}"
     if origin is list:
-        return f"a list, each entry {_describe(arguments[0])}"
+        return f"a list, each entry {describe_type(arguments[0])}"
     return _WORDS.get(origin or kind, str(kind))
 
 

@@ -525,12 +525,33 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         " resume. On SIGTERM or SIGUSR1 it saves a checkpoint after the current step and exits with"
         " code 75 (not finished).",
     )
-    parser.add_argument("recipe", help=RECIPE)
+    parser.add_argument("recipe", nargs="?", help=RECIPE)
     parser.add_argument("overrides", help="such as learning_rates.projector=1e-4", **OVERRIDES)
+    parser.add_argument(
+        "--keys",
+        nargs="?",
+        const="",
+        metavar="PREFIX",
+        help="print every recipe key, or those that begin so, with type, default and meaning",
+    )
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON schema of a recipe, for an editor"
+    )
 
 
-def run_train(recipe: str, overrides: list[str]) -> int:
-    """Runs `wings train`; see `wings.train.__main__.run` for the exit code."""
+def run_train(recipe: str | None, overrides: list[str], keys: str | None, schema: bool) -> int:
+    """Runs `wings train`; see `wings.train.__main__.run` for the exit code.
+
+    Raises:
+        WingsError: neither a recipe nor a question about its keys, or keys that do not exist.
+    """
+    if keys is not None or schema:
+        from wings.train.recipe_reference import print_reference
+
+        print_reference(keys, schema)
+        return 0
+    if recipe is None:
+        raise WingsError("Name a recipe: a YAML file, or a shipped one; see wings train --help.")
     from wings.train.__main__ import run
 
     return run(recipe, overrides, "wings train")

@@ -111,6 +111,7 @@ TEST = [
     "pytest-timeout",
     "pytest-xdist",
     "hypothesis",
+    "jsonschema",
     "build",
     "setuptools>=77",
 ]

@@ -1,4 +1,4 @@
-"""The reference of every recipe key, read from the recipe's dataclasses: as text and JSON schema."""
+"""The reference of every recipe key, read from the dataclasses: as text and as JSON schema."""
 
 import dataclasses
 import inspect
@@ -19,10 +19,11 @@ from wings.train.recipe_file import describe_type
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string", dict: "object"}
 _INTRODUCTION = """# Recipe keys
 
-Every key of a recipe, its type, default and meaning. `N` stands for an entry of a list. `wings train --keys` prints the
-same, and `wings train --keys data` the part that begins so. `wings train --schema` prints it as a JSON schema, by which
-an editor completes and checks a recipe; the shipped recipes show the line that names it. Paths of data are relative to
-the working directory, image paths to `images`. This page is made from the code.
+Every key of a recipe, its type, default and meaning. `N` stands for an entry of a list.
+
+`wings train --keys` prints the same, and `wings train --keys data` the keys that begin so.
+`wings train --schema` prints a JSON schema, by which an editor completes and checks a recipe. This
+page is made from the code.
 """
 
 
@@ -113,7 +114,7 @@ def _open_keys() -> Iterator[RecipeKey]:
 
 
 def attribute_texts(cls: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of every attribute, by name."""
+    """The meaning of every attribute by name, from the docstrings of a class and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")

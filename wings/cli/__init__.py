@@ -9,6 +9,7 @@ from typing import Any
 
 from wings import __version__
 from wings.endings import make_streams_lenient, run_command
+from wings.errors import WingsError
 from wings.extras import require
 
 OVERRIDES: dict[str, Any] = {"nargs": "*", "metavar": "key=value"}

@@ -73,10 +73,11 @@ def number_options():
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "a", "1e400", "", "²"])
 @pytest.mark.parametrize("command, option", number_options())
 def test_numbers_out_of_bounds_are_refused(command, option, value, capsys):
-    if (option, value) in (("--seed", "0"), ("--keep-pictures", "0")):
+    if value == "0" and option in ("--seed", "--seeds", "--keep-pictures"):
         return
+    # Parsed and not run: a value that is taken would begin hours of work.
     with pytest.raises(SystemExit) as end:
-        main([command, f"{option}={value}"])
+        build_parser().parse_args([command, f"{option}={value}"])
     assert end.value.code == 2
     assert option in capsys.readouterr().err.replace("argument ", "")
 

@@ -336,7 +336,7 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--cells", nargs="+", metavar="CELL", help="methods to run (default: the first eight)"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 0 1 2")
+    parser.add_argument("--seeds", nargs="+", type=seed, metavar="N", help="default: 0 1 2")
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="processes of one thread (default: 2)"
     )

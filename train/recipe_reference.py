@@ -168,6 +168,9 @@ def _yaml(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_yaml, value))}]"
+    if dataclasses.is_dataclass(value):
+        pairs = (f"{name}: {_yaml(one)}" for name, one in vars(value).items())
+        return f"{{{', '.join(pairs)}}}"
     return str(value)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 
 import pytest
@@ -267,6 +268,7 @@ def test_a_skipped_record_of_a_stream_is_replaced_within_its_window(lines, plain
 
 def test_a_run_on_a_stream_and_shards_goes_on_where_it_was(card, make_recipe, tmp_path):
     from wings.train.run import train
+    from wings.train.run_folder import RESULT
 
     sources = [
         DataSource(str(card), split="train", stream=True, shuffle_buffer=4),
@@ -274,9 +276,9 @@ def test_a_run_on_a_stream_and_shards_goes_on_where_it_was(card, make_recipe, tm
     ]
     keys = {"data": sources, "steps": 8, "save_every": 5}
     whole = train(make_recipe("instruct", **keys))
+    # As if it had been killed before its end: the last checkpoint is that of step 5.
     other = tmp_path / "other"
-    other.mkdir()
-    for name in ("recipe.yaml", "checkpoint-5"):
-        (tmp_path / "run" / name).rename(other / name)
+    shutil.copytree(tmp_path / "run", other)
+    (other / RESULT).unlink()
     again = train(make_recipe("instruct", output=str(other), workers=2, **keys))
     assert again.losses == whole.losses and len(whole.losses) == 8

@@ -6,7 +6,6 @@ by text questions after an image, with pictures at most 2 points below the ungat
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 from wings.examples.quickstart.jobs import ASSETS
 from wings.examples.training import set_up_worker
+from wings.output_folder import OutputFolder
 
 from .gates_data import draw_questions, draw_training
 from .gates_page import write_page
@@ -32,8 +32,10 @@ from .measure import (
 )
 from .trainings import BY_NAME, FULL, GateTraining, all_trainings, run_align, run_instruct
 
+MAKER = "wings.examples.gates"
 DONE = "training.json"
 RUNS, QUESTIONS = "runs.jsonl", "questions.json"
+PAGE_FILES = ("README.md", "gates.png")
 
 
 def run_gates(folder: Path, results: Path, train: bool = True) -> None:
@@ -45,12 +47,20 @@ def run_gates(folder: Path, results: Path, train: bool = True) -> None:
         train: False to measure finished trainings only.
     """
     set_up_worker()
-    make_whole(folder / "questions", draw_questions)
-    results.mkdir(parents=True, exist_ok=True)
+    work, found = OutputFolder(folder, MAKER), OutputFolder(results, MAKER, "--results")
+    with work.locked(), found.locked():
+        work.clear()
+        found.record(RUNS, QUESTIONS, *PAGE_FILES)
+        _run_gates(work, results, train)
+
+
+def _run_gates(work: OutputFolder, results: Path, train: bool) -> None:
+    folder = work.path
+    make_whole(work, "questions", draw_questions)
     questions: Questions | None = None
     for training in all_trainings():
         if train:
-            train_one(folder, training)
+            train_one(work, training)
         if not (folder / training.name / DONE).is_file() or is_measured(results, training):
             continue
         questions = questions or Questions.read(folder / "questions" / "test", ASSETS / "llm")
@@ -97,14 +107,14 @@ def is_measured(results: Path, training: GateTraining) -> bool:
     return any((line["size"], line["seed"], line["trained"]) == key for line in lines)
 
 
-def train_one(folder: Path, training: GateTraining) -> None:
+def train_one(work: OutputFolder, training: GateTraining) -> None:
     """Runs a training; its data and its first stage are made where they are missing."""
-    size, seed = BY_NAME[training.size], training.seed
+    folder, size, seed = work.path, BY_NAME[training.size], training.seed
     data = folder / f"data-{size.pictures or 'full'}-{seed}"
-    make_whole(data, lambda path: draw_training(path, seed, size.pictures))
-    start = align_folder(folder, training)
+    make_whole(work, data.name, lambda path: draw_training(path, seed, size.pictures))
+    start, output = align_folder(folder, training), folder / training.name
+    work.record(start.name, output.name, f"cache-{training.name}")
     finish(start, lambda: run_align(size, seed, data, start))
-    output = folder / training.name
     finish(output, lambda: run_instruct(training, data, start, output))
 
 
@@ -114,15 +124,13 @@ def align_folder(folder: Path, training: GateTraining) -> Path:
     return folder / f"{training.name.split('-')[0]}-{steps}-align-{training.seed}"
 
 
-def make_whole(folder: Path, make: Callable[[Path], None]) -> None:
-    """Makes a folder under another name and renames it, unless it is there."""
-    if folder.exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    writing = folder.with_name(f"writing-{folder.name}")
-    shutil.rmtree(writing, ignore_errors=True)
-    make(writing)
-    writing.rename(folder)
+def make_whole(work: OutputFolder, name: str, make: Callable[[Path], None]) -> None:
+    """Makes a folder of `work` among its drafts and renames it, unless it is there."""
+    work.record(name)
+    if not (work.path / name).exists():
+        draft = work.draft(name)
+        make(draft)
+        draft.rename(work.path / name)
 
 
 def finish(folder: Path, run: Callable[[], dict[str, Any]]) -> None:

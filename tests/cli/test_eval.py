@@ -206,7 +206,6 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
         (checkpoint, llm, other, text, "report of x against y"),
         (checkpoint, llm, busy / "a.txt", text, "is a file"),
         (checkpoint, llm, out, ["--text", "none.jsonl"], "There is no file none.jsonl"),
-        (checkpoint, llm, out, [*text, "--batch-size", "0"], "--batch-size is 0"),
     ):
         assert main(arguments(row, against, output, *more)) == 2, said
         error = capsys.readouterr().err

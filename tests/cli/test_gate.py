@@ -120,13 +120,9 @@ def test_what_cannot_be_gated_is_one_sentence(checkpoint, guarded, llm, data, tm
     for folder, more, said in (
         (tmp_path / "none", (), "There is no folder"),
         (llm, (), "is no Wings checkpoint"),
-        (bare, (), "no learners to gate"),
+        (bare, (), "no learners and no adapters to gate"),
         (checkpoint, (), "without text_guard"),
         (guarded, ("--output", str(guarded)), "name a new folder"),
-        (guarded, ("--keep-pictures", "-1"), "--keep-pictures is -1"),
-        (guarded, ("--gains", "0"), "--gains names 0"),
-        (guarded, ("--taus", "nan"), "--taus names nan"),
-        (guarded, ("--batch-size", "0"), "--batch-size is 0"),
         (guarded, ("--pictures", "none.jsonl"), "no file none.jsonl"),
         (guarded, ("--report", str(guarded / "config.json")), "is a file"),
     ):

@@ -38,7 +38,7 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path, capsy
 
 def test_without_a_name_a_fresh_folder_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = [claim(None).name for _ in range(3)]
+    names = [claim(None).path.name for _ in range(3)]
     assert names == ["wings-quickstart", "wings-quickstart-2", "wings-quickstart-3"]
 
 

@@ -1,11 +1,13 @@
 """Every command that writes a folder: it touches only an empty one or its own, one at a time."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from wings.cli import main
+from wings.endings import run_command
 from wings.eval.builtin import __main__ as builtin
 from wings.kernels.bench import __main__ as bench
 from wings.output_folder import OutputFolder
@@ -53,7 +55,7 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
             monkeypatch.setattr("sys.argv", ["bench", "--quick", "--output", folder])
             return bench.main()
         if name == "wings.eval.builtin":
-            return builtin.main(folder)
+            return run_command(name, lambda: print(builtin.build(Path(folder))))
         return main(arguments[name])
 
     return run

@@ -90,8 +90,6 @@ def test_adapters_are_a_group_of_the_plan(write, capsys):
         ({"model": {"vision": VISION, "text": "./gone"}}, [], "model.text: the configuration of"),
         ({"model": {"vision": "ViT-B-99", "text": "llm"}}, [], "has no model 'ViT-B-99'"),
         ({"model": None, "start": "runs/gone/x"}, [], "start: there is no folder runs/gone/x"),
-        ({}, ["--gpus", "0"], "--gpus 0 must be larger than 0"),
-        ({}, ["--mfu", "0"], "--mfu 0.0 must be larger than 0"),
         ({}, ["--gpus", "5"], "batch_size: 32 cannot be split over 5 GPUs"),
         ({}, ["max_lenght=3"], "max_lenght: no such key (did you mean"),
         (

@@ -75,9 +75,19 @@ def load_causal_lm(source: str | os.PathLike, dtype: Any = "auto") -> PreTrained
     """
     with reading(source, "language model"):
         # Annotated as returning the model alone, which is true only without output_loading_info.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            # transformers lists every kind that it knows here.
+            kind = read_config_dict(source).get("model_type")
+            raise WingsError(
+                f"'{source}' holds a '{kind}' model, which is neither a Wings checkpoint nor a causal "
+                f"language model: name one of these."
+            ) from None
         model, info = loaded
         # Tensors that nobody reads are the business of transformers, which knows some by name.
         validate_tensors(source, {**info, "unexpected_keys": ()})

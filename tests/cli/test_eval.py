@@ -199,7 +199,7 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
         (busy, llm, out, text, "no config.json"),
         (vit, llm, out, text, "'vit' model, which is neither"),
         (cut, llm, out, text, "cut"),
-        (short, llm, out, text, "tensors of a 'llama' language model"),
+        (short, llm, out, text, "lacks model.layers.3"),
         (llm, None, out, text, "--against"),
         (checkpoint, checkpoint, out, text, "is a Wings checkpoint; name the LLM"),
         (checkpoint, llm, busy, text, "without a mark of wings eval"),

@@ -85,8 +85,8 @@ def load_causal_lm(source: str | os.PathLike, dtype: Any = "auto") -> PreTrained
             # transformers lists every kind that it knows here.
             kind = read_config_dict(source).get("model_type")
             raise WingsError(
-                f"'{source}' holds a '{kind}' model, which is neither a Wings checkpoint nor a causal "
-                f"language model: name one of these."
+                f"'{source}' holds a '{kind}' model, which is neither a Wings checkpoint nor a "
+                f"causal language model: name one of these."
             ) from None
         model, info = loaded
         # Tensors that nobody reads are the business of transformers, which knows some by name.

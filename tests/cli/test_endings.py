@@ -59,10 +59,13 @@ def test_exits_of_argparse_and_numbers_pass(capsys):
         run_command("wings x", lambda: sys.exit(3))
 
 
+PARSER = build_parser()
+
+
 def number_options():
     """`(command, option)` of every option that takes a number."""
     found = []
-    for action in build_parser()._subparsers._group_actions:
+    for action in PARSER._subparsers._group_actions:
         for command, parser in action.choices.items():
             for option in parser._actions:
                 if option.type not in (None, str) and "Path" not in repr(option.type):
@@ -77,14 +80,14 @@ def test_numbers_out_of_bounds_are_refused(command, option, value, capsys):
         return
     # Parsed and not run: a value that is taken would begin hours of work.
     with pytest.raises(SystemExit) as end:
-        build_parser().parse_args([command, f"{option}={value}"])
+        PARSER.parse_args([command, f"{option}={value}"])
     assert end.value.code == 2
     assert option in capsys.readouterr().err.replace("argument ", "")
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_debug_is_taken_before_and_after_the_command(place, capsys):
-    words = ["chat", "nowhere-at-all"]
+def test_debug_is_taken_before_and_after_the_command(place, tmp_path, capsys):
+    words = ["chat", str(tmp_path / "nowhere")]
     assert main(["--debug", *words] if place == "before" else [*words, "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 

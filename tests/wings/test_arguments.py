@@ -121,7 +121,7 @@ def test_a_cache_of_inference_mode_stays_there(model):
 
 def test_lengths_of_a_compiled_model_may_differ(model):
     compiled = torch.compile(model, backend="eager", dynamic=True)
-    for rows in ([IMAGE], [TEXT, IMAGE], [TEXT + IMAGE]):
+    for rows in ([IMAGE], [TEXT + IMAGE]):
         given = batch(model, *rows)
         with torch.no_grad():
             found = compiled(**given, use_cache=False).logits

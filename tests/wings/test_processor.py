@@ -79,7 +79,7 @@ def test_a_word_of_the_vocabulary_is_the_image_token_too():
 
 
 def test_no_tokenizer(tmp_path):
-    with pytest.raises(WingsError, match="no tokenizer can be read"):
+    with pytest.raises(WingsError, match="No tokenizer can be read"):
         WingsProcessor.from_vision_text_pretrained(TINY, str(tmp_path))
     with pytest.raises(WingsError, match="'text' is a Linear"):
         WingsProcessor.from_vision_text_pretrained(TINY, torch.nn.Linear(2, 2))

@@ -131,6 +131,8 @@ def test_a_language_model_without_a_shard_is_named(whole, tmp_path):
 
 def test_no_hub_is_a_sentence(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Read at import; without it each load waits for a network.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for kind in (WingsForCausalLM, WingsProcessor):
         with pytest.raises(WingsError, match=r"'no/body' is no folder here.*HF_HUB_OFFLINE"):
             kind.from_pretrained("no/body")

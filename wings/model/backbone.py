@@ -77,9 +77,14 @@ _KNOWN = frozenset((*(f.name for f in fields(WingsOutput)), *NAMES))
 
 
 def validate_inference(cache: WingsCache | WingsStaticCache) -> None:
-    """Raises a `WingsError` for a cache of `torch.inference_mode` that is used outside of it."""
+    """Raises a `WingsError` for a cache of `torch.inference_mode` that is of no use outside.
+
+    A growing cache makes new tensors, so it goes on in `no_grad`; a static one changes its own.
+    """
     past = cache.learners.layout
-    if past is not None and past.table.is_inference() and not torch.is_inference_mode_enabled():
+    if past is None or not past.table.is_inference() or torch.is_inference_mode_enabled():
+        return
+    if torch.is_grad_enabled() or isinstance(cache, WingsStaticCache):
         raise WingsError(
             "The cache was filled within torch.inference_mode(), so it cannot be changed outside "
             "of it: use torch.no_grad() there, or go on within inference_mode."

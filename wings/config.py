@@ -1,6 +1,7 @@
 """`WingsConfig`: a language model, a vision tower and the learners that connect them."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -66,7 +67,8 @@ class LoraOptions:
         rank, alpha, dropout = self.rank, self.alpha, self.dropout
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
             raise WingsError(f"lora.rank is {rank!r}, but must be a whole number above 0.")
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0:
+        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not is_number or not 0 < alpha < math.inf:
             raise WingsError(f"lora.alpha is {alpha!r}, but must be a number above 0.")
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
             raise WingsError(f"lora.dropout is {dropout!r}, but must be a number.")

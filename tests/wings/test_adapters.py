@@ -274,6 +274,7 @@ def test_a_block_without_the_keyword_is_said():
         ({"rank": 2.5}, "lora.rank"),
         ({"alpha": float("nan")}, "lora.alpha"),
         ({"alpha": "a"}, "lora.alpha"),
+        ({"alpha": float("inf")}, "lora.alpha"),
         ({"dropout": 1.0}, "lora.dropout"),
         ({"dropout": float("nan")}, "lora.dropout"),
         ({"targets": []}, "lora.targets"),

@@ -146,6 +146,36 @@ def logits(model, batch, **more):
         return model(**batch, use_cache=False, **more).logits
 
 
+def single(ids, pictures):
+    """The batch of one row, as `batch_of` gives it."""
+    return {"input_ids": ids} | ({} if pictures is None else {"pixel_values": pictures})
+
+
+def packed(alone):
+    """The rows `[(ids, pictures)]` one after the other in one row."""
+    positions = torch.cat([torch.arange(ids.shape[1]) for ids, _ in alone])[None]
+    pictures = [pixels for _, pixels in alone if pixels is not None]
+    ids = torch.cat([ids for ids, _ in alone], 1)
+    return {**single(ids, torch.cat(pictures) if pictures else None), "position_ids": positions}
+
+
+def chunked_logits(model, batch, cache, draw):
+    """Logits `[B, T, V]` of a batch that goes through the cache in chunks of a drawn length."""
+    ids, mask, pictures = batch["input_ids"], batch["attention_mask"], batch.get("pixel_values")
+    is_image = (ids == model.config.image_token_id) & mask.bool()
+    begins = is_image & ((is_image.cumsum(1) - 1) % model.config.image_seq_length == 0)
+    owners, start, pieces = begins.nonzero()[:, 1], 0, []
+    while start < ids.shape[1]:
+        stop = min(ids.shape[1], start + draw.choice([1, 1, 2, 5]))
+        here = (owners >= start) & (owners < stop)
+        piece = single(ids[:, start:stop], pictures[here] if here.any() else None)
+        with torch.no_grad():
+            out = model(**piece, attention_mask=mask[:, :stop], cache=cache, use_cache=True)
+        pieces.append(out.logits)
+        start = stop
+    return torch.cat(pieces, 1)
+
+
 def own_logits(model, batch):
     """The bare decoder on the very embeddings that the model would give it."""
     with torch.no_grad():

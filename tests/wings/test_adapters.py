@@ -8,7 +8,17 @@ from functools import partial
 import pytest
 import torch
 from draws import examples
-from families import FAMILIES, MAIN, Layouts, batch_of, build, logits
+from families import (
+    FAMILIES,
+    MAIN,
+    Layouts,
+    batch_of,
+    build,
+    chunked_logits,
+    logits,
+    packed,
+    single,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -121,33 +131,15 @@ def test_rows_padding_packing_and_caches_do_not_matter(family, gate, seed, stati
     model = adapted(family, gate, learners=("image",) if seed % 2 else (), router=None)
     layouts = Layouts(seed)
     batch, alone = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
-    ids, mask, pictures = batch["input_ids"], batch["attention_mask"], batch.get("pixel_values")
-    whole, real = logits(model, batch), mask.bool()
-    single = []
-    for row, (own, pixels) in enumerate(alone):
-        row_batch = {"input_ids": own} | ({} if pixels is None else {"pixel_values": pixels})
-        single.append(logits(model, row_batch))
-        torch.testing.assert_close(whole[row][real[row]], single[-1][0], **CLOSE)
-    packed = {
-        "input_ids": torch.cat([own for own, _ in alone], 1),
-        "position_ids": torch.cat([torch.arange(own.shape[1]) for own, _ in alone])[None],
-    }
-    packed |= {} if pictures is None else {"pixel_values": pictures}
-    torch.testing.assert_close(logits(model, packed), torch.cat(single, 1), **CLOSE)
-    is_image = (ids == model.config.image_token_id) & real
-    begins = is_image & ((is_image.cumsum(1) - 1) % model.config.image_seq_length == 0)
-    owners, length = begins.nonzero()[:, 1], ids.shape[1]
-    cache = WingsStaticCache(model.config, length + 3) if static else WingsCache(model.config)
-    start, pieces = 0, []
-    while start < length:
-        stop = min(length, start + layouts.random.choice([1, 1, 2, 5]))
-        here = (owners >= start) & (owners < stop)
-        piece = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop]}
-        piece |= {"pixel_values": pictures[here]} if here.any() else {}
-        with torch.no_grad():
-            pieces.append(model(**piece, cache=cache, use_cache=True).logits)
-        start = stop
-    torch.testing.assert_close(torch.cat(pieces, 1)[real], whole[real], **CLOSE)
+    whole, real = logits(model, batch), batch["attention_mask"].bool()
+    rows = [logits(model, single(*row)) for row in alone]
+    for row, expected in enumerate(rows):
+        torch.testing.assert_close(whole[row][real[row]], expected[0], **CLOSE)
+    torch.testing.assert_close(logits(model, packed(alone)), torch.cat(rows, 1), **CLOSE)
+    room = batch["input_ids"].shape[1] + 3
+    cache = WingsStaticCache(model.config, room) if static else WingsCache(model.config)
+    found = chunked_logits(model, batch, cache, layouts.random)
+    torch.testing.assert_close(found[real], whole[real], **CLOSE)
 
 
 @pytest.mark.parametrize("router", ["position", "attended", "modality"])
@@ -185,6 +177,24 @@ def test_a_step_gives_gradients_to_all_and_checkpointing_the_same(gate):
             torch.testing.assert_close(grown["checkpointed"][name], gradient, **CLOSE)
         moved = [n for n, gradient in grown["plain"].items() if "lora_" in n and gradient.any()]
         assert bool(moved) == (rows[0].count("image") > 0)
+
+
+def test_a_gate_has_no_gradient_from_the_next_blocks_projections():
+    model = adapted("llama", "attended").train()
+    routers = []
+    for number, block in enumerate(model.model.language_model.layers):
+        routers.append(block.self_attn.wings.lora_router.lora)
+        for name, module in block.named_modules():
+            # Only these read the gate of the block before, and only they act.
+            if isinstance(module, AdapterMixin) and (
+                number == 0 or not name.endswith(("q_proj", "k_proj", "v_proj"))
+            ):
+                module.wings.lora_b.data.zero_()
+    batch, _ = batch_of(model, [["text", "image", "text", "text"]])
+    model(**batch, labels=batch["input_ids"] % 96).loss.backward()
+    acting = model.model.language_model.layers[1].self_attn.q_proj.wings.lora_b
+    assert acting.any() and acting.grad.any()
+    assert not any(router.grad.any() for router in routers)
 
 
 @pytest.mark.parametrize("gate", GATES)

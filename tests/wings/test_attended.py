@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from draws import examples
-from families import MAIN, Layouts, batch_of, build
+from families import MAIN, Layouts, batch_of, build, chunked_logits, packed, single
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -129,40 +129,22 @@ def test_a_single_learner_keeps_the_guarantees(family, learners, seed, static):
     model = attended(family, learners)
     layouts = Layouts(seed)
     batch, alone = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
-    ids, mask, pictures = batch["input_ids"], batch["attention_mask"], batch.get("pixel_values")
-    whole, real = logits(model, batch), mask.bool()
-    single = []
-    for row, (own, pixels) in enumerate(alone):
-        given = {"input_ids": own} | ({} if pixels is None else {"pixel_values": pixels})
-        single.append(logits(model, given))
-        torch.testing.assert_close(whole[row][real[row]], single[-1][0], **CLOSE)
-    packed = {
-        "input_ids": torch.cat([own for own, _ in alone], 1),
-        "position_ids": torch.cat([torch.arange(own.shape[1]) for own, _ in alone])[None],
-    }
-    packed |= {} if pictures is None else {"pixel_values": pictures}
-    torch.testing.assert_close(logits(model, packed), torch.cat(single, 1), **CLOSE)
-
-    is_image = (ids == model.config.image_token_id) & real
-    begins = is_image & ((is_image.cumsum(1) - 1) % model.config.image_seq_length == 0)
-    owners, length = begins.nonzero()[:, 1], ids.shape[1]
-    cache = WingsStaticCache(model.config, length + 3) if static else WingsCache(model.config)
-    start, pieces = 0, []
-    while start < length:
-        stop = min(length, start + layouts.random.choice([1, 1, 2, 5]))
-        here = (owners >= start) & (owners < stop)
-        piece = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop]}
-        piece |= {"pixel_values": pictures[here]} if here.any() else {}
-        pieces.append(passed(model, piece, cache=cache, use_cache=True).logits)
-        start = stop
-    torch.testing.assert_close(torch.cat(pieces, 1)[real], whole[real], **CLOSE)
+    whole, real = logits(model, batch), batch["attention_mask"].bool()
+    rows = [logits(model, single(*row)) for row in alone]
+    for row, expected in enumerate(rows):
+        torch.testing.assert_close(whole[row][real[row]], expected[0], **CLOSE)
+    torch.testing.assert_close(logits(model, packed(alone)), torch.cat(rows, 1), **CLOSE)
+    room = batch["input_ids"].shape[1] + 3
+    cache = WingsStaticCache(model.config, room) if static else WingsCache(model.config)
+    found = chunked_logits(model, batch, cache, layouts.random)
+    torch.testing.assert_close(found[real], whole[real], **CLOSE)
 
     own, pixels = alone[0]
     changed = own.clone()
     changed[0, -1] = (changed[0, -1] + 7) % 90 + 3
     if own[0, -1] != model.config.image_token_id:
-        given = {"input_ids": changed} | ({} if pixels is None else {"pixel_values": pixels})
-        torch.testing.assert_close(logits(model, given)[:, :-1], single[0][:, :-1], **CLOSE)
+        found = logits(model, single(changed, pixels))
+        torch.testing.assert_close(found[:, :-1], rows[0][:, :-1], **CLOSE)
 
 
 def test_a_learner_that_comes_later_leaves_the_others_their_gain(tmp_path):

@@ -13,8 +13,11 @@ from families import (
     Layouts,
     batch_of,
     build,
+    chunked_logits,
     logits,
     own_logits,
+    packed,
+    single,
     text_config,
 )
 from hypothesis import HealthCheck, given
@@ -98,34 +101,15 @@ def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed, keeps_k
     model = build(family, router=router, text_guard=guard)
     layouts = Layouts(seed)
     batch, _ = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
-    ids, mask, whole = batch["input_ids"], batch["attention_mask"], logits(model, batch)
-    length, per_image = ids.shape[1], model.config.image_seq_length
-    is_image = (ids == model.config.image_token_id) & mask.bool()
-    first_of = is_image & ((is_image.cumsum(1) - 1) % per_image == 0)
-    pictures = batch.get("pixel_values")
-    owners = first_of.nonzero()[:, 1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wings.cache.wings_cache.MOST_KEYS", 8192 if keeps_keys else 0)
         make = WingsStaticCache if static else WingsCache
-        cache = make(model.config, **({"max_cache_len": length + 3} if static else {}))
-    start, pieces = 0, []
-    while start < length:
-        stop = min(length, start + layouts.random.choice([1, 1, 2, 5]))
-        chosen = None
-        if pictures is not None:
-            begins = (owners >= start) & (owners < stop)
-            chosen = pictures[begins] if begins.any() else None
-        with torch.no_grad():
-            out = model(
-                input_ids=ids[:, start:stop],
-                attention_mask=mask[:, :stop],
-                pixel_values=chosen,
-                cache=cache,
-            )
-        pieces.append(out.logits)
-        start = stop
-    real = mask.bool()
-    torch.testing.assert_close(torch.cat(pieces, 1)[real], whole[real], **CLOSE)
+        cache = make(
+            model.config, **({"max_cache_len": batch["input_ids"].shape[1] + 3} if static else {})
+        )
+    found, whole = chunked_logits(model, batch, cache, layouts.random), logits(model, batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found[real], whole[real], **CLOSE)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -136,19 +120,9 @@ def test_decoding_in_chunks_equals_one_pass(family, router, guard, seed, keeps_k
 def test_packed_sequences_equal_sequences_alone(family, router, cached, seed):
     model = build(family, router=router)
     _, alone = batch_of(model, Layouts(seed).rows(3), seed)
-    packed = {
-        "input_ids": torch.cat([ids for ids, _ in alone], 1),
-        "position_ids": torch.cat([torch.arange(ids.shape[1])[None] for ids, _ in alone], 1),
-    }
-    pictures = [p for _, p in alone if p is not None]
-    if pictures:
-        packed["pixel_values"] = torch.cat(pictures)
-    expected = []
-    for ids, own in alone:
-        single = {"input_ids": ids} | ({} if own is None else {"pixel_values": own})
-        expected.append(logits(model, single))
+    expected = [logits(model, single(*row)) for row in alone]
     with torch.no_grad():
-        found = model(**packed, use_cache=cached).logits
+        found = model(**packed(alone), use_cache=cached).logits
     torch.testing.assert_close(found, torch.cat(expected, 1), **CLOSE)
 
 
@@ -158,14 +132,11 @@ def test_packing_does_not_leak_without_learners(family, cached):
     model = build(family, learners=())
     _, alone = batch_of(model, [["text", "image", "text"], ["text"] * 5])
     ids = [ids for ids, _ in alone]
-    packed = {
-        "input_ids": torch.cat(ids, 1),
-        "position_ids": torch.cat([torch.arange(one.shape[1]) for one in ids])[None],
-        "attention_mask": torch.ones(1, sum(one.shape[1] for one in ids), dtype=torch.long),
-        "pixel_values": alone[0][1],
-    }
+    mask = torch.ones(1, sum(one.shape[1] for one in ids), dtype=torch.long)
     with torch.no_grad():
-        found = model(**packed, use_cache=cached).logits[:, ids[0].shape[1] :]
+        found = model(**packed(alone), attention_mask=mask, use_cache=cached).logits[
+            :, ids[0].shape[1] :
+        ]
     torch.testing.assert_close(found, logits(model, {"input_ids": ids[1]}), **CLOSE)
 
 

@@ -5,7 +5,19 @@ import copy
 import pytest
 import torch
 from draws import examples
-from families import FAMILIES, HYBRIDS, MAIN, VISION, Layouts, batch_of, build, text_config
+from families import (
+    FAMILIES,
+    HYBRIDS,
+    MAIN,
+    VISION,
+    Layouts,
+    batch_of,
+    build,
+    chunked_logits,
+    packed,
+    single,
+    text_config,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -149,19 +161,11 @@ def test_rows_padding_and_packing_do_not_concern_a_prefix(family, options, seed)
         batch, alone = batch_of(model, rows, seed, side, extra=seed % 3)
         together = logits(model, batch)
         expected = []
-        for row, (ids, pictures) in enumerate(alone):
-            single = {"input_ids": ids} | ({} if pictures is None else {"pixel_values": pictures})
-            expected.append(logits(model, single))
+        for row, one in enumerate(alone):
+            expected.append(logits(model, single(*one)))
             real = batch["attention_mask"][row].bool()
             torch.testing.assert_close(together[row][real], expected[-1][0], **CLOSE)
-    packed = {
-        "input_ids": torch.cat([ids for ids, _ in alone], 1),
-        "position_ids": torch.cat([torch.arange(ids.shape[1]) for ids, _ in alone])[None],
-    }
-    pictures = [p for _, p in alone if p is not None]
-    if pictures:
-        packed["pixel_values"] = torch.cat(pictures)
-    torch.testing.assert_close(logits(model, packed), torch.cat(expected, 1), **CLOSE)
+    torch.testing.assert_close(logits(model, packed(alone)), torch.cat(expected, 1), **CLOSE)
 
 
 @pytest.mark.parametrize("options", BESIDE)
@@ -172,24 +176,11 @@ def test_chunks_and_single_tokens_equal_one_pass(family, options, seed, static):
     model = build(family, **options)
     layouts = Layouts(seed)
     batch, _ = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
-    ids, mask, pictures = batch["input_ids"], batch["attention_mask"], batch.get("pixel_values")
-    is_image = (ids == model.config.image_token_id) & mask.bool()
-    begins = is_image & ((is_image.cumsum(1) - 1) % model.config.image_seq_length == 0)
-    owners, length = begins.nonzero()[:, 1], ids.shape[1]
-    cache = WingsStaticCache(model.config, length + 3) if static else WingsCache(model.config)
-    start, pieces = 0, []
-    while start < length:
-        stop = min(length, start + layouts.random.choice([1, 1, 2, 5]))
-        here = (owners >= start) & (owners < stop)
-        with torch.no_grad():
-            out = model(
-                input_ids=ids[:, start:stop], attention_mask=mask[:, :stop],
-                pixel_values=pictures[here] if here.any() else None, cache=cache,
-            )  # fmt: skip
-        pieces.append(out.logits)
-        start = stop
-    real = mask.bool()
-    torch.testing.assert_close(torch.cat(pieces, 1)[real], logits(model, batch)[real], **CLOSE)
+    room = batch["input_ids"].shape[1] + 3
+    cache = WingsStaticCache(model.config, room) if static else WingsCache(model.config)
+    found = chunked_logits(model, batch, cache, layouts.random)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found[real], logits(model, batch)[real], **CLOSE)
 
 
 def loss_of(model, batch):

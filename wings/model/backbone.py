@@ -17,7 +17,7 @@ from wings.attention.rotary import RotaryEmbedding
 from wings.attention.token_layout import IMAGE, TokenLayout
 from wings.cache.learner_cache import LearnerCache, PendingFeatures
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
-from wings.config import WingsConfig
+from wings.config import LoraOptions, WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
 from wings.layers.projector import Projector
@@ -170,8 +170,9 @@ class WingsModel(WingsPreTrainedModel):
         )
         without = bool(open_contexts) and id(self) in WITHOUT_WINGS.get()
         enabled = bool(config.learners) and (sees_images or not config.text_guard) and not without
-        options = config.adapters
-        adapted = options is not None and (sees_images or not options.needs_images) and not without
+        adapters = config.adapters
+        if adapters is not None and (without or (adapters.needs_images and not sees_images)):
+            adapters = None
         if enabled:
             self._validate_positions(layout, learner_cache, position_ids is not None)
         is_packed = self._is_packed(layout, past, position_ids, learner_cache)
@@ -193,7 +194,7 @@ class WingsModel(WingsPreTrainedModel):
                 later,
                 has_pictures=pixel_values is not None,
                 enabled=enabled,
-                adapted=adapted,
+                adapters=adapters,
                 is_packed=is_packed,
                 is_plain=self._plain_masks,
                 recompute_kv=not self.checkpoints_blocks,
@@ -217,7 +218,7 @@ class WingsModel(WingsPreTrainedModel):
             last_hidden_state=out.last_hidden_state,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
-            router_weights=self._router_weights(wings, output_router_weights),
+            router_weights=self._router_weights(wings, adapters, output_router_weights),
             others=other_outputs(out),
             **{NAME: wings_cache},
         )
@@ -343,14 +344,16 @@ class WingsModel(WingsPreTrainedModel):
         blank = embeddings.new_zeros(1, 3, height, width)
         return self.image_features(blank).sum().to(embeddings.dtype) * 0.0
 
-    def _router_weights(self, wings: WingsPass | None, wanted: bool) -> tuple[Tensor, ...] | None:
+    def _router_weights(
+        self, wings: WingsPass | None, adapters: LoraOptions | None, wanted: bool
+    ) -> tuple[Tensor, ...] | None:
         """Returns the trace's weights, after checking that the pass reached every block's wings."""
         if wings is None:
             return None
         expected = set(self.config.layers_with_wings)
         validate_reached(self.language_model, expected, wings.trace.reached)
-        if wings.adapters is not None:
-            validate_adapted(self.language_model, self.config, wings.trace.adapted)
+        if adapters is not None:
+            validate_adapted(self.language_model, set(adapters.layers), wings.trace.adapted)
         if not wanted or wings.learners is None:
             return None
         return tuple(wings.trace.weights[layer] for layer in self.config.layers_with_learners)

@@ -130,10 +130,9 @@ def find_attentions(decoder: PreTrainedModel) -> dict[int, nn.Module]:
     return {block_index(module): module for module in found}
 
 
-def validate_adapted(decoder: PreTrainedModel, config: WingsConfig, adapted: set[int]) -> None:
+def validate_adapted(decoder: PreTrainedModel, expected: set[int], adapted: set[int]) -> None:
     """Raises a `WingsError` if a pass did not reach the adapters of every block."""
-    options = config.adapters
-    missing = sorted(set(options.layers if options else ()) - adapted)
+    missing = sorted(expected - adapted)
     if missing:
         raise WingsError(
             f"The blocks {missing} of {type(decoder).__name__} did not get the keyword `wings`, so "

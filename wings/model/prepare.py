@@ -16,7 +16,7 @@ from wings.attention.source_tokens import (
 )
 from wings.attention.token_layout import IMAGE, KINDS, TokenLayout
 from wings.cache.learner_cache import LearnerCache, SourceCache
-from wings.config import WingsConfig
+from wings.config import LoraOptions, WingsConfig
 from wings.layers.dispatch import choose, lorra_impl
 from wings.layers.router import GateMask
 from wings.layers.wings_pass import (
@@ -38,7 +38,7 @@ def prepare(
     *,
     has_pictures: bool,
     enabled: bool,
-    adapted: bool,
+    adapters: LoraOptions | None,
     is_packed: bool,
     is_plain: bool,
     recompute_kv: bool,
@@ -56,7 +56,7 @@ def prepare(
         later: layout and features `[B, P, D]` of images that go on in the next chunk.
         has_pictures: whether an image begins among the tokens.
         enabled: whether the learners act.
-        adapted: whether the adapters act.
+        adapters: their options; None where they do not act.
         is_packed: whether a row holds several sequences.
         is_plain: see `MainKeys`.
         recompute_kv: whether a backward recomputes the learners' keys and values.
@@ -105,15 +105,13 @@ def prepare(
         is_first,
         is_packed,
         learners,
-        _adapter_inputs(config, queries) if adapted else None,
+        None if adapters is None else _adapter_inputs(adapters, queries),
         PassOptions(resolved, output_attentions),
         RouterTrace(),
     )
 
 
-def _adapter_inputs(config: WingsConfig, queries: TokenLayout) -> AdapterInputs:
-    options = config.adapters
-    assert options is not None, "adapters act only where there are some"
+def _adapter_inputs(options: LoraOptions, queries: TokenLayout) -> AdapterInputs:
     if not options.needs_images:
         return AdapterInputs(None, is_gated=False)
     acts = queries.kind == IMAGE if options.gate == "image_tokens" else queries.sees_image

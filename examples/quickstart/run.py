@@ -109,9 +109,11 @@ def _quickstart(
         "go on with"
     )
     first = folder / "rows" / methods[0].key
+    # Lines to copy are not broken.
     chat = f"  wings chat {first} --image {folder / FIRST}"
-    console.print(Text(chat, style="bold"))
-    console.print(Text(f"  wings eval {first} --against {folder / 'llm'}\n", style="bold"))
+    console.print(Text(chat, style="bold"), soft_wrap=True)
+    ask = f"  wings eval {first} --against {folder / 'llm'}\n"
+    console.print(Text(ask, style="bold"), soft_wrap=True)
     return folder
 
 

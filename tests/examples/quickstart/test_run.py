@@ -47,6 +47,15 @@ def test_the_folder_holds_everything(run):
         assert (folder / "rows" / method.key / "model.safetensors").exists() == method.default
 
 
+def test_the_commands_to_copy_are_whole_lines(run):
+    folder, output = run
+    # Longer than a terminal of 80 columns, as pytest's folders are.
+    first = folder / "rows" / METHODS[0].key
+    lines = [line.strip() for line in output.splitlines()]
+    assert f"wings chat {first} --image {folder / 'showcase/1.png'}" in lines
+    assert f"wings eval {first} --against {folder / 'llm'}" in lines
+
+
 def test_results_are_what_was_measured(run):
     folder, output = run
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

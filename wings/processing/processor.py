@@ -20,7 +20,7 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
-from wings.saved_files import reading
+from wings.saved_files import reading, validate_has_owner
 
 from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
@@ -114,6 +114,7 @@ class WingsProcessor(ProcessorMixin):
                 has another id for `<image>`, or another number of features per image.
         """
         source = pretrained_model_name_or_path
+        validate_has_owner(source, "Wings processor")
         with reading(source, "Wings processor"):
             for name in PROCESSOR_FILES:
                 if Path(source).is_dir() and not (Path(source) / name).is_file():

@@ -94,8 +94,10 @@ def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console
         listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
         more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
         _row(console, "images a record", f"{listed}{more}" if counts else "none has any")
-    if source.text_turns:
-        _row(console, "text turns", f"behind {source.text_turns:,}{_without(source, recipe)}")
+    if source.text_turns or source.without:
+        _row(
+            console, "text turns", f"after {source.text_turns:,} samples{_without(source, recipe)}"
+        )
     if source.tokens:
         values = zip(NAMES, quantiles(source.tokens, SHARES), strict=True)
         _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
@@ -163,9 +165,7 @@ def _shorten(text: str) -> str:
 def _without(source: SourceSurvey, recipe: Recipe) -> str:
     if not source.without:
         return ""
-    return (
-        f"; {source.without:,} go without, which max_length {recipe.max_length:,} has no room for"
-    )
+    return f"; {source.without:,} have none, as max_length {recipe.max_length:,} has no room for it"
 
 
 def _row(console: Console, name: str, value: str, red: bool = False) -> None:

@@ -72,6 +72,18 @@ def unread(source: str | os.PathLike, noun: str, error: BaseException) -> str:
     )
 
 
+def validate_has_owner(source: str | os.PathLike, noun: str) -> None:
+    """Raises a `WingsError` for a name that is no folder and no `owner/name`; asks no network.
+
+    Old language models have a bare name on the Hub; nothing new can have one.
+    """
+    if "/" not in str(source) and not Path(source).is_dir():
+        raise WingsError(
+            f"There is no folder '{source}', so no {noun} can be read: check the name; an id on "
+            f"the Hub is written as owner/name."
+        )
+
+
 def validate_files(folder: Path, noun: str, thorough: bool) -> None:
     """Raises a `WingsError` that names the first damaged or lost file of a folder.
 

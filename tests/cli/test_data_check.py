@@ -194,6 +194,6 @@ def test_text_turns_are_counted(recipe, tmp_path, capsys):
     path = recipe([*pictures, talk("hi", ANSWER)], max_length=64, text_turns=turns)
     assert main(["data", "check", path]) == 0
     found = rows(capsys.readouterr().out)
-    behind, without = re.findall(r"\d+", found["text turns"])[:2]
-    assert int(behind) + int(without) == 9 and int(behind) and int(without)
+    after, without = re.findall(r"\d+", found["text turns"])[:2]
+    assert int(after) + int(without) == 9 and int(after) and int(without)
     assert found["cut"].startswith("0 ")

@@ -1,5 +1,6 @@
 """Every way out of every command is a sentence and an exit code."""
 
+import argparse
 import io
 import os
 import subprocess
@@ -64,13 +65,16 @@ PARSER = build_parser()
 
 def number_options():
     """`(command, option)` of every option that takes a number."""
-    found = []
-    for action in PARSER._subparsers._group_actions:
-        for command, parser in action.choices.items():
-            for option in parser._actions:
-                if option.type not in (None, str) and "Path" not in repr(option.type):
-                    found.append((command, option.option_strings[0]))
-    return found
+
+    def walk(parser, words):
+        for option in parser._actions:
+            if isinstance(option, argparse._SubParsersAction):
+                for name, inner in option.choices.items():
+                    yield from walk(inner, [*words, name])
+            elif option.type not in (None, str) and "Path" not in repr(option.type):
+                yield " ".join(words), option.option_strings[0]
+
+    return list(walk(PARSER, []))
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "a", "1e400", "", "²"])
@@ -80,7 +84,7 @@ def test_numbers_out_of_bounds_are_refused(command, option, value, capsys):
         return
     # Parsed and not run: a value that is taken would begin hours of work.
     with pytest.raises(SystemExit) as end:
-        PARSER.parse_args([command, f"{option}={value}"])
+        PARSER.parse_args([*command.split(), f"{option}={value}"])
     assert end.value.code == 2
     assert option in capsys.readouterr().err.replace("argument ", "")
 

@@ -12,6 +12,7 @@ from wings import WingsForCausalLM
 from wings.cli import main
 from wings.layers.router import AttendedRouter
 from wings.model.causal_lm import WingsForCausalLM as Model
+from wings.output_folder import OutputFolder
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_checkpoint_gets_the_chosen_gate_and_an_interrupted_run_goes_on(
 ):
     folder, output = tmp_path / "report", tmp_path / "gated"
     command = arguments(guarded, data, folder, "--output", str(output))
-    asked = []
+    asked, saved = [], []
     original = Model.generate
 
     def counted(model, *args, **kwargs):
@@ -50,8 +51,21 @@ def test_a_checkpoint_gets_the_chosen_gate_and_an_interrupted_run_goes_on(
             raise KeyboardInterrupt
         return original(model, *args, **kwargs)
 
+    place = OutputFolder.place
+
+    def stopped(target, draft, last=""):
+        saved.append(1)
+        # Interrupted when all but the last file is in its place.
+        if last and len(saved) == 1:
+            (draft / last).rename(tmp_path / last)
+            place(target, draft)
+            raise KeyboardInterrupt
+        place(target, draft, last)
+
     monkeypatch.setattr(Model, "generate", counted)
+    monkeypatch.setattr(OutputFolder, "place", stopped)
     assert main(command) == 130 and not output.exists()
+    assert main(command) == 130 and (output / "model.safetensors").is_file()
     assert main(command) == 0
     # Nine batches and the one that was interrupted: nothing is asked twice.
     assert len(asked) == 10
@@ -79,6 +93,8 @@ def test_a_checkpoint_gets_the_chosen_gate_and_an_interrupted_run_goes_on(
     assert (output / "processor_config.json").is_file()
     said = capsys.readouterr().out
     assert "Chosen:" in said and "learners off in text turns" in said
+    assert main(command) == 2
+    assert "has a checkpoint; choose a new folder" in capsys.readouterr().err
 
     # The gated checkpoint can be gated again; what it is saved with is a candidate.
     again = arguments(output, data, tmp_path / "second")
@@ -122,7 +138,7 @@ def test_what_cannot_be_gated_is_one_sentence(checkpoint, guarded, llm, data, tm
         (llm, (), "is no Wings checkpoint"),
         (bare, (), "no learners and no adapters to gate"),
         (checkpoint, (), "without text_guard"),
-        (guarded, ("--output", str(guarded)), "name a new folder"),
+        (guarded, ("--output", str(guarded)), "choose a new or empty folder"),
         (guarded, ("--pictures", "none.jsonl"), "no file none.jsonl"),
         (guarded, ("--report", str(guarded / "config.json")), "is a file"),
     ):

@@ -1,5 +1,7 @@
 """Folders that a command writes: whose they are, what is removed, who holds the lock."""
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -168,16 +170,19 @@ def test_of_many_that_begin_at_once_one_gets_a_new_folder(tmp_path):
     assert found == ["in", *["refused"] * 7]
 
 
-def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch):
-    import errno
-    import fcntl
-
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_does_not_stop_a_run(number, tmp_path, monkeypatch):
     def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(number, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with OutputFolder(tmp_path / "out", "wings eval").locked():
-        pass
+    folder = OutputFolder(tmp_path / "out", "wings eval")
+    with folder.locked():
+        assert folder.is_claimed
+        folder.write("report.json", "1")
+    assert (folder.path / "report.json").read_text() == "1"
+    with pytest.raises(WingsError, match="was written by wings eval"):
+        OutputFolder(folder.path, "wings shift").validate()
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

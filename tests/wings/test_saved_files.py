@@ -138,6 +138,19 @@ def test_no_hub_is_a_sentence(monkeypatch):
             kind.from_pretrained("no/body")
 
 
+def test_a_bare_name_is_refused_without_a_look_at_the_hub(monkeypatch, tmp_path):
+    def look(*_, **__):
+        pytest.fail("the Hub was asked")
+
+    monkeypatch.setattr("wings.saved_files.reading", look)
+    monkeypatch.setattr("wings.model.checkpoint.reading", look)
+    monkeypatch.setattr("wings.processing.processor.reading", look)
+    monkeypatch.chdir(tmp_path)
+    for kind in (WingsForCausalLM, WingsProcessor):
+        with pytest.raises(WingsError, match=r"no folder 'nobody'.*owner/name\.$"):
+            kind.from_pretrained("nobody")
+
+
 def test_an_interrupt_is_not_a_fault_of_a_file(tmp_path):
     with pytest.raises(KeyboardInterrupt), reading(tmp_path, "model"):
         raise KeyboardInterrupt

@@ -25,11 +25,11 @@ NAMES = ("shortest", "5%", "median", "95%", "99%", "longest")
 SHOWN_LETTERS = 600
 
 
-def check(name: str, overrides: Sequence[str], quick: int | None, workers: int | None) -> int:
+def check(recipe: str, overrides: Sequence[str], quick: int | None, workers: int | None) -> int:
     """Reads the data of a recipe and prints a survey.
 
     Args:
-        name: a recipe file or the name of a shipped recipe.
+        recipe: a recipe file or the name of a shipped recipe.
         overrides: `key=value` as in training.
         quick: read only this many records of each source.
         workers: reading processes; default: one per core.
@@ -40,10 +40,10 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
     Raises:
         WingsError: the recipe, processor or a source cannot be opened.
     """
-    recipe = Recipe.from_yaml(find_recipe(name), overrides)
+    settings = Recipe.from_yaml(find_recipe(recipe), overrides)
     console = make_console(soft_wrap=True)
     with console.status("opening the data"):
-        processor = load_processor(recipe)
+        processor = load_processor(settings)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn(), transient=True, console=console) as bar:
         task = bar.add_task("reading", total=None)
@@ -51,17 +51,17 @@ def check(name: str, overrides: Sequence[str], quick: int | None, workers: int |
         def watch(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        sources, samples = survey(recipe, processor, quick, workers, watch)
+        sources, samples = survey(settings, processor, quick, workers, watch)
     in_epoch = sum(source.samples for source in sources)
     for source in sources:
-        report(source, in_epoch, recipe, console)
-    show(samples, recipe, processor, console)
-    console.print(end_of_turn(recipe, processor))
+        report(source, in_epoch, settings, console)
+    show(samples, settings, processor, console)
+    console.print(end_of_turn(settings, processor))
     bad = sum(source.problems.total() for source in sources)
     read = sum(source.read for source in sources)
     if bad:
         console.print(
-            f"{bad:,} of {read:,} records cannot be used{_what_then(recipe)}", style="red"
+            f"{bad:,} of {read:,} records cannot be used{_what_then(settings)}", style="red"
         )
     else:
         console.print(f"all {read:,} records can be used", style="green")
@@ -94,8 +94,10 @@ def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console
         listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
         more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
         _row(console, "images a record", f"{listed}{more}" if counts else "none has any")
-    if source.text_turns:
-        _row(console, "text turns", f"behind {source.text_turns:,}{_without(source, recipe)}")
+    if source.text_turns or source.without:
+        _row(
+            console, "text turns", f"after {source.text_turns:,} samples{_without(source, recipe)}"
+        )
     if source.tokens:
         values = zip(NAMES, quantiles(source.tokens, SHARES), strict=True)
         _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
@@ -163,9 +165,7 @@ def _shorten(text: str) -> str:
 def _without(source: SourceSurvey, recipe: Recipe) -> str:
     if not source.without:
         return ""
-    return (
-        f"; {source.without:,} go without, which max_length {recipe.max_length:,} has no room for"
-    )
+    return f"; {source.without:,} have none, as max_length {recipe.max_length:,} has no room for it"
 
 
 def _row(console: Console, name: str, value: str, red: bool = False) -> None:

@@ -1,5 +1,6 @@
 """`wings eval`: measures what a checkpoint learned and forgot relative to its LLM."""
 
+import contextlib
 import json
 import shlex
 import sys
@@ -69,34 +70,15 @@ def evaluate_checkpoint(
     Raises:
         WingsError: an invalid model, file or folder.
     """
-    processes = Processes()
-    try:
-        for name, value in (("--batch-size", batch_size), ("--max-new-tokens", max_new_tokens)):
-            if value < 1:
-                raise WingsError(f"{name} is {value}, but must be at least 1.")
-        return _evaluate(
-            processes, checkpoint, against, output, batch_size, max_new_tokens, EvalFiles(**files)
-        )
-    finally:
-        processes.close()
-
-
-def _evaluate(
-    processes: Processes,
-    checkpoint: str,
-    against: str | None,
-    output: Path | None,
-    batch_size: int,
-    max_new_tokens: int,
-    files: EvalFiles,
-) -> Path:
-    notes = validate_models(checkpoint, against)
-    owned = OutputFolder(output or f"wings-eval-{Path(checkpoint).name}", "wings eval")
-    validate_report_folder(owned, checkpoint, against)
-    with claimed(owned, processes, CACHE, DATA, JSON, HTML):
-        return _measure(
-            processes, checkpoint, against, owned, notes, batch_size, max_new_tokens, files
-        )
+    with contextlib.closing(Processes()) as processes:
+        notes = validate_models(checkpoint, against)
+        owned = OutputFolder(output or f"wings-eval-{Path(checkpoint).name}", "wings eval")
+        validate_report_folder(owned, checkpoint, against)
+        with claimed(owned, processes, CACHE, DATA, JSON, HTML):
+            return _measure(
+                processes, checkpoint, against, owned, notes, batch_size, max_new_tokens,
+                EvalFiles(**files),
+            )  # fmt: skip
 
 
 def _measure(

@@ -38,6 +38,7 @@ from .terminal import make_console
 
 MAKER = "wings gate"
 JSON, CSV, PLOT, CACHE = "gate.json", "gate.csv", "gate.png", "cache"
+CONFIG = "config.json"
 # Of the generated questions: others than those of wings eval, which should not see the choice.
 SEED = 1
 
@@ -70,10 +71,11 @@ def gate(
         max_new_tokens: longest answer, in tokens.
 
     Raises:
-        WingsError: an invalid checkpoint, file, folder or number.
+        WingsError: an invalid checkpoint, file or folder.
     """
-    validate_numbers(keep_pictures, gains, taus, batch_size, max_new_tokens)
-    validate_output(output)
+    target = None if output is None else OutputFolder(output, MAKER)
+    if target is not None:
+        validate_output(target)
     if read_model_type(checkpoint) != "wings":
         raise WingsError(f"{checkpoint} is no Wings checkpoint; name one with learners.")
     if bool(pictures) != bool(conversations):
@@ -81,10 +83,10 @@ def gate(
     folder = report or Path(f"wings-gate-{Path(checkpoint).name}")
     owned = OutputFolder(folder, MAKER, "--report")
     owned.validate()
-    processes = Processes()
-    held = contextlib.ExitStack()
-    try:
-        held.enter_context(claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT))
+    with (
+        contextlib.closing(Processes()) as processes,
+        claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT),
+    ):
         data = read_questions(checkpoint, pictures, conversations, owned, processes)
         console = make_console(quiet=not processes.is_first)
         console.print(f"\nwings gate {checkpoint}, into {folder}\n", style="bold")
@@ -105,41 +107,21 @@ def gate(
             write(curve, folder, checkpoint)
             show(console, curve)
             console.print(f"  The curve is in {folder}.")
-            if output is not None:
-                save(checkpoint, curve, output)
+            if target is not None:
+                save(checkpoint, curve, target)
                 console.print(f"  The checkpoint with the gate is in {output}.")
         processes.wait()
-    finally:
-        held.close()
-        processes.close()
     return curve
 
 
-def validate_numbers(
-    keep_pictures: float,
-    gains: Sequence[float],
-    taus: Sequence[float],
-    batch_size: int,
-    max_new_tokens: int,
-) -> None:
-    """Raises a `WingsError` for the first number that is out of range."""
-    for name, count in (("--batch-size", batch_size), ("--max-new-tokens", max_new_tokens)):
-        if count < 1:
-            raise WingsError(f"{name} is {count}, but must be at least 1.")
-    if not keep_pictures >= 0:
-        raise WingsError(f"--keep-pictures is {keep_pictures}, but must be at least 0.")
-    for name, values in (("--gains", gains), ("--taus", taus)):
-        for value in values:
-            if not 0 < value < float("inf"):
-                raise WingsError(f"{name} names {value}, but must be positive and finite.")
+def validate_output(target: OutputFolder) -> None:
+    """Raises a `WingsError` if the folder has a checkpoint, or is not for one.
 
-
-def validate_output(output: Path | None) -> None:
-    """Raises a `WingsError` if the folder of the new checkpoint has any content."""
-    if output is None or not output.exists():
-        return
-    if not output.is_dir() or any(output.iterdir()):
-        raise WingsError(f"--output {output} exists; name a new folder.")
+    One that was not saved to its end has no config.json; it is replaced.
+    """
+    target.validate()
+    if (target.path / CONFIG).exists():
+        raise WingsError(f"--output {target.path} has a checkpoint; choose a new folder.")
 
 
 def read_questions(
@@ -178,18 +160,17 @@ def show(console: Console, curve: GateCurve) -> None:
     )
 
 
-def save(checkpoint: str, curve: GateCurve, output: Path) -> None:
+def save(checkpoint: str, curve: GateCurve, target: OutputFolder) -> None:
     """Saves the checkpoint with the chosen gate, its processor and its recipe."""
     # Loaded again: the measured model has been changed from gate to gate.
     model = WingsForCausalLM.from_pretrained(checkpoint)
     curve.chosen.setting.put_on(model)
-    owned = OutputFolder(output, MAKER)
-    with owned.locked():
-        draft = owned.draft("model")
+    with target.locked():
+        draft = target.draft("model")
         model.save_pretrained(draft)
         WingsProcessor.from_pretrained(checkpoint).save_pretrained(draft)
         recipe = Path(checkpoint) / "recipe.yaml"
         if recipe.is_file():
             # `wings eval` reads there if the LLM stayed frozen.
             shutil.copy(recipe, draft / recipe.name)
-        owned.place(draft, last="config.json")
+        target.place(draft, last=CONFIG)

@@ -45,8 +45,6 @@ def iit(
     owned = OutputFolder(output, "wings iit")
     validate_output_folder(owned)
     text_items, picture_items = read_items(text), read_items(pictures)
-    if uses < 1:
-        raise WingsError(f"--uses is {uses}, but must be at least 1.")
     console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from wings.errors import WingsError
 from wings.output_folder import make_readable
-from wings.saved_files import reading
+from wings.saved_files import reading, validate_has_owner
 from wings.upstream.configuration import read_config_dict
 
 from .pretrained import WingsPreTrainedModel
@@ -40,6 +40,7 @@ class CheckpointMixin(WingsPreTrainedModel):
         source = pretrained_model_name_or_path
         if source is None:
             raise WingsError("pretrained_model_name_or_path is None: give a folder or a Hub id.")
+        validate_has_owner(source, "Wings checkpoint")
         changes = {name: kwargs.pop(name) for name in RECONFIGURABLE if name in kwargs}
         with_info = kwargs.pop("output_loading_info", False)
         # Tensors of another shape are named below, with both shapes.

@@ -1,8 +1,9 @@
 """A language model's chat template: renders messages and finds the letters to learn."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from jinja2.exceptions import TemplateError
@@ -30,9 +31,10 @@ _ERRORS = (
     TypeError, ValueError,
 )  # fmt: skip
 _SAID = ("role", "content")
-# Shapes that are kept per tokenizer; conversations have few numbers of turns.
-_MOST_SHAPES = 256
-_SHAPES: "WeakKeyDictionary[Any, dict[Any, Any]]" = WeakKeyDictionary()
+# Results that are kept per tokenizer; conversations have few numbers of turns.
+_MOST_KEPT = 256
+_KEPT: "WeakKeyDictionary[Any, dict[Any, Any]]" = WeakKeyDictionary()
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,7 @@ class ChatTemplate:
     def letters(self) -> TypedLetters:
         """The tokens that are only letters in what someone says: `<image>` and control tokens."""
         key = ("letters", self.source, len(self.tokenizer))
-        made = self._kept(key, lambda: TypedLetters([IMAGE_TOKEN, *self._control_tokens()]))
-        return cast(TypedLetters, made)
+        return self.kept(key, lambda: TypedLetters([IMAGE_TOKEN, *self._control_tokens()]))
 
     def _control_tokens(self) -> list[str]:
         """Special tokens with which the template and the tokenizer mark the parts of a text."""
@@ -132,10 +133,7 @@ class ChatTemplate:
         Raises:
             WingsError: no template, or one that refuses the messages.
         """
-        source = self.source
-        roles = {message["role"] for message in messages}
-        as_parts = {role for role in roles if self._reads_parts(source, role)}
-        return self._render(messages, add_generation_prompt, as_parts)
+        return self._render(messages, add_generation_prompt, self._roles_of_parts(messages))
 
     def validate(self, conversation: Conversation, add_generation_prompt: bool, text: str) -> None:
         """Raises a `WingsError` unless the rendered `text` has all that was said, exactly once."""
@@ -146,7 +144,7 @@ class ChatTemplate:
             for m in messages
         )
         key = (self.source, options, add_generation_prompt, shape)
-        made = self._kept(
+        made = self.kept(
             key, lambda: TemplateShape.of(messages, self.render, add_generation_prompt)
         )
         if made is not None:
@@ -167,9 +165,7 @@ class ChatTemplate:
         variables = {**self.tokenizer.special_tokens_map, **self.options}
         for name in _OPTIONS:
             variables.pop(name, None)
-        roles = {message["role"] for message in conversation.messages}
-        as_parts = {role for role in roles if self._reads_parts(template, role)}
-        messages = _shaped(conversation.messages, as_parts)
+        messages = _shaped(conversation.messages, self._roles_of_parts(conversation.messages))
         rendered, spans = render_with_spans(messages, template, variables)
         turns = sum(message["role"] == "assistant" for message in conversation.messages)
         if not text.startswith(rendered) or len(spans) < turns:
@@ -195,9 +191,14 @@ class ChatTemplate:
         # For one conversation that is not tokenised, the method returns a string.
         return self.letters().unescaped(cast(str, text))
 
+    def _roles_of_parts(self, messages: list[dict]) -> set[str]:
+        """The roles of these messages whose content the template reads as a list of parts."""
+        source, roles = self.source, {message["role"] for message in messages}
+        return {role for role in roles if self._reads_parts(source, role)}
+
     def _reads_parts(self, source: str, role: str) -> bool:
         """True if the template writes content of this role only where it is a list of parts."""
-        return bool(self._kept((source, role), lambda: self._tries_parts(role)))
+        return self.kept((source, role), lambda: self._tries_parts(role))
 
     def _tries_parts(self, role: str) -> bool:
         said = {"role": role, "content": mark(0)}
@@ -219,17 +220,17 @@ class ChatTemplate:
                 return role in as_parts
         return False
 
-    def _kept(self, key: Any, make: Any) -> Any:
+    def kept(self, key: Any, make: Callable[[], _Result]) -> _Result:
         """The result of `make`, which is called once per tokenizer and key."""
         try:
-            kept = _SHAPES.setdefault(self.tokenizer, {})
+            results: dict[Any, _Result] = _KEPT.setdefault(self.tokenizer, {})
         except TypeError:
             return make()
-        if key not in kept:
-            if len(kept) >= _MOST_SHAPES:
-                kept.clear()
-            kept[key] = make()
-        return kept[key]
+        if key not in results:
+            if len(results) >= _MOST_KEPT:
+                results.clear()
+            results[key] = make()
+        return results[key]
 
 
 def _shaped(messages: list[dict], as_parts: set[str]) -> list[dict]:

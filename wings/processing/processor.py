@@ -20,14 +20,14 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
-from wings.saved_files import reading
+from wings.saved_files import reading, validate_has_owner
 
 from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
 from .image_token import add_image_token, validate_image_token, vocab_size_at
 from .tokenization import pad_rows, tokenize
-from .turn_end import TurnEnd, known_turn_end, learn_end
+from .turn_end import TurnEnd, find_turn_end, learn_end
 from .typed_letters import TypedLetters
 
 # Without one of these a folder would make another processor than the one that was saved.
@@ -114,6 +114,7 @@ class WingsProcessor(ProcessorMixin):
                 has another id for `<image>`, or another number of features per image.
         """
         source = pretrained_model_name_or_path
+        validate_has_owner(source, "Wings processor")
         with reading(source, "Wings processor"):
             for name in PROCESSOR_FILES:
                 if Path(source).is_dir() and not (Path(source) / name).is_file():
@@ -359,8 +360,8 @@ class WingsProcessor(ProcessorMixin):
             text = template.render(talk.messages, False)
             return self._row(text, template.spans(talk, text))
 
-        source = template.options.get("chat_template", self.tokenizer.chat_template)
-        return known_turn_end(self.tokenizer, source, encode)
+        key = ("turn end", template.source, len(self.tokenizer))
+        return template.kept(key, lambda: find_turn_end(self.tokenizer, encode))
 
     def _row(
         self,

@@ -4,10 +4,8 @@ Most templates write it in the turn (`<|im_end|>`). Some end a turn by the heade
 message alone; then the first token of that header is learned as the end.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -15,7 +13,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 
-IGNORED = -100
+from .tokenization import IGNORED
+
 Encode = Callable[[list[dict]], Mapping[str, Tensor]]
 # Two answers that end in different tokens.
 ANSWERS = ("yes", "no 7")
@@ -71,21 +70,7 @@ def find_turn_end(tokenizer: PreTrainedTokenizerBase, encode: Encode) -> TurnEnd
     return None
 
 
-_KNOWN: "WeakKeyDictionary[Any, dict[Any, TurnEnd | None]]" = WeakKeyDictionary()
-
-
-def known_turn_end(
-    tokenizer: PreTrainedTokenizerBase, template: Any, encode: Encode
-) -> TurnEnd | None:
-    """Returns `find_turn_end`, which is computed once for a tokenizer and a template."""
-    kept = _KNOWN.setdefault(tokenizer, {})
-    key = str(template), len(tokenizer)
-    if key not in kept:
-        kept[key] = find_turn_end(tokenizer, encode)
-    return kept[key]
-
-
-def trained_runs(labels: list[int]) -> Any:
+def trained_runs(labels: list[int]) -> Iterator[tuple[int, int]]:
     """Yields `(start, end)` of each run of trained tokens."""
     start = None
     for place, label in enumerate([*labels, IGNORED]):

@@ -11,14 +11,16 @@ import urllib.request
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from wings import __version__
 from wings.errors import WingsError
+from wings.extras import NAME
 
 from .image_limits import ImageLimits
 
 SCHEMES = ("http://", "https://", "data:")
 _CHUNK = 1 << 16
 # Some servers refuse the name of Python's own client.
-_HEADERS = {"User-Agent": "wings-lorra (https://pypi.org/project/wings-lorra)", "Accept": "image/*"}
+_HEADERS = {"User-Agent": f"{NAME}/{__version__}", "Accept": "image/*"}
 
 
 def is_address(source: str) -> bool:

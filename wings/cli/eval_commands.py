@@ -1,0 +1,212 @@
+"""Parsers of the commands that use or measure a checkpoint."""
+
+import argparse
+from pathlib import Path
+
+from .parsing import (
+    add_answer_length,
+    add_command,
+    add_files,
+    add_generation,
+    amount,
+    lazy,
+    points,
+    positive,
+    seed,
+)
+
+
+def add_chat(commands: argparse._SubParsersAction) -> None:
+    """`wings chat`."""
+    parser = add_command(
+        commands,
+        "chat",
+        lazy(".chat:chat"),
+        (),
+        "chat with a checkpoint in the terminal",
+        "Chats with a saved Wings checkpoint. /image FILE adds a picture to the next turn, /new"
+        " starts a new conversation and /quit exits.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint")
+    parser.add_argument(
+        "--image",
+        dest="pictures",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="pictures of the first turn",
+    )
+    add_answer_length(parser, 256)
+
+
+def add_compare(commands: argparse._SubParsersAction) -> None:
+    """`wings compare`."""
+    parser = add_command(
+        commands,
+        "compare",
+        lazy(".compare:compare"),
+        ("eval",),
+        "compare reports of wings eval, and plot attention shift against text accuracy",
+        "Prints the scores of several reports of wings eval, which must use one LLM and the same"
+        " files. Plots the attention shift (LAWS) of the checkpoints against their text accuracy,"
+        " as in the paper.",
+    )
+    parser.add_argument(
+        "reports", type=Path, nargs="+", metavar="REPORT", help="folders of the reports"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("wings-compare.png"),
+        help="the plot (default: wings-compare.png)",
+    )
+
+
+def add_eval(commands: argparse._SubParsersAction) -> None:
+    """`wings eval`."""
+    parser = add_command(
+        commands,
+        "eval",
+        lazy(".eval:evaluate_checkpoint"),
+        ("eval",),
+        "measure what a checkpoint learned and forgot relative to its LLM",
+        "Asks a checkpoint and the LLM that it was built from the same questions and compares their"
+        " next-token distributions. Writes report.html and report.json. Run the same command again"
+        " to resume; torchrun -m wings.cli eval ... uses several devices.",
+    )
+    parser.add_argument(
+        "checkpoint", help="folder or Hub id of a Wings checkpoint or of a plain language model"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="LLM",
+        help="folder or Hub id of the LLM that it was built from (default: the one inside a Wings"
+        " checkpoint, if its recipes kept that frozen)",
+    )
+    files = (
+        ("text", "JSON Lines of chat messages without pictures; the last turn is the answer"),
+        ("pictures", "the same with questions about pictures"),
+        ("conversations", "the same with pictures and a last question about text"),
+        ("held-out", "texts, or JSON Lines of texts or conversations, to measure drift"),
+    )
+    add_files(parser, files)
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tasks or groups of lm-evaluation-harness, stock or shipped (such as wings_local)",
+    )
+    parser.add_argument(
+        "--include-path",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of task files that override stock ones; see wings.eval.harness.offline",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of the report (default: wings-eval-NAME)"
+    )
+    add_generation(parser)
+
+
+def add_gate(commands: argparse._SubParsersAction) -> None:
+    """`wings gate`."""
+    parser = add_command(
+        commands,
+        "gate",
+        lazy(".gate:gate"),
+        ("eval",),
+        "put a gate on a finished checkpoint, which keeps text after an image; no training",
+        "Puts the attended gate on a trained checkpoint at several gains (tanh) and thresholds tau"
+        " (hill). Scores text after an image and pictures for each, without a gate, and with"
+        " learners off in text turns. Chooses the most text whose pictures are within"
+        " --keep-pictures points of the ungated model. Nothing is trained. Writes gate.png,"
+        " gate.csv and gate.json. Run the same command again to resume.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint with learners")
+    generated = "(default: generated drawings and questions)"
+    files = (
+        ("pictures", f"JSON Lines of questions about pictures, not those of your test {generated}"),
+        ("conversations", f"the same with pictures and a last question about text {generated}"),
+    )
+    add_files(parser, files)
+    parser.add_argument(
+        "--report", type=Path, help="folder of the curve (default: wings-gate-NAME)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="a new folder for the checkpoint with the chosen gate"
+    )
+    parser.add_argument(
+        "--keep-pictures", type=points, default=2.0, metavar="POINTS",
+        help="percentage points of pictures that the gate may cost (default: 2)",
+    )  # fmt: skip
+    for name, text in (("gains", "gains of tanh"), ("taus", "thresholds of hill")):
+        parser.add_argument(
+            f"--{name}", type=amount, nargs="+", default=[], metavar="X", help=f"{text} to try"
+        )
+    add_generation(parser)
+
+
+def add_iit(commands: argparse._SubParsersAction) -> None:
+    """`wings iit`."""
+    parser = add_command(
+        commands,
+        "iit",
+        lazy(".iit:iit"),
+        ("eval",),
+        "build conversations that interleave text and picture questions, for wings eval",
+        "Builds interleaved conversations (IIT) of six kinds from a file of text questions and a"
+        " file of picture questions. The last turn is scored; the turns before it include their"
+        " answers. Writes text.jsonl and pictures.jsonl for wings eval.",
+    )
+    parser.add_argument(
+        "text", type=Path, help="JSON Lines of chat messages without pictures, as for wings eval"
+    )
+    parser.add_argument("pictures", type=Path, help="the same with questions about pictures")
+    parser.add_argument(
+        "--llm",
+        required=True,
+        help="folder or Hub id of the LLM before any picture; similar questions are matched by its"
+        " token embeddings",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of both files")
+    parser.add_argument(
+        "--size",
+        type=positive,
+        metavar="N",
+        help="conversations of each kind (default: the number of items of the smaller file)",
+    )
+    parser.add_argument(
+        "--uses",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="how often a text question may precede others of a kind (default: 4)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="draws the scored items (default: 0)")
+
+
+def add_shift(commands: argparse._SubParsersAction) -> None:
+    """`wings shift`."""
+    parser = add_command(
+        commands,
+        "shift",
+        lazy(".shift:shift"),
+        ("eval",),
+        "measure if a model attends alike to text before and after a picture",
+        "Measures the attention shift (LAWS) of a Wings model, a vision-language model or a"
+        " language model on conversations with pictures. Writes shift.png and shift.json.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a model")
+    parser.add_argument(
+        "--items", type=Path, required=True, help="JSON Lines of chat messages with pictures"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the result")
+    parser.add_argument(
+        "--sink",
+        choices=("apart", "before"),
+        default="apart",
+        help="count the first token apart or with the text before the picture (default: apart)",
+    )

@@ -237,6 +237,8 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
         ({"data": [{"path": "a.jsonl", "name": "a/b"}]}, "evaluate.data.0.name: 'a/b' may only"),
         ({"data": [{"path": "a", "name": "a", "weight": 2}]}, "evaluate.data.0.weight"),
         ({"data": [{"path": "a", "name": "a", "limit": 0}]}, "evaluate.data.0.limit"),
+        ({"data": [{"path": "a", "name": "a", "limit": 10**15 + 1}]}, "evaluate.data.0.limit"),
+        ({"data": [{"path": "a", "name": "a", "shuffle_buffer": 0}]}, "data.0.shuffle_buffer"),
         ({"evry": 3}, "evaluate.evry: no such key"),
     ],
 )

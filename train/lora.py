@@ -9,7 +9,7 @@ from torch import nn
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
-from wings.train.recipe import Lora
+from wings.train.recipe_parts import Lora
 from wings.upstream.adapters import adapted_layers, enable_adapters, merge_into_base
 
 ADAPTER = "default"

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from wings.config import WingsConfig
 from wings.errors import WingsError, nearest
-from wings.train.recipe import RATES, Recipe, wings_options
+from wings.train.recipe import RATES, Recipe
 from wings.train.recipe_file import describe_type
+from wings.train.recipe_validation import wings_options
 
 # Kinds of JSON values.
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string", dict: "object"}
@@ -146,7 +147,7 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _words(kind: Any) -> str:
-    """A type in words, without what an omitted key stands for."""
+    """A type in words, without None."""
     words = []
     for option in _options(kind):
         inner, entry = _inner(option)

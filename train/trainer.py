@@ -27,7 +27,7 @@ from .finite import Named, first_not_finite, optimizer_state_of, weights_of
 from .kl_to_base import KLToBaseLoss
 from .lora import adapters
 from .manifest import Manifest
-from .metrics.evaluate import HeldOutEvaluation
+from .metrics.evaluate import HeldOutEvaluation, loss_of
 from .metrics.metric_tracker import MetricTracker
 from .param_groups import TrainPlan
 from .resume_state import ResumeCallback, ResumeState
@@ -167,6 +167,9 @@ class WingsTrainer(TrainerHooks):
         """Losses on held-out records; ends the run if one of them rose too far.
 
         `Trainer` also calls this before the first step of a resumed run, which has them already.
+
+        Raises:
+            DistributedStop: a loss is not finite.
         """
         if self.evaluation is None or not self.evaluation.is_due(self.state):
             return {}
@@ -175,6 +178,10 @@ class WingsTrainer(TrainerHooks):
             history = self.state.log_history
             with unwrapping_worker_errors(self.evaluation.workers):
                 losses = self.evaluation.run(self.model_wrapped, self.accelerator, size, history)
+        for name in self.evaluation.sets:
+            if not math.isfinite(loss := losses[loss_of(name)]):
+                what = f"The loss on {name} is {loss} after step {self.state.global_step}"
+                raise self._not_finite(what, "nothing was written after it")
         # Logging an evaluation would count as logging the step.
         should_log = self.control.should_log
         self.log(dict(losses))
@@ -226,7 +233,7 @@ class WingsTrainer(TrainerHooks):
     def validate_finite(self, with_optimizer: bool) -> None:
         """Check that nothing non-finite is about to be written, on all processes together.
 
-        The loss of a step tells of its gradient, not of the weights after it.
+        A finite loss is computed before the step, so the weights after it can still overflow.
 
         Raises:
             DistributedStop: names the first such tensor.
@@ -241,10 +248,8 @@ class WingsTrainer(TrainerHooks):
             )
         bad = [name for name in gather_object([first_not_finite(weights)]) if name]
         if bad:
-            raise DistributedStop(
-                f"After step {self.state.global_step}, {bad[0]} is not finite: lower the learning"
-                f" rates or check the data; nothing was written; {self.folder.saved}."
-            )
+            what = f"After step {self.state.global_step}, {bad[0]} is not finite"
+            raise self._not_finite(what, "nothing was written")
 
     @contextlib.contextmanager
     def reading_checkpoint(self, checkpoint: Path) -> Iterator[None]:
@@ -318,10 +323,8 @@ class WingsTrainer(TrainerHooks):
         self.signals.agreed, bad = flags.bool().tolist()
         if bad:
             what = f"gradient is {gradient_norm}" if math.isfinite(loss) else f"loss is {loss}"
-            raise DistributedStop(
-                f"The {what} at step {self.state.global_step + 1}: lower the learning rates or"
-                f" check the data; no weight was updated with it; {self.folder.saved}."
-            )
+            what = f"The {what} at step {self.state.global_step + 1}"
+            raise self._not_finite(what, "no weight was updated with it")
 
     def checkpoint_parent(self) -> Path | None:
         """Folder of an unfinished checkpoint."""
@@ -385,6 +388,10 @@ class WingsTrainer(TrainerHooks):
             elif name in state_dict:
                 rounded[name] = rounded[first]
         return {**state_dict, **rounded}
+
+    def _not_finite(self, what: str, kept: str) -> DistributedStop:
+        remedy = "lower the learning rates or check the data"
+        return DistributedStop(f"{what}: {remedy}; {kept}; {self.folder.saved}.")
 
     def _lost(self, sentence: str) -> WingsError:
         step = self.state.global_step

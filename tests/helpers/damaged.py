@@ -1,9 +1,9 @@
 """Training records, damaged in many ways; each way says whether the record can still be used."""
 
 import base64
+import copy
 import io
 import json
-import os
 import struct
 import tarfile
 import zlib
@@ -27,7 +27,7 @@ def png(colour="red", size=(6, 5)):
 
 
 def png_of_size(width, height):
-    """A header that promises these pixels, and none of them."""
+    """A header with this size, and no pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     return (
@@ -62,32 +62,26 @@ def with_image(value, source):
     return {**value, key: source if key == "image" else [source]}
 
 
-def places(value, path=()):
-    """The paths of all values in a record."""
+def places(value):
+    """(mapping or list, its key or index) of all values in a record."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
-        yield (*path, key)
+        yield value, key
         if isinstance(inner, dict | list):
-            yield from places(inner, (*path, key))
+            yield from places(inner)
 
 
 def odd_value(value, draw):
-    value = json.loads(json.dumps(value))
-    path = draw.choice(list(places(value)))
-    place = value
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = draw.choice(ODD_VALUES)
+    value = copy.deepcopy(value)
+    place, key = draw.choice(list(places(value)))
+    place[key] = draw.choice(ODD_VALUES)
     return value, EITHER
 
 
 def lost_key(value, draw):
-    value = json.loads(json.dumps(value))
-    path = draw.choice(list(places(value)))
-    place = value
-    for key in path[:-1]:
-        place = place[key]
-    del place[path[-1]]
+    value = copy.deepcopy(value)
+    place, key = draw.choice(list(places(value)))
+    del place[key]
     return value, EITHER
 
 
@@ -174,11 +168,13 @@ def in_a_list(text):
     except RecursionError:
         return True
     except ValueError:
-        # Brackets, quotes and commas alone decide about the entries.
-        shape = bytes(one for one in text if one in b'[]{}",\\')
-        whole = [json.dumps(record(n)).encode() for n in range(3)]
-        return shape in [bytes(one for one in text if one in b'[]{}",\\') for text in whole]
+        return shape(text) in [shape(json.dumps(record(n)).encode()) for n in range(3)]
     return True
+
+
+def shape(text):
+    """The brackets, quotes and commas of a text, which alone decide where entries end."""
+    return bytes(one for one in text if one in b'[]{}",\\')
 
 
 def damaged_image(draw):
@@ -199,7 +195,7 @@ def damaged_image(draw):
     if kind == 4:
         return b"not an image" * 9, BAD
     if kind == 5:
-        return os.urandom(0) + bytes(draw.randrange(256) for _ in range(90)), BAD
+        return bytes(draw.randrange(256) for _ in range(90)), BAD
     return whole, GOOD
 
 
@@ -216,17 +212,11 @@ def write_shard(path, count, draw):
             image, outcome = (png(), GOOD) if draw.random() < 0.5 else damaged_image(draw)
             text, kind = b"A red square.", "txt"
             if draw.random() < 0.3:
-                kind, text = (
-                    "json",
-                    json.dumps(
-                        {k: v for k, v in record(number).items() if k[:5] != "image"}
-                    ).encode(),
-                )
+                values = {k: v for k, v in record(number).items() if k[:5] != "image"}
+                text, kind = json.dumps(values).encode(), "json"
                 if draw.random() < 0.5:
-                    text, worse = draw.choice([deep, cut, no_utf8, null_bytes, two_values])(
-                        text, draw
-                    )
-                    outcome = BAD
+                    damage = draw.choice([deep, cut, no_utf8, null_bytes, two_values])
+                    text, outcome = damage(text, draw)
             elif draw.random() < 0.2:
                 text, worse = draw.choice(
                     [(b"\xff\xfe", BAD), (b"", BAD), (b" ", BAD), (b"\x00", EITHER)]

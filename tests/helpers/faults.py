@@ -1,5 +1,6 @@
-"""Runs that are killed, or run into a wall, in processes of their own."""
+"""Runs that are killed or meet a limit: in this process, or in processes of their own."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -7,9 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from transformers import TrainerCallback
 
 from wings.errors import WingsError
+from wings.train import run
 from wings.train.run import train
 
 # Forked off a process that has trained nothing: autograd's threads do not survive a fork.
@@ -20,12 +24,38 @@ CONTEXT.set_forkserver_preload(["torch", "wings.train.run"])
 CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 
+class Killed(Exception):
+    """Ends a run in this process as a kill would."""
+
+
+class Killer(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Killed
+
+
+@contextlib.contextmanager
+def killed_at(step):
+    """Expects a run in the block, and ends it after a step, before its checkpoint."""
+    original = run.WingsTrainer.__init__
+
+    def init(self, **kwargs):
+        original(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Killer(step)]})
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run.WingsTrainer, "__init__", init)
+        yield
+
+
 def in_a_child(work, *arguments):
     """Runs `work`, a function of this file, in a process of its own; its exit code."""
     child = CONTEXT.Process(target=_quietly, args=(work, *arguments))
     child.start()
     child.join(200)
-    assert child.exitcode is not None, "the child hangs"
+    assert child.exitcode is not None, "the child did not end"
     return child.exitcode
 
 
@@ -37,12 +67,12 @@ def _quietly(work, *arguments):
     work(*arguments)
 
 
-def calls_of_a_run(recipe, number, log):
-    """Trains; dies before call `number` that touches the output, or notes all calls in `log`."""
-    seen = []
+def calls_of_runs(recipes, number, log):
+    """Trains one after another; dies before call `number` to an output, or notes all in `log`."""
+    seen, outputs = [], tuple(recipe.output for recipe in recipes)
 
     def hook(event, arguments):
-        if event not in CALLS or not str(arguments[0]).startswith(recipe.output):
+        if event not in CALLS or not str(arguments[0]).startswith(outputs):
             return
         if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
             return
@@ -51,7 +81,8 @@ def calls_of_a_run(recipe, number, log):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    train(recipe)
+    for recipe in recipes:
+        train(recipe)
     calls = list(seen)
     Path(log).write_text("\n".join(calls))
 
@@ -80,26 +111,5 @@ def lose_workers(recipe, said):
         train(recipe, watch=kill)
     except WingsError as error:
         Path(said).write_text(str(error))
-        # torch would go on to raise the news wherever the process is.
+        # Otherwise torch raises its error wherever the process is.
         os._exit(0)
-
-
-def both_stages(one, two, number, log):
-    """Trains two stages; dies before call `number` that touches an output, or notes all calls."""
-    seen = []
-
-    def hook(event, arguments):
-        place = str(arguments[0]) if arguments else ""
-        if event not in CALLS or not place.startswith((one.output, two.output)):
-            return
-        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            return
-        seen.append(f"{event} {place}")
-        if len(seen) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    train(one)
-    train(two)
-    calls = list(seen)
-    Path(log).write_text("\n".join(calls))

@@ -1,5 +1,7 @@
 """Damage to a run's files between two starts: named; the next older whole checkpoint is used."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -8,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import killed_at
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
 
 from wings.errors import WingsError
-from wings.train import run
+from wings.train import manifest
 from wings.train.checkpoint_choice import newest_whole_checkpoint
 from wings.train.manifest import FILE, PART, Manifest, files_of
 from wings.train.metrics.metric_tracker import without_process_metrics
-from wings.train.run import train
+from wings.train.run import TrainResult, train
 from wings.train.run_folder import RunFolder
 
 SETTINGS = {
@@ -47,29 +49,6 @@ DAMAGE = {
 }
 
 
-class Killed(Exception):
-    pass
-
-
-class Killer(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise Killed
-
-
-def killed(recipe):
-    """Trains until step 5; checkpoints 2 and 4 are left."""
-    with pytest.MonkeyPatch.context() as patch:
-        original = run.WingsTrainer.__init__
-
-        def init(self, **kwargs):
-            original(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Killer()]})
-
-        patch.setattr(run.WingsTrainer, "__init__", init)
-        with pytest.raises(Killed):
-            train(recipe, watch=lambda *_: None)
-
-
 def weights(folder):
     return {k: t.clone() for k, t in load_file(Path(folder) / "model.safetensors").items()}
 
@@ -84,7 +63,8 @@ def left(tmp_path_factory):
 def broken(left, make_recipe, tmp_path):
     """A recipe whose run was killed at step 5, in a folder of its own."""
     if not (left / "run").exists():
-        killed(make_recipe("instruct", **SETTINGS))
+        with killed_at(5):
+            train(make_recipe("instruct", **SETTINGS))
         shutil.move(tmp_path / "run", left / "run")
         train(make_recipe("instruct", output=str(left / "whole"), **SETTINGS))
     shutil.copytree(left / "run", tmp_path / "run")
@@ -288,10 +268,6 @@ def test_names_that_look_like_the_runs_own_stay(broken):
 
 
 def test_large_files_are_hashed_in_parts_by_all_processes(tmp_path, monkeypatch):
-    import hashlib
-
-    from wings.train import manifest
-
     monkeypatch.setattr(manifest, "PART", 1000)
     sizes = {"a": 0, "b/c": 1, "d": 1000, "e": 2500}
     for name, size in sizes.items():
@@ -312,4 +288,6 @@ def test_large_files_are_hashed_in_parts_by_all_processes(tmp_path, monkeypatch)
 
 
 def test_results_are_json_without_other_keys(finished):
-    assert json.loads(Path(finished.output, "result.json").read_text())["steps"] == 6
+    result = json.loads(Path(finished.output, "result.json").read_text())
+    assert set(result) == {field.name for field in dataclasses.fields(TrainResult)}
+    assert result["steps"] == 6

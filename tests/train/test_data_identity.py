@@ -6,26 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from faults import killed_at
 from PIL import Image
-from transformers import TrainerCallback
 
 from wings.errors import WingsError
-from wings.train import run
 from wings.train.data import identity
 from wings.train.recipe import DataSource, Evaluate, HeldOutSource, TextTurns
 from wings.train.run import train
-
-KILLED_AT = 3
-
-
-class Killed(Exception):
-    pass
-
-
-class Killer(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == KILLED_AT:
-            raise Killed
 
 
 @pytest.fixture
@@ -40,7 +27,7 @@ def folder(data, checkpoint, tmp_path):
 
 
 @pytest.fixture
-def broken(folder, make_recipe, monkeypatch):
+def broken(folder, make_recipe):
     """A function of changes: the recipe of a run that was killed after its checkpoint of step 2."""
 
     def make(**changes):
@@ -55,15 +42,8 @@ def broken(folder, make_recipe, monkeypatch):
             "save_every": 2,
         }
         recipe = make_recipe("align", **{**settings, **changes})
-        with monkeypatch.context() as patch:
-            original = run.WingsTrainer.__init__
-
-            def init(self, **kwargs):
-                original(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Killer()]})
-
-            patch.setattr(run.WingsTrainer, "__init__", init)
-            with pytest.raises(Killed):
-                train(recipe, watch=lambda *_: None)
+        with killed_at(3):
+            train(recipe)
         return recipe
 
     return make
@@ -133,17 +113,19 @@ def test_data_may_change_before_the_first_checkpoint(broken, folder):
     assert train(recipe).steps == 4
 
 
-def test_a_new_time_alone_is_no_change(broken, folder, monkeypatch, capsys):
+@pytest.mark.parametrize("is_sampled", [False, True])
+def test_a_new_time_alone_is_no_change(broken, folder, monkeypatch, capsys, is_sampled):
+    """Of a large file only a sample was read, so its new time is named."""
+    if is_sampled:
+        monkeypatch.setattr(identity, "SAMPLE", 100)
+        monkeypatch.setattr(identity, "BLOCK", 10)
     recipe = broken()
     for path in folder.iterdir():
         os.utime(path, (1, 1))
-    shutil.copytree(recipe.output, f"{recipe.output}-2")
-    assert train(recipe).steps == 4 and "new time" not in capsys.readouterr().err
-    # Of a large file only a sample was read, so it is said.
-    monkeypatch.setattr(identity, "SAMPLE", 100)
-    now = {"data.0": {"files": {"a": [101, 1, "x"]}}}
-    saved = {"data.0": {"files": {"a": [101, 2, "x"]}}}
-    assert identity.difference(saved, now) is None and identity.retouched(saved, now) == ["a"]
+    capsys.readouterr()
+    assert train(recipe).steps == 4
+    named = f"{folder / 'pictures.json'} has a new time since the run began"
+    assert (named in capsys.readouterr().err) == is_sampled
 
 
 @pytest.mark.parametrize("place", [0, 1000, 99_999])

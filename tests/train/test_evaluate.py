@@ -6,13 +6,12 @@ import shutil
 import pytest
 import torch
 import yaml
+from faults import killed_at
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train import run
 from wings.train.data.collator import Collator
 from wings.train.data.dataset import ConversationDataset
 from wings.train.recipe import DataSource, EarlyStop, Evaluate, HeldOutSource, Recipe
@@ -172,27 +171,13 @@ def test_a_loss_that_falls_ends_nothing(make_recipe, evaluate):
     assert result.steps == 4 and result.stopped is None
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("step", [1, 4, 5])
-def test_a_killed_run_goes_on_with_what_it_was_at_the_start(
-    make_recipe, evaluate, tmp_path, monkeypatch, step
-):
+def test_a_killed_run_goes_on_with_what_it_was_at_the_start(make_recipe, evaluate, tmp_path, step):
     settings = {"steps": 6, "save_every": 3, "evaluate": evaluate(2), "learning_rates": QUICK}
     whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("instruct", **settings)
 
-    class Killer(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == step:
-                raise Killed
-
-    original = run.Progress
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        # Wherever a run has its callbacks from, it has this one.
-        patch.setattr(original, "on_step_end", Killer().on_step_end)
+    with killed_at(step):
         train(recipe)
     result = train(recipe)
     assert result.evaluations == whole.evaluations and result.losses == whole.losses
@@ -237,6 +222,8 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
         ({"data": [{"path": "a.jsonl", "name": "a/b"}]}, "evaluate.data.0.name: 'a/b' may only"),
         ({"data": [{"path": "a", "name": "a", "weight": 2}]}, "evaluate.data.0.weight"),
         ({"data": [{"path": "a", "name": "a", "limit": 0}]}, "evaluate.data.0.limit"),
+        ({"data": [{"path": "a", "name": "a", "limit": 10**15 + 1}]}, "evaluate.data.0.limit"),
+        ({"data": [{"path": "a", "name": "a", "shuffle_buffer": 0}]}, "data.0.shuffle_buffer"),
         ({"evry": 3}, "evaluate.evry: no such key"),
     ],
 )

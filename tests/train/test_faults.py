@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import CALLS, both_stages, calls_of_a_run, in_a_child, lose_workers, run_into_a_limit
+from faults import CALLS, calls_of_runs, in_a_child, lose_workers, run_into_a_limit
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
@@ -43,14 +43,14 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
         "data": [DataSource(str(tmp_path / "d.jsonl"))],
     }  # fmt: skip
     recipe = make_recipe("align", **settings)
-    assert in_a_child(calls_of_a_run, recipe, 0, str(tmp_path / "log")) == 0
+    assert in_a_child(calls_of_runs, [recipe], 0, str(tmp_path / "log")) == 0
     calls = (tmp_path / "log").read_text().splitlines()
     assert {call.split()[0] for call in calls} == set(CALLS)
     expected, whole = train(recipe), weights(recipe.output)
     assert len(expected.skipped) == 2
     for number in range(1, len(calls) + 1, EVERY):
         shutil.rmtree(recipe.output)
-        assert in_a_child(calls_of_a_run, recipe, number, "") == -signal.SIGKILL, calls[number - 1]
+        assert in_a_child(calls_of_runs, [recipe], number, "") == -signal.SIGKILL, calls[number - 1]
         assert not RunFolder(recipe.output).finished
         assert in_a_child(train, recipe) == 0, calls[number - 1]
         result = train(recipe)
@@ -211,16 +211,17 @@ def test_a_kill_between_the_stages_loses_nothing(make_recipe, tmp_path):
     two = make_recipe(
         "instruct", output=str(tmp_path / "two"), steps=2, save_every=2, start=one.output
     )
-    assert in_a_child(both_stages, one, two, 0, str(tmp_path / "log")) == 0
+    stages = [one, two]
+    assert in_a_child(calls_of_runs, stages, 0, str(tmp_path / "log")) == 0
     expected = [weights(one.output), weights(two.output)]
     calls = (tmp_path / "log").read_text().splitlines()
     change = next(n for n, call in enumerate(calls) if two.output in call)
     assert "result.json" in calls[change - 1]
     for number in (*range(change - 8, change + 3, 2), change + 9):
-        for recipe in (one, two):
+        for recipe in stages:
             shutil.rmtree(recipe.output, ignore_errors=True)
-        assert in_a_child(both_stages, one, two, number, "") == -signal.SIGKILL, calls[number - 1]
-        assert in_a_child(both_stages, one, two, 0, str(tmp_path / "log")) == 0, calls[number - 1]
+        assert in_a_child(calls_of_runs, stages, number, "") == -signal.SIGKILL, calls[number - 1]
+        assert in_a_child(calls_of_runs, stages, 0, str(tmp_path / "log")) == 0, calls[number - 1]
         assert same(weights(one.output), expected[0]), calls[number - 1]
         assert same(weights(two.output), expected[1]), calls[number - 1]
 

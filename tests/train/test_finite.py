@@ -11,6 +11,8 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train import run, trainer
 from wings.train.finite import first_not_finite
+from wings.train.metrics.evaluate import HeldOutEvaluation, evaluations
+from wings.train.recipe import EarlyStop, Evaluate, HeldOutSource
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 from wings.train.signals import DistributedStop
@@ -101,6 +103,26 @@ def test_a_rate_that_blows_up_leaves_nothing_behind(make_recipe, rate, save_ever
     for path in folder.checkpoints():
         model = WingsForCausalLM.from_pretrained(path)
         assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("stop", [None, EarlyStop("text", 0.1)])
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(make_recipe, data, monkeypatch, stop):
+    """Even if the weights are finite; an early stop would save them as the finished model."""
+    original = HeldOutEvaluation.run
+
+    def overflowing(self, model, accelerator, size, history):
+        if evaluations(history):
+            torch.nn.init.constant_(model.lm_head.weight, 1e38)
+        return original(self, model, accelerator, size, history)
+
+    monkeypatch.setattr(HeldOutEvaluation, "run", overflowing)
+    held_out = HeldOutSource(str(data / "text.jsonl"), limit=3, name="text")
+    recipe = make_recipe("align", steps=2, save_every=1, evaluate=Evaluate([held_out], 2, stop))
+    with pytest.raises(DistributedStop, match=r"^The loss on text is (nan|inf) after step 2: low"):
+        train(recipe)
+    folder = RunFolder(recipe.output)
+    assert [path.name for path in folder.checkpoints()] == ["checkpoint-1"]
+    assert not (folder.path / "model.safetensors").exists() and not folder.finished
 
 
 def test_a_start_that_is_not_finite_is_refused_before_training(make_recipe, checkpoint, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from faults import killed_at
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
@@ -72,16 +73,9 @@ def test_a_killed_run_goes_on_with_the_same_adapters(plain_start, make_recipe, t
     }  # fmt: skip
     whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **options))
 
-    class Killed(Exception):
-        pass
-
-    def kill(step, steps, metrics):
-        if step == 3:
-            raise Killed
-
     recipe = make_recipe("instruct", output=str(tmp_path / "again"), **options)
-    with pytest.raises(Killed):
-        train(recipe, watch=kill)
+    with killed_at(3):
+        train(recipe)
     again = train(recipe)
     expected = weights(whole.folder)
     for name, tensor in weights(again.folder).items():

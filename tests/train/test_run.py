@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import killed_at
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
@@ -36,31 +36,6 @@ def weights(folder):
 def changed(before, after):
     """Names of the tensors that are not what they were."""
     return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.fixture
-def kill_at(monkeypatch):
-    """A function of step: makes runs die there, as a kill between two steps does."""
-
-    def arm(step):
-        class Killer(TrainerCallback):
-            def on_step_end(self, args, state, control, **kwargs):
-                if state.global_step == step:
-                    raise Killed
-
-        original = run.WingsTrainer.__init__
-
-        def init(self, **kwargs):
-            original(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Killer()]})
-
-        monkeypatch.setattr(run.WingsTrainer, "__init__", init)
-        return monkeypatch
-
-    return arm
 
 
 def test_both_stages_one_after_the_other(make_recipe, checkpoint, tmp_path, capsys):
@@ -218,13 +193,12 @@ def test_the_loss_is_the_mean_over_trained_tokens(make_recipe, checkpoint):
 
 
 @pytest.mark.parametrize("step", [3, 6, 9])
-def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, kill_at, step):
+def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, step):
     settings = {"steps": 10, "save_every": 2, "save_total_limit": 2, "device_batch_size": 2}
     whole = train(make_recipe("instruct", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("instruct", **settings)
-    with kill_at(step).context(), pytest.raises(Killed):
+    with killed_at(step):
         train(recipe)
-    kill_at(-1).undo()
     folder = RunFolder(recipe.output)
     assert [path.name for path in folder.checkpoints()][-1] == f"checkpoint-{(step - 1) // 2 * 2}"
     # As a kill in the middle of writing leaves it.

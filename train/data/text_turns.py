@@ -3,7 +3,7 @@
 import numpy as np
 
 from wings.errors import WingsError
-from wings.train.recipe import DataSource, TextTurns
+from wings.train.recipe_parts import DataSource, TextTurns
 
 from .formats import Message, to_messages
 from .readers.open_records import open_records

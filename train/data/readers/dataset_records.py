@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wings.errors import WingsError
-from wings.train.recipe import DataSource
+from wings.train.recipe_parts import DataSource
 
 from .members import to_record
 from .records import Records, SourceError

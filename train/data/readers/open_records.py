@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wings.errors import WingsError
-from wings.train.recipe import DataSource, Limits
+from wings.train.recipe_parts import DataSource, Limits
 
 from .dataset_records import DatasetRecords, StreamedRecords, is_saved
 from .file_records import JsonLinesRecords, JsonRecords, ParquetRecords

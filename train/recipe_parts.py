@@ -1,0 +1,182 @@
+"""The parts of a recipe: its data, its model, and what a run may add to them."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wings.processing.image_limits import ImageLimits
+
+
+@dataclass
+class DataSource:
+    """One entry of `data`: a file, several files, or a dataset.
+
+    Attributes:
+        path: a `.json` (LLaVA's list), `.jsonl`, `.parquet` or `.tar` (WebDataset shards) file; a
+            folder, a pattern (`parts/*.jsonl`) or a range (`shards-{000..012}.tar`) of them; a
+            folder from `save_to_disk`; with `split`, a dataset's Hub name or folder.
+        images: folder that image paths are relative to; default: the folder of `path`.
+        weight: passes over the records per epoch; 0.1 takes a fresh tenth in every epoch.
+        share: instead of a weight, the share of an epoch's samples: 0.1 for 10 percent.
+        limit: use only this many records, from the first.
+        split: split to read with Hugging Face `datasets` (memory-mapped: any size).
+        subset: configuration of the dataset.
+        stream: read while training, without a copy on disk; each reading process (workers times
+            GPUs) reads the whole stream.
+        shuffle_buffer: records of a stream that are shuffled together in memory.
+    """
+
+    path: str
+    images: str | None = None
+    weight: float = 1.0
+    share: float | None = None
+    limit: int | None = None
+    split: str | None = None
+    subset: str | None = None
+    stream: bool = False
+    shuffle_buffer: int = 1000
+
+
+@dataclass
+class TextTurns:
+    """Appends a text exchange to conversations with images.
+
+    The hardest case for a learner is text after an image: it sees the image, but the LLM should
+    answer alone. Data whose questions all ask about the image never contain that case.
+
+    Attributes:
+        path: text conversations, as `path` of `data`; the first question and answer of each.
+        share: probability that a conversation with images gets one; 0.5 for half of them. The draw
+            depends on `seed` and the record's number. A conversation gets none if it would then
+            exceed `max_length` and lose turns.
+    """
+
+    path: str
+    share: float
+
+
+@dataclass
+class ModelNames:
+    """Parts of a fresh model: an open_clip vision tower and a Hugging Face decoder LLM.
+
+    Attributes:
+        vision: an open_clip or timm name, `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or a mapping of
+            the tower's options with `model_name`.
+        text: a Hub id or a folder of a decoder LLM.
+    """
+
+    vision: str | dict[str, Any]
+    text: str
+
+    def __str__(self) -> str:
+        vision = self.vision if isinstance(self.vision, str) else "a configured vision tower"
+        return f"{self.text} and {vision}"
+
+
+@dataclass
+class HeldOutSource(DataSource):
+    """Records that are evaluated during training and never trained on.
+
+    Attributes:
+        name: names the metric `eval/NAME/loss`; entries with one name form one set.
+    """
+
+    name: str = field(kw_only=True)
+
+
+@dataclass
+class EarlyStop:
+    """Ends the run when a held-out loss rises too far.
+
+    Attributes:
+        name: name of a held-out set (YAML reads a bare `on` as true).
+        rise: largest allowed increase of its loss since the start, in nats per token.
+    """
+
+    name: str
+    rise: float
+
+
+@dataclass
+class Evaluate:
+    """Losses on held-out records at the start, during training and at the end.
+
+    Attributes:
+        data: the records, each entry with a name.
+        every: steps between evaluations.
+        stop: early stopping; none by default.
+    """
+
+    data: list[HeldOutSource]
+    every: int = 500
+    stop: EarlyStop | None = None
+
+
+@dataclass
+class Limits(ImageLimits):
+    """Bounds on the cost of a record; a record beyond them is a bad record.
+
+    Attributes:
+        record_bytes: bytes of a record's JSON or caption. Parsing takes up to 50 times as many.
+    """
+
+    record_bytes: int = 64 * 2**20
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters on the frozen language model.
+
+    Plain ones (peft's LoRA) are merged into the language model at the end of the run. With a guard,
+    a gate or both stages they stay adapters, which the checkpoint keeps: `WingsConfig.lora`.
+
+    Attributes:
+        rank, alpha: of the adapters; their output is scaled by alpha / rank.
+        dropout: on the input of the adapters.
+        targets: names of the layers with an adapter, such as `q_proj`; default: all linear layers
+            of all blocks.
+        guard: adapters act only on tokens that can see an image, so text alone is exactly the
+            language model's.
+        gate: weight of a token's adapters: `attended` (as by the attended router) or `image_tokens`
+            (1 on image tokens, 0 elsewhere); default: 1. As a router, it joins in stage instruct.
+        stages: `instruct`, or `both` for adapters that both stages train. Then the recipes of both
+            stages need this key.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] | None = None
+    guard: bool = False
+    gate: Literal["attended", "image_tokens"] | None = None
+    stages: Literal["instruct", "both"] = "instruct"
+
+    @property
+    def is_kept(self) -> bool:
+        """True if the checkpoint keeps the adapters, unmerged."""
+        return self.guard or self.gate is not None or self.stages == "both"
+
+    def options(self, stage: str) -> dict[str, Any]:
+        """The value of `WingsConfig.lora` in a stage."""
+        # The attended gate reads what a router reads, and stage align has none.
+        gate = None if stage == "align" and self.gate == "attended" else self.gate
+        return {
+            "rank": self.rank, "alpha": self.alpha, "dropout": self.dropout,
+            "targets": self.targets, "guard": self.guard or self.gate is not None, "gate": gate,
+        }  # fmt: skip
+
+
+@dataclass
+class KLToBase:
+    """Keeps answers to text close to those of the frozen language model.
+
+    Adds `weight` times KL(LLM || model) to the loss, a mean over the masked tokens of the global
+    batch. Masked are the answers in conversations without images, and the answers of `text_turns`,
+    which the language model gives without the images before them. Other answers after an image are
+    not, because the language model does not see it. This costs a forward of the language model on
+    the masked conversations, and no second model in memory.
+
+    Attributes:
+        weight: weight of the KL; the KL and the loss are in nats per token.
+    """
+
+    weight: float

@@ -1,0 +1,175 @@
+"""Validates values of a recipe, key by key; `recipe.py` compares the keys with one another."""
+
+import dataclasses
+import re
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from wings.config import WingsConfig, validate_field
+from wings.errors import WingsError, nearest
+
+from .recipe_parts import DataSource, Evaluate, KLToBase, Limits, Lora, TextTurns
+
+# The largest values: far more than anyone needs, and less than what breaks a later step. The
+# smallest are above 0, or 0 for those in `_MAY_BE_ZERO`.
+_LARGEST: dict[str, float] = {
+    "max_length": 2**24, "epochs": 1e6, "batch_size": 2**20, "device_batch_size": 2**20,
+    "max_grad_norm": 1e9, "weight_decay": 100.0, "workers": 512, "seed": 2**32 - 1,
+    "steps": 1e9, "save_every": 1e9, "log_every": 1e9, "save_total_limit": 1e9,
+}  # fmt: skip
+_MAY_BE_ZERO = ("weight_decay", "workers", "seed")
+_LARGEST_OF_SOURCES = {"weight": 1e6, "limit": 1e15, "shuffle_buffer": 1e8}
+_LARGEST_OF_LIMITS = {
+    "image_bytes": 2**40,
+    "image_pixels": 2**34,
+    "url_seconds": 86_400.0,
+    "record_bytes": 2**40,
+}
+
+# Fields of the configuration that model and processor set.
+_DERIVED = {
+    "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
+    "lora",
+}  # fmt: skip
+
+
+def validate_numbers(values: dict[str, Any], limits: Limits) -> None:
+    """Raise a `WingsError` for the first number out of range.
+
+    Args:
+        values: those of all keys of the recipe.
+        limits: its `limits`.
+    """
+    _validate_ranges(values, _LARGEST)
+    _validate_ranges(vars(limits), _LARGEST_OF_LIMITS, "limits.")
+    warmup, small, whole = (values[n] for n in ("warmup_ratio", "device_batch_size", "batch_size"))
+    if not 0 <= warmup < 1:
+        raise WingsError(f"warmup_ratio: {warmup} is not a share of the steps, 0 to 1.")
+    if small and whole % small:
+        raise WingsError(f"device_batch_size: {small} does not divide batch_size {whole}.")
+
+
+def _validate_ranges(values: dict[str, Any], largest: dict[str, float], where: str = "") -> None:
+    for name, most in largest.items():
+        value, key = values[name], f"{where}{name}"
+        if value is None:
+            continue
+        if name not in _MAY_BE_ZERO:
+            _validate_positive(key, value)
+        elif value < 0:
+            raise WingsError(f"{key}: {value} must not be negative.")
+        if value > most:
+            raise WingsError(f"{key}: {value} is too large; the most is {most:,.0f}.")
+
+
+def _validate_positive(key: str, value: float, remedy: str = "") -> None:
+    if not value > 0:
+        raise WingsError(f"{key}: {value} must be larger than 0{remedy}.")
+
+
+def validate_sources(sources: list[DataSource]) -> None:
+    """Raise a `WingsError` for a bad entry of `data`, or shares that leave nothing."""
+    if not sources:
+        raise WingsError("data: is empty; list at least one file of records.")
+    for n, source in enumerate(sources):
+        _validate_ranges(vars(source), _LARGEST_OF_SOURCES, f"data.{n}.")
+        if source.share is not None and not 0 < source.share < 1:
+            raise WingsError(
+                f"data.{n}.share: {source.share} is not between 0 and 1; 0.1 is a tenth of the"
+                " samples of an epoch."
+            )
+        if source.share is not None and source.weight != 1:
+            raise WingsError(f"data.{n}: weight and share are both given; remove one of them.")
+        for key in ("stream", "subset"):
+            if vars(source)[key] and source.split is None:
+                raise WingsError(f"data.{n}.{key}: also needs split, such as split: train.")
+    shares = [source.share for source in sources if source.share is not None]
+    if shares and len(shares) == len(sources):
+        raise WingsError(
+            "data: every source has a share, so the length of an epoch is undefined; remove the"
+            " share of one source."
+        )
+    if sum(shares) >= 1:
+        raise WingsError(
+            f"data: the shares add up to {sum(shares):g} and leave nothing for sources without"
+            " a share; lower them."
+        )
+
+
+def validate_text_turns(turns: TextTurns | None) -> None:
+    """Raise a `WingsError` for a bad share."""
+    if turns is not None and not 0 < turns.share <= 1:
+        raise WingsError(
+            f"text_turns.share: {turns.share} is not a share above 0 and up to 1; 0.5 is half of"
+            " the conversations with images; for none, remove the key text_turns."
+        )
+
+
+def wings_options() -> list[str]:
+    """The fields of `WingsConfig` that a recipe may set, in their order."""
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)} | _DERIVED
+    return [f.name for f in dataclasses.fields(WingsConfig) if f.name not in inherited]
+
+
+def validate_wings(stage: str, wings: dict[str, Any]) -> None:
+    """Raise a `WingsError` for an unknown or bad option, or one that the stage does not have."""
+    known = wings_options()
+    for name, value in wings.items():
+        if name not in known:
+            raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
+        validate_field(name, value, "wings.")
+    for name in ("router", "prefix"):
+        if stage == "align" and wings.get(name):
+            raise WingsError(f"wings.{name}: stage align has no {name}; set it in stage instruct.")
+    if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
+        raise WingsError("wings.learners: stage align allows [image], or [] for only a projector.")
+
+
+def validate_lora(lora: Lora | None) -> None:
+    """Raise a `WingsError` for a bad value of the adapters."""
+    if lora is None:
+        return
+    _validate_positive("lora.rank", lora.rank)
+    _validate_positive("lora.alpha", lora.alpha)
+    if not 0 <= lora.dropout < 1:
+        raise WingsError(f"lora.dropout: {lora.dropout} is not a share, 0 to 1.")
+    if lora.targets == []:
+        raise WingsError("lora.targets: name at least one layer, or remove the key for all.")
+
+
+def validate_kl_weight(kl_to_base: KLToBase | None) -> None:
+    """Raise a `WingsError` for a bad weight."""
+    if kl_to_base is not None:
+        remedy = "; for no KL, remove the key kl_to_base"
+        _validate_positive("kl_to_base.weight", kl_to_base.weight, remedy)
+
+
+def validate_evaluate(evaluate: Evaluate | None) -> None:
+    """Raise a `WingsError` for bad held-out data, or a stop that names none of them."""
+    if evaluate is None:
+        return
+    if not evaluate.data:
+        raise WingsError("evaluate.data: is empty; list held-out files, each with a name.")
+    _validate_positive("evaluate.every", evaluate.every)
+    for n, source in enumerate(evaluate.data):
+        place = f"evaluate.data.{n}"
+        # The name becomes a part of metric names, which trackers read as a path.
+        if not re.fullmatch(r"[\w.-]+", source.name):
+            raise WingsError(
+                f"{place}.name: {source.name!r} may only have letters, digits, '_', '-' and '.'."
+            )
+        if source.weight != 1.0:
+            raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
+        _validate_ranges(vars(source), _LARGEST_OF_SOURCES, f"{place}.")
+    names = [source.name for source in evaluate.data]
+    stop = evaluate.stop
+    if stop is None:
+        return
+    if stop.name not in names:
+        known = ", ".join(dict.fromkeys(names))
+        raise WingsError(
+            f"evaluate.stop.name: no held-out data is named {stop.name!r}"
+            f"{nearest(stop.name, names)}; known: {known}."
+        )
+    _validate_positive("evaluate.stop.rise", stop.rise)

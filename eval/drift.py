@@ -16,6 +16,7 @@ from wings.upstream.cache_name import cache_name, cache_of
 
 from .compare.bootstrap import Estimate, bootstrap
 from .compare.paired import WIDTH
+from .divergence import divergence_terms
 from .documents import Document
 from .fingerprint import fingerprint
 from .models import EvalModel, tokenizer_difference
@@ -271,8 +272,7 @@ def batch_sums(
         following = ids[:, start + 1 : end + 1, None]
         counts = targets[:, start + 1 : end + 1].bool().cpu()
         losses = [-log.gather(2, following)[..., 0].double().cpu() for log in logs]
-        # A token with p = 0 contributes nothing; p * log p would be NaN.
-        kl = torch.where(p > -math.inf, p.exp() * (p - q), 0).sum(-1).double().cpu()
+        kl = divergence_terms(p, q).sum(-1).double().cpu()
         parts = (torch.ones_like(kl), kl, *losses)
         sums += torch.stack([torch.where(counts, x, 0).sum(1) for x in parts], 1)
     return sums

@@ -192,16 +192,16 @@ def _sums(
     """Token count, KL and both losses of every piece; batches are shared and cached."""
     settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
     keys = [fingerprint("drift", *settings, *piece) for piece in pieces]
-    unique = dict(zip(keys, pieces, strict=True))
 
-    def compute(batch: Sequence[str]) -> dict[str, list[float]]:
-        ids, mask, targets = pad_pieces([unique[key] for key in batch], runner.processes.device)
-        sums = batch_sums(llm.model, model.model, ids, mask, targets)
-        return dict(zip(batch, sums.tolist(), strict=True))
+    def compute(batch: Sequence[Piece]) -> list[list[float]]:
+        ids, mask, targets = pad_pieces(batch, runner.processes.device)
+        return batch_sums(llm.model, model.model, ids, mask, targets).tolist()
 
-    batches = [[keys[n] for n in batch] for batch in batch_by_tokens([len(p[0]) for p in pieces])]
-    results = runner.compute("drift on held-out text", batches, compute)
-    return [tuple(results[key]) for key in keys]
+    results = runner.compute_items(
+        "drift on held-out text", pieces, keys, compute,
+        lambda different: batch_by_tokens([len(ids) for ids, _ in different]),
+    )  # fmt: skip
+    return [tuple(sums) for sums in results]
 
 
 def batch_by_tokens(lengths: Sequence[int]) -> list[list[int]]:

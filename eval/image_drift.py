@@ -138,17 +138,17 @@ def measure_image_drift(
     """
     settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
     keys = [fingerprint(NAME, *settings, item_fingerprint(item), item.answer) for item in items]
-    unique = dict(zip(keys, items, strict=True))
-
-    def compute(batch: Sequence[str]) -> dict[str, list[float]]:
-        return {key: answer_sums(llm, model, unique[key]) for key in batch}
-
-    names, size = list(unique), runner.batch_size
-    batches = [names[start : start + size] for start in range(0, len(names), size)]
-    results = runner.compute(NAME, batches, compute)
+    size = runner.batch_size
+    results = runner.compute_items(
+        NAME, items, keys, lambda batch: [answer_sums(llm, model, item) for item in batch],
+        lambda different: [
+            range(len(different))[start : start + size]
+            for start in range(0, len(different), size)
+        ],
+    )  # fmt: skip
     answers = [
-        AnswerDrift(item.kind, cluster, int(results[key][0]), *results[key][1:])
-        for item, cluster, key in zip(items, cluster_items(items), keys, strict=True)
+        AnswerDrift(item.kind, cluster, int(tokens), *sums)
+        for item, cluster, (tokens, *sums) in zip(items, cluster_items(items), results, strict=True)
     ]
     return ImageDrift(answers, runner.seed)
 

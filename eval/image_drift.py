@@ -14,7 +14,7 @@ from wings.processing.tokenization import IGNORED
 
 from .compare.bootstrap import Estimate, bootstrap
 from .compare.clusters import cluster_items
-from .compare.comparison import ALL
+from .compare.comparison import ALL, kinds_of
 from .divergence import answer_log_probs, divergence
 from .documents import Document
 from .fingerprint import fingerprint, item_fingerprint
@@ -67,8 +67,7 @@ class ImageDrift:
     @property
     def kinds(self) -> list[str]:
         """Kinds in the order in which they first appear; `all` comes first if there are several."""
-        kinds = list(dict.fromkeys(answer.kind for answer in self.answers))
-        return kinds if len(kinds) == 1 else [ALL, *(kind for kind in kinds if kind != ALL)]
+        return kinds_of(answer.kind for answer in self.answers)
 
     def kl(self, arm: Arm, kind: str) -> Estimate:
         """Mean KL from the LLM that is asked alone, in nats a token."""

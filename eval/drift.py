@@ -16,6 +16,7 @@ from wings.upstream.cache_name import cache_name, cache_of
 
 from .compare.bootstrap import Estimate, bootstrap
 from .compare.paired import WIDTH
+from .divergence import divergence_terms
 from .documents import Document
 from .fingerprint import fingerprint
 from .models import EvalModel, tokenizer_difference
@@ -191,16 +192,16 @@ def _sums(
     """Token count, KL and both losses of every piece; batches are shared and cached."""
     settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
     keys = [fingerprint("drift", *settings, *piece) for piece in pieces]
-    unique = dict(zip(keys, pieces, strict=True))
 
-    def compute(batch: Sequence[str]) -> dict[str, list[float]]:
-        ids, mask, targets = pad_pieces([unique[key] for key in batch], runner.processes.device)
-        sums = batch_sums(llm.model, model.model, ids, mask, targets)
-        return dict(zip(batch, sums.tolist(), strict=True))
+    def compute(batch: Sequence[Piece]) -> list[list[float]]:
+        ids, mask, targets = pad_pieces(batch, runner.processes.device)
+        return batch_sums(llm.model, model.model, ids, mask, targets).tolist()
 
-    batches = [[keys[n] for n in batch] for batch in batch_by_tokens([len(p[0]) for p in pieces])]
-    results = runner.compute("drift on held-out text", batches, compute)
-    return [tuple(results[key]) for key in keys]
+    results = runner.compute_items(
+        "drift on held-out text", pieces, keys, compute,
+        lambda different: batch_by_tokens([len(ids) for ids, _ in different]),
+    )  # fmt: skip
+    return [tuple(sums) for sums in results]
 
 
 def batch_by_tokens(lengths: Sequence[int]) -> list[list[int]]:
@@ -271,8 +272,7 @@ def batch_sums(
         following = ids[:, start + 1 : end + 1, None]
         counts = targets[:, start + 1 : end + 1].bool().cpu()
         losses = [-log.gather(2, following)[..., 0].double().cpu() for log in logs]
-        # A token with p = 0 contributes nothing; p * log p would be NaN.
-        kl = torch.where(p > -math.inf, p.exp() * (p - q), 0).sum(-1).double().cpu()
+        kl = divergence_terms(p, q).sum(-1).double().cpu()
         parts = (torch.ones_like(kl), kl, *losses)
         sums += torch.stack([torch.where(counts, x, 0).sum(1) for x in parts], 1)
     return sums

@@ -40,9 +40,8 @@ TEXT = Questions(
     "text",
     "Text questions, the same ones to both models. Percent right (word for word, or as the item's "
     "scoring says), with 95% intervals (Wilson's, unless questions share an image or a cluster). "
-    "The "
-    "difference is paired, item by item, with a bootstrap interval; -/+ counts the items that were "
-    "lost and won.",
+    "The difference is paired, item by item, with a bootstrap interval; -/+ counts the items that "
+    "were lost and won.",
     with_pictures=False,
 )
 PICTURES = Questions(
@@ -57,8 +56,6 @@ CONVERSATIONS = Questions(
     "same conversations without their pictures; the last turn is scored.",
     with_pictures=True,
 )
-
-
 ALONE = Questions(
     "alone",
     "The last questions of the conversations, asked alone.",

@@ -1,4 +1,4 @@
-"""Drift after an image: KL divergence of text answers from the LLM's, beside its floor."""
+"""Drift after an image: KL divergence of text answers from the LLM's, and its floor."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from wings.processing.tokenization import IGNORED
 
 from .compare.bootstrap import Estimate, bootstrap
 from .compare.clusters import cluster_items
-from .compare.comparison import ALL
+from .compare.comparison import ALL, kinds_of
+from .divergence import answer_log_probs, divergence
 from .documents import Document
 from .fingerprint import fingerprint, item_fingerprint
 from .items import Item, question_alone, without_pictures
@@ -66,8 +67,7 @@ class ImageDrift:
     @property
     def kinds(self) -> list[str]:
         """Kinds in the order in which they first appear; `all` comes first if there are several."""
-        kinds = list(dict.fromkeys(answer.kind for answer in self.answers))
-        return kinds if len(kinds) == 1 else [ALL, *(kind for kind in kinds if kind != ALL)]
+        return kinds_of(answer.kind for answer in self.answers)
 
     def kl(self, arm: Arm, kind: str) -> Estimate:
         """Mean KL from the LLM that is asked alone, in nats a token."""
@@ -137,17 +137,17 @@ def measure_image_drift(
     """
     settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
     keys = [fingerprint(NAME, *settings, item_fingerprint(item), item.answer) for item in items]
-    unique = dict(zip(keys, items, strict=True))
-
-    def compute(batch: Sequence[str]) -> dict[str, list[float]]:
-        return {key: answer_sums(llm, model, unique[key]) for key in batch}
-
-    names, size = list(unique), runner.batch_size
-    batches = [names[start : start + size] for start in range(0, len(names), size)]
-    results = runner.compute(NAME, batches, compute)
+    size = runner.batch_size
+    results = runner.compute_items(
+        NAME, items, keys, lambda batch: [answer_sums(llm, model, item) for item in batch],
+        lambda different: [
+            range(len(different))[start : start + size]
+            for start in range(0, len(different), size)
+        ],
+    )  # fmt: skip
     answers = [
-        AnswerDrift(item.kind, cluster, int(results[key][0]), *results[key][1:])
-        for item, cluster, key in zip(items, cluster_items(items), keys, strict=True)
+        AnswerDrift(item.kind, cluster, int(tokens), *sums)
+        for item, cluster, (tokens, *sums) in zip(items, cluster_items(items), results, strict=True)
     ]
     return ImageDrift(answers, runner.seed)
 
@@ -160,10 +160,10 @@ def answer_sums(llm: EvalModel, model: EvalModel, item: Item) -> list[float]:
     """
     alone, words = question_alone(item), without_pictures(item)
     # Alone, the only answer is the one that is measured.
-    expected, answer = answer_log_probs(llm, alone, None)
+    expected, answer = item_log_probs(llm, alone, None)
     sums = []
     for one, asked in ((model, alone), (llm, words), (model, item)):
-        found, ids = answer_log_probs(one, asked, len(answer))
+        found, ids = item_log_probs(one, asked, len(answer))
         if not torch.equal(ids, answer):
             raise WingsError(
                 f"The answer {item.answer!r:.60} is tokenized differently by {one.name}; use one "
@@ -178,17 +178,8 @@ def answer_sums(llm: EvalModel, model: EvalModel, item: Item) -> list[float]:
     return [len(answer), *sums]
 
 
-def answer_log_probs(model: EvalModel, item: Item, count: int | None) -> tuple[Tensor, Tensor]:
-    """Log-probabilities before each of the last `count` tokens of answers, and these tokens.
-
-    Args:
-        model: reads the item's conversation and its reference answer.
-        item: the question.
-        count: tokens; None for all tokens of the assistant's turns.
-
-    Returns:
-        [count, V] float32 and [count] int64, both on the CPU.
-    """
+def item_log_probs(model: EvalModel, item: Item, count: int | None) -> tuple[Tensor, Tensor]:
+    """`answer_log_probs` of an item's conversation with its reference answer."""
     messages = [*item.messages, {"role": "assistant", "content": item.answer}]
     if isinstance(model.processor, WingsProcessor):
         sample = model.processor.encode(messages)
@@ -199,20 +190,4 @@ def answer_log_probs(model: EvalModel, item: Item, count: int | None) -> tuple[T
             "input_ids": tokens,
             "labels": tokens.where(torch.tensor(targets), torch.tensor(IGNORED)),
         }
-    labels = sample.pop("labels")
-    positions = (labels[1:] != IGNORED).nonzero()[:, 0]
-    positions = positions if count is None else positions[-count:]
-    images = {name: value for name, value in sample.items() if name != "input_ids"}
-    inputs = {"input_ids": sample["input_ids"][None], **images}
-    logits = model.model(**{name: value.to(model.model.device) for name, value in inputs.items()})
-    rows = logits.logits[0, positions.to(model.model.device)].float().log_softmax(-1).cpu()
-    return rows, sample["input_ids"][positions + 1]
-
-
-def divergence(expected: Tensor, found: Tensor) -> float:
-    """The sum of KL(expected || found) over rows of log-probabilities [N, V], in nats."""
-    # Checkpoints pad their vocabularies differently; no token has these rows.
-    common = min(expected.shape[-1], found.shape[-1])
-    p, q = expected[:, :common], found[:, :common]
-    # A token with p = 0 contributes nothing; p * log p would be NaN.
-    return torch.where(p > -math.inf, p.exp() * (p - q), 0).sum(dtype=torch.float64).item()
+    return answer_log_probs(model.model, sample, count)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from wings.errors import WingsError
 
@@ -16,6 +16,7 @@ from .result_cache import ResultCache
 
 LIKELIHOOD = "likelihood"  # the scoring of items whose choices are ranked instead of generated
 ERROR = "error"  # no fingerprint
+T = TypeVar("T")
 ProgressCallback = Callable[[str, int, int], None]  # name, done, total
 
 
@@ -79,6 +80,36 @@ class EvalRunner:
             raise WingsError(results[ERROR])
         return results
 
+    def compute_items(
+        self,
+        name: str,
+        items: Sequence[T],
+        keys: Sequence[str],
+        function: Callable[[list[T]], Sequence[Any]],
+        order: Callable[[list[T]], Sequence[Sequence[int]]],
+    ) -> list[Any]:
+        """The result of each item, in the order of the items; see `compute`.
+
+        Args:
+            name: for the progress.
+            items: [N] to measure.
+            keys: [N] their cache keys; items with equal keys are measured once.
+            function: maps items of one batch to their results.
+            order: maps the different items to batches of their indices.
+
+        Raises:
+            WingsError: see `compute`.
+        """
+        unique = dict(zip(keys, items, strict=True))
+        names = list(unique)
+
+        def measure(batch: Sequence[str]) -> dict[str, Any]:
+            return dict(zip(batch, function([unique[key] for key in batch]), strict=True))
+
+        batches = [[names[n] for n in batch] for batch in order(list(unique.values()))]
+        results = self.compute(name, batches, measure)
+        return [results[key] for key in keys]
+
     def answers(self, model: EvalModel, items: Sequence[Item], name: str) -> list[str]:
         """A model's greedy answers, or likeliest choices, in the order of the items.
 
@@ -91,16 +122,10 @@ class EvalRunner:
             for item in items
         ]
         # Questions about pictures are often equal once the pictures are removed.
-        unique = dict(zip(keys, items, strict=True))
-        names, different = list(unique), list(unique.values())
-        order = batch_by_length(different, self.batch_size)
-
-        def predict(batch: Sequence[str]) -> dict[str, str]:
-            predictions = self._predict(model, [unique[key] for key in batch])
-            return dict(zip(batch, predictions, strict=True))
-
-        results = self.compute(name, [[names[n] for n in batch] for batch in order], predict)
-        return [results[key] for key in keys]
+        return self.compute_items(
+            name, items, keys, lambda batch: self._predict(model, batch),
+            lambda different: batch_by_length(different, self.batch_size),
+        )  # fmt: skip
 
     def _predict(self, model: EvalModel, items: Sequence[Item]) -> list[str]:
         """The answers to one batch: generated, or the likeliest choice."""

@@ -76,15 +76,14 @@ def _measure(
     """`measure_shift` with the items shared among processes, each cached once measured."""
     settings = (model.fingerprint, asdict(options), runner.processes.device.type)
     keys = [fingerprint("attention", *settings, item_fingerprint(item)) for item in items]
-    unique = dict(zip(keys, items, strict=True))
 
-    def measure(batch: Sequence[str]) -> dict[str, Any]:
-        chosen = [unique[key] for key in batch]
-        shift = measure_shift(model.model, model.processor, chosen, options)
-        return {batch[0]: _to_json(shift.masses)}
+    def measure(batch: Sequence[Item]) -> list[dict[str, Any]]:
+        return [_to_json(measure_shift(model.model, model.processor, batch, options).masses)]
 
-    results = runner.compute(name, [[key] for key in unique], measure)
-    samples = [results[key] for key in keys]
+    # One item a batch.
+    samples = runner.compute_items(
+        name, items, keys, measure, lambda different: [[n] for n in range(len(different))]
+    )
     layers = tuple(samples[0]["layers"])
     main, learners, effect = (_column(samples, name) for name in COLUMNS)
     assert main is not None

@@ -1,4 +1,4 @@
-"""Text questions after an image, beside the same questions alone, by kind."""
+"""Text questions after an image and the same questions alone, by kind."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,11 @@ HEADERS: tuple[str, ...] = (
     "", "alone,\nLLM / model", "after,\nLLM / model", "model,\nafter - alone", "same\nanswers",
 )  # fmt: skip
 SENTENCE = (
-    "The last questions of the conversations, asked alone and asked after the exchange. After: the "
-    "LLM reads the exchange in words, the model with its images. Percent right, then the model's "
-    "difference between both, paired by question with a bootstrap interval. Same answers: percent "
-    "of the model's answers after an image that equal the LLM's after the exchange in words. "
-    "The plot shows the model."
+    "The last questions of the conversations, in percent right. Alone: both models are asked the "
+    "question alone. After: the LLM reads the exchange before it in words, the model with its "
+    "images. After - alone: the model's difference, paired by question with a bootstrap interval. "
+    "Same answers: percent of the model's answers after an image that equal the LLM's after the "
+    "exchange in words. The plot shows the model."
 )
 
 

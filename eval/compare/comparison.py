@@ -6,8 +6,9 @@ Such a question counts twice: by its first item, and as circular, by the worst o
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from wings.eval.items import Item, text_of
@@ -24,6 +25,12 @@ CIRCULAR_SENTENCE = (
     " A question that is asked once for each rotation of its choices counts by the first rotation,"
     " and as circular only if all rotations are right."
 )
+
+
+def kinds_of(names: Iterable[str]) -> list[str]:
+    """Kinds in the order in which they first appear; `all` comes first if there are several."""
+    kinds = list(dict.fromkeys(names))
+    return kinds if len(kinds) == 1 else [ALL, *(kind for kind in kinds if kind != ALL)]
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,7 @@ class Comparison:
     @property
     def kinds(self) -> list[str]:
         """Kinds in the order in which they first appear; `all` comes first if there are several."""
-        kinds = list(dict.fromkeys(item.kind for item in self.items))
-        return kinds if len(kinds) == 1 else [ALL, *(kind for kind in kinds if kind != ALL)]
+        return kinds_of(item.kind for item in self.items)
 
     def scores(self, predictions: Sequence[str], kind: str, circular: bool = False) -> list[float]:
         """The score of each question of a kind, from 0 to 1.
@@ -80,10 +86,14 @@ class Comparison:
             if kind in (ALL, self.items[group[0]].kind)
         ]
 
+    @cached_property
+    def item_clusters(self) -> list[int]:
+        """The number of the cluster of each item."""
+        return cluster_items(self.items)
+
     def clusters(self, kind: str = ALL) -> list[int]:
         """The number of the cluster of each question of a kind: that of its first item."""
-        numbers = cluster_items(self.items)
-        return [numbers[n] for n in self._firsts(kind)]
+        return [self.item_clusters[n] for n in self._firsts(kind)]
 
     def paired(self, kind: str, circular: bool = False) -> PairedScores:
         """Scores of the questions of a kind, before and after."""
@@ -129,7 +139,7 @@ class Comparison:
                 **({"circle": item.circle} if item.circle else {}),
             }
             for item, before, after, cluster in zip(
-                self.items, self.before, self.after, cluster_items(self.items), strict=True
+                self.items, self.before, self.after, self.item_clusters, strict=True
             )
         ]
         return {**figures, "answers": answers}

@@ -178,14 +178,8 @@ def _answers_off(
     """Answers with learners off in the last turn; batches are shared and cached."""
     settings = (model.fingerprint, runner.max_new_tokens, runner.processes.device.type)
     keys = [fingerprint("off", *settings, item_fingerprint(item)) for item in items]
-    unique = dict(zip(keys, items, strict=True))
-    names, different = list(unique), list(unique.values())
-
-    def predict(batch: Sequence[str]) -> dict[str, str]:
-        chosen = [unique[key] for key in batch]
-        found = answers_with_last_turn_off(model, chosen, len(chosen), runner.max_new_tokens)
-        return dict(zip(batch, found, strict=True))
-
-    order = batch_by_length(different, runner.batch_size)
-    results = runner.compute(name, [[names[n] for n in batch] for batch in order], predict)
-    return [results[key] for key in keys]
+    return runner.compute_items(
+        name, items, keys,
+        lambda batch: answers_with_last_turn_off(model, batch, len(batch), runner.max_new_tokens),
+        lambda different: batch_by_length(different, runner.batch_size),
+    )  # fmt: skip

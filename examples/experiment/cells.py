@@ -41,7 +41,7 @@ def lora(rank: int, gate: str | None = None, stages: str = "both") -> Keys:
 
 
 def learners(*names: str, router: str | None = None) -> Keys:
-    """Recipe keys of learners beside a frozen LLM, in stage 2."""
+    """Recipe keys of stage 2: learners are trained and the LLM is frozen."""
     return {"wings": {"learners": list(names), "router": router, **LEARNER}, "freeze_llm": True}
 
 
@@ -65,7 +65,7 @@ class Cell:
         stage_1: the name of its stage 1 in `STAGE_1`.
         stage_2: recipe keys of stage 2.
         swept: key of the cell whose sweep chooses the rates; several cells share one.
-        rates: of the cell's own branch in that sweep, beside those of the projector.
+        rates: of the cell's own branch in that sweep; the projector's are `PROJECTOR_RATES`.
     """
 
     key: str

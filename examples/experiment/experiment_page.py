@@ -1,4 +1,4 @@
-"""The experiment's page: the primary comparison, the table, and behind it everything else."""
+"""The experiment's page: the primary comparison, the first table, and all further tables."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from .size import ExperimentSize
 from .summary import CellSummary, difference, summarize
 
 PAGE_FILES = ("README.md", "front.png")
-FINDINGS = "findings.md"  # written by hand, from the page
+FINDINGS = "findings.md"  # written by a person who has read the page
 WANTED = 95  # percent of the LLM's right answers to text after a picture
 SETUP = (
     "SmolLM2-135M-Instruct (Apache-2.0) and DINOv2 ViT-S/14 (Apache-2.0), from ordinary Python"
@@ -43,7 +43,7 @@ TEXTS = (
     " on. *Text* is right answers alone, *after* those after a picture, in percent of all."
 )
 STYLE = (
-    "*Style* asks for the names of the same concepts drawn by another hand (Twemoji, CC BY 4.0),"
+    "*Style* asks for the names of the same concepts in other drawings (Twemoji, CC BY 4.0),"
     " none of which was trained on; `--style FOLDER` adds this test, and `wings experiment --help`"
     " names the package. *Blank* repeats the first picture questions with grey pictures."
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError
+from wings.examples.commit import code_version
 from wings.examples.training import set_up_worker, train_short_rows, unwatched
 from wings.processing.processor import WingsProcessor
 from wings.train.build import load_model
@@ -16,7 +17,6 @@ from wings.train.recipe import Recipe
 from wings.train.run_folder import RunFolder
 
 from .cells import BY_KEY, TOWER, align_recipe, instruct_recipe
-from .commit import code_version
 from .measure import measure_checkpoint, measure_llm
 from .runs import FIGURES, ExperimentRun, Stage1
 from .size import ExperimentSize

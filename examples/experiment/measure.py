@@ -16,10 +16,10 @@ from transformers import (
 )
 
 from wings import WingsForCausalLM, WingsProcessor
+from wings.eval.divergence import answer_log_probs, divergence_terms
 from wings.eval.generate import answer_items, encode
 from wings.eval.items import Item, read_items, text_of, without_pictures
 from wings.eval.scoring.score import score, score_all
-from wings.processing.tokenization import IGNORED
 from wings.upstream.cache_name import cache_name, cache_of
 
 from .dataset import read_pairs
@@ -200,25 +200,12 @@ def drift(
     for pair in pairs:
         alone = processor.encode(pair["alone"])
         mixed = processor.encode([*pair["before"], *pair["alone"]])
-        count = int((alone["labels"][1:] != IGNORED).sum())
-        sums["tokens"].append(count)
-        p = answer_log_probs(llm, alone, count)
+        expected, answer = answer_log_probs(llm, alone)
+        sums["tokens"].append(len(answer))
         for name, sample in (("alone", alone), ("mixed", mixed)):
-            q = answer_log_probs(model, sample, count)
-            common = min(p.shape[-1], q.shape[-1])
-            kl = (p[:, :common].exp() * (p[:, :common] - q[:, :common])).sum().item()
-            sums[name].append(round(kl, 5))
+            found, _ = answer_log_probs(model, sample, len(answer))
+            sums[name].append(round(divergence_terms(expected, found).sum().item(), 5))
     return sums
-
-
-def answer_log_probs(model: PreTrainedModel, sample: dict[str, Tensor], count: int) -> Tensor:
-    """Log-probabilities [count, V] before each of the last `count` tokens of answers."""
-    images = {}
-    if "pixel_values" in sample:
-        images["pixel_values"] = sample["pixel_values"].to(model.dtype)
-    logits = model(input_ids=sample["input_ids"][None], **images).logits[0]
-    positions = (sample["labels"][1:] != IGNORED).nonzero()[-count:, 0]
-    return logits[positions].float().log_softmax(-1)
 
 
 def guess(data: Path) -> dict[str, KindScores]:

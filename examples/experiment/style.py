@@ -1,7 +1,7 @@
-"""The same concepts drawn by another hand, for a test of style: emoji sets in Iconify's format.
+"""A second set of drawings of the same concepts, for a test of style, in Iconify's format.
 
 `npm pack @iconify-json/twemoji` followed by `tar xzf iconify-json-twemoji-*.tgz` gives such a
-folder, `package`. Twemoji's drawings are CC BY 4.0: pictures of them stay in the folder of a run.
+folder, `package`. Twemoji's drawings are CC BY 4.0; pictures of them are never published.
 """
 
 import json

@@ -150,7 +150,7 @@ def difference(
     pairs = [(run, of[run.run.seed]) for run in ours if run.run.seed in of and not run.failed]
     if not pairs:
         return None
-    sums = [right_sums([run for run in side], test, llm) for side in zip(*pairs, strict=True)]
+    sums = [right_sums(side, test, llm) for side in zip(*pairs, strict=True)]
     return percent_of(sums[0] - sums[1], test, llm)
 
 

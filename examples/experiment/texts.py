@@ -1,7 +1,7 @@
 """Text questions of the kinds that a program scores, and the LLM's own answers.
 
-The bare LLM answers a third to four fifths of each kind rightly. Where SmolLM2-135M writes no right
-answer, it chooses among four by likelihood.
+The LLM alone has between a third and four fifths of each kind right. Where SmolLM2-135M writes no
+right answer, it chooses among four by likelihood.
 """
 
 import itertools
@@ -126,11 +126,7 @@ def instructed() -> dict[str, list[Item]]:
     }
     parts: dict[str, list[Item]] = {part: [] for part in (*PARTS, "train")}
     for question, item in distinct.items():
-        of = (
-            part
-            for part, names in INSTRUCTED.items()
-            if any(f"{name}" in question for name in names)
-        )
+        of = (part for part, names in INSTRUCTED.items() if any(name in question for name in names))
         parts[next(of, "train")].append(item)
     return parts
 

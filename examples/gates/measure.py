@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from wings.eval.divergence import divergence
 from wings.eval.fingerprint import model_fingerprint
 from wings.eval.gates.gate_curve import GateCurve, measure_curve
 from wings.eval.gates.gate_setting import GateSetting, all_settings
@@ -18,7 +19,7 @@ from wings.eval.gates.text_turns_off import (
     learners_off_from,
 )
 from wings.eval.generate import answer_items, encode
-from wings.eval.image_drift import answer_log_probs, divergence
+from wings.eval.image_drift import item_log_probs
 from wings.eval.items import Item, question_alone, read_items
 from wings.eval.models import EvalModel
 from wings.eval.runner import EvalRunner
@@ -70,9 +71,9 @@ class Questions:
         alone, floor = [], []
         with torch.inference_mode():
             for item, said in zip(tests["mixed"], words, strict=True):
-                expected, ids = answer_log_probs(base, question_alone(item), None)
+                expected, ids = item_log_probs(base, question_alone(item), None)
                 alone.append(expected)
-                floor.append(divergence(expected, answer_log_probs(base, said, len(ids))[0]))
+                floor.append(divergence(expected, item_log_probs(base, said, len(ids))[0]))
         return cls(tests, base, answers, alone, floor)
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,11 +220,11 @@ def divergences(model: EvalModel, questions: Questions, is_off: bool) -> list[fl
 
 
 def log_probs(model: EvalModel, item: Item, count: int, start: int | None) -> Tensor:
-    """`answer_log_probs`, with learners off from a position on; None for nowhere."""
+    """`item_log_probs`, with learners off from a position on; None for nowhere."""
     if start is None:
-        return answer_log_probs(model, item, count)[0]
+        return item_log_probs(model, item, count)[0]
     with learners_off_from(wings_of(model), torch.tensor([start])):
-        return answer_log_probs(model, item, count)[0]
+        return item_log_probs(model, item, count)[0]
 
 
 @torch.inference_mode()

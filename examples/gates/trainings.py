@@ -1,12 +1,12 @@
 """The trainings of the gate experiment: a gate, a seed and an amount of data each."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wings.examples.commit import code_version
 from wings.examples.quickstart.jobs import ASSETS
 from wings.examples.quickstart.methods import TUNED, Method, align_recipe, instruct_recipe
 from wings.examples.training import unwatched
@@ -102,20 +102,9 @@ def run_instruct(training: GateTraining, data: Path, start: Path, folder: Path) 
     return _train(instruct_recipe(method, data, start, folder, steps, training.seed))
 
 
-def commit() -> str | None:
-    """The commit of this code, with `+` if files were changed since; None outside a checkout."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
 def _train(recipe: Recipe) -> dict[str, Any]:
-    code, begun = commit(), time.process_time()
+    version, begun = code_version(), time.process_time()
     result = train(recipe, watch=unwatched)
     seconds = time.process_time() - begun
     last = result.losses[-10:]
-    return {"commit": code, "cpu_seconds": round(seconds, 1), "loss": sum(last) / len(last)}
+    return {**version, "cpu_seconds": round(seconds, 1), "loss": sum(last) / len(last)}

@@ -202,7 +202,7 @@ def run_all(
 
 
 def without_text(size: QuickstartSize) -> QuickstartSize:
-    """The same size without text to train a language model on."""
+    """Removes the text to train a language model on from a size."""
     return replace(size, amounts=replace(size.amounts, text=0))
 
 

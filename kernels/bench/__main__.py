@@ -20,6 +20,8 @@ from wings.errors import WingsError
 from wings.output_folder import OutputFolder
 
 from . import results
+from .curves import draw_curves
+from .environment import environment, slug
 from .measure import keep_heap
 from .models import check_model, measure_decoding, measure_models, measure_static_decoding
 from .operations import check_operations, measure_choices, measure_flex, measure_operations
@@ -38,8 +40,8 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_heap()
     torch.manual_seed(0)
-    where = results.environment(device, words)
-    output = arguments.output or Path("wings-bench", results.slug(where["device"]))
+    where = environment(device, words)
+    output = arguments.output or Path("wings-bench", slug(where["device"]))
     owned = OutputFolder(output, "wings.kernels.bench")
     try:
         with owned.locked():
@@ -59,7 +61,7 @@ def bench(
         if arguments.only is None or any(word in name for word in ONLY[arguments.only]):
             run.attempt(name, part)
         results.write(output, run, where)
-    results.draw_curves(output, run, where)
+    draw_curves(output, run, where)
     console = Console()
     console.print(Markdown(results.page(run, where)))
     console.print(f"Written to {output}: JSON, README.md, curves.")

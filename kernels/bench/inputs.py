@@ -31,7 +31,7 @@ def tokens(shape: Shape, batch: int, length: int, device: torch.device) -> dict[
 
 
 def as_text(shape: Shape, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same rows for the bare LLM, with a word in place of each image token."""
+    """Turns rows with images into text rows for the bare LLM: a word replaces each image token."""
     ids = batch["input_ids"].clamp(max=shape.vocabulary - 1)
     return {"input_ids": ids, "labels": batch["labels"]}
 

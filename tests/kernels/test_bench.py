@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from wings.kernels.bench import models, operations, results
+from wings.kernels.bench import models, operations, tables
 from wings.kernels.bench.__main__ import ONLY, parts
 from wings.kernels.bench.operations import CHOICES, RECOMPUTED, RECOMPUTED_MEMORY, measure_choices
 from wings.kernels.bench.run import (
@@ -106,11 +106,11 @@ def test_a_skipped_row_is_a_dash():
         Row(what, TEXTBOOK, "bare LLM", *rest, skipped="out of memory"),
         Row(ROUTED, TEXTBOOK, SDPA, *rest, ratio=3.0, value=3.0, base=1.0),
     ]
-    whole, operations = results.by_title(rows).values()
-    header, (cells,) = results.ratio_cells([*whole])
+    whole, operations = tables.by_title(rows).values()
+    header, (cells,) = tables.ratio_cells([*whole])
     assert dict(zip(header, cells, strict=True))[WINGS] == "1.25"
     assert TEXTBOOK not in header
-    assert "-" in results.ratio_cells([*whole, operations[0]])[1][0]
+    assert "-" in tables.ratio_cells([*whole, operations[0]])[1][0]
 
 
 @pytest.fixture

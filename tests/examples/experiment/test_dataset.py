@@ -208,13 +208,20 @@ def test_a_training_that_gives_up_is_a_result(folder, monkeypatch):
         jobs.must_run(run, folder, SIZE)
 
 
-def test_choices_that_share_a_cache_rank_as_those_that_are_read_alone(written, checkpoint):
+@pytest.fixture
+def strong(checkpoint):
+    """A model whose learners change its answers, and its processor."""
     model = WingsForCausalLM.from_pretrained(checkpoint).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".wings." in name:
                 parameter.mul_(3)
     processor = WingsProcessor.from_pretrained(checkpoint)
+    return model, processor
+
+
+def test_choices_that_share_a_cache_rank_as_those_that_are_read_alone(written, strong):
+    model, processor = strong
     items = [
         item
         for item in read_items(written.folder / "mixed_test.jsonl")
@@ -227,13 +234,8 @@ def test_choices_that_share_a_cache_rank_as_those_that_are_read_alone(written, c
     assert len(set(batch)) > 5
 
 
-def test_drift_is_the_divergence_of_the_answers_tokens(written, checkpoint):
-    model = WingsForCausalLM.from_pretrained(checkpoint).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".wings." in name:
-                parameter.mul_(3)
-    processor = WingsProcessor.from_pretrained(checkpoint)
+def test_drift_is_the_divergence_of_the_answers_tokens(written, strong):
+    model, processor = strong
     llm = model.extract_language_model().eval()
     pair = read_pairs(written.folder / "drift.jsonl")[0]
     found = drift(model.bfloat16(), processor, llm.bfloat16(), [pair])

@@ -23,8 +23,8 @@ from PIL import Image
 
 from wings import WingsConfig, WingsForCausalLM, WingsProcessor
 from wings.cli import build_parser
+from wings.records.formats import to_messages
 from wings.train import recipe as recipes
-from wings.train.data.formats import to_messages
 from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe, override
 

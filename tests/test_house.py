@@ -79,7 +79,7 @@ FLOORS = (
     {"config"},
     {"attention", "encoders"},
     {"layers", "processing"},
-    {"cache"},
+    {"cache", "records"},
     {"model"},
     {"cli"},
 )

@@ -26,12 +26,12 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
+from wings.records.open_records import open_records
 from wings.train.build import load_processor
 from wings.train.recipe import Recipe
 from wings.train.run import quiet, train
 from wings.train.small_model import TinyDataset, small_config, small_model, tiny_sample
 
-from .data.readers.open_records import open_records
 from .distributed import first_alone, is_first_process
 from .estimate.meta_model import ModelSpec
 from .run_folder import RunFolder

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from wings.errors import WingsError, nearest
+from wings.records.record_source import Limits
 from wings.train.recipe_file import fill, override, read_yaml, validate_types
 
 from .metrics.trackers import validate_tracker_names
@@ -19,7 +20,6 @@ from .recipe_parts import (
     Evaluate,
     HeldOutSource,
     KLToBase,
-    Limits,
     Lora,
     ModelNames,
     TextTurns,

@@ -3,37 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from wings.processing.image_limits import ImageLimits
+from wings.records.record_source import RecordSource
 
 
 @dataclass
-class DataSource:
+class DataSource(RecordSource):
     """One entry of `data`: a file, several files, or a dataset.
 
     Attributes:
-        path: a `.json` (LLaVA's list), `.jsonl`, `.parquet` or `.tar` (WebDataset shards) file; a
-            folder, a pattern (`parts/*.jsonl`) or a range (`shards-{000..012}.tar`) of them; a
-            folder from `save_to_disk`; with `split`, a dataset's Hub name or folder.
-        images: folder that image paths are relative to; default: the folder of `path`.
         weight: passes over the records per epoch; 0.1 takes a fresh tenth in every epoch.
         share: instead of a weight, the share of an epoch's samples: 0.1 for 10 percent.
-        limit: use only this many records, from the first.
-        split: split to read with Hugging Face `datasets` (memory-mapped: any size).
-        subset: configuration of the dataset.
-        stream: read while training, without a copy on disk; each reading process (workers times
-            GPUs) reads the whole stream.
-        shuffle_buffer: records of a stream that are shuffled together in memory.
     """
 
-    path: str
-    images: str | None = None
     weight: float = 1.0
     share: float | None = None
-    limit: int | None = None
-    split: str | None = None
-    subset: str | None = None
-    stream: bool = False
-    shuffle_buffer: int = 1000
 
 
 @dataclass
@@ -109,17 +92,6 @@ class Evaluate:
     data: list[HeldOutSource]
     every: int = 500
     stop: EarlyStop | None = None
-
-
-@dataclass
-class Limits(ImageLimits):
-    """Bounds on the cost of a record; a record beyond them is a bad record.
-
-    Attributes:
-        record_bytes: bytes of a record's JSON or caption. Parsing takes up to 50 times as many.
-    """
-
-    record_bytes: int = 64 * 2**20
 
 
 @dataclass

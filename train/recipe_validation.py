@@ -8,8 +8,9 @@ from transformers import PreTrainedConfig
 
 from wings.config import WingsConfig, validate_field
 from wings.errors import WingsError, nearest
+from wings.records.record_source import Limits
 
-from .recipe_parts import DataSource, Evaluate, KLToBase, Limits, Lora, TextTurns
+from .recipe_parts import DataSource, Evaluate, KLToBase, Lora, TextTurns
 
 # The largest values: far more than anyone needs, and less than what breaks a later step. The
 # smallest are above 0, or 0 for those in `_MAY_BE_ZERO`.

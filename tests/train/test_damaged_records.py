@@ -12,9 +12,9 @@ import pytest
 from damaged import BAD, GOOD, damaged_image, damaged_text, in_a_list, png, png_of_size, write_shard
 
 from wings.errors import WingsError
+from wings.records.json_list import entry_spans
 from wings.train.data.dataset import ConversationDataset
 from wings.train.data.inspect import survey
-from wings.train.data.readers.json_list import entry_spans
 from wings.train.recipe import DataSource, Recipe
 
 PART = 500

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from wings.errors import WingsError
+from wings.records.open_records import open_records
 from wings.train.data.collator import Collator
 from wings.train.data.dataset import ROW_OF_BAD_RECORDS, ConversationDataset
-from wings.train.data.readers.open_records import open_records
 from wings.train.data.sampler import RecordSampler
 from wings.train.recipe import DataSource
 

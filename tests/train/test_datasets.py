@@ -9,8 +9,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from wings.errors import WingsError
+from wings.records.open_records import open_records
 from wings.train.data.dataset import ConversationDataset
-from wings.train.data.readers.open_records import open_records
 from wings.train.recipe import DataSource
 
 datasets = pytest.importorskip("datasets")

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
+from wings.records.formats import to_messages
+from wings.records.members import to_record
+from wings.records.open_records import open_records
 from wings.train.data.dataset import ConversationDataset
-from wings.train.data.formats import to_messages
-from wings.train.data.readers.members import to_record
-from wings.train.data.readers.open_records import open_records
 from wings.train.recipe import DataSource
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
+from wings.records.formats import Message, to_messages
+from wings.records.open_records import open_records
+from wings.records.records import SourceError, locate, naming
 from wings.train.recipe import DataSource, Limits, Recipe
 
 from .collator import with_kl_mask
-from .formats import Message, to_messages
-from .readers.open_records import open_records
-from .readers.records import SourceError, locate, naming
 from .sampler import RecordSampler
 from .text_turns import TextExchanges
 

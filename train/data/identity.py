@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from wings.errors import WingsError
+from wings.records.dataset_records import is_saved
+from wings.records.formats import to_messages
+from wings.records.records import Records
+from wings.records.source_files import ENDINGS, source_files
 from wings.train.recipe import DataSource, Recipe
 
 from .dataset import ConversationDataset
-from .formats import to_messages
-from .readers.dataset_records import is_saved
-from .readers.records import Records
-from .readers.source_files import ENDINGS, source_files
 
 # Bytes that are read of a file: all of a small one, blocks over the whole length of a large one.
 SAMPLE, BLOCK = 2**22, 2**16

@@ -15,11 +15,11 @@ from wings.processing.image_limits import ImageLimits
 from wings.processing.image_processor import WingsImageProcessor
 from wings.processing.image_reader import MissingImage, load_image
 from wings.processing.processor import WingsProcessor
+from wings.records.formats import Message, TurnsError
+from wings.records.records import SourceError, locate, naming
 from wings.train.recipe import Recipe
 
 from .dataset import ConversationDataset
-from .formats import Message, TurnsError
-from .readers.records import SourceError, locate, naming
 from .workers import reporting_lost_workers, unwrapping_worker_errors
 
 # Kinds of problems of a record.

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
+from wings.records.formats import Message
+from wings.records.records import naming
 
 from .dataset import ConversationDataset
-from .formats import Message
-from .readers.records import naming
 
 # Records that are tokenised to measure tokens per letter.
 TRIALS = 64

@@ -3,11 +3,10 @@
 import numpy as np
 
 from wings.errors import WingsError
+from wings.records.formats import Message, to_messages
+from wings.records.open_records import open_records
+from wings.records.records import naming
 from wings.train.recipe_parts import DataSource, TextTurns
-
-from .formats import Message, to_messages
-from .readers.open_records import open_records
-from .readers.records import naming
 
 
 class TextExchanges:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wings.errors import WingsError
-
-from .readers.records import GONE
+from wings.records.records import GONE
 
 _PREFIX = f"{WingsError.__module__}.{WingsError.__name__}: "
 # torch's words for an error that a worker raised.

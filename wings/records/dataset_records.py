@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from wings.errors import WingsError
-from wings.train.recipe_parts import DataSource
 
 from .members import to_record
+from .record_source import RecordSource
 from .records import Records, SourceError
 from .source_files import ENDINGS, source_files, source_folder
 
@@ -22,7 +22,7 @@ class DatasetRecords(Records):
     Images stay encoded bytes; columns are the keys of a record.
     """
 
-    def __init__(self, source: DataSource) -> None:
+    def __init__(self, source: RecordSource) -> None:
         self.path, self.folder = _name(source), _folder(source)
         # Arrow is the only format that decodes nothing.
         self._dataset = load(source).with_format("arrow")
@@ -53,7 +53,7 @@ class StreamedRecords(Records):
     _block: int
     _table: Any
 
-    def __init__(self, source: DataSource) -> None:
+    def __init__(self, source: RecordSource) -> None:
         self.path, self.folder = _name(source), _folder(source)
         self.shuffle_buffer = source.shuffle_buffer
         self._dataset = load(source).with_format("arrow")
@@ -111,7 +111,7 @@ class StreamedRecords(Records):
         return f"the stream has fewer than {self._length} records; lower limit"
 
 
-def load(source: DataSource) -> Any:
+def load(source: RecordSource) -> Any:
     """The dataset of a source.
 
     Args:
@@ -153,7 +153,7 @@ def is_saved(path: str) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def _saved(datasets: ModuleType, source: DataSource, path: Path) -> Any:
+def _saved(datasets: ModuleType, source: RecordSource, path: Path) -> Any:
     dataset = datasets.load_from_disk(str(path))
     if isinstance(dataset, datasets.DatasetDict):
         if source.split not in dataset:
@@ -203,12 +203,12 @@ def _plain(value: Any, feature: Any) -> Any:
     return value
 
 
-def _name(source: DataSource) -> Path:
+def _name(source: RecordSource) -> Path:
     parts = [part for part in (source.subset, source.split) if part]
     return Path(f"{source.path} ({', '.join(parts)})" if parts else source.path)
 
 
-def _folder(source: DataSource) -> Path:
+def _folder(source: RecordSource) -> Path:
     path = Path(source.path).expanduser()
     is_local = path.exists() or path.suffix.lower() in ENDINGS
     return source_folder(source.path) if is_local else Path()

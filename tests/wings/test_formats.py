@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wings.errors import WingsError
-from wings.train.data.formats import to_messages
+from wings.records.formats import to_messages
 
 
 def text(words):

@@ -1,4 +1,4 @@
-"""Records: training data with access by record number."""
+"""Records: data with access by record number."""
 
 import bisect
 import itertools

@@ -1,13 +1,13 @@
-"""Opens the records of a recipe's data source, in any supported format."""
+"""Opens the records of a source, in any supported format."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from wings.errors import WingsError
-from wings.train.recipe_parts import DataSource, Limits
 
 from .dataset_records import DatasetRecords, StreamedRecords, is_saved
 from .file_records import JsonLinesRecords, JsonRecords, ParquetRecords
+from .record_source import Limits, RecordSource
 from .records import JoinedRecords, Records, one_line
 from .shard_records import ShardRecords
 from .source_files import ENDINGS, source_files, source_folder
@@ -21,7 +21,7 @@ _KINDS: dict[str, Callable[[Path], Records]] = {
 }
 
 
-def open_records(source: DataSource, limits: Limits | None = None) -> Records:
+def open_records(source: RecordSource, limits: Limits | None = None) -> Records:
     """The records of one source.
 
     Args:

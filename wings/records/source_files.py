@@ -1,4 +1,4 @@
-"""Resolves a `path` of a recipe to files: a file, folder, pattern or range."""
+"""Resolves the path of a source to files: a file, folder, pattern or range."""
 
 import glob
 import re

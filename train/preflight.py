@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
@@ -29,6 +28,7 @@ from wings.processing.processor import WingsProcessor
 from wings.records.open_records import open_records
 from wings.train.build import load_processor
 from wings.train.recipe import Recipe
+from wings.train.recipe_yaml import read_yaml
 from wings.train.run import quiet, train
 from wings.train.small_model import TinyDataset, small_config, small_model, tiny_sample
 
@@ -306,7 +306,7 @@ def unready_stages(recipe: Recipe, file: Path) -> list[str]:
 
 def _values(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        values = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, WingsError, UnicodeDecodeError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from wings.errors import WingsError, nearest
 from wings.records.record_source import Limits
-from wings.train.recipe_file import fill, override, read_yaml, validate_types
+from wings.train.recipe_file import fill, validate_types
+from wings.train.recipe_overrides import override
+from wings.train.recipe_yaml import read_yaml, write_yaml
 
 from .metrics.trackers import validate_tracker_names
 from .recipe_parts import (
@@ -219,7 +219,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Convert to YAML with all defaults, readable by `from_yaml`."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.to_dict())
 
     def difference(self, other: "Recipe") -> str | None:
         """The first key that makes `other` another run, as `key 1 (now 2)`, or None."""

@@ -1,6 +1,5 @@
-"""Recipe files: finds shipped ones, applies overrides, and reads a mapping into a dataclass."""
+"""Recipe files: finds shipped ones, and reads a mapping into a dataclass."""
 
-import contextlib
 import dataclasses
 import os
 import reprlib
@@ -11,13 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from wings.errors import WingsError, nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
-# Values of a recipe, aliases counted each time; and the largest whole number.
-_MOST_VALUES = 100_000
+# The largest whole number.
 _LARGEST = 2**53
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -41,75 +37,6 @@ def find_recipe(name: str) -> Path:
     """The file of a shipped recipe; other names, and names of existing files, are paths."""
     shipped = SHIPPED / f"{name}.yaml"
     return shipped if shipped.is_file() and not Path(name).exists() else Path(name)
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; a key that is written twice is an error, not the last of its values."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for n, key in enumerate(written) if key in written[:n]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is written twice")
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """The plain values of a YAML text.
-
-    Raises:
-        WingsError: broken YAML, tags of other languages, a key written twice, or so many or so
-            deep values (by aliases) that nobody typed them; names `where`.
-    """
-    try:
-        value = yaml.load(text, _Loader)
-    # Dates that do not exist, deep nesting and others raise errors of Python.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WingsError(f"{where}: not readable as YAML ({reason}).") from error
-    waiting, count = [value], 0
-    while waiting:
-        one = waiting.pop()
-        count += 1
-        if count > _MOST_VALUES:
-            raise WingsError(f"{where}: has more than {_MOST_VALUES:,} values; check its aliases.")
-        if isinstance(one, Mapping):
-            waiting += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple | set):
-            waiting += one
-    return value
-
-
-def override(values: dict[str, Any], text: str) -> None:
-    """Set one `key=value` in nested mappings and lists, in place; the value is YAML.
-
-    Raises:
-        WingsError: no `=`, broken YAML, a single value where keys are expected, or a missing list
-            entry.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise WingsError(
-            f"{text!r}: write an override as key=value, such as learning_rates.projector=1e-3."
-        )
-    *parents, last = key.split(".")
-    new = read_yaml(value, key)
-    place: Any = values
-    for part in parents:
-        if isinstance(place, dict) and place.get(part) is None:
-            place[part] = {}
-        place = place[_entry(place, part, key)]
-    place[_entry(place, last, key)] = new
-
-
-def _entry(place: Any, part: str, key: str) -> str | int:
-    if isinstance(place, dict):
-        return part
-    if not isinstance(place, list):
-        raise WingsError(f"{key}: the value before '{part}' is not a mapping.")
-    if not part.isdecimal() or int(part) >= len(place):
-        raise WingsError(f"{key}: '{part}' is no index of a list of length {len(place)}, from 0.")
-    return int(part)
 
 
 def fill(cls: Any, values: Any, where: str) -> Any:
@@ -223,10 +150,6 @@ def _convert_union(arguments: tuple, kind: Any, value: Any, where: str) -> Any:
 
 
 def _number(value: Any, where: str) -> float:
-    # YAML 1.1 reads `1e-3` (no dot) as a string.
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value)
     _require(isinstance(value, int | float) and not isinstance(value, bool), float, value, where)
     if not abs(value) <= sys.float_info.max:
         raise WingsError(f"{where}: {_show(value)} is not a finite number.")

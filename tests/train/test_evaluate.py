@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-import yaml
 from faults import killed_at
 from safetensors.torch import load_file
 
@@ -15,6 +14,7 @@ from wings.processing.processor import WingsProcessor
 from wings.train.data.collator import Collator
 from wings.train.data.dataset import ConversationDataset
 from wings.train.recipe import DataSource, EarlyStop, Evaluate, HeldOutSource, Recipe
+from wings.train.recipe_yaml import read_yaml
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
@@ -236,4 +236,4 @@ def test_what_a_recipe_may_not_say(changes, sentence):
 
 def test_a_recipe_is_read_back_as_it_was_written(make_recipe, evaluate):
     recipe = make_recipe("align", evaluate=evaluate(5, EarlyStop("pictures", 0.5)))
-    assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert Recipe.from_dict(read_yaml(recipe.to_yaml(), "r.yaml")) == recipe

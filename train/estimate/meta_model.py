@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from transformers import AutoConfig, PreTrainedConfig
 
 from wings.config import WingsConfig
@@ -15,6 +14,7 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.train.build import checkpoint_of, fresh_options, later_options, names_of
 from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
+from wings.train.recipe_yaml import read_yaml
 
 
 @dataclass
@@ -113,7 +113,7 @@ def _maker(start: str, file: Path | None) -> Path | None:
     if file is None or Path(start).expanduser().is_dir():
         return None
     for path in sorted(file.parent.glob("*.yaml")):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"), str(path))
         if isinstance(values, dict) and values.get("output") == start and path != file:
             return path
     return None

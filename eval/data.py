@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wings.errors import WingsError
+from wings.processing.web_image import is_address
 
 from .documents import Document, read_documents
-from .items import Item, pictures_of, read_items
+from .items import Item, pictures_of, read_named_items
 
 if TYPE_CHECKING:
     from .harness.tasks import ChosenTasks
@@ -19,12 +20,13 @@ class EvalFiles:
     """Paths and names, as given.
 
     Attributes:
-        text: items without pictures.
+        text: items without pictures; files, folders or patterns, as in training.
         pictures: items with questions about pictures.
         conversations: items with pictures whose last question is about text.
-        held_out: texts, or JSON Lines of texts or conversations.
+        held_out: texts, or records of texts or conversations.
         tasks: names of tasks of lm-evaluation-harness.
         include_path: folders of task files that override the harness's own.
+        images: folder that paths of pictures are relative to; None for the folder of each file.
     """
 
     text: Sequence[Path] = ()
@@ -33,13 +35,16 @@ class EvalFiles:
     held_out: Sequence[Path] = ()
     tasks: Sequence[str] = ()
     include_path: Sequence[Path] = ()
+    images: Path | None = None
 
     def __bool__(self) -> bool:
-        return any(vars(self).values())
+        return any(paths for name, paths in vars(self).items() if name != "images")
 
-    def to_dict(self) -> dict[str, list[str]]:
+    def to_dict(self) -> dict[str, Any]:
         """The paths as text, for JSON."""
-        return {name: [str(path) for path in paths] for name, paths in vars(self).items()}
+        lists = {name: value for name, value in vars(self).items() if name != "images"}
+        named = {name: [str(path) for path in paths] for name, paths in lists.items()}
+        return {**named, "images": None if self.images is None else str(self.images)}
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,9 @@ def read_data(files: EvalFiles) -> EvalData:
             item, or a missing picture file.
     """
     return EvalData(
-        text=_read(files.text, pictures=False, option="--text"),
-        pictures=_read(files.pictures, pictures=True, option="--pictures"),
-        conversations=_read(files.conversations, pictures=True, option="--conversations"),
+        text=_read(files, "text", pictures=False),
+        pictures=_read(files, "pictures", pictures=True),
+        conversations=_read(files, "conversations", pictures=True),
         held_out=read_documents(files.held_out) if files.held_out else (),
         tasks=_tasks(files),
     )
@@ -80,11 +85,11 @@ def _tasks(files: EvalFiles) -> "ChosenTasks | None":
     return choose_tasks(files.tasks, files.include_path)
 
 
-def _read(paths: Sequence[Path], pictures: bool, option: str) -> list[Item]:
+def _read(files: EvalFiles, part: str, pictures: bool) -> list[Item]:
     items = []
-    for path in paths:
-        for number, item in enumerate(read_items(path), 1):
-            _validate_pictures(item, pictures, f"Record {number} of {path}, given as {option},")
+    for path in getattr(files, part):
+        for name, item in read_named_items(path, files.images):
+            _validate_pictures(item, pictures, f"{name}, given as --{part},")
             items.append(item)
     return items
 
@@ -99,6 +104,8 @@ def _validate_pictures(item: Item, expected: bool, where: str) -> None:
     if expected and not sources:
         raise WingsError(f"{where} has no picture; pass the file as --text.")
     for source in sources:
-        is_path = isinstance(source, str) and not source.startswith(("http", "data:"))
-        if is_path and not Path(source).is_file():
-            raise WingsError(f"{where} shows {source}, which does not exist; correct the path.")
+        if not is_address(source) and not Path(source).is_file():
+            raise WingsError(
+                f"{where} shows {source}, which does not exist; correct the path, or name the "
+                "folder of the pictures with --images."
+            )

@@ -1,9 +1,9 @@
 """Held-out documents, on which next-token distributions are compared."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,6 +11,13 @@ from wings.errors import WingsError
 from wings.processing.chat_template import ChatTemplate
 from wings.processing.conversation import Conversation
 from wings.processing.tokenization import IGNORED, tokenize
+from wings.records.formats import Message, to_messages
+from wings.records.open_records import open_records
+from wings.records.record_source import RecordSource
+from wings.records.records import naming_record
+from wings.records.source_files import ENDINGS
+
+from .items import text_of
 
 NO_IMAGE = -1  # an id that no token has
 
@@ -20,7 +27,7 @@ class Document:
     """A text or a conversation without pictures.
 
     Attributes:
-        name: file and line.
+        name: file and record.
         text: of a plain text; None for a conversation.
         messages: of a conversation with all its answers; rendered with the chat template.
     """
@@ -54,64 +61,53 @@ class Document:
 
 
 def read_documents(paths: Sequence[str | Path]) -> list[Document]:
-    """Reads documents from files: one a line of JSON Lines (`.jsonl`), else one a file.
+    """Reads documents: one a record of files that training reads, else one a file.
 
-    A line has `text`, or `messages` with answers in the format of training.
+    A record has `text`, or a conversation without pictures.
 
     Raises:
-        WingsError: a missing file, no text, an invalid line (named).
+        WingsError: a missing file, no text, an invalid record (named).
     """
-    documents = [document for path in paths for document in _of_file(Path(path))]
+    documents = [document for path in paths for document in _of_path(Path(path))]
     if not documents:
         raise WingsError(f"{', '.join(map(str, paths))} holds no document; add text to it.")
     return documents
 
 
-def _of_file(path: Path) -> list[Document]:
-    if not path.is_file():
-        raise WingsError(
-            f"There is no file {path}; pass a text file, or JSON Lines with a text each."
-        )
+def _of_path(path: Path) -> Iterator[Document]:
+    if path.is_file() and path.suffix.lower() not in ENDINGS:
+        yield _of_text(path)
+        return
+    records = open_records(RecordSource(str(path)))
+    for number in range(len(records)):
+        name = records.place(number)
+        with naming_record(records, number):
+            record = records[number]
+            if is_plain_text(record):
+                yield Document(name, record["text"])
+            else:
+                messages = to_messages(record, records.folder)
+                yield Document(name, messages=tuple(_turn(message) for message in messages))
+
+
+def _of_text(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise WingsError(f"{path} is not UTF-8 text (byte {error.start}); convert it.") from error
-    if path.suffix == ".jsonl":
-        # Not splitlines, which also splits at separators that occur inside texts.
-        lines = enumerate(text.split("\n"), 1)
-        return [_of_line(line, f"{path}:{n}") for n, line in lines if line.strip()]
     if not text.strip():
         raise WingsError(f"{path} is empty; add text to it.")
-    return [Document(str(path), text)]
+    return Document(str(path), text)
 
 
-def _of_line(line: str, where: str) -> Document:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line.") from error
-    text = record.get("text") if isinstance(record, dict) else None
-    if isinstance(text, str) and text.strip():
-        return Document(where, text)
-    messages = record.get("messages") if isinstance(record, dict) else None
-    if not isinstance(messages, list) or not messages:
-        named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
-        raise WingsError(
-            f"{where} has neither 'text' nor 'messages', but {named}; rename the field."
-        )
-    turns = tuple(_turn(message, where) for message in messages)
-    return Document(where, messages=turns)
+def is_plain_text(record: dict[str, Any]) -> bool:
+    """True for a record with `text` that is no caption of an image."""
+    text = record.get("text")
+    has_image = bool(record.get("image") or record.get("images"))
+    return isinstance(text, str) and bool(text.strip()) and not has_image
 
 
-def _turn(message: dict, where: str) -> dict:
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
-    ):
-        content = "".join(part["text"] for part in content)
-    if not isinstance(content, str) or "role" not in message:
-        raise WingsError(
-            f"{where} has a message without role and text; remove it (held-out conversations "
-            "cannot have pictures)."
-        )
-    return {"role": message["role"], "content": content}
+def _turn(message: Message) -> dict[str, Any]:
+    if any(part["type"] == "image" for part in message["content"]):
+        raise WingsError("it has an image, which held-out text cannot have; remove the record")
+    return message | {"content": text_of(message["content"])}

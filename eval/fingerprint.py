@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from wings.errors import WingsError
 from wings.processing.image_reader import load_image
+from wings.processing.web_image import is_address
 
 from .items import Item
 
@@ -45,7 +47,7 @@ def item_fingerprint(item: Item) -> str:
     Raises:
         WingsError: a picture that cannot be read.
     """
-    return fingerprint([[m["role"], _content(m["content"])] for m in item.messages])
+    return fingerprint([[*_turn(message)] for message in item.messages])
 
 
 def tokenizer_of(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -60,6 +62,13 @@ def _settings(model: PreTrainedModel) -> str:
     return "\n".join(line for line in lines if not any(name in line for name in volatile))
 
 
+def _turn(message: dict) -> Iterator[Any]:
+    yield message["role"]
+    yield _content(message["content"])
+    if thoughts := message.get("reasoning_content"):
+        yield thoughts
+
+
 def _content(content: str | list[dict]) -> list:
     if isinstance(content, str):
         return [content]
@@ -68,7 +77,7 @@ def _content(content: str | list[dict]) -> list:
 
 def _picture(part: dict) -> list[str]:
     source = part["image"]
-    if isinstance(source, str) and not source.startswith(("http://", "https://", "data:")):
+    if isinstance(source, str) and not is_address(source):
         try:
             data = Path(source).read_bytes()
         except OSError as error:

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
+from wings.processing.web_image import is_address
 
 from .items import Item, pictures_of
 from .runner import ProgressCallback, no_progress
@@ -247,8 +248,7 @@ def relative_paths(message: dict, folder: Path) -> dict:
                     f"A picture is of type {kind}, which cannot be written to a file of items; "
                     "give the path of an image file."
                 )
-            # A data URI has no path.
-            if not str(part["image"]).startswith("data:"):
+            if not is_address(str(part["image"])):
                 part = part | {"image": os.path.relpath(part["image"], folder)}
         parts.append(part)
     return message | {"content": parts}

@@ -1,13 +1,18 @@
 """Items: a conversation whose last turn is to be answered, and the reference answer."""
 
+import base64
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError, nearest
+from wings.records.formats import Message, to_messages
+from wings.records.open_records import open_records
+from wings.records.record_source import RecordSource
+from wings.records.records import naming_record
 
 from .scoring.checks import validate_checks
 
@@ -84,26 +89,35 @@ def question_alone(item: Item) -> Item:
     return replace(item, messages=(*system, *blind[last:]))
 
 
-def read_items(path: str | Path) -> list[Item]:
-    """Reads items from JSON Lines of chat messages, in the format of training.
+def read_items(path: str | Path, images: str | Path | None = None) -> list[Item]:
+    """Reads items from records in any form that training reads.
 
     The last message of a record must be the assistant's: it is the reference, which the model is
     not shown. `kind` is optional ("all" by default), as are `scoring`, `choices`, `references`,
-    `checks`, `circle` and `cluster`. Paths of pictures are relative to the file.
+    `checks`, `circle` and `cluster`.
+
+    Args:
+        path: a `.json`, `.jsonl`, `.parquet` or `.tar` file, or a folder or pattern of them.
+        images: folder that paths of pictures are relative to; None for the folder of `path`.
 
     Raises:
-        WingsError: a missing file, an invalid line (named), or no record at all.
+        WingsError: a missing file, an invalid record (named), or no record at all.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WingsError(f"There is no file {path}; pass JSON Lines of chat messages.")
-    # Not splitlines, which also splits at separators that occur inside texts.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
-    items = [_item(line, f"{path}:{n}", path.parent) for n, line in numbered]
-    if not items:
-        raise WingsError(f"{path} holds no record; add at least one conversation.")
-    return items
+    return [item for _, item in read_named_items(path, images)]
+
+
+def read_named_items(
+    path: str | Path, images: str | Path | None = None
+) -> Iterator[tuple[str, Item]]:
+    """Yields the items of `read_items`, each with the name of its record."""
+    records = open_records(RecordSource(str(path)))
+    folder = records.folder if images is None else Path(images)
+    for number in range(len(records)):
+        where = records.place(number)
+        with naming_record(records, number):
+            record = records[number]
+            messages = to_messages(record, folder)
+        yield where, _item(record, messages, where)
 
 
 def write_items(path: str | Path, items: Iterable[Item]) -> None:
@@ -112,31 +126,14 @@ def write_items(path: str | Path, items: Iterable[Item]) -> None:
     Path(path).write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
-def _item(line: str, where: str, folder: Path) -> Item:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise WingsError(f"{where} is not JSON ({error.msg}); write one record a line.") from error
-    messages = record.get("messages") if isinstance(record, dict) else None
-    if isinstance(record, dict):
-        _validate_fields(record, where)
-    if not isinstance(messages, list) or not messages:
-        named = ", ".join(map(repr, record)) if isinstance(record, dict) else "no names at all"
+def _item(record: dict[str, Any], messages: Sequence[Message], where: str) -> Item:
+    _validate_fields(record, where)
+    if messages[-1]["role"] != "assistant":
         raise WingsError(
-            f"{where} has no list of 'messages', but {named or 'nothing'}; rename the field."
-        )
-    for n, message in enumerate(messages):
-        if not _is_message(message):
-            raise WingsError(
-                f"{where}: message {n} is {message!r:.60}; give it a role, and content that is a "
-                "text or a list of parts with a text or an image each."
-            )
-    if messages[-1]["role"] != "assistant" or len(messages) < 2:
-        raise WingsError(
-            f"{where} has no answer to score; end its messages with an assistant's turn."
+            f"{where} has no answer to score; end its conversation with an assistant's turn."
         )
     answer = text_of(messages[-1]["content"])
-    prompt = tuple(_resolve(message, folder) for message in messages[:-1])
+    prompt = tuple(_turn(message) for message in messages[:-1])
     extras = _extras(record, answer, where)
     kind = record.get("kind", "all")
     if not isinstance(kind, str):
@@ -150,21 +147,6 @@ def _validate_fields(record: dict, where: str) -> None:
         close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.8)
         if close and name not in FIELDS:
             raise WingsError(f"{where} has a field {name!r}; rename it to {close[0]!r}.")
-
-
-def _is_message(message: Any) -> bool:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        return False
-    content = message.get("content")
-    return isinstance(content, str) or (
-        isinstance(content, list)
-        and all(
-            isinstance(part, dict)
-            and part.get("type") in ("text", "image")
-            and isinstance(part.get(part["type"]), str)
-            for part in content
-        )
-    )
 
 
 def _extras(record: dict, answer: str, where: str) -> dict[str, Any]:
@@ -204,16 +186,21 @@ def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _resolve(message: dict, folder: Path) -> dict:
-    if isinstance(message["content"], str):
-        return message
-    parts: Sequence[dict] = [
-        part | {"image": _path(part["image"], folder)} if part["type"] == "image" else part
-        for part in message["content"]
-    ]
-    return message | {"content": list(parts)}
+def _turn(message: Message) -> dict[str, Any]:
+    """The message with its text as one string, or with the addresses of its pictures."""
+    parts = message["content"]
+    if all(part["type"] == "text" for part in parts):
+        return message | {"content": text_of(parts)}
+    return message | {
+        "content": [
+            part | {"image": _address(part["image"])} if part["type"] == "image" else part
+            for part in parts
+        ]
+    }
 
 
-def _path(image: str, folder: Path) -> str:
-    # A picture may be embedded in the record as a data URI.
-    return image if image.startswith("data:") else str(folder / image)
+def _address(image: Path | bytes | str) -> str:
+    """The path, URL or data URI of a picture."""
+    if isinstance(image, bytes):
+        return f"data:application/octet-stream;base64,{base64.b64encode(image).decode()}"
+    return str(image)

@@ -15,12 +15,15 @@ from wings.eval.items import Item, text_of
 from wings.eval.report.report import SAMPLES, Sample, Section
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.score import is_exact, score
+from wings.processing.web_image import is_address
 
 from .clusters import cluster_accuracy, cluster_items
 from .paired import PairedScores, paired_plot, paired_table
 
 ALL = "all"
 CIRCULAR = "circular"
+# Letters of a picture's address that the JSON report keeps.
+SHOWN = 200
 CIRCULAR_SENTENCE = (
     " A question that is asked once for each rotation of its choices counts by the first rotation,"
     " and as circular only if all rotations are right."
@@ -130,7 +133,7 @@ class Comparison:
         answers = [
             {
                 "kind": item.kind,
-                "messages": list(item.messages),
+                "messages": [_shortened(message) for message in item.messages],
                 "answer": item.answer,
                 "before": before,
                 "after": after,
@@ -177,3 +180,17 @@ def _turn(message: dict) -> tuple[str, str, list]:
     parts = [] if isinstance(content, str) else content
     pictures = [part["image"] for part in parts if part["type"] == "image"]
     return message["role"], text_of(content), pictures
+
+
+def _shortened(message: dict) -> dict:
+    """The message without the bytes of its pictures."""
+    if isinstance(message["content"], str):
+        return message
+    return message | {"content": [_short_part(part) for part in message["content"]]}
+
+
+def _short_part(part: dict) -> dict:
+    source = part.get("image")
+    if isinstance(source, str) and len(source) > SHOWN and is_address(source):
+        return part | {"image": f"{source[:SHOWN]}... ({len(source):,} letters)"}
+    return part

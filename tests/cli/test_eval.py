@@ -205,7 +205,7 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
         (checkpoint, llm, busy, text, "without a mark of wings eval"),
         (checkpoint, llm, other, text, "report of x against y"),
         (checkpoint, llm, busy / "a.txt", text, "is a file"),
-        (checkpoint, llm, out, ["--text", "none.jsonl"], "There is no file none.jsonl"),
+        (checkpoint, llm, out, ["--text", "none.jsonl"], "none.jsonl: no such data file"),
     ):
         assert main(arguments(row, against, output, *more)) == 2, said
         error = capsys.readouterr().err

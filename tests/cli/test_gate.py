@@ -139,7 +139,7 @@ def test_what_cannot_be_gated_is_one_sentence(checkpoint, guarded, llm, data, tm
         (bare, (), "no learners and no adapters to gate"),
         (checkpoint, (), "without text_guard"),
         (guarded, ("--output", str(guarded)), "choose a new or empty folder"),
-        (guarded, ("--pictures", "none.jsonl"), "no file none.jsonl"),
+        (guarded, ("--pictures", "none.jsonl"), "none.jsonl: no such data file"),
         (guarded, ("--report", str(guarded / "config.json")), "is a file"),
     ):
         assert main([*arguments(folder, data, report), *more]) == 2, said

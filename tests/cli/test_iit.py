@@ -81,7 +81,7 @@ def test_what_cannot_be_built_is_one_sentence(build, data, tmp_path, capsys):
     few = tmp_path / "few.jsonl"
     write_lines(few, read_lines(data / "text_held_out.jsonl")[:2])
     for more, files, said in (
-        ((), {"text": "none.jsonl"}, "There is no file"),
+        ((), {"text": "none.jsonl"}, "no such data file"),
         ((), {"text": "pictures_held_out.jsonl"}, "Item 0 of text has a picture"),
         ((), {"pictures": "text_held_out.jsonl"}, "Item 0 of pictures has no picture"),
         (("--size", 9), {}, "size is 9, but text has 8 items"),

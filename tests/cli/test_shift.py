@@ -34,7 +34,9 @@ def test_what_is_not_there_is_said(lacks, checkpoint, data, tmp_path, capsys):
     assert main(["shift", str(model), "--items", str(items), "--output", str(output)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("wings shift: ") and said.count("\n") == 1
-    assert {"checkpoint": "There is no folder", "pictures": "No item", "items": "no file"}[
-        lacks
-    ] in said
+    assert {
+        "checkpoint": "There is no folder",
+        "pictures": "No item",
+        "items": "no such data file",
+    }[lacks] in said
     assert not output.exists()

@@ -238,7 +238,7 @@ FOUND = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"
 @pytest.mark.parametrize(
     ("kind", "wrong", "said"),
     [
-        ("text", {"mesages": []}, "'mesages'"),
+        ("text", {"mesages": []}, r"\(mesages\)"),
         ("text", record("a"), "no answer"),
         ("text", record("a", "b", scoring="choice"), "has no choices"),
         ("text", record("a", "b", scoring="mentions"), "did you mean 'mention'"),
@@ -248,9 +248,9 @@ FOUND = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "what?"
         ("text", record(FOUND, "b"), "has a picture"),
         ("pictures", record("a", "b"), "has no picture"),
         ("conversations", record(SEEN, "b"), r"nowhere\.png, which does not exist"),
-        ("held_out", {"txt": "a"}, "'txt'"),
-        ("held_out", ["a"], "no names"),
-        ("held_out", record(FOUND, "b"), "cannot have pictures"),
+        ("held_out", {"txt": "a"}, r"\(txt\)"),
+        ("held_out", ["a"], "is a mapping"),
+        ("held_out", record(FOUND, "b"), "held-out text cannot have"),
     ],
 )  # fmt: skip
 def test_a_wrong_record_is_a_sentence(write, picture, kind, wrong, said):
@@ -265,8 +265,8 @@ def test_held_out_texts(tmp_path, write):
     assert [d.text for d in read_documents([tmp_path / "a.txt"])] == ["one\n\ntwo"]
     (tmp_path / "latin.txt").write_bytes("für".encode("latin-1"))
     (tmp_path / "empty.txt").write_text(" \n")
-    for name, said in (("latin", "UTF-8"), ("empty", "is empty"), ("none", "There is no file")):
+    for name, said in (("latin", "UTF-8"), ("empty", "is empty"), ("none", "no such data file")):
         with pytest.raises(WingsError, match=said):
             read_documents([tmp_path / f"{name}.txt"])
-    with pytest.raises(WingsError, match="holds no document"):
+    with pytest.raises(WingsError, match="contains no records"):
         read_documents([write("nothing.jsonl")])

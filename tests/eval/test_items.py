@@ -45,24 +45,24 @@ def test_an_answer_in_parts_is_joined(tmp_path):
 def test_a_wrong_line_is_named(tmp_path, line):
     path = write(tmp_path / "a.jsonl", {"messages": exchange()})
     path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
-    with pytest.raises(WingsError, match=r"a\.jsonl:2"):
+    with pytest.raises(WingsError, match=r"a\.jsonl line 2"):
         read_items(path)
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "reason"),
     [
-        "hello",
-        {"content": "hello"},
-        {"role": "user"},
-        {"role": "user", "content": ["hello"]},
-        {"role": "user", "content": [{"type": "image", "path": "1.png"}]},
-        {"role": "user", "content": [{"type": "sound", "sound": "1.wav"}]},
+        ("hello", "needs 'role' and 'content', got hello"),
+        ({"content": "hello"}, "needs 'role' and 'content'"),
+        ({"role": "user"}, "needs 'role' and 'content'"),
+        ({"role": "user", "content": ["hello"]}, "is a text or an image, got hello"),
+        ({"role": "user", "content": [{"type": "sound", "sound": "1.wav"}]}, "got .*sound"),
+        ({"role": "user", "content": "hello"}, "must alternate"),
     ],
 )
-def test_a_wrong_message_is_named(tmp_path, message):
+def test_a_wrong_message_is_named(tmp_path, message, reason):
     path = write(tmp_path / "a.jsonl", {"messages": [*exchange(), message, *exchange()]})
-    with pytest.raises(WingsError, match=r"a\.jsonl:1: message 2 is"):
+    with pytest.raises(WingsError, match=rf"a\.jsonl line 1: .*{reason}.*\.$"):
         read_items(path)
 
 
@@ -70,7 +70,7 @@ def test_a_missing_and_an_empty_file_are_refused(tmp_path):
     with pytest.raises(WingsError, match=r"nowhere\.jsonl"):
         read_items(tmp_path / "nowhere.jsonl")
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
-    with pytest.raises(WingsError, match="no record"):
+    with pytest.raises(WingsError, match="contains no records"):
         read_items(tmp_path / "empty.jsonl")
 
 
@@ -79,7 +79,7 @@ def test_a_circle_is_written_and_read(tmp_path):
     write_items(tmp_path / "a.jsonl", [item])
     assert read_items(tmp_path / "a.jsonl") == [item]
     path = write(tmp_path / "a.jsonl", {"messages": exchange(), "circle": 1})
-    with pytest.raises(WingsError, match=r"a\.jsonl:1: circle is 1; give the name"):
+    with pytest.raises(WingsError, match=r"a\.jsonl line 1: circle is 1; give the name"):
         read_items(path)
 
 
@@ -88,7 +88,7 @@ def test_a_cluster_is_written_and_read(tmp_path):
     write_items(tmp_path / "a.jsonl", [item])
     assert read_items(tmp_path / "a.jsonl") == [item]
     path = write(tmp_path / "a.jsonl", {"messages": exchange(), "cluster": 1})
-    with pytest.raises(WingsError, match=r"a\.jsonl:1: cluster is 1; give the name of its cluster"):
+    with pytest.raises(WingsError, match=r"a\.jsonl line 1: cluster is 1; give the name"):
         read_items(path)
 
 
@@ -107,15 +107,15 @@ def test_separators_within_a_text_end_no_record(tmp_path, text):
 @pytest.mark.parametrize("name", ["scorings", "scorin", "choises", "choice", "reference", "check"])
 def test_a_misspelt_field_is_not_passed_over(tmp_path, name):
     path = write(tmp_path / "a.jsonl", {"messages": exchange(), name: "mention"})
-    with pytest.raises(WingsError, match=rf"a\.jsonl:1 has a field '{name}'; rename it to"):
+    with pytest.raises(WingsError, match=rf"a\.jsonl line 1 has a field '{name}'; rename it to"):
         read_items(path)
     # What else a record says of itself is its own.
-    write(path, {"messages": exchange(), "id": 7, "source": "me", "language": "en", "image": "x"})
+    write(path, {"messages": exchange(), "id": 7, "source": "me", "language": "en"})
     assert read_items(path)[0].answer == "two"
 
 
 @pytest.mark.parametrize("kind", [5, None, ["a"], {"a": 1}])
 def test_a_kind_is_a_text(tmp_path, kind):
     path = write(tmp_path / "a.jsonl", {"messages": exchange(), "kind": kind})
-    with pytest.raises(WingsError, match=r"a\.jsonl:1: kind is"):
+    with pytest.raises(WingsError, match=r"a\.jsonl line 1: kind is"):
         read_items(path)

@@ -50,7 +50,7 @@ def evaluate_checkpoint(
     output: Path | None,
     batch_size: int,
     max_new_tokens: int,
-    **files: Sequence[Any],
+    **files: Any,
 ) -> Path:
     """Measures and writes `report.html` and `report.json`; processes of torchrun share the work.
 

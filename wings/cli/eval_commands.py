@@ -8,6 +8,7 @@ from .parsing import (
     add_command,
     add_files,
     add_generation,
+    add_images,
     amount,
     lazy,
     points,
@@ -84,11 +85,12 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
         " checkpoint, if its recipes kept that frozen)",
     )
     files = (
-        ("text", "JSON Lines of chat messages without pictures; the last turn is the answer"),
+        ("text", "records without pictures, in any form that training reads (.json, .jsonl,"
+         " .parquet, .tar, a folder or pattern); the last turn is the answer"),
         ("pictures", "the same with questions about pictures"),
         ("conversations", "the same with pictures and a last question about text"),
-        ("held-out", "texts, or JSON Lines of texts or conversations, to measure drift"),
-    )
+        ("held-out", "texts, or records of texts or conversations, to measure drift"),
+    )  # fmt: skip
     add_files(parser, files)
     parser.add_argument(
         "--tasks",
@@ -128,7 +130,7 @@ def add_gate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint with learners")
     generated = "(default: generated drawings and questions)"
     files = (
-        ("pictures", f"JSON Lines of questions about pictures, not those of your test {generated}"),
+        ("pictures", f"records with questions about pictures, not those of your test {generated}"),
         ("conversations", f"the same with pictures and a last question about text {generated}"),
     )
     add_files(parser, files)
@@ -162,9 +164,10 @@ def add_iit(commands: argparse._SubParsersAction) -> None:
         " answers. Writes text.jsonl and pictures.jsonl for wings eval.",
     )
     parser.add_argument(
-        "text", type=Path, help="JSON Lines of chat messages without pictures, as for wings eval"
+        "text", type=Path, help="records without pictures, in any form that training reads"
     )
     parser.add_argument("pictures", type=Path, help="the same with questions about pictures")
+    add_images(parser)
     parser.add_argument(
         "--llm",
         required=True,
@@ -201,8 +204,12 @@ def add_shift(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("checkpoint", help="folder or Hub id of a model")
     parser.add_argument(
-        "--items", type=Path, required=True, help="JSON Lines of chat messages with pictures"
+        "--items",
+        type=Path,
+        required=True,
+        help="records with pictures, in any form that training reads",
     )
+    add_images(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder of the result")
     parser.add_argument(
         "--sink",

@@ -47,6 +47,7 @@ def gate(
     checkpoint: str,
     pictures: Sequence[Path],
     conversations: Sequence[Path],
+    images: Path | None,
     report: Path | None,
     output: Path | None,
     keep_pictures: float,
@@ -59,9 +60,10 @@ def gate(
 
     Args:
         checkpoint: folder or Hub id of a Wings checkpoint with learners.
-        pictures: JSON Lines of questions about pictures, for validation.
+        pictures: records with questions about pictures, for validation.
         conversations: the same with pictures and a last question about text. Without both files
             questions are generated.
+        images: folder that paths of pictures are relative to; None for the folder of each file.
         report: folder of the curve; None for `wings-gate-NAME`. It also caches finished batches, so
             the same command resumes.
         output: a new folder for the checkpoint with the gate; None to save none.
@@ -87,7 +89,8 @@ def gate(
         contextlib.closing(Processes()) as processes,
         claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT),
     ):
-        data = read_questions(checkpoint, pictures, conversations, owned, processes)
+        given = EvalFiles(pictures=pictures, conversations=conversations, images=images)
+        data = read_questions(checkpoint, given, owned, processes)
         console = make_console(quiet=not processes.is_first)
         console.print(f"\nwings gate {checkpoint}, into {folder}\n", style="bold")
         logging.set_verbosity_error()
@@ -125,15 +128,11 @@ def validate_output(target: OutputFolder) -> None:
 
 
 def read_questions(
-    checkpoint: str,
-    pictures: Sequence[Path],
-    conversations: Sequence[Path],
-    owned: OutputFolder,
-    processes: Processes,
+    checkpoint: str, given: EvalFiles, owned: OutputFolder, processes: Processes
 ) -> EvalData:
     """The validation items: those of the files, or generated ones."""
-    if pictures:
-        return read_data(EvalFiles(pictures=pictures, conversations=conversations))
+    if given:
+        return read_data(given)
     files, _ = default_files(checkpoint, owned, processes, seed=SEED)
     return read_data(EvalFiles(pictures=files.pictures, conversations=files.conversations))
 

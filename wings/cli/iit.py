@@ -23,13 +23,21 @@ TURNS = {"T": "text", "V": "picture"}
 
 
 def iit(
-    text: Path, pictures: Path, llm: str, output: Path, size: int | None, uses: int, seed: int
+    text: Path,
+    pictures: Path,
+    images: Path | None,
+    llm: str,
+    output: Path,
+    size: int | None,
+    uses: int,
+    seed: int,
 ) -> Counter[str]:
     """Writes conversations that end in text to `text.jsonl`, the others to `pictures.jsonl`.
 
     Args:
-        text: JSON Lines of items without a picture.
-        pictures: JSON Lines of items with one.
+        text: records of items without a picture, in any form that training reads.
+        pictures: the same with one.
+        images: folder that paths of pictures are relative to; None for the folder of `pictures`.
         llm: folder or Hub id of the language model whose token embeddings match questions.
         output: folder of both files.
         size: conversations of each kind; None for the number of items of the smaller set.
@@ -44,7 +52,7 @@ def iit(
     """
     owned = OutputFolder(output, "wings iit")
     validate_output_folder(owned)
-    text_items, picture_items = read_items(text), read_items(pictures)
+    text_items, picture_items = read_items(text), read_items(pictures, images)
     console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

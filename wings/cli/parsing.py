@@ -64,11 +64,22 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_files(parser: argparse.ArgumentParser, options: Iterable[tuple[str, str]]) -> None:
-    """Adds options `(name, help)` that each take several files."""
+    """Adds options `(name, help)` that each take several files, and `--images`."""
     for name, text in options:
         parser.add_argument(
             f"--{name}", type=Path, nargs="+", default=[], metavar="FILE", help=text
         )
+    add_images(parser)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Adds `--images`."""
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that paths of pictures are relative to (default: the folder of each file)",
+    )
 
 
 def positive(text: str) -> int:

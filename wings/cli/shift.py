@@ -34,12 +34,13 @@ from wings.saved_files import reading
 from .terminal import make_console
 
 
-def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
+def shift(checkpoint: str, items: Path, images: Path | None, output: Path, sink: str) -> ModelShift:
     """Prints a table, and writes `shift.json` and `shift.png` to a folder.
 
     Args:
         checkpoint: folder or Hub id of a Wings model, a vision-language model or a causal LM.
-        items: JSON Lines of chat messages; those with a picture are measured.
+        items: records in any form that training reads; those with a picture are measured.
+        images: folder that paths of pictures are relative to; None for the folder of `items`.
         output: the folder, created if missing.
         sink: see `ShiftOptions`.
 
@@ -51,7 +52,7 @@ def shift(checkpoint: str, items: Path, output: Path, sink: str) -> ModelShift:
     console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    visible = [item for item in read_items(items) if pictures_of(item)]
+    visible = [item for item in read_items(items, images) if pictures_of(item)]
     if not visible:
         raise WingsError(f"No item of {items} has a picture to split its text; add items with one.")
     with console.status(Text(f"loading {checkpoint}")):

@@ -22,14 +22,34 @@ _MARKS = {
 }
 
 
-class JsonRecords(Records):
-    """The records of a `.json` file that holds a list; each is parsed on access."""
+def open_json(path: Path) -> "JsonRecords":
+    """The records of a `.json` file: of a list, or one in each line."""
+    text = _utf8(path.read_bytes())
+    first = text.lstrip().partition(b"\n")[0]
+    try:
+        is_record = first[:1] == b"{" and bool(json.loads(first))
+    except (ValueError, RecursionError):
+        is_record = False
+    return JsonLinesRecords(path, text) if is_record else JsonRecords(path, text)
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.folder = path, path.parent
+
+def open_json_lines(path: Path) -> "JsonLinesRecords":
+    """The records of a `.jsonl` file."""
+    return JsonLinesRecords(path, _utf8(path.read_bytes()))
+
+
+class JsonRecords(Records):
+    """The records of a JSON list; each is parsed on access.
+
+    Args:
+        path: of the file.
+        text: its content in UTF-8.
+    """
+
+    def __init__(self, path: Path, text: bytes) -> None:
+        self.path, self.folder, self._text = path, path.parent, text
         try:
-            self._text = _utf8(path.read_bytes())
-            spans = entry_spans(self._text)
+            spans = entry_spans(text)
         except ValueError as error:
             raise WingsError(f"{path}: {error}.") from None
         self._offsets = np.array(spans, dtype=np.int64).reshape(-1, 2)
@@ -48,11 +68,10 @@ class JsonRecords(Records):
 
 
 class JsonLinesRecords(JsonRecords):
-    """The records of a `.jsonl` file, one per line; empty lines are skipped."""
+    """The records of JSON Lines, one per line; empty lines are skipped."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.folder = path, path.parent
-        self._text = _utf8(path.read_bytes())
+    def __init__(self, path: Path, text: bytes) -> None:
+        self.path, self.folder, self._text = path, path.parent, text
         offsets, lines, start, number = [], [], 0, 0
         while start < len(self._text):
             number += 1
@@ -94,5 +113,12 @@ class ParquetRecords(Records):
         return self._table.num_rows
 
     def read(self, number: int) -> Any:
-        """Row `number`."""
-        return self._table.slice(number, 1).to_pylist()[0]
+        """Row `number`, without the keys that only other rows have."""
+        return without_nulls(self._table.slice(number, 1).to_pylist()[0])
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without keys of None, with which Arrow fills what a mapping lacks."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value

@@ -213,7 +213,7 @@ def _validate_turns(turns: list[tuple[str, list[Message]]]) -> None:
         raise TurnsError("the conversation is empty")
     talk = roles[1:] if roles[0] == "system" else roles
     if "assistant" not in talk:
-        raise TurnsError("the conversation has no answer to train on")
+        raise TurnsError("the conversation has no answer")
     if any(role != ("user", "assistant")[n % 2] for n, role in enumerate(talk)):
         raise TurnsError(
             f"user and assistant must alternate, user first, but the turns are {', '.join(roles)}"

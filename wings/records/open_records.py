@@ -6,16 +6,16 @@ from pathlib import Path
 from wings.errors import WingsError
 
 from .dataset_records import DatasetRecords, StreamedRecords, is_saved
-from .file_records import JsonLinesRecords, JsonRecords, ParquetRecords
+from .file_records import ParquetRecords, open_json, open_json_lines
 from .record_source import Limits, RecordSource
 from .records import JoinedRecords, Records, one_line
 from .shard_records import ShardRecords
 from .source_files import ENDINGS, source_files, source_folder
 
 _KINDS: dict[str, Callable[[Path], Records]] = {
-    ".json": JsonRecords,
-    ".jsonl": JsonLinesRecords,
-    ".ndjson": JsonLinesRecords,
+    ".json": open_json,
+    ".jsonl": open_json_lines,
+    ".ndjson": open_json_lines,
     ".parquet": ParquetRecords,
     ".tar": ShardRecords,
 }

@@ -95,6 +95,20 @@ class Records(ABC):
         return f"{self.path} record {number}"
 
 
+@contextmanager
+def naming_record(records: Records, number: int) -> Iterator[None]:
+    """`naming` for one record; its errors are whole sentences.
+
+    Raises:
+        WingsError: see `naming`.
+    """
+    try:
+        with naming(lambda: records.place(number)):
+            yield
+    except WingsError as error:
+        raise type(error)(f"{str(error).removesuffix('.')}.") from error
+
+
 def validate_size(size: int, most: int, what: str = "it", key: str = "record_bytes") -> None:
     """Raise a `WingsError` for more bytes than the limit `key` of the recipe allows."""
     if size > most:

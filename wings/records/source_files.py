@@ -32,10 +32,9 @@ def source_files(path: str) -> list[Path]:
         files = sorted(Path(one) for one in glob.glob(spelled, recursive=True))
         files = [one for one in files if one.is_file()]
     else:
-        raise WingsError(
-            f"{path}: no such data file; set its path in the recipe's data list (a dataset on the"
-            " Hub also needs a split, such as split: train)."
-        )
+        is_file = Path(spelled).suffix.lower() in ENDINGS
+        hint = "" if is_file else " (in a recipe, a dataset on the Hub also needs split: train)"
+        raise WingsError(f"{path}: no such data file; correct its path{hint}.")
     if not files:
         raise WingsError(f"{path}: no data files found; supported are {', '.join(ENDINGS)}.")
     kinds = sorted({one.suffix.lower() for one in files})

@@ -151,7 +151,7 @@ def test_every_rule_is_tested():
 def test_a_wrong_field_is_named(tmp_path, more, said):
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "c"}]
     (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns, **more}))
-    with pytest.raises(WingsError, match=rf"a\.jsonl:1.*{said}"):
+    with pytest.raises(WingsError, match=rf"a\.jsonl line 1.*{said}"):
         read_items(tmp_path / "a.jsonl")
 
 

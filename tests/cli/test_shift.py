@@ -37,6 +37,6 @@ def test_what_is_not_there_is_said(lacks, checkpoint, data, tmp_path, capsys):
     assert {
         "checkpoint": "There is no folder",
         "pictures": "No item",
-        "items": "no such data file",
+        "items": "no such data",
     }[lacks] in said
     assert not output.exists()

@@ -47,6 +47,8 @@ def make_recipe(
             "log_every": 5,
             # The losses go into the example's own page.
             "trackers": [],
+            # Methods are compared at their end, on a test set of their own.
+            "evaluate": {"text_after_image": 0, "answers": 0},
             **keys,
         }
     )

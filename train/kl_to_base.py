@@ -15,41 +15,21 @@ from wings.train.lora import without_adapters
 from .data.collator import loss_columns
 
 
-class KLToBaseLoss:
-    r"""KL(LLM || model) on the tokens of `kl_mask`, in nats per token.
+class BaseLLM:
+    """The frozen language model inside the model in training.
 
-    With p_i the distribution of the language model at masked token i of the global batch, q_i that
-    of the model, V entries and N such tokens over all accumulated batches and processes::
-
-        weight / N  sum_i  sum_v  p_i(v) (log p_i(v) - log q_i(v))
-
-    The language model is the model itself with learners and adapters off, in evaluation mode and
-    without gradients, on `base_inputs` (see `with_kl_mask`). N is not the number of trained tokens
-    that divides the other loss, so the weight does not depend on the share of text in the data.
+    It is the model itself with learners and adapters off, in evaluation mode and without gradients,
+    on `base_inputs` (see `with_kl_mask`).
 
     Args:
-        weight: weight of the term.
         has_adapters: whether the language model has LoRA adapters.
         is_sharded: whether processes gather weights from each other in every forward.
         accelerator: accelerator of the run.
     """
 
-    def __init__(
-        self, weight: float, has_adapters: bool, is_sharded: bool, accelerator: Accelerator
-    ) -> None:
-        self.weight, self.has_adapters, self.is_sharded = weight, has_adapters, is_sharded
+    def __init__(self, has_adapters: bool, is_sharded: bool, accelerator: Accelerator) -> None:
+        self.has_adapters, self.is_sharded = has_adapters, is_sharded
         self.accelerator = accelerator
-        self.tokens = 1
-        self._reset()
-
-    def count_tokens(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Count the masked tokens of a step's micro-batches over all processes."""
-        device = self.accelerator.device
-        mine = torch.zeros((), dtype=torch.long, device=device)
-        for batch in batches:
-            if "kl_mask" in batch:
-                mine += batch["kl_mask"].sum().to(device)
-        self.tokens = self.accelerator.reduce(mine, reduction="sum").clamp(min=1)
 
     def target(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
         """Remove the KL keys from a batch and run the language model on them.
@@ -66,29 +46,78 @@ class KLToBaseLoss:
         if base_inputs is None:
             if self.is_sharded:
                 # Other processes may have text and wait for the shards of this one.
-                self._llm(model, {"input_ids": inputs["input_ids"].new_zeros(1, 1)})
+                self._logits(model, {"input_ids": inputs["input_ids"].new_zeros(1, 1)})
             return None
         columns, following = loss_columns(base_inputs["labels"]).values()
         question = {name: tensor for name, tensor in base_inputs.items() if name != "labels"}
-        logits = self._llm(model, {**question, "logits_to_keep": columns})
+        logits = self._logits(model, {**question, "logits_to_keep": columns})
         expected = logits[following != -100].float().log_softmax(-1)
         places = functional.pad(kl_mask[:, 1:], (0, 1))[:, inputs["logits_to_keep"]]
         return places, expected
+
+    @torch.no_grad()
+    def _logits(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Logits of the language model, not through DDP, which would prepare a backward."""
+        bare = self.accelerator.unwrap_model(model)
+        with as_llm(bare, self.has_adapters):
+            return bare(**inputs, use_cache=False).logits
+
+
+def kl_sum(target: tuple[Tensor, Tensor], logits: Tensor) -> Tensor:
+    """Sum of KL(LLM || model) over the masked tokens, in nats, a scalar.
+
+    Args:
+        target: the return value of `BaseLLM.target`.
+        logits: logits of the model, `[B, C, V]`.
+    """
+    places, expected = target
+    actual = logits[places].float().log_softmax(-1)
+    return functional.kl_div(actual, expected, reduction="sum", log_target=True)
+
+
+class KLToBaseLoss:
+    r"""KL(LLM || model) on the tokens of `kl_mask`, in nats per token.
+
+    With p_i the distribution of the language model at masked token i of the global batch, q_i that
+    of the model, V entries and N such tokens over all accumulated batches and processes::
+
+        weight / N  sum_i  sum_v  p_i(v) (log p_i(v) - log q_i(v))
+
+    N is not the number of trained tokens that divides the other loss, so the weight does not depend
+    on the share of text in the data.
+
+    Args:
+        weight: weight of the term.
+        llm: the language model p.
+        accelerator: accelerator of the run.
+    """
+
+    def __init__(self, weight: float, llm: BaseLLM, accelerator: Accelerator) -> None:
+        self.weight, self.llm, self.accelerator = weight, llm, accelerator
+        self.tokens = 1
+        self._reset()
+
+    def count_tokens(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Count the masked tokens of a step's micro-batches over all processes."""
+        device = self.accelerator.device
+        mine = torch.zeros((), dtype=torch.long, device=device)
+        for batch in batches:
+            if "kl_mask" in batch:
+                mine += batch["kl_mask"].sum().to(device)
+        self.tokens = self.accelerator.reduce(mine, reduction="sum").clamp(min=1)
 
     def term(self, target: tuple[Tensor, Tensor] | None, logits: Tensor) -> Tensor:
         """The weighted term of one micro-batch, for `Trainer` to add up over processes as a mean.
 
         Args:
-            target: the return value of `target`.
+            target: the return value of `BaseLLM.target`.
             logits: logits of the model, `[B, C, V]`.
         """
         if target is None:
             return logits.new_zeros(())
-        places, expected = target
-        actual = logits[places].float().log_softmax(-1)
-        kl = functional.kl_div(actual, expected, reduction="sum", log_target=True)
+        kl = kl_sum(target, logits)
         self._sum += kl.detach()
-        self._tokens += len(expected)
+        self._tokens += len(target[1])
         return self.weight * kl / self.tokens * self.accelerator.num_processes
 
     def totals(self) -> list[float]:
@@ -115,13 +144,6 @@ class KLToBaseLoss:
         device = self.accelerator.device
         self._sum = torch.zeros((), device=device)
         self._tokens = torch.zeros((), dtype=torch.long, device=device)
-
-    @torch.no_grad()
-    def _llm(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Logits of the language model, not through DDP, which would prepare a backward."""
-        bare = self.accelerator.unwrap_model(model)
-        with as_llm(bare, self.has_adapters):
-            return bare(**inputs, use_cache=False).logits
 
 
 @contextlib.contextmanager

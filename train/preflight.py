@@ -27,7 +27,7 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.records.open_records import open_records
 from wings.train.build import load_processor
-from wings.train.recipe import Recipe
+from wings.train.recipe import Evaluate, Recipe
 from wings.train.recipe_yaml import read_yaml
 from wings.train.run import quiet, train
 from wings.train.small_model import TinyDataset, small_config, small_model, tiny_sample
@@ -182,7 +182,7 @@ def few_steps(recipe: Recipe, output: Path) -> Recipe:
     return replace(
         recipe, output=str(output), model=None, start=None, steps=STEPS, save_every=1,
         batch_size=int(os.environ.get("WORLD_SIZE", "1")), device_batch_size=1, batching="pad",
-        workers=0, evaluate=None, trackers=[], log_every=1,
+        workers=0, evaluate=Evaluate(text_after_image=0), trackers=[], log_every=1,
     )  # fmt: skip
 
 
@@ -296,8 +296,7 @@ def unready_stages(recipe: Recipe, file: Path) -> list[str]:
             continue
         try:
             later = Recipe.from_yaml(path)
-            held_out = later.evaluate.data if later.evaluate else []
-            for source in (*later.data, *held_out):
+            for source in (*later.data, *later.evaluate.data):
                 open_records(source)
         except WingsError as error:
             sentences.append(f"{path.stem}, which starts from this run, cannot run yet: {error}")

@@ -49,6 +49,7 @@ __all__ = [
     "TextTurns",
     "validate_kl_to_base",
     "validate_recipe",
+    "why_text_is_kept",
 ]
 
 # The paper's rates for projector and language model. It gives none for learners and router, which
@@ -132,7 +133,7 @@ class Recipe:
         save_total_limit: checkpoints that stay, the last ones.
         allow_changed_data: resume although a file that the recipe names has changed since the run
             began; false by default.
-        evaluate: held-out records whose loss is tracked during training.
+        evaluate: held-out records, and text after images, whose loss is tracked during training.
         trackers: receivers of metrics, by their names in transformers' `Trainer` (tensorboard,
             wandb, mlflow, ...); [] for none. Default: tensorboard if installed.
     """
@@ -169,7 +170,7 @@ class Recipe:
     save_every: int | None = None
     save_total_limit: int = 2
     allow_changed_data: bool = False
-    evaluate: Evaluate | None = None
+    evaluate: Evaluate = field(default_factory=Evaluate)
     trackers: list[str] | None = None
 
     def __post_init__(self) -> None:
@@ -298,25 +299,40 @@ def _validate_kl_use(recipe: Recipe) -> None:
         )
     learners = ("image",) if recipe.stage == "align" else ("image", "text")
     validate_kl_to_base(
-        recipe, recipe.wings.get("learners", learners), recipe.wings.get("text_guard", False)
+        recipe,
+        recipe.wings.get("learners", learners),
+        recipe.wings.get("text_guard", False),
+        recipe.wings.get("prefix", 0),
     )
 
 
-def validate_kl_to_base(recipe: Recipe, learners: Sequence[str], text_guard: bool) -> None:
-    """Raise a `WingsError` if `kl_to_base` would have no effect on this model.
+def why_text_is_kept(
+    recipe: Recipe, learners: Sequence[str], text_guard: bool, prefix: int
+) -> str | None:
+    """The reason why text without an image keeps the LLM's logits exactly; None if it may not.
 
     Args:
         recipe: recipe of the run.
         learners: learners of the model.
         text_guard: whether the model has a text guard.
+        prefix: length of the model's prefix.
     """
     lora = recipe.lora
-    if recipe.kl_to_base is None or recipe.text_turns is not None:
-        return
-    if lora is not None and not (lora.guard or lora.gate):
-        return
-    if text_guard or "text" not in learners:
-        why = "under text_guard" if text_guard else "without a text learner"
+    is_free = lora is not None and not (lora.guard or lora.gate)
+    if not recipe.freeze_llm or prefix or is_free or ("text" in learners and not text_guard):
+        return None
+    return "under text_guard" if text_guard else "without a text learner"
+
+
+def validate_kl_to_base(
+    recipe: Recipe, learners: Sequence[str], text_guard: bool, prefix: int
+) -> None:
+    """Raise a `WingsError` if `kl_to_base` would have no effect on this model.
+
+    The arguments are those of `why_text_is_kept`.
+    """
+    why = why_text_is_kept(recipe, learners, text_guard, prefix)
+    if recipe.kl_to_base is not None and recipe.text_turns is None and why:
         raise WingsError(
             f"kl_to_base: has no effect: {why}, text logits already equal the LLM's; add"
             " text_turns, whose answers follow images, or remove the key."

@@ -144,7 +144,8 @@ def _convert_union(arguments: tuple, kind: Any, value: Any, where: str) -> Any:
     if len(choices) == 1:
         return convert(choices[0], value, where)
     for choice in choices:
-        if isinstance(value, typing.get_origin(choice) or choice):
+        is_mapping = dataclasses.is_dataclass(choice) and isinstance(value, Mapping)
+        if is_mapping or isinstance(value, typing.get_origin(choice) or choice):
             return convert(choice, value, where)
     raise WingsError(f"{where}: {_show(value)} is not {describe_type(kind)}.")
 

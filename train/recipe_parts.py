@@ -66,12 +66,16 @@ class HeldOutSource(DataSource):
     name: str = field(kw_only=True)
 
 
+# The held-out set that is made of text records after images.
+TEXT_AFTER_IMAGE = "text_after_image"
+
+
 @dataclass
 class EarlyStop:
     """Ends the run when a held-out loss rises too far.
 
     Attributes:
-        name: name of a held-out set.
+        name: name of a held-out set, or `text_after_image`.
         rise: largest allowed increase of its loss since the start, in nats per token.
     """
 
@@ -79,19 +83,37 @@ class EarlyStop:
     rise: float
 
 
+# Of `evaluate.stop: true`.
+DEFAULT_STOP = EarlyStop(TEXT_AFTER_IMAGE, rise=1.0)
+
+
 @dataclass
 class Evaluate:
-    """Losses on held-out records at the start, during training and at the end.
+    """Figures of held-out records at the start, during training and at the end.
 
     Attributes:
         data: the records, each entry with a name.
-        every: steps between evaluations.
-        stop: early stopping; none by default.
+        every: steps between evaluations; default: a tenth of the run, at most 500.
+        text_after_image: number of text records that are put after images, scored on the answer to
+            the text; 0 for none. With a frozen LLM its KL from the LLM, which reads the exchange
+            in words, is measured too. Texts are up to a fifth of `text_turns`, which are then not
+            trained on, or else of `data` here, or else of the training data; images are of `data`
+            here, or else of the training data.
+        answers: number of fixed questions of each kind (an image, a text, a text after an image)
+            that the model answers at every evaluation; 0 for none.
+        stop: early stopping. `true` ends stage instruct when the loss on text after an image rises
+            by 1 nat per token; `false` never ends a run.
     """
 
-    data: list[HeldOutSource]
-    every: int = 500
-    stop: EarlyStop | None = None
+    data: list[HeldOutSource] = field(default_factory=list)
+    every: int | None = None
+    text_after_image: int = 24
+    answers: int = 2
+    stop: EarlyStop | bool = True
+
+    def interval(self, steps: int) -> int:
+        """Steps between evaluations of a run of `steps`."""
+        return self.every or max(1, min(500, steps // 10))
 
 
 @dataclass

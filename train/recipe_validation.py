@@ -10,7 +10,14 @@ from wings.config import WingsConfig, validate_field
 from wings.errors import WingsError, nearest
 from wings.records.record_source import Limits
 
-from .recipe_parts import DataSource, Evaluate, KLToBase, Lora, TextTurns
+from .recipe_parts import (
+    TEXT_AFTER_IMAGE,
+    DataSource,
+    Evaluate,
+    KLToBase,
+    Lora,
+    TextTurns,
+)
 
 # The largest values: far more than anyone needs, and less than what breaks a later step. The
 # smallest are above 0, or 0 for those in `_MAY_BE_ZERO`.
@@ -19,8 +26,9 @@ _LARGEST: dict[str, float] = {
     "max_grad_norm": 1e9, "weight_decay": 100.0, "workers": 512, "seed": 2**32 - 1,
     "steps": 1e9, "save_every": 1e9, "log_every": 1e9, "save_total_limit": 1e9,
 }  # fmt: skip
-_MAY_BE_ZERO = ("weight_decay", "workers", "seed")
+_MAY_BE_ZERO = ("weight_decay", "workers", "seed", "text_after_image", "answers")
 _LARGEST_OF_SOURCES = {"weight": 1e6, "limit": 1e15, "shuffle_buffer": 1e8}
+_LARGEST_OF_EVALUATE = {"every": 1e9, "text_after_image": 1e5, "answers": 1e3}
 _LARGEST_OF_LIMITS = {
     "image_bytes": 2**40,
     "image_pixels": 2**34,
@@ -146,13 +154,9 @@ def validate_kl_weight(kl_to_base: KLToBase | None) -> None:
         _validate_positive("kl_to_base.weight", kl_to_base.weight, remedy)
 
 
-def validate_evaluate(evaluate: Evaluate | None) -> None:
+def validate_evaluate(evaluate: Evaluate) -> None:
     """Raise a `WingsError` for bad held-out data, or a stop that names none of them."""
-    if evaluate is None:
-        return
-    if not evaluate.data:
-        raise WingsError("evaluate.data: is empty; list held-out files, each with a name.")
-    _validate_positive("evaluate.every", evaluate.every)
+    _validate_ranges(vars(evaluate), _LARGEST_OF_EVALUATE, "evaluate.")
     for n, source in enumerate(evaluate.data):
         place = f"evaluate.data.{n}"
         # The name becomes a part of metric names, which trackers read as a path.
@@ -160,15 +164,21 @@ def validate_evaluate(evaluate: Evaluate | None) -> None:
             raise WingsError(
                 f"{place}.name: {source.name!r} may only have letters, digits, '_', '-' and '.'."
             )
+        if source.name == TEXT_AFTER_IMAGE:
+            raise WingsError(
+                f"{place}.name: {source.name} is the set that is made of text records after images;"
+                " choose another name."
+            )
         if source.weight != 1.0:
             raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
         _validate_ranges(vars(source), _LARGEST_OF_SOURCES, f"{place}.")
     names = [source.name for source in evaluate.data]
+    names += [TEXT_AFTER_IMAGE] if evaluate.text_after_image else []
     stop = evaluate.stop
-    if stop is None:
+    if isinstance(stop, bool):
         return
     if stop.name not in names:
-        known = ", ".join(dict.fromkeys(names))
+        known = ", ".join(dict.fromkeys(names)) or "none"
         raise WingsError(
             f"evaluate.stop.name: no held-out data is named {stop.name!r}"
             f"{nearest(stop.name, names)}; known: {known}."

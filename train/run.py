@@ -21,7 +21,7 @@ from wings.processing.processor import WingsProcessor
 from wings.processing.turn_end import settle_turn_end
 from wings.train.build import load_model, load_processor, validate_start
 from wings.train.lora import merge_adapters
-from wings.train.recipe import Recipe, validate_kl_to_base
+from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 
 from .checkpoint_choice import newest_whole_checkpoint
 from .data.bucketing import BatchingSampler
@@ -33,9 +33,10 @@ from .data.sampler import RecordSampler
 from .data.workers import LostWorker, reporting_lost_workers
 from .distributed import first_alone, is_first_process, is_launched, validate_checkpoint_kind
 from .finite import validate_finite_start
-from .metrics.evaluate import HeldOutEvaluation, evaluations, renamed
+from .metrics.answers import FixedQuestions
+from .metrics.evaluate import evaluations, held_out_evaluation, renamed
 from .metrics.progress import Progress, Watch
-from .metrics.trackers import make_trackers
+from .metrics.trackers import EventFiles, make_trackers
 from .param_groups import prepare_groups
 from .run_folder import RESULT, RunFolder, step_of
 from .signals import Preempted
@@ -153,11 +154,12 @@ def _train(
         )
     if records is not None and recipe.batching == "pack":
         collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
-    arguments = training_arguments(recipe, folder.path, steps)
-    evaluation = HeldOutEvaluation(recipe, processor, pad) if recipe.evaluate else None
+    evaluation = held_out_evaluation(recipe, processor, pad, records)
+    arguments = training_arguments(recipe, folder.path, steps, evaluation is not None)
     for held_out in evaluation.sets.values() if evaluation else ():
-        # Finds a missing folder before training.
-        _encode_first(held_out)
+        if isinstance(held_out, ConversationDataset):
+            # Finds a missing folder before training.
+            _encode_first(held_out)
     if records is not None:
         _encode_first(records)
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
@@ -186,14 +188,21 @@ def _train(
     rift = settle_turn_end(model.generation_config, processor.turn_end()) if records else None
     if rift and is_printing:
         print(rift, flush=True)
-    validate_kl_to_base(recipe, model.config.learners, model.config.text_guard)
+    config = model.config
+    validate_kl_to_base(recipe, config.learners, config.text_guard, config.prefix)
+    if is_printing and evaluation is not None:
+        why = why_text_is_kept(recipe, config.learners, config.text_guard, config.prefix)
+        print(evaluation.describe(steps, why), flush=True)
     plan = prepare_groups(model, recipe)
+    events = next((one for one in trackers if isinstance(one, EventFiles)), None)
+    questions = evaluation.questions if evaluation else ()
     trainer = WingsTrainer(
         plan=plan,
         sampler=sampler,
         folder=folder,
         save_total_limit=recipe.save_total_limit,
         evaluation=evaluation,
+        questions=FixedQuestions(questions, processor, recipe.limits, folder, events),
         kl_to_base=recipe.kl_to_base.weight if recipe.kl_to_base else None,
         model=model,
         args=arguments,

@@ -19,7 +19,7 @@ from .data.identity import Identity, difference, retouched
 from .manifest import FILE, Manifest, lacking
 
 MAKER = "wings train"
-RECIPE, RESULT = "recipe.yaml", "result.json"
+RECIPE, RESULT, ANSWERS = "recipe.yaml", "result.json", "answers.jsonl"
 # Manifest of the finished model, in the folder's inner folder.
 MODEL = "model.json"
 # Identities of the data, there too.

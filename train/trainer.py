@@ -24,9 +24,10 @@ from .data.sampler import RecordSampler
 from .data.workers import LostWorker, last_line, unwrapping_worker_errors
 from .distributed import describe_shards, enable_sharding
 from .finite import Named, first_not_finite, optimizer_state_of, weights_of
-from .kl_to_base import KLToBaseLoss
+from .kl_to_base import BaseLLM, KLToBaseLoss
 from .lora import adapters
 from .manifest import Manifest
+from .metrics.answers import FixedQuestions
 from .metrics.evaluate import HeldOutEvaluation, loss_of
 from .metrics.metric_tracker import MetricTracker
 from .param_groups import TrainPlan
@@ -44,6 +45,7 @@ class WingsTrainer(TrainerHooks):
         folder: the run's folder.
         save_total_limit: checkpoints to keep.
         evaluation: the held-out records, if any.
+        questions: asked at every evaluation.
         kl_to_base: weight of the KL to the base LLM, if any.
         **kwargs: `Trainer`'s own.
     """
@@ -57,6 +59,7 @@ class WingsTrainer(TrainerHooks):
         folder: RunFolder,
         save_total_limit: int,
         evaluation: HeldOutEvaluation | None = None,
+        questions: FixedQuestions | None = None,
         kl_to_base: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -74,20 +77,16 @@ class WingsTrainer(TrainerHooks):
         self.skipped: dict[int, str] = {}
         self.rates: dict[str, float] = {}
         self.partial: Path | None = None
-        self.evaluation, self.metric_tracker = (
-            evaluation,
-            MetricTracker(self.model, self.accelerator),
-        )
+        self.evaluation, self.questions = evaluation, questions
+        self.metric_tracker = MetricTracker(self.model, self.accelerator)
         if not self.model_accepts_loss_kwargs:
             raise TypeError(
                 "The model's forward must take num_items_in_batch for a correct gradient."
             )
+        self.llm = BaseLLM(bool(adapters(self.model)), self.is_sharded, self.accelerator)
         self.kl_to_base: KLToBaseLoss | None = None
         if kl_to_base:
-            has_adapters = bool(adapters(self.model))
-            self.kl_to_base = KLToBaseLoss(
-                kl_to_base, has_adapters, self.is_sharded, self.accelerator
-            )
+            self.kl_to_base = KLToBaseLoss(kl_to_base, self.llm, self.accelerator)
         if self.is_sharded:
             describe_shards(self.accelerator.state.fsdp_plugin, self.model, self.args.bf16)
 
@@ -114,7 +113,7 @@ class WingsTrainer(TrainerHooks):
         with_gates = self.metric_tracker.with_gates
         if not with_gates and not self.kl_to_base:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        target = self.kl_to_base.target(model, inputs) if self.kl_to_base else None
+        target = self.llm.target(model, inputs) if self.kl_to_base else None
         inputs["output_router_weights"] = with_gates
         loss, out = super().compute_loss(model, inputs, True, **kwargs)
         if with_gates:
@@ -177,7 +176,11 @@ class WingsTrainer(TrainerHooks):
             size = self.args.per_device_train_batch_size
             history = self.state.log_history
             with unwrapping_worker_errors(self.evaluation.workers):
-                losses = self.evaluation.run(self.model_wrapped, self.accelerator, size, history)
+                losses = self.evaluation.run(
+                    self.model_wrapped, self.llm, self.accelerator, size, history
+                )
+            if self.questions is not None:
+                self._ask(self.questions)
         for name in self.evaluation.sets:
             if not math.isfinite(loss := losses[loss_of(name)]):
                 what = f"The loss on {name} is {loss} after step {self.state.global_step}"
@@ -193,6 +196,14 @@ class WingsTrainer(TrainerHooks):
             self.control.should_training_stop = self.control.should_log = True
             self.control.should_save |= self.args.save_strategy != "no"
         return losses
+
+    def _ask(self, questions: FixedQuestions) -> None:
+        """The fixed questions; without shards the first process alone answers them."""
+        is_first = self.is_world_process_zero()
+        if is_first or self.is_sharded:
+            bare = self.accelerator.unwrap_model(self.model_wrapped)
+            questions.ask(bare, self.state.global_step, is_first)
+        self.accelerator.wait_for_everyone()
 
     @property
     def stopped(self) -> str | None:

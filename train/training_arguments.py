@@ -13,13 +13,16 @@ from wings.upstream.arguments import set_checkpointing, use_one_device
 from .distributed import parallel_arguments, validate_distributed
 
 
-def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+def training_arguments(
+    recipe: Recipe, folder: Path, steps: int, has_evaluation: bool = False
+) -> TrainingArguments:
     """Arguments for `Trainer`; joins the process group when torchrun started this process.
 
     Args:
         recipe: recipe of the run.
         folder: output folder.
         steps: optimiser steps of the whole run.
+        has_evaluation: whether the run evaluates held-out records.
 
     Raises:
         WingsError: `batch_size` cannot be split over the processes, or `parallel` cannot run here.
@@ -48,9 +51,9 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         logging_nan_inf_filter=False,
         save_strategy="steps" if recipe.save_every else "no",
         save_steps=recipe.save_every or 500,
-        eval_strategy="steps" if recipe.evaluate else "no",
-        eval_steps=recipe.evaluate.every if recipe.evaluate else None,
-        eval_on_start=recipe.evaluate is not None,
+        eval_strategy="steps" if has_evaluation else "no",
+        eval_steps=recipe.evaluate.interval(steps),
+        eval_on_start=has_evaluation,
         # `make_trackers` creates them, so that a missing one is named early.
         report_to="none",
         remove_unused_columns=False,

@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny import records, tiny_model
 
-from wings.train.recipe import DataSource, Recipe
+from wings.train.recipe import DataSource, Evaluate, Recipe
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +61,8 @@ def make_recipe(checkpoint, data, tmp_path):
             "trackers": [],
             "log_every": 1,
             "max_length": 64,
+            # Off, as most tests are about other things.
+            "evaluate": Evaluate(text_after_image=0),
         }
         return Recipe(stage=stage, **{**settings, **changes})
 

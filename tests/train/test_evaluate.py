@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,10 +24,10 @@ from wings.train.run_folder import RunFolder
 def evaluate(data):
     """A function of changes: five texts and seven pictures, held out."""
 
-    def make(every=2, stop=None):
+    def make(every=2, stop=False):
         text = HeldOutSource(str(data / "text.jsonl"), limit=5, name="text")
         pictures = HeldOutSource(str(data / "pictures.json"), str(data), limit=7, name="pictures")
-        return Evaluate([text, pictures], every, stop)
+        return Evaluate([text, pictures], every, 0, 0, stop)
 
     return make
 
@@ -85,7 +86,7 @@ def test_the_training_is_the_same_with_and_without(
             block.self_attn.attention_dropout = 0.2
         recipe = make_recipe(
             "instruct", start=None, steps=6, workers=workers, output=str(tmp_path / f"{watched}"),
-            evaluate=evaluate() if watched else None, learning_rates=QUICK,
+            evaluate=evaluate() if watched else Evaluate(text_after_image=0), learning_rates=QUICK,
         )  # fmt: skip
         result = train(recipe, model, processor)
         assert len(result.evaluations) == (4 if watched else 0)
@@ -96,7 +97,10 @@ def test_the_training_is_the_same_with_and_without(
 
 def test_two_processes_evaluate_as_one(make_recipe, evaluate, torchrun, data, tmp_path):
     """Sets of five and seven, three records a forward: one rank has less to do."""
-    settings = {"evaluate": evaluate(), "batch_size": 6, "learning_rates": QUICK, "trackers": None}
+    held_out = replace(evaluate(), text_after_image=5, answers=1)
+    rates = {"projector": 1e-2, "text_learners": 1e-2}
+    settings = {"evaluate": held_out, "batch_size": 6, "freeze_llm": True, "learning_rates": rates,
+                "trackers": None}  # fmt: skip
     one = train(make_recipe("instruct", output=str(tmp_path / "one"), **settings))
     recipe = make_recipe("instruct", output=str(tmp_path / "two"), **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
@@ -107,7 +111,10 @@ def test_two_processes_evaluate_as_one(make_recipe, evaluate, torchrun, data, tm
     assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
     for mine, theirs in zip(one.evaluations, two["evaluations"], strict=True):
         assert theirs == pytest.approx(mine, rel=1e-4, abs=1e-5)
-    assert one.evaluations[-1]["eval/text/rise"] < -1e-2
+    assert one.evaluations[-1]["eval/pictures/rise"] < -1e-2
+    assert one.evaluations[-1]["eval/text_after_image/kl"] > 1e-4
+    answers = [(tmp_path / name / "answers.jsonl").read_text() for name in ("one", "two")]
+    assert answers[0] == answers[1] and len(answers[0].splitlines()) == 9
     for mine, theirs in zip(one.history, two["history"], strict=True):
         speed = {"tokens_per_second", "memory_gib"}
         # Each rank pads its own part of a batch.
@@ -130,7 +137,8 @@ def forgetful(make_recipe, data, tmp_path):
             "steps": 40, "warmup_ratio": 0.0, "learning_rates": {"language_model": 3e-2},
             "log_every": 4, "data": [DataSource(str(tmp_path / "odd.jsonl"))],
             "evaluate": Evaluate(
-                [HeldOutSource(str(data / "text.jsonl"), name="text")], 3, EarlyStop("text", 0.05)
+                [HeldOutSource(str(data / "text.jsonl"), name="text")], 3, 0, 0,
+                EarlyStop("text", 0.05),
             ),
         }  # fmt: skip
         return make_recipe("instruct", **{**settings, **changes})
@@ -188,10 +196,11 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
     shutil.copytree(data, folder)
     (folder / "0-1.png").write_text("not a picture")
     source = HeldOutSource(str(folder / "pictures.json"), str(folder), limit=4, name="pictures")
-    stops = {"evaluate": Evaluate([source]), "output": str(tmp_path / "stopped"), "workers": 1}
+    alone_of_it = Evaluate([source], text_after_image=0, answers=0)
+    stops = {"evaluate": alone_of_it, "output": str(tmp_path / "stopped"), "workers": 1}
     with pytest.raises(WingsError, match=r"^[^\n]*record 1 \(id '0-1'\)[^\n]*0-1\.png[^\n]*$"):
         train(make_recipe("align", **stops))
-    recipe = make_recipe("align", evaluate=Evaluate([source]), on_bad_record="skip")
+    recipe = make_recipe("align", evaluate=alone_of_it, on_bad_record="skip")
     result = train(recipe)
     assert ["0-1.png" in sentence for sentence in result.skipped] == [True]
     records = json.loads((folder / "pictures.json").read_text())
@@ -203,14 +212,19 @@ def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
     for name in ("0-0.png", "0-2.png", "0-3.png"):
         (folder / name).unlink()
     with pytest.raises(WingsError, match="4 records in a row cannot be used"):
-        train(make_recipe("align", evaluate=Evaluate([source]), on_bad_record="skip", seed=1,
+        train(make_recipe("align", evaluate=alone_of_it, on_bad_record="skip", seed=1,
                           output=str(tmp_path / "none")))  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": []}, "evaluate.data: is empty"),
+        ({"stop": {"name": "a", "rise": 1}, "data": []}, "known: text_after_image"),
+        ({"stop": {"name": "a", "rise": 1}, "data": [], "text_after_image": 0}, "known: none"),
+        ({"data": [{"path": "a", "name": "text_after_image"}]}, "choose another name"),
+        ({"text_after_image": -1}, "evaluate.text_after_image: -1 must not be negative"),
+        ({"answers": 1001}, "evaluate.answers: 1001 is too large"),
+        ({"stop": "no"}, "evaluate.stop: 'no' is not a mapping with name, rise or true or false"),
         ({"every": 0}, "evaluate.every: 0 must be larger than 0"),
         (
             {"stop": {"name": "txt", "rise": 0.1}},

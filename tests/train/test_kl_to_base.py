@@ -17,7 +17,7 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train.data.collator import Collator, Packer, loss_columns, with_kl_mask
 from wings.train.data.dataset import ConversationDataset
-from wings.train.kl_to_base import KLToBaseLoss, as_llm
+from wings.train.kl_to_base import BaseLLM, KLToBaseLoss, as_llm
 from wings.train.lora import adapters
 from wings.train.metrics.metric_tracker import without_process_metrics
 from wings.train.param_groups import prepare_groups
@@ -160,13 +160,14 @@ def test_the_term_is_its_definition(make, awake, way, adapted):
     samples = samples_of(recipe, awake)
     trains = [p for p in model.parameters() if p.requires_grad]
     accelerator = Accelerator(cpu=True)
-    term = KLToBaseLoss(2.0, adapted, False, accelerator)
+    llm = BaseLLM(adapted, False, accelerator)
+    term = KLToBaseLoss(2.0, llm, accelerator)
     batch = (Collator(0) if way == "pad" else Packer(0, 64))(samples)
     assert way == "pad" or len(batch["input_ids"]) < 8
     term.count_tokens([batch])
     inputs = {**batch, **loss_columns(batch["labels"])}
     model.train()
-    target = term.target(model, inputs)
+    target = llm.target(model, inputs)
     assert model.training and {"kl_mask", "base_inputs"}.isdisjoint(inputs)
     assert [p for p in model.parameters() if p.requires_grad] == trains
     loss = term.term(target, model(**inputs, num_items_in_batch=1).logits)

@@ -76,7 +76,8 @@ class ConversationDataset(Dataset):
     def of(cls, recipe: Recipe, processor: "WingsProcessor | None") -> "ConversationDataset":
         """The training data of a recipe; it cannot be encoded before a processor is set."""
         turns = recipe.text_turns
-        exchanges = None if turns is None else TextExchanges(turns, recipe.seed)
+        set_aside = recipe.evaluate.text_after_image
+        exchanges = None if turns is None else TextExchanges(turns, recipe.seed, set_aside)
         return cls(
             recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
             needs_kl_mask=recipe.kl_to_base is not None, limits=recipe.limits,

@@ -50,7 +50,7 @@ def identities(recipe: Recipe, data: ConversationDataset | None) -> dict[str, Id
         if recipe.text_turns:
             source = DataSource(recipe.text_turns.path)
             found["text_turns"] = {"files": _files(_paths(source))}
-    for n, held_out in enumerate(recipe.evaluate.data if recipe.evaluate else ()):
+    for n, held_out in enumerate(recipe.evaluate.data):
         found[f"evaluate.data.{n}"] = {"files": _files(_paths(held_out))}
     models = {"start": recipe.start}
     if recipe.model:

@@ -14,18 +14,19 @@ class TextExchanges:
 
     The choice depends only on the seed and the number of the record that gets the exchange: not on
     epoch, rank, worker or earlier reads. Each record with images gets one with probability `share`,
-    drawn from the whole file with replacement.
+    drawn with replacement from the file without what is set aside.
 
     Args:
         settings: the recipe's `text_turns`.
         seed: seed of the draws.
+        set_aside: records that are never drawn, for the evaluation; at most a fifth of the file.
 
     Raises:
         WingsError: the file cannot be opened, or a record cannot be read or has an image. All
             records are read here, tens of microseconds each, so that no run stops in the middle.
     """
 
-    def __init__(self, settings: TextTurns, seed: int) -> None:
+    def __init__(self, settings: TextTurns, seed: int, set_aside: int = 0) -> None:
         self.share, self.seed = settings.share, seed
         try:
             self.records = open_records(DataSource(settings.path))
@@ -33,6 +34,15 @@ class TextExchanges:
                 self.read(number)
         except WingsError as error:
             raise WingsError(f"text_turns: {error}") from None
+        every = len(self.records)
+        count = min(set_aside, every // 5)
+        # From all over the file, as its kinds of text may be in order.
+        self.set_aside = {every * n // count for n in range(count)}
+        self.drawn = [number for number in range(every) if number not in self.set_aside]
+
+    def set_aside_texts(self) -> list[list[Message]]:
+        """The exchanges that no conversation gets."""
+        return [self.read(number) for number in sorted(self.set_aside)]
 
     def read(self, number: int) -> list[Message]:
         """The first exchange of record `number` of the file: question and answer.
@@ -61,4 +71,4 @@ class TextExchanges:
         draw = np.random.default_rng([self.seed, number])
         if draw.random() >= self.share:
             return []
-        return self.read(int(draw.integers(len(self.records))))
+        return self.read(self.drawn[int(draw.integers(len(self.drawn)))])

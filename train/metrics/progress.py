@@ -27,6 +27,7 @@ SHOWN = (
     ("image_tokens", "images ", ".0%"),
 )
 BAR_WIDTH = 12
+COLUMNS = 80
 
 
 class Progress(TrainerCallback):
@@ -88,14 +89,14 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             # Held-out losses stay on the screen, one line per evaluation.
             if evaluated:
-                self.bar.write(self._place(state) + self._evaluation(), file=sys.stderr)
+                self.bar.write(self._evaluation(self._place(state)), file=sys.stderr)
             else:
                 taken = BAR_WIDTH + 35 + 2 * len(str(state.max_steps))
                 columns = shutil.get_terminal_size().columns
                 self.bar.set_postfix_str(self._line(columns - taken))
         elif self.watch is None:
-            line = self._evaluation() if evaluated else self._line()
-            print(self._place(state) + line, flush=True)
+            place = self._place(state)
+            print(self._evaluation(place) if evaluated else place + self._line(), flush=True)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Close the bar."""
@@ -115,15 +116,29 @@ class Progress(TrainerCallback):
     def _place(self, state: TrainerState) -> str:
         return f"{self.title} {state.global_step}/{state.max_steps}  "
 
-    def _evaluation(self) -> str:
-        """Loss on each held-out set, and its change since the start."""
-        losses = {
-            name.split("/")[1]: (value, self.metrics[f"{name.removesuffix('/loss')}/rise"])
-            for name, value in self.metrics.items()
+    def _evaluation(self, place: str) -> str:
+        """Loss on each held-out set, its change since the start, and the KL from the LLM.
+
+        Sets that do not fit into 80 columns are on lines of their own.
+        """
+        names = [
+            name.removesuffix("/loss")
+            for name in self.metrics
             if name.startswith("eval/") and name.endswith("/loss")
-        }
-        parts = [f"{name} {loss:.4f} ({rise:+.4f})" for name, (loss, rise) in losses.items()]
-        return f"held out: {'  '.join(parts)}"
+        ]
+        lines = [f"{place}held out:"]
+        indent = " " * len(lines[0])
+        for part in map(self._held_out, names):
+            if len(lines[-1]) + len(part) + 2 > COLUMNS and lines[-1] != f"{place}held out:":
+                lines.append(indent)
+            lines[-1] += f"{'' if lines[-1].endswith(':') else ' '} {part}"
+        return "\n".join(lines)
+
+    def _held_out(self, name: str) -> str:
+        loss, rise = self.metrics[f"{name}/loss"], self.metrics[f"{name}/rise"]
+        kl = self.metrics.get(f"{name}/kl")
+        words = f", KL {kl:.4f}" if kl is not None else ""
+        return f"{name.removeprefix('eval/').replace('_', ' ')} {loss:.4f} ({rise:+.4f}{words})"
 
     def _line(self, room: int = 1000) -> str:
         """The most important metrics, as many as fit; trackers get all."""

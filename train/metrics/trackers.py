@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from wings.errors import WingsError, nearest
@@ -25,6 +26,7 @@ class EventFiles(EventFileCallback):
     def __init__(self, recipe: str) -> None:
         super().__init__()
         self.recipe = recipe
+        self.events: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -37,9 +39,19 @@ class EventFiles(EventFileCallback):
         folder = self.folder or Path(args.output_dir) / TENSORBOARD
         # Step 0 has metrics too: the losses on held-out data before training.
         next_step = state.global_step + 1 if state.global_step else 0
-        events = self.open_events(str(folder), next_step)
+        self.events = self.open_events(str(folder), next_step)
         if not state.global_step:
-            events.add_text("recipe", f"```yaml\n{self.recipe}```")
+            self.events.add_text("recipe", f"```yaml\n{self.recipe}```")
+
+    def add_text(self, name: str, text: str, step: int) -> None:
+        """Shows a text of a step, if a file is open."""
+        if self.is_open:
+            self.events.add_text(name, text, step)
+
+    def add_image(self, name: str, image: np.ndarray) -> None:
+        """Shows an image, `[height, width, 3]` uint8, if a file is open."""
+        if self.is_open:
+            self.events.add_image(name, image, dataformats="HWC")
 
 
 def validate_tracker_names(names: Iterable[str]) -> None:

@@ -44,7 +44,8 @@ def validate_frozen_llm(checkpoint: str) -> str:
                 "frozen. This shows the effect of learners and pictures. It would not show "
                 "forgetting if the LLM had been trained all the same."
             )
-        folder = Path(recipe["start"])
+        # Relative to the folder of the recipe that names it.
+        folder = folder / Path(recipe["start"]).expanduser()
 
 
 def _read_recipe(path: Path) -> dict:

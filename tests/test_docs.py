@@ -26,7 +26,7 @@ from wings.records.formats import to_messages
 from wings.train import recipe as recipes
 from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe
-from wings.train.recipe_overrides import override
+from wings.train.recipe_values import override
 from wings.train.recipe_yaml import read_yaml
 
 ROOT = Path(__file__).parents[1]

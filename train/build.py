@@ -1,5 +1,7 @@
 """Loads model and processor of a run: a fresh pair, or a checkpoint plus the stage's parts."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def names_of(recipe: Recipe) -> ModelNames:
         raise WingsError(
             "The recipe names neither model (vision, text) nor start (a checkpoint); add one."
         )
-    return recipe.model
+    return replace(recipe.model, text=os.path.expanduser(recipe.model.text))
 
 
 def fresh_options(recipe: Recipe) -> dict[str, Any]:

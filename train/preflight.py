@@ -28,7 +28,8 @@ from wings.processing.processor import WingsProcessor
 from wings.records.open_records import open_records
 from wings.train.build import load_processor
 from wings.train.recipe import Evaluate, Recipe
-from wings.train.recipe_yaml import read_yaml
+from wings.train.recipe_paths import folder_of, same_place
+from wings.train.recipe_values import readable_values
 from wings.train.run import quiet, train
 from wings.train.small_model import TinyDataset, small_config, small_model, tiny_sample
 
@@ -289,10 +290,12 @@ def check_training(
 
 def unready_stages(recipe: Recipe, file: Path) -> list[str]:
     """A sentence per recipe next to `file` that starts from its output and cannot run yet."""
-    output = _values(file).get("output", recipe.output)
     sentences = []
+    outputs = {recipe.output, str(readable_values(Recipe, file).get("output", recipe.output))}
     for path in sorted(file.parent.glob("*.yaml")):
-        if path == file or _values(path).get("start") not in (output, recipe.output):
+        start = readable_values(Recipe, path).get("start")
+        places = (str(start), os.path.join(folder_of(path), str(start))) if start else ()
+        if path == file or not any(same_place(one, out) for one in places for out in outputs):
             continue
         try:
             later = Recipe.from_yaml(path)
@@ -301,11 +304,3 @@ def unready_stages(recipe: Recipe, file: Path) -> list[str]:
         except WingsError as error:
             sentences.append(f"{path.stem}, which starts from this run, cannot run yet: {error}")
     return sentences
-
-
-def _values(path: Path) -> dict[str, Any]:
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, WingsError, UnicodeDecodeError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -1,17 +1,17 @@
 """The recipe of a training run: read from YAML, validated, stored with the result."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from wings.errors import WingsError, nearest
-from wings.records.record_source import Limits
+from wings.records.record_source import Limits, PathKind
 from wings.train.recipe_file import fill, validate_types
-from wings.train.recipe_overrides import override
-from wings.train.recipe_yaml import read_yaml, write_yaml
+from wings.train.recipe_paths import located_paths, same_place, written_paths
+from wings.train.recipe_values import read_values
+from wings.train.recipe_yaml import write_yaml
 
 from .metrics.trackers import validate_tracker_names
 from .recipe_parts import (
@@ -94,7 +94,7 @@ class Recipe:
     Attributes:
         stage: `align` trains projector and visual learners with a frozen LLM; `instruct` trains
             everything.
-        output: folder of the result; relative paths are relative to the working directory.
+        output: folder of the result.
         data: the training records, mixed.
         text_turns: text exchanges appended to conversations with images.
         model: parts of a fresh model. Either this or `start`.
@@ -139,11 +139,11 @@ class Recipe:
     """
 
     stage: Literal["align", "instruct"]
-    output: str
+    output: Annotated[str, PathKind.FILE]
     data: list[DataSource]
     text_turns: TextTurns | None = None
     model: ModelNames | None = None
-    start: str | None = None
+    start: Annotated[str, PathKind.CHECKPOINT] | None = None
     wings: dict[str, Any] = field(default_factory=dict)
     freeze_llm: bool | None = None
     trained_layers: list[str] | None = None
@@ -189,20 +189,13 @@ class Recipe:
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Recipe":
         """Read a recipe file; `overrides` are `dotted.key=value` with YAML values.
 
+        Paths in the file are relative to its folder, and those of overrides to the working folder.
+
         Raises:
             WingsError: names the file, the key path and the nearest known name.
         """
         path = Path(path).expanduser()
-        # os.path, because a name that is too long is an error of pathlib.
-        if not os.path.isfile(path):
-            raise WingsError(f"{path!s:.200}: no such recipe file; check the name.")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WingsError(f"{path}: not readable ({error}).") from error
-        values = read_yaml(text, str(path))
-        for change in overrides if isinstance(values, dict) else ():
-            override(values, change)
+        values = read_values(cls, path, overrides)
         return cls.from_dict(values, str(path))
 
     @classmethod
@@ -218,13 +211,22 @@ class Recipe:
         """Convert to a plain mapping with all defaults."""
         return dataclasses.asdict(self)
 
-    def to_yaml(self) -> str:
-        """Convert to YAML with all defaults, readable by `from_yaml`."""
-        return write_yaml(self.to_dict())
+    def to_yaml(self, folder: str | Path | None = None) -> str:
+        """Convert to YAML with all defaults, readable by `from_yaml`.
+
+        Args:
+            folder: of the file that the text is for; default: the working folder.
+        """
+        values = self.to_dict()
+        if folder is not None:
+            values = written_paths(Recipe, values, Path(folder))
+            if same_place(self.output, str(folder)):
+                values["output"] = "."
+        return write_yaml(values)
 
     def difference(self, other: "Recipe") -> str | None:
         """The first key that makes `other` another run, as `key 1 (now 2)`, or None."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        mine, theirs = (located_paths(Recipe, one.to_dict()) for one in (self, other))
         for key in mine:
             if key not in OPERATIONAL and mine[key] != theirs[key]:
                 return f"{key} {theirs[key]!r} (now {mine[key]!r})"

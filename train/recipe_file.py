@@ -179,6 +179,14 @@ def describe_type(kind: Any) -> str:
     return _WORDS.get(origin or kind, str(kind))
 
 
+def dataclass_of(kind: Any) -> Any:
+    """The dataclass in a type such as `list[X]` or `X | None`, or None."""
+    if dataclasses.is_dataclass(kind):
+        return kind
+    inner = (dataclass_of(option) for option in typing.get_args(kind))
+    return next((found for found in inner if found is not None), None)
+
+
 def _path(where: str, key: object) -> str:
     """`align.yaml` + `data` -> `align.yaml: data`; and + 0 -> `align.yaml: data.0`."""
     return f"{where}.{key}" if ": " in where else f"{where}: {key}"

@@ -1,9 +1,9 @@
 """The parts of a recipe: its data, its model, and what a run may add to them."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from wings.records.record_source import RecordSource
+from wings.records.record_source import PathKind, RecordSource
 
 
 @dataclass
@@ -33,7 +33,7 @@ class TextTurns:
             exceed `max_length` and lose turns.
     """
 
-    path: str
+    path: Annotated[str, PathKind.RECORDS]
     share: float
 
 
@@ -47,8 +47,8 @@ class ModelNames:
         text: a Hub id or a folder of a decoder LLM.
     """
 
-    vision: str | dict[str, Any]
-    text: str
+    vision: Annotated[str | dict[str, Any], PathKind.TOWER]
+    text: Annotated[str, PathKind.MODEL]
 
     def __str__(self) -> str:
         vision = self.vision if isinstance(self.vision, str) else "a configured vision tower"

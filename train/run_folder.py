@@ -117,7 +117,7 @@ class RunFolder:
                 # Its model is not whole any more; the run ends anew.
                 self.owned.discard(RESULT)
             if not (self.path / RECIPE).is_file():
-                self.write(RECIPE, recipe.to_yaml())
+                self.write(RECIPE, recipe.to_yaml(self.path))
             self.owned.write_inner(DATA, json.dumps(data))
 
     def validate_data(self, now: dict[str, Identity], allow_changed: bool) -> None:

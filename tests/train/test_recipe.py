@@ -19,7 +19,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
     recipe = Recipe.from_dict(
         {**GOOD, "learning_rates": {"router": 1e-3}, "wings": {"learners": ["image"]}}
     )
-    (tmp_path / "r.yaml").write_text(recipe.to_yaml())
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml(tmp_path))
     again = Recipe.from_yaml(tmp_path / "r.yaml")
     assert again == recipe
     assert again.learning_rates == {"router": 1e-3}

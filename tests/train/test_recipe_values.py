@@ -11,7 +11,7 @@ import yaml
 
 from wings.errors import WingsError
 from wings.train.recipe import Recipe
-from wings.train.recipe_overrides import override
+from wings.train.recipe_values import override
 from wings.train.recipe_yaml import read_yaml
 
 BASE = {

@@ -31,7 +31,8 @@ def identities(recipe: Recipe, data: ConversationDataset | None) -> dict[str, Id
     """Identity of each path of a recipe, by its key.
 
     A file's identity is its size, its time and a digest of a sample of it. A source's is that of
-    its files, its number of records, and a digest of a few records with their images.
+    its files, its number of records, and a digest of a few records with their images. Files with
+    relative paths are named from the output folder, so that they may be moved together with it.
 
     Args:
         recipe: the recipe.
@@ -54,13 +55,23 @@ def identities(recipe: Recipe, data: ConversationDataset | None) -> dict[str, Id
         found[f"evaluate.data.{n}"] = {"files": _files(_paths(held_out))}
     models = {"start": recipe.start}
     if recipe.model:
-        models |= {"model.text": recipe.model.text, "model.vision": str(recipe.model.vision)}
+        vision = recipe.model.vision
+        tower = vision if isinstance(vision, str) else str(vision.get("model_name"))
+        models |= {"model.text": recipe.model.text, "model.vision": tower}
     for key, name in models.items():
         folder = Path((name or "").removeprefix("local-dir:")).expanduser()
         if name and folder.is_dir():
             paths = [path for path in sorted(folder.iterdir()) if path.suffix in _OF_MODELS]
             found[key] = {"files": _files(paths)}
+    output = Path(recipe.output).expanduser().resolve()
+    for identity in found.values():
+        files = identity["files"]
+        identity["files"] = {_from(output, name): files[name] for name in files}
     return found
+
+
+def _from(folder: Path, name: str) -> str:
+    return name if os.path.isabs(name) else os.path.relpath(os.path.abspath(name), folder)
 
 
 def difference(saved: dict[str, Identity], now: dict[str, Identity]) -> str | None:
@@ -149,5 +160,5 @@ def _content(part: dict[str, Any]) -> bytes:
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     path = Path(image)
-    # A missing image is known by its absence.
-    return _digest_of_file(path).encode() if os.path.isfile(path) else str(image).encode()
+    # A missing image is known by its absence, wherever its folder is.
+    return _digest_of_file(path).encode() if os.path.isfile(path) else path.name.encode()

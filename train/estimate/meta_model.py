@@ -1,6 +1,7 @@
 """Builds the model of a recipe on the meta device, from configurations alone."""
 
 import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.train.build import checkpoint_of, fresh_options, later_options, names_of
 from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
-from wings.train.recipe_yaml import read_yaml
+from wings.train.recipe_paths import folder_of, same_place
+from wings.train.recipe_values import readable_values
 
 
 @dataclass
@@ -112,8 +114,10 @@ def _dtype(text: PreTrainedConfig) -> torch.dtype:
 def _maker(start: str, file: Path | None) -> Path | None:
     if file is None or Path(start).expanduser().is_dir():
         return None
+    # A name with one slash may have been meant for the Hub, until a recipe writes it as a folder.
+    places = (start, os.path.join(folder_of(file), start))
     for path in sorted(file.parent.glob("*.yaml")):
-        values = read_yaml(path.read_text(encoding="utf-8"), str(path))
-        if isinstance(values, dict) and values.get("output") == start and path != file:
+        output = readable_values(Recipe, path).get("output")
+        if path != file and output and any(same_place(str(output), one) for one in places):
             return path
     return None

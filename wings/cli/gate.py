@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +29,10 @@ from wings.eval.scoring.accuracy import overall
 from wings.model.causal_lm import WingsForCausalLM
 from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
+from wings.train.recipe import Recipe
+from wings.train.recipe_paths import written_paths
+from wings.train.recipe_values import read_values
+from wings.train.recipe_yaml import write_yaml
 
 from .claimed import claimed
 from .eval import DATA, default_files
@@ -171,5 +174,6 @@ def save(checkpoint: str, curve: GateCurve, target: OutputFolder) -> None:
         recipe = Path(checkpoint) / "recipe.yaml"
         if recipe.is_file():
             # `wings eval` reads there if the LLM stayed frozen.
-            shutil.copy(recipe, draft / recipe.name)
+            values = written_paths(Recipe, read_values(Recipe, recipe), target.path)
+            (draft / recipe.name).write_text(write_yaml(values), encoding="utf-8")
         target.place(draft, last=CONFIG)

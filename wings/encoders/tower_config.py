@@ -1,6 +1,7 @@
 """Description of a vision tower: every way to name one becomes the same offline dict."""
 
 import json
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class TowerSource:
                 raise WingsError(
                     f"'vision' is {text!r}, without a name: write one after the colon."
                 )
-            return cls(kind, name)
+            return cls(kind, os.path.expanduser(name) if kind == "local-dir" else name)
         known = open_clip.list_models()
         if (whole := text.replace("/", "-")) in known:
             return cls("model", whole)

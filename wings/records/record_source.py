@@ -1,8 +1,20 @@
 """A source of records: which files or dataset, and what one record may cost."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Annotated
 
 from wings.processing.image_limits import ImageLimits
+
+
+class PathKind(Enum):
+    """Kinds of paths in a recipe; a field has one as `Annotated[str, PathKind.FILE]`."""
+
+    FILE = auto()  # a file or folder
+    RECORDS = auto()  # as `RecordSource.path`, with patterns; with `split`, maybe a dataset's name
+    MODEL = auto()  # a folder, or a model's name on the Hub
+    CHECKPOINT = auto()  # a folder, or ORG/NAME on the Hub
+    TOWER = auto()  # a name; a path only after `local-dir:`
 
 
 @dataclass
@@ -22,8 +34,8 @@ class RecordSource:
         shuffle_buffer: records of a stream that are shuffled together in memory.
     """
 
-    path: str
-    images: str | None = None
+    path: Annotated[str, PathKind.RECORDS]
+    images: Annotated[str, PathKind.FILE] | None = None
     limit: int | None = None
     split: str | None = None
     subset: str | None = None

@@ -53,9 +53,10 @@ def source_folder(path: str) -> Path:
         return spelled
     fixed = Path(spelled.anchor)
     for part in spelled.parts[len(fixed.parts) : -1]:
-        if glob.has_magic(part) or _RANGE.search(part):
+        name = re.sub(r"\[([*?[])\]", r"\1", part)
+        if glob.escape(name) != part or _RANGE.search(part):
             break
-        fixed /= part
+        fixed /= name
     return fixed
 
 

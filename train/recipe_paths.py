@@ -131,8 +131,8 @@ def _is_absolute(text: str) -> bool:
 
 
 def _normal(path: str) -> str:
-    """The path without `x/..`, unless x is a link, where it would lead elsewhere."""
-    normal = os.path.normpath(path)
+    """The shortest form of a path, unless it has a link before `..`, where that leads elsewhere."""
+    normal = os.path.normpath(path) if os.path.isabs(path) else os.path.relpath(path)
     return normal if same_place(normal, path) else path
 
 

@@ -135,7 +135,8 @@ def test_stage_2_is_planned_as_stage_1_will_make_it(decoder, tmp_path, monkeypat
     (here / "instruct.yaml").write_text(two.read_text())
     spec = ModelSpec.of(Recipe.from_yaml(here / "instruct.yaml"), here / "instruct.yaml")
     assert spec.note == (
-        "runs/qwen2.5-0.5b/align does not exist yet: using the model that align.yaml will write."
+        "recipes/runs/qwen2.5-0.5b/align does not exist yet: using the model that align.yaml will"
+        " write."
     )
     assert spec.config.learners == ("image", "text") and spec.config.router == "position"
     assert spec.config.hidden_size == 896 and spec.dtype == torch.bfloat16

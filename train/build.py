@@ -13,7 +13,7 @@ from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading
-from wings.train.recipe import ModelNames, Recipe
+from wings.train.recipe import PARTS, ModelNames, Recipe
 
 from .distributed import is_first_process
 from .run_folder import RECIPE, RESULT, RunFolder
@@ -85,7 +85,7 @@ def fresh_options(recipe: Recipe) -> dict[str, Any]:
             "lora.stages: both stages train these adapters, but the recipe starts from a fresh"
             " model; run stage align with the same lora first and name it in start."
         )
-    return {**_parts(recipe), **recipe.wings, **_kept_adapters(recipe)}
+    return {**PARTS[recipe.stage], **recipe.wings, **_kept_adapters(recipe)}
 
 
 def _kept_adapters(recipe: Recipe) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     """
     options = dict(recipe.wings)
     if recipe.stage == "instruct":
-        parts = _parts(recipe)
+        parts = dict(PARTS[recipe.stage])
         # An existing router of any kind is kept.
         if config.is_routed:
             del parts["router"]
@@ -176,9 +176,3 @@ def validate_start(start: str) -> None:
     # On several processes one reads the weights for all.
     if problem := run.model_problem(with_content=is_first_process()):
         raise WingsError(f"start: {run.path} is not what that run wrote: {problem}; run it again.")
-
-
-def _parts(recipe: Recipe) -> dict[str, Any]:
-    if recipe.stage == "align":
-        return {"learners": ["image"], "router": None}
-    return {"learners": ["image", "text"], "router": "position"}

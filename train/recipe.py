@@ -36,6 +36,7 @@ from .recipe_validation import (
 
 __all__ = [
     "OPERATIONAL",
+    "PARTS",
     "RATES",
     "DataSource",
     "EarlyStop",
@@ -67,6 +68,12 @@ RATES: dict[str, dict[str, float]] = {
         "language_model": 2e-6,
         "lora": 1e-4,
     },
+}
+
+# Parts of a model by stage, as in the paper; `wings` of a recipe overrides them.
+PARTS: dict[str, dict[str, Any]] = {
+    "align": {"learners": ["image"], "router": None},
+    "instruct": {"learners": ["image", "text"], "router": "position"},
 }
 
 _LARGEST_RATE = 100.0
@@ -106,17 +113,18 @@ class Recipe:
         lora: adapters on the frozen LLM, merged in the finished model unless they are guarded.
         kl_to_base: KL that keeps answers to text close to those of the LLM, which must be frozen.
         learning_rates: learning rate per parameter group; default: the paper's.
-        max_length: tokens (image features included) of the longest sample; older turns are dropped
-            to fit.
+        max_length (tokens): length of the longest sample, image features included; older turns are
+            dropped to fit.
         on_bad_record: `stop` with an error, or `skip`: use the next good record instead, and count.
         limits: bytes, pixels and seconds that a record may cost.
-        epochs, steps: length of the run; `steps` overrides `epochs`.
-        batch_size: samples per optimiser step over all processes and accumulation.
+        epochs (passes over the data): length of the run, unless `steps` gives it.
+        steps (steps): length of the run.
+        batch_size (samples): samples per optimiser step over all processes and accumulation.
         batching: `pad` puts one sample in each row. `group` also makes batches of similar lengths,
             with images and text apart. `pack` concatenates samples in rows of up to `max_length`
             tokens and gives every step about as many tokens.
-        device_batch_size: samples per forward of one process; the rest is accumulated. Default: no
-            accumulation.
+        device_batch_size (samples): samples per forward of one process; the rest is accumulated.
+            Default: no accumulation.
         warmup_ratio: share of the steps with linear warmup; a cosine to zero follows.
         weight_decay: of matrices, per step and times the learning rate; norms, biases and gates
             have none.
@@ -127,10 +135,10 @@ class Recipe:
             time.
         parallel: `ddp` (each process holds the whole model) or `fsdp` (weights, gradients and
             optimiser are sharded).
-        workers: processes that read and decode data, per training process.
-        log_every: steps between logged metrics.
-        save_every: steps between checkpoints to resume from; none by default.
-        save_total_limit: checkpoints that stay, the last ones.
+        workers (processes): processes that read and decode data, per training process.
+        log_every (steps): steps between logged metrics.
+        save_every (steps): steps between checkpoints to resume from; none by default.
+        save_total_limit (checkpoints): checkpoints that stay, the last ones.
         allow_changed_data: resume although a file that the recipe names has changed since the run
             began; false by default.
         evaluate: held-out records, and text after images, whose loss is tracked during training.

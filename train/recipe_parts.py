@@ -11,7 +11,7 @@ class DataSource(RecordSource):
     """One entry of `data`: a file, several files, or a dataset.
 
     Attributes:
-        weight: passes over the records per epoch; 0.1 takes a fresh tenth in every epoch.
+        weight (passes): passes over the records per epoch; 0.1 takes a fresh tenth in every epoch.
         share: instead of a weight, the share of an epoch's samples: 0.1 for 10 percent.
     """
 
@@ -76,7 +76,7 @@ class EarlyStop:
 
     Attributes:
         name: name of a held-out set, or `text_after_image`.
-        rise: largest allowed increase of its loss since the start, in nats per token.
+        rise (nats per token): largest allowed increase of its loss since the start.
     """
 
     name: str
@@ -93,14 +93,14 @@ class Evaluate:
 
     Attributes:
         data: the records, each entry with a name.
-        every: steps between evaluations; default: a tenth of the run, at most 500.
-        text_after_image: number of text records that are put after images, scored on the answer to
-            the text; 0 for none. With a frozen LLM its KL from the LLM, which reads the exchange
-            in words, is measured too. Texts are up to a fifth of `text_turns`, which are then not
-            trained on, or else of `data` here, or else of the training data; images are of `data`
-            here, or else of the training data.
-        answers: number of fixed questions of each kind (an image, a text, a text after an image)
-            that the model answers at every evaluation; 0 for none.
+        every (steps): steps between evaluations; default: a tenth of the run, at most 500.
+        text_after_image (records): number of text records that are put after images, scored on the
+            answer to the text; 0 for none. With a frozen LLM its KL from the LLM, which reads the
+            exchange in words, is measured too. Texts are up to a fifth of `text_turns`, which are
+            then not trained on, or else of `data` here, or else of the training data; images are of
+            `data` here, or else of the training data.
+        answers (questions): number of fixed questions of each kind (an image, a text, a text after
+            an image) that the model answers at every evaluation; 0 for none.
         stop: early stopping. `true` ends stage instruct when the loss on text after an image rises
             by 1 nat per token; `false` never ends a run.
     """

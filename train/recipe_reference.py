@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -12,19 +13,53 @@ from typing import Any, Literal
 
 from wings.config import WingsConfig
 from wings.errors import WingsError, nearest
-from wings.train.recipe import RATES, Recipe
+from wings.records.record_source import PathKind
+from wings.train.recipe import PARTS, RATES, Recipe
 from wings.train.recipe_file import describe_type
+from wings.train.recipe_paths import path_kind
 from wings.train.recipe_validation import wings_options
 
+_PATHS = {
+    PathKind.FILE: "a path",
+    PathKind.RECORDS: "a path",
+    PathKind.MODEL: "a path or a name",
+    PathKind.CHECKPOINT: "a path or a name",
+}
 # Kinds of JSON values.
 _JSON = {int: "integer", float: "number", bool: "boolean", str: "string", dict: "object"}
 _INTRODUCTION = """# Recipe keys
 
-Every key of a recipe, its type, default and meaning. `N` stands for an entry of a list.
+Every key of a recipe. `wings train --keys` prints the table, and `wings train --keys data` the keys
+that begin so. This page is made from the code.
 
-`wings train --keys` prints the same, and `wings train --keys data` the keys that begin so.
-`wings train --schema` prints a JSON schema, by which an editor completes and checks a recipe. This
-page is made from the code.
+Recipes are YAML 1.2: `on`, `no` and dates are texts, `1e-4` is a number. A key that is written
+twice is refused.
+
+## Paths
+
+A relative path in a recipe file is relative to the folder of that file. So a recipe can be started
+from anywhere, and a folder of recipes, data and runs can be moved. The `recipe.yaml` in the folder
+of a run follows the same rule. Three cases differ:
+
+* Values on the command line (`key=value`) and in Python are relative to the working folder.
+* The paths of a shipped recipe, which is in the package, are relative to the working folder.
+* Images in a record are relative to `images`, or else to the folder of the records' file.
+
+A name of the Hub, such as `Qwen/Qwen2.5-0.5B`, is read as a path only where that folder exists.
+
+## In an editor
+
+`wings train --schema > recipe.schema.json` writes a JSON schema. Editors with a YAML language
+server complete and check the keys of a file with this first line:
+
+```yaml
+# yaml-language-server: $schema=recipe.schema.json
+stage: align
+```
+
+## Keys
+
+`N` stands for an entry of a list.
 """
 
 
@@ -36,17 +71,26 @@ class RecipeKey:
         path: dotted, with `N` for an entry of a list.
         type: of its value, in words.
         default: as YAML writes it; None for a key that must be given.
+        unit: of a number, or an empty text.
         text: meaning.
     """
 
     path: str
     type: str
     default: str | None
+    unit: str
     text: str
 
     def __str__(self) -> str:
         default = "required" if self.default is None else f"default {self.default}"
-        return f"{self.path}: {self.type}; {default}\n    {self.text}"
+        kind = f"{self.type}, in {self.unit}" if self.unit else self.type
+        lines = (f"{self.path}: {kind}; {default}", f"    {self.text}")
+        return "\n".join(
+            textwrap.fill(
+                line, 80, subsequent_indent=" " * 4, break_long_words=False, break_on_hyphens=False
+            )
+            for line in lines
+        )
 
 
 def recipe_keys(prefix: str = "") -> list[RecipeKey]:
@@ -72,10 +116,10 @@ def print_reference(prefix: str | None, schema: bool) -> None:
 
 def reference_page() -> str:
     """The page `docs/recipe.md`."""
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    rows = ["| key | type | unit | default | meaning |", "|---|---|---|---|---|"]
     for key in recipe_keys():
         default = "required" if key.default is None else f"`{key.default}`"
-        cells = (f"`{key.path}`", key.type, default, key.text)
+        cells = (f"`{key.path}`", key.type, key.unit, default, key.text)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return _INTRODUCTION + "\n" + "\n".join(rows) + "\n"
 
@@ -91,9 +135,12 @@ def recipe_schema() -> dict[str, Any]:
 
 def _keys(cls: Any, prefix: str) -> Iterator[RecipeKey]:
     hints, texts = typing.get_type_hints(cls), attribute_texts(cls)
+    marked = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         path, kind = f"{prefix}{field.name}", hints[field.name]
-        yield RecipeKey(path, _words(kind), _default(field), texts[field.name])
+        place = path_kind(marked[field.name])
+        words = _words(kind) if place is None else _PATHS.get(place, _words(kind))
+        yield RecipeKey(path, words, _default(field), *texts[field.name])
         inner, entry = _inner(kind)
         if inner is not None:
             yield from _keys(inner, f"{path}.{'N.' if entry else ''}")
@@ -106,26 +153,33 @@ def _open_keys() -> Iterator[RecipeKey]:
     texts = attribute_texts(WingsConfig)
     fields = {field.name: field for field in dataclasses.fields(WingsConfig)}
     for name in wings_options():
-        kind, default = fields[name].type, _yaml(fields[name].default)
-        yield RecipeKey(f"wings.{name}", _words(kind), default, texts[name])
+        default = _yaml(fields[name].default)
+        if name in PARTS["align"]:
+            default = ", ".join(f"{stage} {_yaml(parts[name])}" for stage, parts in PARTS.items())
+        yield RecipeKey(f"wings.{name}", _words(fields[name].type), default, *texts[name])
     for group in RATES["instruct"]:
         rates = ", ".join(f"{stage} {of[group]:g}" for stage, of in RATES.items() if group in of)
         text = "Peak learning rate of this parameter group."
-        yield RecipeKey(f"learning_rates.{group}", "a number", rates, text)
+        yield RecipeKey(f"learning_rates.{group}", "a number", rates, "", text)
 
 
-def attribute_texts(cls: type) -> dict[str, str]:
-    """The meaning of every attribute by name, from the docstrings of a class and its bases."""
-    texts: dict[str, str] = {}
+def attribute_texts(cls: type) -> dict[str, tuple[str, str]]:
+    """Unit and meaning of every attribute, from the docstrings of a class and its bases.
+
+    A docstring has `name (unit): meaning` or `name: meaning`.
+    """
+    texts: dict[str, tuple[str, str]] = {}
     for base in reversed(cls.__mro__):
         doc = inspect.cleandoc(base.__dict__.get("__doc__") or "")
         match = re.search(r"^(?:Attributes|Args):\n((?:    .*\n?|\n)*)", doc, re.MULTILINE)
-        for names, text in re.findall(
-            r"^    ([a-z_0-9, ]+): ((?:.+\n?)(?:^        .*\n?)*)", match[1] if match else "", re.M
+        for names, unit, text in re.findall(
+            r"^    ([a-z_0-9, ]+?)(?: \(([a-z ]+)\))?: ((?:.+\n?)(?:^        .*\n?)*)",
+            match[1] if match else "",
+            re.MULTILINE,
         ):
             sentence = " ".join(text.split())
             sentence = sentence[0].upper() + sentence[1:]
-            texts |= dict.fromkeys(names.split(", "), sentence.rstrip(".") + ".")
+            texts |= dict.fromkeys(names.split(", "), (unit, sentence.rstrip(".") + "."))
     return texts
 
 
@@ -169,9 +223,9 @@ def _yaml(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_yaml, value))}]"
+    # Its keys have defaults of their own, listed after it.
     if dataclasses.is_dataclass(value):
-        pairs = (f"{name}: {_yaml(one)}" for name, one in vars(value).items())
-        return f"{{{', '.join(pairs)}}}"
+        return "{}"
     return str(value)
 
 
@@ -197,7 +251,7 @@ def _object_schema(cls: Any) -> dict[str, Any]:
     hints, texts = typing.get_type_hints(cls), attribute_texts(cls)
     properties = {}
     for field in dataclasses.fields(cls):
-        of_field = {**_schema(hints[field.name]), "description": texts[field.name]}
+        of_field = {**_schema(hints[field.name]), "description": _described(texts[field.name])}
         if cls is Recipe and field.name == "wings":
             of_field |= _open_schema(_wings_schemas())
         elif cls is Recipe and field.name == "learning_rates":
@@ -208,11 +262,17 @@ def _object_schema(cls: Any) -> dict[str, Any]:
     return {**_open_schema(properties), "required": needed}
 
 
+def _described(text: tuple[str, str]) -> str:
+    unit, meaning = text
+    return f"{meaning} In {unit}." if unit else meaning
+
+
 def _wings_schemas() -> dict[str, Any]:
     texts = attribute_texts(WingsConfig)
     fields = {field.name: field for field in dataclasses.fields(WingsConfig)}
     return {
-        name: {**_schema(fields[name].type), "description": texts[name]} for name in wings_options()
+        name: {**_schema(fields[name].type), "description": _described(texts[name])}
+        for name in wings_options()
     }
 
 

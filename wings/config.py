@@ -133,7 +133,7 @@ class WingsConfig(PreTrainedConfig):
         text_guard: learners act only on tokens that can see an image; a prefix acts on all.
         image_token_id: the id written once per image feature; it may be past the vocabulary.
         image_seq_length: features per image, after pooling; None until a model knows its tower.
-        router_positions: positions that the position router knows.
+        router_positions (tokens): positions that the position router knows.
     """
 
     model_type = "wings"

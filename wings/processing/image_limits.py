@@ -8,10 +8,10 @@ class ImageLimits:
     """Bounds that are checked before the work is done.
 
     Attributes:
-        image_bytes: bytes of one image file, data URI or download.
-        image_pixels: pixels of one image. Decoding takes about 4 bytes a pixel, 12 with
+        image_bytes (bytes): bytes of one image file, data URI or download.
+        image_pixels (pixels): pixels of one image. Decoding takes about 4 bytes a pixel, 12 with
             transparency. Pillow's own bound, `PIL.Image.MAX_IMAGE_PIXELS`, also holds.
-        url_seconds: seconds for one download, with redirects.
+        url_seconds (seconds): seconds for one download, with redirects.
         private_addresses: also follow URLs to this machine and to private networks.
     """
 

@@ -26,12 +26,12 @@ class RecordSource:
             folder, a pattern (`parts/*.jsonl`) or a range (`shards-{000..012}.tar`) of them; a
             folder from `save_to_disk`; with `split`, a dataset's Hub name or folder.
         images: folder that image paths are relative to; default: the folder of `path`.
-        limit: use only this many records, from the first.
+        limit (records): use only this many records, from the first.
         split: split to read with Hugging Face `datasets` (memory-mapped: any size).
         subset: configuration of the dataset.
         stream: read while training, without a copy on disk; each reading process (workers times
             GPUs) reads the whole stream.
-        shuffle_buffer: records of a stream that are shuffled together in memory.
+        shuffle_buffer (records): records of a stream that are shuffled together in memory.
     """
 
     path: Annotated[str, PathKind.RECORDS]
@@ -48,7 +48,8 @@ class Limits(ImageLimits):
     """Bounds on the cost of a record; a record beyond them is a bad record.
 
     Attributes:
-        record_bytes: bytes of a record's JSON or caption. Parsing takes up to 50 times as many.
+        record_bytes (bytes): bytes of a record's JSON or caption. Parsing takes up to 50 times as
+            many.
     """
 
     record_bytes: int = 64 * 2**20

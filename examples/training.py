@@ -9,7 +9,8 @@ from transformers.utils import logging
 
 from wings.train.metrics.progress import Watch
 from wings.train.recipe import Recipe
-from wings.train.run import TrainResult, train
+from wings.train.result import TrainResult
+from wings.train.run import train
 
 
 def make_recipe(

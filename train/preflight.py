@@ -133,11 +133,9 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
     """
     folder = RunFolder(recipe.output)
     folder.validate(recipe)
-    if folder.finished:
+    if folder.finished and folder.is_of(recipe):
         return
     is_first = is_first_process()
-    was_there = folder.path.exists()
-    was_claimed = folder.owned.is_claimed
     scratch = folder.unfinished("preflight")
     try:
         with announced(is_first), random_state_kept(), quiet():
@@ -147,9 +145,7 @@ def preflight(recipe: Recipe, file: Path | None = None) -> None:
     finally:
         if folder.is_held:
             shutil.rmtree(scratch, ignore_errors=True)
-            if not was_claimed:
-                # The run claims it again.
-                folder.owned.remove(with_folder=not was_there)
+            # A run that is about to begin claims it again.
             folder.close()
     # No process begins the run before its folder is as it was.
     PartialState().wait_for_everyone()

@@ -14,6 +14,7 @@ from wings.train.recipe_values import read_values
 from wings.train.recipe_yaml import write_yaml
 
 from .metrics.trackers import validate_tracker_names
+from .recipe_difference import changed_keys, describe_changes
 from .recipe_parts import (
     DataSource,
     EarlyStop,
@@ -35,6 +36,7 @@ from .recipe_validation import (
 )
 
 __all__ = [
+    "LENGTH",
     "OPERATIONAL",
     "PARTS",
     "RATES",
@@ -92,6 +94,8 @@ OPERATIONAL = (
     "parallel",
     "allow_changed_data",
 )
+# Keys of the length of a run. With a larger one a run goes on from its last checkpoint.
+LENGTH = ("steps", "epochs")
 
 
 @dataclass
@@ -232,13 +236,16 @@ class Recipe:
                 values["output"] = "."
         return write_yaml(values)
 
-    def difference(self, other: "Recipe") -> str | None:
-        """The first key that makes `other` another run, as `key 1 (now 2)`, or None."""
-        mine, theirs = (located_paths(Recipe, one.to_dict()) for one in (self, other))
-        for key in mine:
-            if key not in OPERATIONAL and mine[key] != theirs[key]:
-                return f"{key} {theirs[key]!r} (now {mine[key]!r})"
-        return None
+    def difference(self, other: "Recipe", ignored: Sequence[str] = ()) -> str | None:
+        """The keys that make `other` another run, as `key 1 (now 2)`, or None.
+
+        Args:
+            other: an earlier recipe.
+            ignored: dotted keys that may differ, besides the operational ones.
+        """
+        skipped = (*OPERATIONAL, *ignored)
+        old, new = (located_paths(Recipe, one.to_dict()) for one in (other, self))
+        return describe_changes(list(changed_keys(old, new, skipped)))
 
 
 def validate_recipe(recipe: Recipe) -> None:

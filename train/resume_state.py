@@ -21,12 +21,18 @@ class ResumeState:
         logged: step of the last log.
         kl_to_base: sum of the KL since the last log and its tokens, over all processes; empty
             without that term.
+        held_out_skipped: the same of held-out records, as set, number and reason.
+        seconds: wall time of the steps so far, over all processes that took them.
+        extended: see `TrainResult`.
     """
 
     skipped: dict[int, str] = field(default_factory=dict)
     loss: float = 0.0
     logged: int = 0
     kl_to_base: list[float] = field(default_factory=list)
+    held_out_skipped: list[tuple[str, int, str]] = field(default_factory=list)
+    seconds: float = 0.0
+    extended: list[dict[str, int]] = field(default_factory=list)
 
     def write(self, checkpoint: Path) -> None:
         """Write it into a checkpoint folder."""

@@ -1,16 +1,12 @@
 """Runs a recipe: build, plan, train, save."""
 
 import contextlib
-import json
 import math
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate.utils import gather_object
 from transformers import PrinterCallback, set_seed
 from transformers.utils import logging
 
@@ -22,6 +18,7 @@ from wings.processing.turn_end import settle_turn_end
 from wings.train.build import load_model, load_processor, validate_start
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
+from wings.upstream.trainer import state_of
 
 from .checkpoint_choice import newest_whole_checkpoint
 from .data.bucketing import BatchingSampler
@@ -38,40 +35,11 @@ from .metrics.evaluate import evaluations, held_out_evaluation, renamed
 from .metrics.progress import Progress, Watch
 from .metrics.trackers import EventFiles, make_trackers
 from .param_groups import prepare_groups
+from .result import TrainResult, report_skipped
 from .run_folder import RESULT, RunFolder, step_of
 from .signals import Preempted
 from .trainer import WingsTrainer
 from .training_arguments import training_arguments
-
-
-@dataclass
-class TrainResult:
-    """Result of a run.
-
-    Attributes:
-        folder: contains model and processor, for `WingsForCausalLM.from_pretrained`.
-        steps: optimiser steps of the whole run.
-        seconds: wall time of this process.
-        history: metrics of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
-            `tokens_per_second`, `padding`, `image_tokens` and, if available, `mfu`, `memory_gib`,
-            `kl_to_base` and `gate/LEARNER/BLOCK`.
-        evaluations: `step`, `eval/NAME/loss` and `eval/NAME/rise` of every evaluation.
-        stopped: reason for an early end, or None.
-        skipped: a sentence per skipped record.
-    """
-
-    folder: Path
-    steps: int
-    seconds: float
-    history: list[dict[str, float]] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-    stopped: str | None = None
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def losses(self) -> list[float]:
-        """Loss of every logged step, a mean over the steps since the last one."""
-        return [entry["loss"] for entry in self.history]
 
 
 class TrainingData(Protocol):
@@ -94,6 +62,8 @@ def train(
 ) -> TrainResult:
     """Run a recipe to its end; resume an interrupted run, return a finished one.
 
+    A run goes on from its last checkpoint if the recipe has more steps or epochs than it had.
+
     Args:
         recipe: the recipe.
         model, processor: used instead of those of the recipe; both or neither.
@@ -112,12 +82,18 @@ def train(
         validate_same_images(model.config.to_dict(), processor)
     folder = RunFolder(recipe.output)
     folder.validate(recipe)
-    if folder.has_result and _is_whole(folder):
+    if folder.has_result and folder.is_of(recipe) and _is_whole(folder):
         if model is not None:
             raise WingsError(
                 f"output: {folder.path} already contains a finished run; delete it to rerun."
             )
-        return _read(folder)
+        result = TrainResult.read(folder)
+        if watch is None and is_first_process():
+            print(
+                f"{folder.path} already contains this run, finished after {result.steps:,} steps;"
+                " nothing was trained; with more steps it goes on."
+            )
+        return result
     if recipe.start:
         validate_start(recipe.start)
     try:
@@ -143,7 +119,7 @@ def _train(
     assert samples is not None
     sampler_of_records = samples.sampler(recipe.batch_size, recipe.seed)
     sampler: RecordSampler | BatchingSampler = sampler_of_records
-    steps = recipe.steps or math.ceil(recipe.epochs * len(sampler) / recipe.batch_size)
+    steps = steps_of(recipe, sampler)
     collate: Collator | Packer = Collator(processor.tokenizer.pad_token_id)
     pad = collate
     if records is not None and recipe.batching != "pad":
@@ -170,6 +146,7 @@ def _train(
             folder.validate(recipe)
     last = newest_whole_checkpoint(folder)
     validate_checkpoint_kind(recipe, last)
+    _validate_length(folder, recipe, sampler_of_records, last)
     data_now: dict[str, Identity] = {}
     with first_alone(arguments.process_index == 0):
         if arguments.process_index == 0:
@@ -181,6 +158,8 @@ def _train(
         print(f"TensorBoard is not installed: metrics go only to {RESULT}.", flush=True)
     if is_printing and recipe.parallel != "ddp" and not is_launched():
         print(f"parallel: {recipe.parallel} has no effect in one process without torchrun.")
+    if is_printing and last is not None:
+        print(_resuming(last, steps), flush=True)
     if is_printing and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
@@ -217,24 +196,61 @@ def _train(
     if trainer.is_world_process_zero():
         folder.claim(recipe, data_now)
     trainer.accelerator.wait_for_everyone()
-    begin = time.perf_counter()
     with trainer.signals.listening():
         _fit(trainer, folder, last, steps)
         state = trainer.state
-        result = TrainResult(folder.path, state.global_step, time.perf_counter() - begin)
+        result = TrainResult(folder.path, state.global_step, trainer.seconds)
         result.history = [entry for entry in state.log_history if "loss" in entry]
         result.evaluations = [renamed(entry) for entry in evaluations(state.log_history)]
         result.stopped = trainer.stopped
-        result.skipped = _all_skipped(trainer)
+        result.skipped = trainer.all_skipped()
+        result.extended = trainer.extended
         if is_printing and result.stopped:
             print(f"stopped early: {result.stopped}", flush=True)
         if is_printing and result.skipped:
-            _report(result.skipped)
+            report_skipped(result.skipped)
         model.eval()
         if recipe.lora is not None and not recipe.lora.is_kept:
             merge_adapters(model)
         _finish(trainer, folder, result)
     return result
+
+
+def steps_of(recipe: Recipe, sampler: RecordSampler | BatchingSampler) -> int:
+    """Optimiser steps of a run over the samples of `sampler`."""
+    return recipe.steps or math.ceil(recipe.epochs * len(sampler) / recipe.batch_size)
+
+
+def _validate_length(
+    folder: RunFolder, recipe: Recipe, sampler: RecordSampler, last: Path | None
+) -> None:
+    """Raises a `WingsError` if the run in the folder cannot go on to another number of steps."""
+    saved = folder.saved_recipe()
+    if saved is None or folder.is_of(recipe):
+        return
+    steps, before = steps_of(recipe, sampler), steps_of(saved, sampler)
+    if steps < before or (steps == before and folder.has_result):
+        raise WingsError(
+            f"output: {folder.path} contains a run of {before:,} steps, and this recipe has"
+            f" {steps:,}; set more steps to go on from it, or choose another output."
+        )
+    if folder.has_result and last is None:
+        raise WingsError(
+            f"output: {folder.path} contains a finished run of {before:,} steps without a"
+            f" checkpoint to go on from; to train its model further, set start={folder.path},"
+            f" model=null, steps={steps - before} and another output."
+        )
+
+
+def _resuming(last: Path, steps: int) -> str:
+    """One line on where a run resumes."""
+    before, step = state_of(last).max_steps, step_of(last)
+    if before < steps:
+        return (
+            f"{last}: the run of {before:,} steps goes on from step {step:,} to {steps:,}; its"
+            f" learning rates so far were those of {before:,} steps."
+        )
+    return f"resuming from step {step:,} of {steps:,}: {last}"
 
 
 def _encode_first(data: ConversationDataset) -> None:
@@ -278,23 +294,8 @@ def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> No
         manifest = trainer.save_final(draft)
         if trainer.is_world_process_zero():
             folder.place_model(draft, manifest)
-            folder.write(RESULT, json.dumps({**asdict(result), "folder": None}, indent=1))
+            folder.write(RESULT, result.to_json())
         trainer.accelerator.wait_for_everyone()
-
-
-def _all_skipped(trainer: WingsTrainer) -> list[str]:
-    entries = dict(gather_object(list(trainer.skipped.items())))
-    held_out = {} if trainer.evaluation is None else trainer.evaluation.skipped
-    others = dict(gather_object(list(held_out.items())))
-    return [part[number] for part in (entries, others) for number in sorted(part)]
-
-
-def _report(skipped: list[str], shown: int = 5) -> None:
-    print(f"{len(skipped):,} records were skipped:")
-    for sentence in skipped[:shown]:
-        print(f"  {sentence}")
-    if len(skipped) > shown:
-        print(f"  and {len(skipped) - shown:,} more, all in {RESULT}")
 
 
 def _is_whole(folder: RunFolder) -> bool:
@@ -321,7 +322,3 @@ def _is_whole(folder: RunFolder) -> bool:
             flush=True,
         )
     return False
-
-
-def _read(folder: RunFolder) -> TrainResult:
-    return TrainResult(**{**folder.read_result(), "folder": folder.path})

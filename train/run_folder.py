@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from wings.errors import WingsError
 from wings.output_folder import INNER, OutputFolder, make_readable, sync
-from wings.train.recipe import Recipe
+from wings.train.recipe import LENGTH, Recipe
 
 from .data.identity import Identity, difference, retouched
 from .manifest import FILE, Manifest, lacking
@@ -51,6 +51,7 @@ class RunFolder:
         self.owned = OutputFolder(path, MAKER, "output")
         self.path = self.owned.path
         self.is_held = False
+        self._was_there = True
         self._lock = contextlib.ExitStack()
 
     @property
@@ -63,17 +64,35 @@ class RunFolder:
         """True if the run came to its end, whatever happened to its files later."""
         return (self.path / RESULT).is_file()
 
+    @property
+    def has_work(self) -> bool:
+        """True if a run left a checkpoint or a model here, which another run must not replace."""
+        has_model = _LAST in self.owned.names and (self.path / _LAST).is_file()
+        return self.has_result or has_model or bool(self.recorded_checkpoints())
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """True if the folder has the recipe of this run, with the same length."""
+        with contextlib.suppress(WingsError):
+            return not recipe.difference(Recipe.from_yaml(self.path / RECIPE))
+        return False
+
+    def saved_recipe(self) -> Recipe | None:
+        """The recipe of the run whose work is in the folder; None without work."""
+        saved = self.path / RECIPE
+        return Recipe.from_yaml(saved) if self.has_work and saved.is_file() else None
+
     def validate(self, recipe: Recipe) -> None:
-        """Validate that the folder is free or contains the same run.
+        """Validate that the folder is free or contains the same run, maybe of another length.
+
+        A run that left neither checkpoint nor model does not count.
 
         Raises:
-            WingsError: the folder contains another run (names the first difference), or anything
-                else.
+            WingsError: the folder contains another run (names the differences), or anything else.
         """
         self.owned.validate()
-        saved = self.path / RECIPE
-        if saved.is_file():
-            difference = recipe.difference(Recipe.from_yaml(saved))
+        saved = self.saved_recipe()
+        if saved is not None:
+            difference = recipe.difference(saved, LENGTH)
             if difference:
                 raise WingsError(
                     f"output: {self.path} contains another run, with {difference};"
@@ -93,6 +112,7 @@ class RunFolder:
         Raises:
             WingsError: another run holds the folder, or it cannot be written.
         """
+        self._was_there = self.path.exists()
         try:
             self._lock.enter_context(self.owned.locked())
         except OSError as error:
@@ -100,12 +120,15 @@ class RunFolder:
         self.is_held = True
 
     def close(self) -> None:
-        """Let other processes use the folder again."""
+        """Let other processes use the folder again; one that a run left empty is not claimed."""
+        is_there = self.is_held and self.owned.is_claimed
+        if is_there and {entry.name for entry in self.path.iterdir()} <= {INNER, RECIPE}:
+            self.owned.remove(with_folder=not self._was_there)
         self._lock.close()
         self.is_held = False
 
     def claim(self, recipe: Recipe, data: dict[str, Identity]) -> None:
-        """Write the resolved recipe and remove unfinished files of a killed run.
+        """Write the resolved recipe and remove unfinished files of an earlier run.
 
         Args:
             recipe: recipe of the run.
@@ -114,9 +137,11 @@ class RunFolder:
         with self.writing(RECIPE):
             self.owned.clear()
             if self.has_result:
-                # Its model is not whole any more; the run ends anew.
+                # Its model is not whole any more, or the run goes on; it ends anew.
                 self.owned.discard(RESULT)
-            if not (self.path / RECIPE).is_file():
+            elif not self.has_work and not self.is_of(recipe):
+                self._discard_files()
+            if not self.is_of(recipe):
                 self.write(RECIPE, recipe.to_yaml(self.path))
             self.owned.write_inner(DATA, json.dumps(data))
 
@@ -273,6 +298,12 @@ class RunFolder:
             OSError, ValueError: missing, or damaged.
         """
         return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+
+    def _discard_files(self) -> None:
+        """Remove the files of another run that came to no checkpoint, half a model for example."""
+        for name in self.owned.names:
+            if not (self.path / name).is_dir():
+                self.owned.discard(name)
 
     def _unwritable(self, what: str, error: Exception) -> WingsError:
         cause = " ".join(str(error).split())[:200]

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
 from wings.errors import WingsError
@@ -75,6 +77,8 @@ class WingsTrainer(TrainerHooks):
         self.add_callback(self.signals)
         self.add_callback(ResumeCallback(self.restore, self.set_epoch))
         self.skipped: dict[int, str] = {}
+        self.extended: list[dict[str, int]] = []
+        self.begun = time.perf_counter()
         self.rates: dict[str, float] = {}
         self.partial: Path | None = None
         self.evaluation, self.questions = evaluation, questions
@@ -212,9 +216,22 @@ class WingsTrainer(TrainerHooks):
 
     def load_finished(self, checkpoint: Path) -> None:
         """Load weights and history of a checkpoint after the last step."""
+        self.begun = time.perf_counter()
         self.load_weights(checkpoint)
         self.state = state_of(checkpoint)
-        self.skipped = ResumeState.read(checkpoint).skipped
+        self._restore_totals(ResumeState.read(checkpoint))
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the steps so far, those of earlier processes too."""
+        return time.perf_counter() - self.begun
+
+    def all_skipped(self) -> list[str]:
+        """A sentence per record that any process skipped, training records first."""
+        entries = dict(gather_object(list(self.skipped.items())))
+        held_out = {} if self.evaluation is None else self.evaluation.skipped
+        others = dict(gather_object(list(held_out.items())))
+        return [part[number] for part in (entries, others) for number in sorted(part)]
 
     def stopped_early_at(self, checkpoint: Path) -> bool:
         """True if the evaluation ended the run at this checkpoint."""
@@ -296,12 +313,36 @@ class WingsTrainer(TrainerHooks):
 
     def restore(self) -> None:
         """Restore the `ResumeState` of the checkpoint that training starts from, if any."""
-        if self.state.global_step:
-            saved = ResumeState.read(self.folder.checkpoint(self.state.global_step))
-            self.skipped = saved.skipped
-            self.resume_losses(saved.loss, saved.logged)
-            if self.kl_to_base:
-                self.kl_to_base.restore(saved.kl_to_base)
+        self.begun = time.perf_counter()
+        step = self.state.global_step
+        if not step:
+            return
+        checkpoint = self.folder.checkpoint(step)
+        saved = ResumeState.read(checkpoint)
+        self._restore_totals(saved)
+        self.resume_losses(saved.loss, saved.logged)
+        if self.kl_to_base:
+            self.kl_to_base.restore(saved.kl_to_base)
+        planned = state_of(checkpoint).max_steps
+        if planned != self.state.max_steps:
+            self.extended.append({"step": step, "steps": planned})
+            self._renew_rates()
+
+    def _restore_totals(self, saved: ResumeState) -> None:
+        self.begun -= saved.seconds
+        self.skipped, self.extended = saved.skipped, saved.extended
+        if self.evaluation is not None:
+            for name, number, sentence in saved.held_out_skipped:
+                self.evaluation.skipped[name, number] = sentence
+
+    def _renew_rates(self) -> None:
+        """Set the rates of the next step by a new schedule; the optimiser has those of the old."""
+        schedule = self.lr_scheduler
+        assert isinstance(schedule, LambdaLR)
+        rates = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        groups = self.create_optimizer().param_groups
+        for group, (base, factor) in zip(groups, rates, strict=True):
+            group["lr"] = base * factor(schedule.last_epoch)
 
     def set_epoch(self) -> None:
         """Set the epoch of the sampler.
@@ -378,7 +419,11 @@ class WingsTrainer(TrainerHooks):
         skipped = dict(gather_object(list(self.skipped.items())))
         loss = self.accelerator.gather(self.unlogged_loss.detach()).mean().item()
         totals = self.kl_to_base.totals() if self.kl_to_base else []
-        return ResumeState(skipped, loss, self.last_logged_step, totals)
+        held_out = {} if self.evaluation is None else self.evaluation.skipped
+        others = [(*key, why) for key, why in dict(gather_object(list(held_out.items()))).items()]
+        return ResumeState(
+            skipped, loss, self.last_logged_step, totals, others, self.seconds, self.extended
+        )
 
     def state_to_save(self, state_dict: State | None) -> State | None:
         """Tensors of the finished model, each group in the dtype of the plan.

@@ -23,7 +23,7 @@ from wings.output_folder import OutputFolder
 from wings.train.metrics.progress import Watch
 from wings.train.preflight import checking, small_run
 from wings.train.recipe import Recipe
-from wings.train.run import TrainResult
+from wings.train.result import TrainResult
 from wings.train.run_folder import RunFolder
 
 from .data import EmojiAmounts, write

@@ -18,7 +18,8 @@ from wings.train import manifest
 from wings.train.checkpoint_choice import newest_whole_checkpoint
 from wings.train.manifest import FILE, PART, Manifest, files_of
 from wings.train.metrics.metric_tracker import without_process_metrics
-from wings.train.run import TrainResult, train
+from wings.train.result import TrainResult
+from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
 SETTINGS = {

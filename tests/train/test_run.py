@@ -232,8 +232,10 @@ def test_the_command_runs_a_recipe_and_refuses_in_a_sentence(make_recipe, tmp_pa
     assert main([str(tmp_path / "r.yaml"), "steps=2", "learning_rates.projector=1e-4"]) == 0
     out = capsys.readouterr().out
     assert "projector" in out and "1.0e-04" in out and "2 steps" in out
-    assert main([str(tmp_path / "r.yaml"), "steps=3", "learning_rates.projector=1e-4"]) == 2
-    assert "contains another run, with steps 2 (now 3)" in capsys.readouterr().err
+    assert main([str(tmp_path / "r.yaml"), "steps=2", "learning_rates.projector=1e-3"]) == 2
+    error = capsys.readouterr().err
+    assert "another run, with learning_rates.projector 0.0001 (now 0.001); choose" in error
+    assert len(error) < 300
     # A shipped recipe is found by its name; its placeholder of a data file is not.
     assert main(["qwen2.5-7b/align", f"start={tmp_path}", "model="]) == 2
     assert "start" in capsys.readouterr().err
@@ -249,11 +251,13 @@ def test_killed_between_the_last_step_and_the_final_model(make_recipe, tmp_path)
     assert not changed(expected, weights(again.folder)) and again.losses == result.losses
 
 
-def test_a_finished_run_is_not_run_again(make_recipe, monkeypatch):
+def test_a_finished_run_is_not_run_again(make_recipe, monkeypatch, capsys):
     recipe = make_recipe("align")
     result = train(recipe)
     monkeypatch.setattr(run, "_train", None)
+    capsys.readouterr()
     assert train(recipe) == result
+    assert "finished after 4 steps; nothing was trained" in capsys.readouterr().out
 
 
 def test_a_folder_of_another_run_is_refused(make_recipe, tmp_path, checkpoint):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from wings.config import LoraOptions, WingsConfig
+from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
@@ -17,6 +17,7 @@ from wings.train.recipe import PARTS, ModelNames, Recipe
 
 from .distributed import is_first_process
 from .run_folder import RECIPE, RESULT, RunFolder
+from .start_validation import validate_against_start
 
 
 def load_processor(recipe: Recipe) -> WingsProcessor:
@@ -43,13 +44,24 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
     """
     if recipe.start:
         start = checkpoint_of(recipe.start)
-        with reading(start, "Wings checkpoint"):
-            config = WingsConfig.from_pretrained(start)
-        options = later_options(recipe, config, start)
+        options = start_options(recipe)
         # float32, so that trained weights are not rounded to the dtype of frozen ones.
         return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
     names, options = names_of(recipe), fresh_options(recipe)
     return WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
+
+
+def start_options(recipe: Recipe) -> dict[str, Any]:
+    """The options that the recipe changes in its `start`, whose config.json is read.
+
+    Raises:
+        WingsError: `start` has no model, or a key contradicts it.
+    """
+    assert recipe.start is not None
+    start = checkpoint_of(recipe.start)
+    with reading(start, "Wings checkpoint"):
+        config = WingsConfig.from_pretrained(start)
+    return later_options(recipe, config, start)
 
 
 def generation_config_of(source: str) -> GenerationConfig:
@@ -97,7 +109,7 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     """Options that this recipe changes in a model loaded from `start`.
 
     Raises:
-        WingsError: they would drop trained learners or a trained prefix.
+        WingsError: a key contradicts what the checkpoint was trained with.
     """
     options = dict(recipe.wings)
     if recipe.stage == "instruct":
@@ -106,43 +118,8 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
         if config.is_routed:
             del parts["router"]
         options = {**parts, **options}
-    lost = sorted(set(config.learners) - set(options.get("learners", config.learners)))
-    if lost:
-        raise WingsError(
-            f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
-            " keep them, or start from a checkpoint without them."
-        )
-    prefix = options.get("prefix", config.prefix)
-    if config.prefix and prefix != config.prefix:
-        raise WingsError(
-            f"wings.prefix: {start} has trained a prefix of {config.prefix} keys, which the recipe"
-            f" would replace by {prefix!r}; keep it, or start from a checkpoint without it."
-        )
-    _validate_adapters(recipe, config, start)
+    validate_against_start(recipe, options, config, start)
     return {**options, **_kept_adapters(recipe)}
-
-
-def _validate_adapters(recipe: Recipe, config: WingsConfig, start: str) -> None:
-    """Raises a `WingsError` where the recipe's adapters are not those of the checkpoint."""
-    lora, had = recipe.lora, config.adapters
-    if had is None:
-        if lora is not None and lora.stages == "both" and recipe.stage == "instruct":
-            raise WingsError(
-                f"lora.stages: both stages train these adapters, but {start} has none; run stage"
-                " align with the same lora first."
-            )
-        return
-    if lora is None:
-        return
-    if lora.stages != "both":
-        raise WingsError(
-            f"lora.stages: {start} already has trained adapters; go on with them by stages: both."
-        )
-    if not had.same_weights(LoraOptions.of(lora.options(recipe.stage))):
-        raise WingsError(
-            f"lora: {start} has trained adapters of rank {had.rank} on"
-            f" {', '.join(had.targets or ('all linear layers',))}; keep their rank and targets."
-        )
 
 
 def checkpoint_of(start: str) -> str:

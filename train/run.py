@@ -15,7 +15,7 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_token import validate_same_images
 from wings.processing.processor import WingsProcessor
 from wings.processing.turn_end import settle_turn_end
-from wings.train.build import load_model, load_processor, validate_start
+from wings.train.build import load_model, load_processor, start_options, validate_start
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 from wings.upstream.trainer import state_of
@@ -96,6 +96,9 @@ def train(
         return result
     if recipe.start:
         validate_start(recipe.start)
+    if recipe.start and model is None:
+        # Before any data is read.
+        start_options(recipe)
     try:
         with quiet(), reporting_lost_workers(), contextlib.closing(folder):
             return _train(recipe, folder, model, processor, watch, data)

@@ -124,8 +124,11 @@ def test_stages_that_do_not_meet_are_refused(stage, lora, said, make_recipe, pla
     [
         (Lora(rank=2, guard=True), "already has trained adapters; go on with them"),
         (Lora(rank=2), "already has trained adapters; go on with them"),
-        (Lora(rank=3, guard=True, stages="both"), "adapters of rank 2 on all linear layers"),
-        (Lora(rank=2, stages="both", targets=["q_proj"]), "keep their rank and targets"),
+        (
+            Lora(rank=3, guard=True, stages="both"),
+            "rank: .* with 2, and the recipe has 3; set 2",
+        ),
+        (Lora(rank=2, stages="both", targets=["q_proj"]), "null, and the recipe has .'q_proj'.;"),
     ],
 )
 def test_adapters_that_a_checkpoint_has_are_not_replaced(

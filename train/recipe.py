@@ -36,7 +36,7 @@ from .recipe_validation import (
 )
 
 __all__ = [
-    "LENGTH",
+    "CONTINUABLE",
     "OPERATIONAL",
     "PARTS",
     "RATES",
@@ -94,8 +94,9 @@ OPERATIONAL = (
     "parallel",
     "allow_changed_data",
 )
-# Keys of the length of a run. With a larger one a run goes on from its last checkpoint.
-LENGTH = ("steps", "epochs")
+# Keys that may change over a run: a longer one goes on from the last checkpoint, and the finished
+# model is one of its checkpoints or another.
+CONTINUABLE = ("steps", "epochs", "evaluate.load_best")
 
 
 @dataclass

@@ -103,6 +103,9 @@ class Evaluate:
             an image) that the model answers at every evaluation; 0 for none.
         stop: early stopping. `true` ends stage instruct when the loss on text after an image rises
             by 1 nat per token; `false` never ends a run.
+        best: a logged figure such as `eval/text/loss`, or the name of a held-out set for its loss.
+            The checkpoint of the evaluation with its lowest value is kept besides the last ones.
+        load_best: the finished model has the weights of that checkpoint, not the last ones.
     """
 
     data: list[HeldOutSource] = field(default_factory=list)
@@ -110,10 +113,18 @@ class Evaluate:
     text_after_image: int = 24
     answers: int = 2
     stop: EarlyStop | bool = True
+    best: str | None = None
+    load_best: bool = False
 
     def interval(self, steps: int) -> int:
         """Steps between evaluations of a run of `steps`."""
         return self.every or max(1, min(500, steps // 10))
+
+    @property
+    def best_figure(self) -> str | None:
+        """Logged name of the figure that `best` names."""
+        is_set = self.best is not None and "/" not in self.best
+        return f"eval/{self.best}/loss" if is_set else self.best
 
 
 @dataclass

@@ -174,6 +174,7 @@ def validate_evaluate(evaluate: Evaluate) -> None:
         _validate_ranges(vars(source), _LARGEST_OF_SOURCES, f"{place}.")
     names = [source.name for source in evaluate.data]
     names += [TEXT_AFTER_IMAGE] if evaluate.text_after_image else []
+    _validate_best(evaluate, names)
     stop = evaluate.stop
     if isinstance(stop, bool):
         return
@@ -184,3 +185,22 @@ def validate_evaluate(evaluate: Evaluate) -> None:
             f"{nearest(stop.name, names)}; known: {known}."
         )
     _validate_positive("evaluate.stop.rise", stop.rise)
+
+
+def _validate_best(evaluate: Evaluate, names: list[str]) -> None:
+    figure = evaluate.best_figure
+    if figure is None:
+        if evaluate.load_best:
+            raise WingsError(
+                "evaluate.load_best: needs evaluate.best, the figure whose lowest value is the"
+                " best, such as best: eval/text/loss."
+            )
+        return
+    match = re.fullmatch(r"eval/([\w.-]+)/[\w.-]+", figure)
+    if match is None or match[1] not in names:
+        name = match[1] if match else figure
+        known = ", ".join(f"eval/{name}/loss" for name in dict.fromkeys(names))
+        raise WingsError(
+            f"evaluate.best: no figure is named {evaluate.best!r}{nearest(name, names)}; known:"
+            f" {known}."
+        )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .run_folder import RESULT, RunFolder
 
@@ -24,6 +25,9 @@ class TrainResult:
         skipped: a sentence per skipped record.
         extended: `step` and `steps` of every time that a run of `steps` went on with more of them;
             the learning rates up to that step are those of the shorter run.
+        best: `step`, `figure`, `value` and `start` of the best evaluation by `evaluate.best`; see
+            `BestEvaluation`.
+        model_step: step whose weights the model has: the last one, or that of `best`.
     """
 
     folder: Path
@@ -34,6 +38,8 @@ class TrainResult:
     stopped: str | None = None
     skipped: list[str] = field(default_factory=list)
     extended: list[dict[str, int]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    model_step: int | None = None
 
     @property
     def losses(self) -> list[float]:

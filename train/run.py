@@ -4,6 +4,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 from wings.upstream.trainer import state_of
 
+from .best import BestEvaluation
 from .checkpoint_choice import newest_whole_checkpoint
 from .data.bucketing import BatchingSampler
 from .data.collator import Collator, Packer
@@ -150,6 +152,11 @@ def _train(
     last = newest_whole_checkpoint(folder)
     validate_checkpoint_kind(recipe, last)
     _validate_length(folder, recipe, sampler_of_records, last)
+    loads_best = recipe.evaluate is not None and recipe.evaluate.load_best
+    if last is not None and evaluation is not None and loads_best:
+        figure = evaluation.settings.best_figure
+        if best := BestEvaluation.of(state_of(last).log_history, figure):
+            best.validate_whole(folder)
     data_now: dict[str, Identity] = {}
     with first_alone(arguments.process_index == 0):
         if arguments.process_index == 0:
@@ -208,6 +215,11 @@ def _train(
         result.stopped = trainer.stopped
         result.skipped = trainer.all_skipped()
         result.extended = trainer.extended
+        result.model_step = trainer.load_best() if loads_best else state.global_step
+        if trainer.best is not None:
+            result.best = asdict(trainer.best)
+            if is_printing:
+                print(trainer.best.describe(result.model_step), flush=True)
         if is_printing and result.stopped:
             print(f"stopped early: {result.stopped}", flush=True)
         if is_printing and result.skipped:
@@ -232,16 +244,19 @@ def _validate_length(
     if saved is None or folder.is_of(recipe):
         return
     steps, before = steps_of(recipe, sampler), steps_of(saved, sampler)
-    if steps < before or (steps == before and folder.has_result):
+    if steps < before:
         raise WingsError(
             f"output: {folder.path} contains a run of {before:,} steps, and this recipe has"
             f" {steps:,}; set more steps to go on from it, or choose another output."
         )
     if folder.has_result and last is None:
+        further = (
+            f"to train its model further, set start={folder.path}, model=null,"
+            f" steps={steps - before} and another output"
+        )
         raise WingsError(
             f"output: {folder.path} contains a finished run of {before:,} steps without a"
-            f" checkpoint to go on from; to train its model further, set start={folder.path},"
-            f" model=null, steps={steps - before} and another output."
+            f" checkpoint to go on from; {further if steps > before else 'delete it to rerun'}."
         )
 
 
@@ -294,6 +309,9 @@ def _fit(trainer: WingsTrainer, folder: RunFolder, last: Path | None, steps: int
 def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> None:
     draft = folder.unfinished("model")
     with folder.writing("the final model"):
+        if trainer.is_world_process_zero():
+            # A kill may have come between the last checkpoint and this.
+            trainer.remove_old_checkpoints()
         manifest = trainer.save_final(draft)
         if trainer.is_world_process_zero():
             folder.place_model(draft, manifest)

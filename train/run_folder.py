@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from wings.errors import WingsError
 from wings.output_folder import INNER, OutputFolder, make_readable, sync
-from wings.train.recipe import LENGTH, Recipe
+from wings.train.recipe import CONTINUABLE, Recipe
 
 from .data.identity import Identity, difference, retouched
 from .manifest import FILE, Manifest, lacking
@@ -71,7 +71,7 @@ class RunFolder:
         return self.has_result or has_model or bool(self.recorded_checkpoints())
 
     def is_of(self, recipe: Recipe) -> bool:
-        """True if the folder has the recipe of this run, with the same length."""
+        """True if the folder has the recipe of this run, with the same length and result."""
         with contextlib.suppress(WingsError):
             return not recipe.difference(Recipe.from_yaml(self.path / RECIPE))
         return False
@@ -92,7 +92,7 @@ class RunFolder:
         self.owned.validate()
         saved = self.saved_recipe()
         if saved is not None:
-            difference = recipe.difference(saved, LENGTH)
+            difference = recipe.difference(saved, CONTINUABLE)
             if difference:
                 raise WingsError(
                     f"output: {self.path} contains another run, with {difference};"
@@ -120,9 +120,9 @@ class RunFolder:
         self.is_held = True
 
     def close(self) -> None:
-        """Let other processes use the folder again; one that a run left empty is not claimed."""
+        """Let other processes use the folder again; one with no file is not claimed."""
         is_there = self.is_held and self.owned.is_claimed
-        if is_there and {entry.name for entry in self.path.iterdir()} <= {INNER, RECIPE}:
+        if is_there and {entry.name for entry in self.path.iterdir()} == {INNER}:
             self.owned.remove(with_folder=not self._was_there)
         self._lock.close()
         self.is_held = False
@@ -286,10 +286,11 @@ class RunFolder:
         """The newest complete checkpoint, or None."""
         return next(reversed(self.checkpoints()), None)
 
-    def remove_old_checkpoints(self, keep: int) -> None:
-        """Remove all but the newest `keep` checkpoints."""
+    def remove_old_checkpoints(self, keep: int, best: int | None = None) -> None:
+        """Remove all but the newest `keep` checkpoints and that of the step `best`."""
         for path in self.checkpoints()[:-keep]:
-            self.owned.discard(path.name)
+            if step_of(path) != best:
+                self.owned.discard(path.name)
 
     def read_result(self) -> dict:
         """Content of `result.json`.

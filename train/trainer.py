@@ -20,6 +20,7 @@ from wings.output_folder import sync
 from wings.upstream.sharding import gather_whole_state
 from wings.upstream.trainer import State, TrainerHooks, WorkerInit, state_of
 
+from .best import BestEvaluation
 from .data.bucketing import BatchingSampler
 from .data.collator import loss_columns
 from .data.sampler import RecordSampler
@@ -30,7 +31,7 @@ from .kl_to_base import BaseLLM, KLToBaseLoss
 from .lora import adapters
 from .manifest import Manifest
 from .metrics.answers import FixedQuestions
-from .metrics.evaluate import HeldOutEvaluation, loss_of
+from .metrics.evaluate import HeldOutEvaluation, loss_of, renamed
 from .metrics.metric_tracker import MetricTracker
 from .param_groups import TrainPlan
 from .resume_state import ResumeCallback, ResumeState
@@ -172,7 +173,7 @@ class WingsTrainer(TrainerHooks):
         `Trainer` also calls this before the first step of a resumed run, which has them already.
 
         Raises:
-            DistributedStop: a loss is not finite.
+            DistributedStop: a loss is not finite, or there is no figure as in `evaluate.best`.
         """
         if self.evaluation is None or not self.evaluation.is_due(self.state):
             return {}
@@ -185,6 +186,7 @@ class WingsTrainer(TrainerHooks):
                 )
             if self.questions is not None:
                 self._ask(self.questions)
+        self._validate_figure(losses)
         for name in self.evaluation.sets:
             if not math.isfinite(loss := losses[loss_of(name)]):
                 what = f"The loss on {name} is {loss} after step {self.state.global_step}"
@@ -196,6 +198,8 @@ class WingsTrainer(TrainerHooks):
             self.args, self.state, self.control, losses
         )
         self.control.should_log = should_log
+        if self.best is not None and self.best.step == self.state.global_step:
+            self.control.should_save = True
         if self.stopped is not None:
             self.control.should_training_stop = self.control.should_log = True
             self.control.should_save |= self.args.save_strategy != "no"
@@ -213,6 +217,34 @@ class WingsTrainer(TrainerHooks):
     def stopped(self) -> str | None:
         """Reason for an early end, or None."""
         return None if self.evaluation is None else self.evaluation.reason(self.state.log_history)
+
+    @property
+    def best(self) -> BestEvaluation | None:
+        """The best evaluation so far; None without `evaluate.best`."""
+        if self.evaluation is None:
+            return None
+        return BestEvaluation.of(self.state.log_history, self.evaluation.settings.best_figure)
+
+    def load_best(self) -> int:
+        """Load the weights of the best evaluation; returns the step of the weights.
+
+        Raises:
+            DistributedStop: its checkpoint is not whole.
+        """
+        best = self.best
+        if best is None or best.step == self.state.global_step:
+            return self.state.global_step
+        best.validate_whole(self.folder)
+        self.load_weights(self.folder.checkpoint(best.step))
+        return best.step
+
+    def _validate_figure(self, losses: dict[str, float]) -> None:
+        assert self.evaluation is not None
+        figure, known = self.evaluation.settings.best_figure, sorted(renamed(losses))
+        if figure is not None and figure not in known:
+            raise DistributedStop(
+                f"evaluate.best: no evaluation of this run has {figure}; known: {', '.join(known)}."
+            )
 
     def load_finished(self, checkpoint: Path) -> None:
         """Load weights and history of a checkpoint after the last step."""
@@ -401,9 +433,14 @@ class WingsTrainer(TrainerHooks):
             if self.args.should_save:
                 self.folder.place_checkpoint(draft, step, manifest)
                 self.partial.rmdir()
-                self.folder.remove_old_checkpoints(self.save_total_limit)
+                self.remove_old_checkpoints()
             self.accelerator.wait_for_everyone()
         self.partial = None
+
+    def remove_old_checkpoints(self) -> None:
+        """Remove all checkpoints but the last ones and that of the best evaluation."""
+        best = None if self.best is None else self.best.step
+        self.folder.remove_old_checkpoints(self.save_total_limit, best)
 
     def _manifest_of(self, draft: Path) -> Manifest:
         """The manifest of files that all processes wrote, when they are on disk."""

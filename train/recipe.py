@@ -130,7 +130,8 @@ class Recipe:
             tokens and gives every step about as many tokens.
         device_batch_size (samples): samples per forward of one process; the rest is accumulated.
             Default: no accumulation.
-        warmup_ratio: share of the steps with linear warmup; a cosine to zero follows.
+        warmup_ratio: share of the steps with linear warmup, the first of which has rate 0; a cosine
+            to zero follows.
         weight_decay: of matrices, per step and times the learning rate; norms, biases and gates
             have none.
         max_grad_norm: norm to which larger gradients are scaled down.

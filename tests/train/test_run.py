@@ -45,6 +45,8 @@ def test_both_stages_one_after_the_other(make_recipe, checkpoint, tmp_path, caps
     assert moved and all("projector" in name or ".wings.image" in name for name in moved)
     printed = capsys.readouterr().out
     assert "image_learners" in printed and "frozen" in printed and "align 12/12" in printed
+    warm = ["rate 0.0e+00 (warmup)" in line for line in printed.splitlines() if "align " in line]
+    assert warm[-12:] == [True, *[False] * 11]
 
     two = train(make_recipe("instruct", output=str(tmp_path / "two"), start=str(one.folder)))
     assert two.history[0].keys() >= {"loss", "grad_norm", "rate/router", "rate/language_model"}

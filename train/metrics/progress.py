@@ -42,6 +42,7 @@ class Progress(TrainerCallback):
         self.title, self.watch = title, watch
         self.metrics: dict[str, float] = {}
         self.watched = 0
+        self.is_warming_up = False
         self.bar: tqdm | None = None
 
     def on_train_begin(
@@ -84,6 +85,7 @@ class Progress(TrainerCallback):
         if not evaluated and "loss" not in logs:
             return
         self.metrics |= renamed(logs)
+        self.is_warming_up = state.global_step <= args.get_warmup_steps(state.max_steps)
         if not evaluated:
             self._call_watch(state)
         if self.bar is not None:
@@ -146,7 +148,12 @@ class Progress(TrainerCallback):
         metrics["rate"] = max(rate for name, rate in metrics.items() if name.startswith("rate/"))
         if not metrics["skipped"]:
             del metrics["skipped"]
-        parts = [f"{word}{metrics[name]:{form}}" for name, word, form in SHOWN if name in metrics]
+        parts = [
+            # Otherwise the first rate, which is 0, looks like a mistake.
+            f"{word}{metrics[name]:{form}}{' (warmup)' * (self.is_warming_up and name == 'rate')}"
+            for name, word, form in SHOWN
+            if name in metrics
+        ]
         while len("  ".join(parts)) > room and len(parts) > 1:
             parts.pop()
         return "  ".join(parts)

@@ -1,15 +1,33 @@
 """The best evaluation of a run: the lowest value of one figure on held-out records."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from wings.errors import WingsError
+from wings.train.recipe import Evaluate
+
 from .metrics.evaluate import evaluations, renamed
 from .run_folder import RunFolder
 from .signals import DistributedStop
+
+
+def validate_best_set(evaluate: Evaluate, sets: Collection[str]) -> None:
+    """Raise a `WingsError` if the set of `evaluate.best` is not evaluated in this run.
+
+    Args:
+        evaluate: of the recipe.
+        sets: names of the sets that the run evaluates.
+    """
+    figure = evaluate.best_figure
+    if figure is not None and figure.split("/")[1] not in sets:
+        raise WingsError(
+            f"evaluate.best: {figure} is not measured, as the data have no records for that set;"
+            f" this run evaluates {', '.join(sets) or 'none'}."
+        )
 
 
 @dataclass(frozen=True)

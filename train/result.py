@@ -1,11 +1,15 @@
 """`TrainResult`: what a finished run returns and writes to `result.json`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wings.errors import WingsError
+
+from .distributed import is_first_process
 from .run_folder import RESULT, RunFolder
 
 
@@ -67,3 +71,29 @@ def report_skipped(skipped: Sequence[str], shown: int = 5) -> None:
         print(f"  {sentence}")
     if len(skipped) > shown:
         print(f"  and {len(skipped) - shown:,} more, all in {RESULT}")
+
+
+def whole_result(folder: RunFolder) -> TrainResult | None:
+    """The result of a finished run; None if a part of its model is lost and to be written again.
+
+    Raises:
+        WingsError: a file of it changed.
+    """
+    # On several processes one reads the weights for all.
+    is_first = is_first_process()
+    problem = folder.model_problem(with_content=is_first)
+    if problem is None:
+        return TrainResult.read(folder)
+    if not problem.endswith(("missing", "missing or damaged")):
+        raise WingsError(
+            f"output: {folder.path} contains a finished run, but {problem} since; restore the file,"
+            f" or delete {RESULT} to write the model again."
+        )
+    if is_first:
+        print(
+            f"output: {folder.path} contains a finished run, but {problem}; the run goes on from"
+            " its last checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return None

@@ -1,8 +1,6 @@
 """Runs a recipe: build, plan, train, save."""
 
 import contextlib
-import math
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,12 +19,12 @@ from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 from wings.upstream.trainer import state_of
 
-from .best import BestEvaluation
+from .best import BestEvaluation, validate_best_set
 from .checkpoint_choice import newest_whole_checkpoint
 from .data.bucketing import BatchingSampler
 from .data.collator import Collator, Packer
 from .data.dataset import ConversationDataset
-from .data.identity import Identity, identities
+from .data.identity import Identity, identities, validate_unchanged
 from .data.lengths import LengthEstimator
 from .data.sampler import RecordSampler
 from .data.workers import LostWorker, reporting_lost_workers
@@ -37,8 +35,9 @@ from .metrics.evaluate import evaluations, held_out_evaluation, renamed
 from .metrics.progress import Progress, Watch
 from .metrics.trackers import EventFiles, make_trackers
 from .param_groups import prepare_groups
-from .result import TrainResult, report_skipped
+from .result import TrainResult, report_skipped, whole_result
 from .run_folder import RESULT, RunFolder, step_of
+from .run_length import describe_resume, steps_of, validate_length
 from .signals import Preempted
 from .trainer import WingsTrainer
 from .training_arguments import training_arguments
@@ -84,12 +83,12 @@ def train(
         validate_same_images(model.config.to_dict(), processor)
     folder = RunFolder(recipe.output)
     folder.validate(recipe)
-    if folder.has_result and folder.is_of(recipe) and _is_whole(folder):
+    result = whole_result(folder) if folder.has_result and folder.is_of(recipe) else None
+    if result is not None:
         if model is not None:
             raise WingsError(
                 f"output: {folder.path} already contains a finished run; delete it to rerun."
             )
-        result = TrainResult.read(folder)
         if watch is None and is_first_process():
             print(
                 f"{folder.path} already contains this run, finished after {result.steps:,} steps;"
@@ -137,6 +136,7 @@ def _train(
         collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
     evaluation = held_out_evaluation(recipe, processor, pad, records)
     arguments = training_arguments(recipe, folder.path, steps, evaluation is not None)
+    validate_best_set(recipe.evaluate, evaluation.sets if evaluation else ())
     for held_out in evaluation.sets.values() if evaluation else ():
         if isinstance(held_out, ConversationDataset):
             # Finds a missing folder before training.
@@ -151,10 +151,9 @@ def _train(
             folder.validate(recipe)
     last = newest_whole_checkpoint(folder)
     validate_checkpoint_kind(recipe, last)
-    _validate_length(folder, recipe, sampler_of_records, last)
-    loads_best = recipe.evaluate is not None and recipe.evaluate.load_best
-    if last is not None and evaluation is not None and loads_best:
-        figure = evaluation.settings.best_figure
+    validate_length(folder, recipe, sampler_of_records, last)
+    if last is not None and recipe.evaluate.load_best:
+        figure = recipe.evaluate.best_figure
         if best := BestEvaluation.of(state_of(last).log_history, figure):
             best.validate_whole(folder)
     data_now: dict[str, Identity] = {}
@@ -162,14 +161,14 @@ def _train(
         if arguments.process_index == 0:
             data_now = identities(recipe, records)
             if last is not None:
-                folder.validate_data(data_now, recipe.allow_changed_data)
+                validate_unchanged(folder.data_record, data_now, recipe.allow_changed_data)
     is_printing = watch is None and arguments.process_index == 0
     if is_printing and recipe.trackers is None and not trackers:
         print(f"TensorBoard is not installed: metrics go only to {RESULT}.", flush=True)
     if is_printing and recipe.parallel != "ddp" and not is_launched():
         print(f"parallel: {recipe.parallel} has no effect in one process without torchrun.")
     if is_printing and last is not None:
-        print(_resuming(last, steps), flush=True)
+        print(describe_resume(last, steps), flush=True)
     if is_printing and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
     model = load_model(recipe) if model is None else model
@@ -215,6 +214,7 @@ def _train(
         result.stopped = trainer.stopped
         result.skipped = trainer.all_skipped()
         result.extended = trainer.extended
+        loads_best = recipe.evaluate.load_best
         result.model_step = trainer.load_best() if loads_best else state.global_step
         if trainer.best is not None:
             result.best = asdict(trainer.best)
@@ -229,46 +229,6 @@ def _train(
             merge_adapters(model)
         _finish(trainer, folder, result)
     return result
-
-
-def steps_of(recipe: Recipe, sampler: RecordSampler | BatchingSampler) -> int:
-    """Optimiser steps of a run over the samples of `sampler`."""
-    return recipe.steps or math.ceil(recipe.epochs * len(sampler) / recipe.batch_size)
-
-
-def _validate_length(
-    folder: RunFolder, recipe: Recipe, sampler: RecordSampler, last: Path | None
-) -> None:
-    """Raises a `WingsError` if the run in the folder cannot go on to another number of steps."""
-    saved = folder.saved_recipe()
-    if saved is None or folder.is_of(recipe):
-        return
-    steps, before = steps_of(recipe, sampler), steps_of(saved, sampler)
-    if steps < before:
-        raise WingsError(
-            f"output: {folder.path} contains a run of {before:,} steps, and this recipe has"
-            f" {steps:,}; set more steps to go on from it, or choose another output."
-        )
-    if folder.has_result and last is None:
-        further = (
-            f"to train its model further, set start={folder.path}, model=null,"
-            f" steps={steps - before} and another output"
-        )
-        raise WingsError(
-            f"output: {folder.path} contains a finished run of {before:,} steps without a"
-            f" checkpoint to go on from; {further if steps > before else 'delete it to rerun'}."
-        )
-
-
-def _resuming(last: Path, steps: int) -> str:
-    """One line on where a run resumes."""
-    before, step = state_of(last).max_steps, step_of(last)
-    if before < steps:
-        return (
-            f"{last}: the run of {before:,} steps goes on from step {step:,} to {steps:,}; its"
-            f" learning rates so far were those of {before:,} steps."
-        )
-    return f"resuming from step {step:,} of {steps:,}: {last}"
 
 
 def _encode_first(data: ConversationDataset) -> None:
@@ -317,29 +277,3 @@ def _finish(trainer: WingsTrainer, folder: RunFolder, result: TrainResult) -> No
             folder.place_model(draft, manifest)
             folder.write(RESULT, result.to_json())
         trainer.accelerator.wait_for_everyone()
-
-
-def _is_whole(folder: RunFolder) -> bool:
-    """True if the model of a finished run is whole; False if it is to be written again.
-
-    Raises:
-        WingsError: a file of it changed.
-    """
-    # On several processes one reads the weights for all.
-    is_first = is_first_process()
-    problem = folder.model_problem(with_content=is_first)
-    if problem is None:
-        return True
-    if not problem.endswith(("missing", "missing or damaged")):
-        raise WingsError(
-            f"output: {folder.path} contains a finished run, but {problem} since; restore the file,"
-            f" or delete {RESULT} to write the model again."
-        )
-    if is_first:
-        print(
-            f"output: {folder.path} contains a finished run, but {problem}; the run goes on from"
-            " its last checkpoint.",
-            file=sys.stderr,
-            flush=True,
-        )
-    return False

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from wings.errors import WingsError
 from wings.output_folder import INNER, OutputFolder, make_readable, sync
 from wings.train.recipe import CONTINUABLE, Recipe
 
-from .data.identity import Identity, difference, retouched
+from .data.identity import Identity
 from .manifest import FILE, Manifest, lacking
 
 MAKER = "wings train"
@@ -145,37 +144,10 @@ class RunFolder:
                 self.write(RECIPE, recipe.to_yaml(self.path))
             self.owned.write_inner(DATA, json.dumps(data))
 
-    def validate_data(self, now: dict[str, Identity], allow_changed: bool) -> None:
-        """Compare the data of a run that is about to resume with those that it began with.
-
-        Large files with another time, but the same size and sample, are named on stderr.
-
-        Args:
-            now: identities of the data.
-            allow_changed: go on after a difference, and name it on stderr.
-
-        Raises:
-            WingsError: there is a difference.
-        """
-        try:
-            saved = json.loads((self.path / INNER / DATA).read_text(encoding="utf-8"))
-            changed = difference(saved, now)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            changed = "the record of its data is missing or damaged"
-        if changed and not allow_changed:
-            raise WingsError(
-                f"output: the data changed since the run in {self.path} began ({changed}); restore"
-                " them, or set allow_changed_data: true to go on with the changed data."
-            )
-        if changed:
-            print(f"The data changed since the run began: {changed}.", file=sys.stderr, flush=True)
-        elif touched := retouched(saved, now):
-            print(
-                f"{touched[0]} has a new time since the run began, but the same size and sample;"
-                " the run goes on with it.",
-                file=sys.stderr,
-                flush=True,
-            )
+    @property
+    def data_record(self) -> Path:
+        """File with the identities of the data that the run began with."""
+        return self.path / INNER / DATA
 
     def unfinished(self, name: str) -> Path:
         """Temporary folder for an unfinished item."""

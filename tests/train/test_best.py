@@ -35,7 +35,7 @@ def names(recipe):
 
 @pytest.fixture
 def forgetful(make_recipe, data, tmp_path):
-    """A function of changes: the loss on text falls, then rises, as answers get one letter."""
+    """A function of changes: the loss on text is lowest in the middle of the run."""
     turns = [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "red green blue"}]
     (tmp_path / "odd.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
 
@@ -44,7 +44,7 @@ def forgetful(make_recipe, data, tmp_path):
         settings = {
             "steps": 8, "learning_rates": {"language_model": 3e-2}, "warmup_ratio": 0.0,
             "data": [DataSource(str(tmp_path / "odd.jsonl"))],
-            "evaluate": Evaluate(held_out, 2, **{"best": FIGURE, **(evaluate or {})}),
+            "evaluate": Evaluate(held_out, 2, 0, 0, False, **{"best": FIGURE, **(evaluate or {})}),
         }  # fmt: skip
         return make_recipe("instruct", **{**settings, **changes})
 

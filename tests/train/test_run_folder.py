@@ -150,7 +150,7 @@ def test_resumes_are_said_and_totals_count_all_of_them(make_recipe, data, capsys
     lines = (data / "text.jsonl").read_text().splitlines()
     held_out = Path(data / "held_out.jsonl")
     held_out.write_text("\n".join([*lines[:2], '{"conversations": []}']))
-    evaluate = Evaluate([HeldOutSource(str(held_out), name="text")], 3)
+    evaluate = Evaluate([HeldOutSource(str(held_out), name="text")], 3, 0, 0, False)
     recipe = make_recipe("align", save_every=2, steps=6, evaluate=evaluate, on_bad_record="skip")
     with killed_at(5):
         train(recipe)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,40 @@ def _paths(source: DataSource) -> list[Path]:
         # A dataset's folder; a name on the Hub has no files here.
         return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else []
     return source_files(source.path)
+
+
+def validate_unchanged(record: Path, now: dict[str, Identity], allow_changed: bool) -> None:
+    """Compare the data of a run that is about to resume with those that it began with.
+
+    Large files with another time, but the same size and sample, are named on stderr.
+
+    Args:
+        record: file in the run's folder with the identities it began with.
+        now: identities of the data.
+        allow_changed: go on after a difference, and name it on stderr.
+
+    Raises:
+        WingsError: there is a difference.
+    """
+    try:
+        saved = json.loads(record.read_text(encoding="utf-8"))
+        changed = difference(saved, now)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        changed = "the record of its data is missing or damaged"
+    if changed and not allow_changed:
+        raise WingsError(
+            f"output: the data changed since the run in {record.parents[1]} began ({changed});"
+            " restore them, or set allow_changed_data: true to go on with the changed data."
+        )
+    if changed:
+        print(f"The data changed since the run began: {changed}.", file=sys.stderr, flush=True)
+    elif touched := retouched(saved, now):
+        print(
+            f"{touched[0]} has a new time since the run began, but the same size and sample;"
+            " the run goes on with it.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _files(paths: list[Path]) -> dict[str, list[Any]]:

@@ -177,7 +177,7 @@ def test_only_changed_keys_are_named_with_both_values():
     old = Recipe.from_dict(values)
     changes = {
         "seed 0 (now 1)": {"seed": 1},
-        "data.1.path 'b.jsonl' (now 'x.jsonl')": {"data": [values["data"][0], {"path": "x.jsonl"}]},
+        "data.1.path '/": {"data": [values["data"][0], {"path": "x.jsonl"}]},
         "wings.rank not given (now 8)": {"wings": {"rank": 8}},
         "evaluate.every 5 (now 6)": {"evaluate": {**values["evaluate"], "every": 6}},
         "lora not given (now {": {"lora": {"rank": 2, "stages": "both"}},

@@ -133,8 +133,9 @@ def checkpoint_of(start: str) -> str:
         if not (folder / "config.json").is_file():
             raise WingsError(f"start: {folder} has no config.json; finish that run first.")
         return str(folder)
-    # Other names may be on the Hub, unless they look like a path.
-    if folder.is_absolute() or start.startswith(".") or start.count("/") != 1:
+    # Other names may be on the Hub, unless they look like a path or are next to other folders.
+    is_path = folder.is_absolute() or start.startswith(".") or start.count("/") != 1
+    if is_path or folder.parent.is_dir():
         raise WingsError(f"start: there is no folder {folder}; run the stage that writes it first.")
     return start
 

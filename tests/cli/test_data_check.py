@@ -197,3 +197,56 @@ def test_text_turns_are_counted(recipe, tmp_path, capsys):
     after, without = re.findall(r"\d+", found["text turns"])[:2]
     assert int(after) + int(without) == 9 and int(after) and int(without)
     assert found["cut"].startswith("0 ")
+
+
+def test_all_that_a_run_reads_is_read(recipe, tmp_path, capsys):
+    texts = [talk("1+1?", "2"), talk("<image>", "2", image="red.jpg"), talk("1+2?", " ")]
+    held_out = [talk("q", ANSWER), talk("<image>", ANSWER, image="gone.jpg")]
+    for name, records in (("texts", texts), ("held", held_out)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    path = recipe(
+        [talk("<image>\nwhat?", ANSWER, image="red.jpg")],
+        max_length=64,
+        text_turns={"path": str(tmp_path / "texts.jsonl"), "share": 1.0},
+        evaluate={"data": [{"name": "text", "path": str(tmp_path / "held.jsonl")}]},
+    )
+    assert main(["data", "check", path]) == 1
+    said = capsys.readouterr().out
+    parts = re.findall(r"^(\S+): \S+\n  records +(\d+)$", said, re.MULTILINE)
+    assert parts == [("data.0", "1"), ("text_turns", "3"), ("evaluate.data.0", "2")]
+    assert re.search(r"texts\.jsonl line 2: it has an image", said)
+    assert re.search(r"texts\.jsonl line 3: an answer is empty", said)
+    assert "held.jsonl line 2: there is no image file" in said
+    assert "3 of 6 records cannot be used" in said and "No text turn was appended" in said
+    texts = {"text_turns.path": tmp_path / "texts.jsonl", "evaluate.data.0.path": "gone.json"}
+    for key, file in texts.items():
+        assert main(["data", "check", path, f"{key}={tmp_path / 'none.json'}"]) == 2, file
+        assert re.match(rf"wings data: {key[:8]}.*none\.json: no such", capsys.readouterr().err)
+
+
+def test_before_stage_1_exists_its_recipe_is_read(
+    recipe, tmp_path, checkpoint, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    path = recipe(
+        [talk("<image>\nwhat?", ANSWER, image="red.jpg")], start="runs/one", max_length=64
+    )
+    assert main(["data", "check", path]) == 2
+    error = capsys.readouterr().err
+    assert "there is no folder runs/one" in error
+    assert "model.vision=NAME" in error and error.count("\n") == 1
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    processor.tokenizer.save_pretrained(tmp_path / "llm")
+    json_of = json.loads((checkpoint / "config.json").read_text())
+    (tmp_path / "llm" / "config.json").write_text(json.dumps(json_of["text_config"]))
+    names = {"vision": json_of["vision_config"], "text": str(tmp_path / "llm")}
+    first = {"stage": "align", "output": "runs/one", "data": [{"path": "x.json"}]}
+    (tmp_path / "align.yaml").write_text(yaml.safe_dump({**first, "model": names}))
+    assert main(["data", "check", path]) == 0
+    said = capsys.readouterr().out
+    assert f"runs/one does not exist yet: reading {tmp_path / 'llm'} and" in said
+    assert "align.yaml" in said and "all 1 records can be used" in said
+    tokens = rows(said)["tokens"]
+    assert main(["data", "check", path, "start=", f"model={json.dumps(names)}"]) == 0
+    assert rows(capsys.readouterr().out)["tokens"] == tokens

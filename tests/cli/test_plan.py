@@ -8,6 +8,7 @@ from tiny import records, tiny_model
 from transformers import AutoConfig
 
 from wings.cli import main
+from wings.cli.plan import duration
 
 VISION = {
     "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
@@ -127,12 +128,22 @@ def test_data_that_is_there_is_counted(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     tokens = [len(processor.encode(talk(line))["input_ids"]) for line in lines]
     assert f"8 samples of {sum(tokens) / 8:,.0f} tokens on average" in out
-    assert "2 epochs take" in out and "text_learners" in out
-    # A fifth of an epoch more, up to whole batches: 8 / (1 - 0.2) = 10 samples, so 12.
+    assert f"{sum(tokens):,} tokens an epoch" in out and "text_learners" in out
+    assert "2 epochs: less than 0.01 s on 1 GPU" in out
+    # A fifth of an epoch more: 8 / (1 - 0.2) = 10 samples, in three batches of 4.
     values["data"].append({"path": str(tmp_path / "d.jsonl"), "share": 0.2})
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     assert main(["plan", str(tmp_path / "r.yaml")]) == 0
-    assert "12 samples of" in capsys.readouterr().out
+    assert "10 samples (12 with 2 again to fill the last batch) of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0004, "less than 0.01 s"), (0.0123, "0.012 s"), (3.14, "3.1 s"), (99.6, "100 s"),
+     (3600, "1.0 hours")],
+)  # fmt: skip
+def test_a_short_time_is_not_zero(seconds, text):
+    assert duration(seconds) == text
 
 
 def talk(line):

@@ -14,7 +14,7 @@ from damaged import BAD, GOOD, damaged_image, damaged_text, in_a_list, png, png_
 from wings.errors import WingsError
 from wings.records.json_list import entry_spans
 from wings.train.data.dataset import ConversationDataset
-from wings.train.data.inspect import survey
+from wings.train.data.survey import survey
 from wings.train.recipe import DataSource, Recipe
 
 PART = 500

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
 from wings.train.data.dataset import ConversationDataset
-from wings.train.data.inspect import survey
 from wings.train.data.lengths import LengthEstimator
+from wings.train.data.survey import survey
 from wings.train.data.text_turns import TextExchanges
 from wings.train.estimate.budget import EpochEstimate
 from wings.train.recipe import DataSource, TextTurns
@@ -183,14 +183,14 @@ def test_lengths_plan_and_check_see_the_longer_samples(make_recipe, checkpoint, 
         assert 0 <= tokens - lengths(number).tokens <= 12 and lengths(number).images == 1
     means = [EpochEstimate.of(one).mean for one in (plain, recipe)]
     assert means[1] == pytest.approx(sum(encoded) / 16) and means[1] > means[0] + 8
-    (found,), _ = survey(recipe, processor, workers=0)
+    (found, _), _ = survey(recipe, processor, workers=0)
     assert sorted(found.tokens) == sorted(encoded)
     assert (found.text_turns, found.without, found.cut) == (16, 0, 0)
     room = sorted(encoded)[8]
     narrow = make_recipe(
         "align", data=sources, text_turns=TextTurns(texts, 1.0), max_length=room
     )  # fmt: skip
-    (found,), _ = survey(narrow, processor, workers=0)
+    (found, _), _ = survey(narrow, processor, workers=0)
     fit = sum(tokens <= room for tokens in encoded)
     assert (found.text_turns, found.without, found.cut) == (fit, 16 - fit, 0)
     assert max(found.tokens) <= room

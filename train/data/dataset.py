@@ -75,11 +75,8 @@ class ConversationDataset(Dataset):
     @classmethod
     def of(cls, recipe: Recipe, processor: "WingsProcessor | None") -> "ConversationDataset":
         """The training data of a recipe; it cannot be encoded before a processor is set."""
-        turns = recipe.text_turns
-        set_aside = recipe.evaluate.text_after_image
-        exchanges = None if turns is None else TextExchanges(turns, recipe.seed, set_aside)
         return cls(
-            recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges,
+            recipe.data, processor, recipe.max_length, recipe.on_bad_record, exchanges_of(recipe),
             needs_kl_mask=recipe.kl_to_base is not None, limits=recipe.limits,
         )  # fmt: skip
 
@@ -176,3 +173,10 @@ class ConversationDataset(Dataset):
         # If images were dropped to fit, the remaining turns may be about them.
         is_text = all(part["type"] == "text" for one in messages for part in one["content"])
         return with_kl_mask(sample, sample) if self.needs_kl_mask and is_text else sample
+
+
+def exchanges_of(recipe: Recipe) -> TextExchanges | None:
+    """The text turns of a recipe, without those that its evaluation sets aside."""
+    if recipe.text_turns is None:
+        return None
+    return TextExchanges(recipe.text_turns, recipe.seed, recipe.evaluate.text_after_image)

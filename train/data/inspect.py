@@ -1,26 +1,23 @@
-"""Surveys the data of a recipe: reads, decodes and tokenises every record."""
+"""Inspects records: reads, decodes and tokenises each, and counts what a source holds."""
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.processing.image_limits import ImageLimits
-from wings.processing.image_processor import WingsImageProcessor
 from wings.processing.image_reader import MissingImage, load_image
-from wings.processing.processor import WingsProcessor
 from wings.records.formats import Message, TurnsError
-from wings.records.records import SourceError, locate, naming
-from wings.train.recipe import Recipe
+from wings.records.records import SourceError, naming
 
 from .dataset import ConversationDataset
-from .workers import reporting_lost_workers, unwrapping_worker_errors
+from .text_turns import first_exchange
 
 # Kinds of problems of a record.
 MISSING, BROKEN, TURNS, LONG, OTHER = KINDS = (
@@ -30,9 +27,7 @@ MISSING, BROKEN, TURNS, LONG, OTHER = KINDS = (
     "too long",
     "other bad records",
 )
-SAMPLES = 3
 _SENTENCES = 5
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -67,9 +62,10 @@ class SourceSurvey:
     """Sums of the `RecordReport`s of one source.
 
     Attributes:
+        key: key of the source in the recipe, such as `data.0`.
         path: path in the recipe, with split and subset.
         records: number of records.
-        samples: samples per epoch.
+        samples: samples per epoch; None for a source that is not trained on by itself.
         read: records that were read.
         images: number of records per number of images.
         tokens: tokens of each good record.
@@ -78,9 +74,10 @@ class SourceSurvey:
         sentences: the first few sentences per kind.
     """
 
+    key: str
     path: Path
     records: int
-    samples: int
+    samples: int | None
     read: int = 0
     images: Counter[int] = field(default_factory=Counter)
     tokens: list[int] = field(default_factory=list)
@@ -113,17 +110,19 @@ class SourceSurvey:
 class SurveyDataset(Dataset):
     """Item `n` is the `RecordReport` of record `numbers[n]`.
 
-    Images are decoded and then resized to one pixel: preparing them for a vision tower would take
-    longest and cannot fail.
+    Args:
+        data: records with a processor.
+        max_length: tokens of the longest sample.
+        are_exchanges: only the first exchange of each record is used, and none has an image.
     """
 
-    def __init__(self, recipe: Recipe, processor: WingsProcessor) -> None:
-        self.processor = WingsProcessor(
-            WingsImageProcessor(image_size=1), processor.tokenizer, processor.image_seq_length
-        )
-        self.data = ConversationDataset.of(recipe, self.processor)
-        self.max_length = recipe.max_length
-        self.numbers: Sequence[int] = range(len(self.data))
+    def __init__(
+        self, data: ConversationDataset, max_length: int, are_exchanges: bool = False
+    ) -> None:
+        assert data.processor is not None
+        self.data, self.processor = data, data.processor
+        self.max_length, self.are_exchanges = max_length, are_exchanges
+        self.numbers: Sequence[int] = range(len(data))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -139,6 +138,7 @@ class SurveyDataset(Dataset):
             return RecordReport(number, problem=(kind, str(error)))
         try:
             with naming(lambda: self.data.name(number)):
+                messages = first_exchange(messages) if self.are_exchanges else messages
                 return self._report(number, messages, text_turn)
         except WingsError as error:
             kind = error.__cause__.kind if isinstance(error.__cause__, _Problem) else OTHER
@@ -191,80 +191,6 @@ def _decode(source: Path | bytes | str, limits: ImageLimits | None = None) -> ob
         raise _Problem(MISSING, f"there is no image file {os.fsdecode(source)}") from error
     except WingsError as error:
         raise _Problem(BROKEN, str(error)) from None
-
-
-def survey(
-    recipe: Recipe,
-    processor: WingsProcessor,
-    quick: int | None = None,
-    workers: int | None = None,
-    watch: Callable[[int, int], None] | None = None,
-) -> tuple[list[SourceSurvey], list[int]]:
-    """Reads the records of a recipe.
-
-    Args:
-        recipe: recipe with the data.
-        processor: processor of the model.
-        quick: read only this many random records of each source (the first ones of a stream).
-        workers: reading processes; default: one per core.
-        watch: called with (records read, records to read).
-
-    Returns:
-        a survey of each source, and the numbers of up to three good records with different sources
-        and with and without images.
-
-    Raises:
-        WingsError: a source cannot be opened, a stream fails, or a worker is lost.
-    """
-    dataset = SurveyDataset(recipe, processor)
-    data = dataset.data
-    counts = data.sampler(recipe.batch_size, recipe.seed).counts
-    surveys = [
-        SourceSurvey(records.path, length, samples)
-        for records, length, samples in zip(data.records, data.lengths, counts, strict=True)
-    ]
-    if quick is not None:
-        dataset.numbers = _drawn(data, quick)
-    total = len(dataset)
-    cores = len(os.sched_getaffinity(0)) if workers is None else workers
-    loader = DataLoader(
-        dataset,
-        batch_size=_BATCH,
-        # A process for less than one batch does not pay.
-        num_workers=min(cores, total // _BATCH),
-        collate_fn=list,
-    )
-    good: dict[tuple[int, bool], list[int]] = {}
-    done = 0
-    with reporting_lost_workers(), unwrapping_worker_errors(loader.num_workers):
-        for reports in loader:
-            for report in reports:
-                source = locate(report.number, data.starts)[0]
-                surveys[source].add(report)
-                group = good.setdefault((source, report.images > 0), [])
-                if report.problem is None and len(group) < SAMPLES:
-                    group.append(report.number)
-            done += len(reports)
-            if watch is not None:
-                watch(done, total)
-    return surveys, _some(list(good.values()))
-
-
-def _drawn(data: ConversationDataset, quick: int) -> list[int]:
-    numbers: list[int] = []
-    for records, start, length in zip(data.records, data.starts, data.lengths, strict=False):
-        chosen = np.arange(min(quick, length))
-        if records.shuffle_buffer is None:
-            # Random, because files may alternate between kinds.
-            chosen = np.sort(np.random.default_rng(0).choice(length, len(chosen), replace=False))
-        numbers += (start + chosen).tolist()
-    return numbers
-
-
-def _some(groups: Sequence[Sequence[int]]) -> list[int]:
-    """The first of each group, then the second of each, up to `SAMPLES`."""
-    turns = [group[n] for n in range(SAMPLES) for group in groups if n < len(group)]
-    return turns[:SAMPLES]
 
 
 def quantiles(values: Sequence[int], shares: Sequence[float]) -> list[int]:

@@ -45,15 +45,9 @@ class TextExchanges:
         return [self.read(number) for number in sorted(self.set_aside)]
 
     def read(self, number: int) -> list[Message]:
-        """The first exchange of record `number` of the file: question and answer.
-
-        A system message before it is dropped; the conversation has its own or none.
-        """
+        """The first exchange of record `number` of the file: question and answer."""
         with naming(lambda: self.records.place(number)):
-            messages = to_messages(self.records[number], self.records.folder)
-            if any(part["type"] == "image" for one in messages for part in one["content"]):
-                raise WingsError("it has an image; remove the record, text turns have none")
-        return [message for message in messages if message["role"] != "system"][:2]
+            return first_exchange(to_messages(self.records[number], self.records.folder))
 
     def after(self, number: int, messages: list[Message]) -> list[Message]:
         """The exchange to append to a conversation, if any.
@@ -72,3 +66,17 @@ class TextExchanges:
         if draw.random() >= self.share:
             return []
         return self.read(self.drawn[int(draw.integers(len(self.drawn)))])
+
+
+def first_exchange(messages: list[Message]) -> list[Message]:
+    """The first question and answer of a text conversation.
+
+    A system message before it is dropped; the conversation that gets the exchange has its own or
+    none.
+
+    Raises:
+        WingsError: the conversation has an image.
+    """
+    if any(part["type"] == "image" for one in messages for part in one["content"]):
+        raise WingsError("it has an image; remove the record, text turns have none")
+    return [message for message in messages if message["role"] != "system"][:2]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from wings.train.data.dataset import ConversationDataset
 from wings.train.distributed import blocks_of
 from wings.train.param_groups import ParamGroup, plan_groups
 from wings.train.recipe import Recipe
+from wings.train.start import readable_recipe
 
 from .fake_step import FakeBatch, FakeStepRunner, StepMemory
 from .meta_model import ModelSpec, all_alike
@@ -208,12 +210,18 @@ class Budget:
 
 @dataclass(frozen=True)
 class EpochEstimate:
-    """Samples and tokens of one epoch; `why` is a sentence if they are unknown.
+    """Samples and tokens of one epoch.
 
-    mean: mean tokens of the `measured` samples that were encoded. epochs: of the whole run, a
-    fraction if the recipe sets `steps`.
+    Attributes:
+        drawn: samples that the sources give.
+        samples: the same in whole batches; the last one is filled up with the first samples.
+        mean: mean tokens of the samples that were encoded.
+        measured: number of those.
+        epochs: of the whole run, a fraction if the recipe sets `steps`.
+        why: a sentence if all of this is unknown.
     """
 
+    drawn: int = 0
     samples: int = 0
     mean: float = 0.0
     measured: int = 0
@@ -226,11 +234,16 @@ class EpochEstimate:
         return None if self.why else self.samples * self.mean
 
     @classmethod
-    def of(cls, recipe: Recipe) -> "EpochEstimate":
-        """Read the data of a recipe, if it and the tokeniser are available."""
+    def of(cls, recipe: Recipe, file: Path | None = None) -> "EpochEstimate":
+        """Read the data of a recipe, if it and the tokeniser are available.
+
+        Args:
+            recipe: the recipe.
+            file: file of the recipe; see `readable_recipe`.
+        """
         try:
             data = ConversationDataset.of(recipe, None)
-            data.processor = load_processor(recipe)
+            data.processor = load_processor(readable_recipe(recipe, file)[0])
         except WingsError as error:
             return cls(why=f"the data was not read: {error}")
         except (OSError, ValueError) as error:
@@ -244,4 +257,5 @@ class EpochEstimate:
         epochs = recipe.epochs
         if recipe.steps is not None:
             epochs = recipe.steps * recipe.batch_size / len(sampler)
-        return cls(len(sampler), sum(lengths) / len(lengths), len(lengths), epochs)
+        mean = sum(lengths) / len(lengths)
+        return cls(sum(sampler.counts), len(sampler), mean, len(lengths), epochs)

@@ -1,7 +1,6 @@
 """Builds the model of a recipe on the meta device, from configurations alone."""
 
 import copy
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from wings.config import WingsConfig
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
-from wings.train.build import checkpoint_of, fresh_options, later_options, names_of
+from wings.train.build import fresh_options, later_options, names_of
 from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
-from wings.train.recipe_paths import folder_of, same_place
-from wings.train.recipe_values import readable_values
+from wings.train.start import maker_of, validate_available
 
 
 @dataclass
@@ -49,7 +47,7 @@ class ModelSpec:
             names, options = names_of(recipe), fresh_options(recipe)
             vision, text = canonical_config(names.vision), _text_config(names.text)
             return cls(WingsConfig(text_config=text, vision_config=vision, **options), _dtype(text))
-        maker = _maker(recipe.start, file)
+        maker = maker_of(recipe.start, file)
         if maker is not None:
             before = cls.of(Recipe.from_yaml(maker), maker)
             config, dtype = before.config, before.dtype
@@ -57,7 +55,7 @@ class ModelSpec:
                 f"{recipe.start} does not exist yet: using the model that {maker.name} will write."
             )
         else:
-            config = WingsConfig.from_pretrained(_checkpoint(recipe.start))
+            config = WingsConfig.from_pretrained(validate_available(recipe.start))
             dtype, note = _dtype(config.text_config), None
         fields = {**config.to_dict(), **later_options(recipe, config, recipe.start)}
         fields.pop("model_type")
@@ -97,27 +95,7 @@ def _text_config(text: str) -> PreTrainedConfig:
         ) from None
 
 
-def _checkpoint(start: str) -> str:
-    try:
-        return checkpoint_of(start)
-    except WingsError as error:
-        more = "; to plan without it pass start= model.vision=NAME model.text=NAME."
-        raise WingsError(str(error).rstrip(".") + more) from None
-
-
 def _dtype(text: PreTrainedConfig) -> torch.dtype:
     # A configuration converts names to dtypes.
     assert not isinstance(text.dtype, str)
     return text.dtype or torch.float32
-
-
-def _maker(start: str, file: Path | None) -> Path | None:
-    if file is None or Path(start).expanduser().is_dir():
-        return None
-    # A name with one slash may have been meant for the Hub, until a recipe writes it as a folder.
-    places = (start, os.path.join(folder_of(file), start))
-    for path in sorted(file.parent.glob("*.yaml")):
-        output = readable_values(Recipe, path).get("output")
-        if path != file and output and any(same_place(str(output), one) for one in places):
-            return path
-    return None

@@ -1,4 +1,4 @@
-"""`wings data check`: counts, problems and trained tokens of the data of a recipe."""
+"""`wings data check`: counts, problems and trained tokens of all data of a recipe."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,14 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
 from wings.processing.turn_end import settle_turn_end
 from wings.saved_files import reading
 from wings.train.build import generation_config_of, load_processor, names_of
 from wings.train.data.dataset import ConversationDataset
-from wings.train.data.inspect import KINDS, SourceSurvey, quantiles, survey
+from wings.train.data.inspect import KINDS, SourceSurvey, quantiles
+from wings.train.data.survey import TEXT_TURNS, survey
 from wings.train.recipe import Recipe
 from wings.train.recipe_file import find_recipe
+from wings.train.start import REMEDY, readable_recipe
 
 from .terminal import make_console
 
@@ -26,7 +29,7 @@ SHOWN_LETTERS = 600
 
 
 def check(recipe: str, overrides: Sequence[str], quick: int | None, workers: int | None) -> int:
-    """Reads the data of a recipe and prints a survey.
+    """Reads all data of a recipe and prints a survey.
 
     Args:
         recipe: a recipe file or the name of a shipped recipe.
@@ -40,10 +43,14 @@ def check(recipe: str, overrides: Sequence[str], quick: int | None, workers: int
     Raises:
         WingsError: the recipe, processor or a source cannot be opened.
     """
-    settings = Recipe.from_yaml(find_recipe(recipe), overrides)
+    file = find_recipe(recipe)
+    settings = Recipe.from_yaml(file, overrides)
     console = make_console(soft_wrap=True)
     with console.status("opening the data"):
-        processor = load_processor(settings)
+        readable, note = readable_recipe(settings, file)
+        processor = _processor(readable)
+    if note:
+        console.print(note)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeRemainingColumn(), transient=True, console=console) as bar:
         task = bar.add_task("reading", total=None)
@@ -52,11 +59,14 @@ def check(recipe: str, overrides: Sequence[str], quick: int | None, workers: int
             bar.update(task, completed=done, total=total)
 
         sources, samples = survey(settings, processor, quick, workers, watch)
-    in_epoch = sum(source.samples for source in sources)
+    in_epoch = sum(source.samples or 0 for source in sources)
     for source in sources:
         report(source, in_epoch, settings, console)
-    show(samples, settings, processor, console)
-    console.print(end_of_turn(settings, processor))
+    if any(source.key == TEXT_TURNS and source.problems for source in sources):
+        console.print("No text turn was appended, because not all of them can be used.")
+    else:
+        show(samples, settings, processor, console)
+    console.print(end_of_turn(readable, processor))
     bad = sum(source.problems.total() for source in sources)
     read = sum(source.read for source in sources)
     if bad:
@@ -68,8 +78,22 @@ def check(recipe: str, overrides: Sequence[str], quick: int | None, workers: int
     return 1 if bad else 0
 
 
+def _processor(recipe: Recipe) -> WingsProcessor:
+    try:
+        return load_processor(recipe)
+    except WingsError as error:
+        if recipe.start is None:
+            raise
+        raise WingsError(f"{str(error).rstrip('.')}, {REMEDY}") from error
+
+
 def end_of_turn(recipe: Recipe, processor: WingsProcessor) -> str:
-    """One line: the end of a turn that is learned, and where the model would stop."""
+    """One line: the end of a turn that is learned, and where the model would stop.
+
+    Args:
+        recipe: a recipe whose `start` or `model` can be read.
+        processor: of that model.
+    """
     end = processor.turn_end()
     source = recipe.start or names_of(recipe).text
     with reading(source, "configuration"):
@@ -83,11 +107,12 @@ def end_of_turn(recipe: Recipe, processor: WingsProcessor) -> str:
 
 def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console) -> None:
     """Prints the survey of one source."""
-    console.print(Text(str(source.path), style="bold"))
+    console.print(Text(f"{source.key}: {source.path}", style="bold"))
     read = "" if source.read == source.records else f", {source.read:,} of them read"
-    share = source.samples / in_epoch
     _row(console, "records", f"{source.records:,}{read}")
-    _row(console, "in an epoch", f"{source.samples:,} samples, {share:.1%} of all")
+    if source.samples is not None:
+        share = source.samples / in_epoch
+        _row(console, "in an epoch", f"{source.samples:,} samples, {share:.1%} of all")
     if source.images:
         _row(console, "without image", f"{source.images[0]:,}")
         counts = sorted((n, count) for n, count in source.images.items() if n)
@@ -102,6 +127,7 @@ def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console
         values = zip(NAMES, quantiles(source.tokens, SHARES), strict=True)
         _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
         _row(console, "learned", f"{source.trained / sum(source.tokens):.1%} of the tokens")
+    if source.tokens and source.key != TEXT_TURNS:
         cut = f"{source.cut:,} ({source.cut / len(source.tokens):.1%})"
         lost = (
             f"; {source.blinded:,} lose pictures with their oldest turns" if source.blinded else ""

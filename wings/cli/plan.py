@@ -67,7 +67,7 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
     console.print(memory(budget))
     for line in fits(budget):
         console.print(line)
-    for line in cost(budget, card):
+    for line in cost(budget, card, EpochEstimate.of(read, file)):
         console.print(line)
     console.print(LEFT_OUT, style="dim")
 
@@ -153,8 +153,8 @@ def fits(budget: Budget) -> list[str]:
     return lines
 
 
-def cost(budget: Budget, card: Card) -> list[str]:
-    """Lines with FLOPs, tokens and hours."""
+def cost(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
+    """Lines with FLOPs, tokens and time."""
     useful = budget.flops_per_token(False)
     again = budget.recipe.gradient_checkpointing
     done = budget.flops_per_token(True) if again else useful
@@ -165,7 +165,6 @@ def cost(budget: Budget, card: Card) -> list[str]:
         + f"; at an MFU of {card.mfu:.0%} of {card.tflops:g} TFLOP/s (--mfu, --tflops; with"
         f" recomputation) {speed:,.0f} tokens/s"
     ]
-    epoch = EpochEstimate.of(budget.recipe)
     if epoch.tokens is None:
         return [
             *lines,
@@ -174,16 +173,35 @@ def cost(budget: Budget, card: Card) -> list[str]:
             f" {epoch.why}",
         ]
     total = epoch.tokens * epoch.epochs
+    gpu_hours = total / speed / 3600 * budget.gpus
     return [
         *lines,
-        f"{epoch.samples:,} samples of {epoch.mean:,.0f} tokens on average (of {epoch.measured}"
-        f" encoded): {epoch.tokens / 1e6:,.2f} million tokens an epoch; {epoch.epochs:g} epochs"
-        f" take {hours(total / speed)}, {total / speed / 3600 * budget.gpus:,.2f} GPU-hours",
+        f"{samples(epoch)} of {epoch.mean:,.0f} tokens on average ({epoch.measured:,} were"
+        f" encoded): {epoch.tokens:,.0f} tokens an epoch",
+        f"{amount(epoch.epochs, 'epoch')}: {duration(total / speed)} on"
+        f" {amount(budget.gpus, 'GPU')}{f', {gpu_hours:,.2f} GPU-hours' * (gpu_hours >= 0.01)}",
     ]
 
 
-def hours(seconds: float) -> str:
-    """Seconds as text: seconds up to 10 minutes, then hours."""
+def samples(epoch: EpochEstimate) -> str:
+    """The samples of an epoch, and those that fill its last batch."""
+    more = epoch.samples - epoch.drawn
+    filled = f" ({epoch.samples:,} with {more:,} again to fill the last batch)" if more else ""
+    return f"{amount(epoch.drawn, 'sample')}{filled}"
+
+
+def amount(value: float, noun: str) -> str:
+    """A number and its noun, which has an s unless it is one."""
+    number = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return f"{number} {noun}{'' if value == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text: two digits below 10 s, seconds up to 10 minutes, then hours."""
+    if seconds < 0.01:
+        return "less than 0.01 s"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} hours"
 
 

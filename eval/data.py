@@ -9,7 +9,8 @@ from wings.errors import WingsError
 from wings.processing.web_image import is_address
 
 from .documents import Document, read_documents
-from .items import Item, pictures_of, read_named_items
+from .fingerprint import fingerprint
+from .items import Item, pictures_of, read_named_items, without_pictures
 
 if TYPE_CHECKING:
     from .harness.tasks import ChosenTasks
@@ -56,6 +57,18 @@ class EvalData:
     conversations: Sequence[Item] = ()
     held_out: Sequence[Document] = ()
     tasks: "ChosenTasks | None" = None
+
+    def digests(self) -> dict[str, str]:
+        """A digest of the words of each kind of questions, which reports are compared by.
+
+        Pictures enter by their number, so that another folder gives the same digest.
+        """
+        parts = {"text": self.text, "pictures": self.pictures, "conversations": self.conversations}
+        return {
+            name: fingerprint([[without_pictures(i).record(), len(pictures_of(i))] for i in items])
+            for name, items in parts.items()
+            if items
+        }
 
 
 def read_data(files: EvalFiles) -> EvalData:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -77,44 +79,69 @@ def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
 
 @dataclass(frozen=True)
 class ShiftPoint:
-    """One checkpoint of `score_figure`: its shift with a 95% interval, and its text accuracy."""
+    """One checkpoint of `score_figure`.
+
+    Attributes:
+        name: in the legend.
+        shift: attention shift.
+        interval: of the shift, 95%.
+        text: accuracy on text; None if not measured.
+        after_image: accuracy on text after an image; None if not measured.
+    """
 
     name: str
     shift: float
     interval: tuple[float, float]
-    text: Accuracy
+    text: Accuracy | None
+    after_image: Accuracy | None = None
 
 
 def score_figure(points: Sequence[ShiftPoint], title: str = "Attention shift and text") -> Figure:
-    """Plots the shift of checkpoints against their text accuracy (Wings, figure 2)."""
+    """Plots the shift of checkpoints against their text accuracy (Wings, figure 2).
+
+    Text alone and text after an image have a panel each, if any point has them.
+    """
+    measured = {
+        "text answered (%)": [point.text for point in points],
+        "text after an image answered (%)": [point.after_image for point in points],
+    }
+    panels = {label: values for label, values in measured.items() if any(values)}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 4.8), facecolor=GROUND)
-        axes = figure.subplots()
-        draw_grid(axes)
-        for n, point in enumerate(points):
-            (low, high), (colour, shape, area) = point.interval, series_style(n)
-            axes.errorbar(
-                point.shift,
-                point.text.percent,
-                xerr=[[max(0.0, point.shift - low)], [max(0.0, high - point.shift)]],
-                yerr=point.text.error_bar,
-                color=colour,
-                elinewidth=1.4,
-                alpha=0.45,
-            )
-            axes.scatter(
-                [point.shift],
-                [point.text.percent],
-                s=area,
-                marker=shape,
-                color=colour,
-                edgecolor=GROUND,
-                zorder=3,
-                label=point.name,
-            )
-        axes.set_xlabel("attention shift (0: equal attention to text before and after a picture)")
-        axes.set_ylabel("text answered (%)")
-        axes.set_title(title, loc="left", fontsize=14, fontweight="bold")
-        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-        figure.tight_layout()
+        figure = Figure(
+            figsize=(1.6 + 5.8 * max(1, len(panels)), 4.8), facecolor=GROUND, layout="constrained"
+        )
+        drawn: dict[str, Any] = {}
+        for axes, (label, values) in zip(
+            figure.subplots(1, max(1, len(panels)), squeeze=False).flatten(),
+            panels.items(),
+            strict=False,
+        ):
+            draw_grid(axes)
+            for n, (point, accuracy) in enumerate(zip(points, values, strict=True)):
+                if accuracy is not None:
+                    drawn.setdefault(point.name, _draw_point(axes, n, point, accuracy))
+            axes.set_xlabel("attention shift (0: equal before and after a picture)")
+            axes.set_ylabel(label)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
+        figure.legend(
+            [*drawn.values()], [*drawn], frameon=False, fontsize=9, loc="outside right center"
+        )
     return figure
+
+
+def _draw_point(axes: Axes, n: int, point: ShiftPoint, accuracy: Accuracy) -> PathCollection:
+    """Draws the n-th point with its intervals; returns what a legend shows of it."""
+    (low, high), (colour, shape, area) = point.interval, series_style(n)
+    axes.errorbar(
+        point.shift,
+        accuracy.percent,
+        xerr=[[max(0.0, point.shift - low)], [max(0.0, high - point.shift)]],
+        yerr=accuracy.error_bar,
+        color=colour,
+        elinewidth=1.4,
+        alpha=0.45,
+    )
+    return axes.scatter(
+        [point.shift], [accuracy.percent], s=area, marker=shape, color=colour, edgecolor=GROUND,
+        zorder=3,
+    )  # fmt: skip

@@ -1,6 +1,10 @@
-"""`wings compare`: compares reports of `wings eval` in a table and a plot."""
+"""`wings compare`: compares reports of `wings eval` in a table and a plot.
+
+Reports may have different parts. Parts that several reports have must be the same questions.
+"""
 
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +23,10 @@ from .terminal import make_console
 MAKER = "wings compare"
 # Kinds of plots, and the field that names the program which wrote one.
 FIELDS = {"png": "Software", "pdf": "Creator", "svg": "Creator"}
-QUESTIONS = ("text", "pictures", "conversations")
+# Kinds of questions, and their columns.
+QUESTIONS = {"text": "text", "pictures": "pictures", "conversations": "text after an image"}
+SHIFT = "attention shift"
+MISSING = "-"
 
 
 @dataclass(frozen=True)
@@ -40,50 +47,76 @@ class ModelSummary:
     def cells(self) -> list[str]:
         """The cells of its table row."""
         percents = [
-            f"{self.accuracies[name].percent:.1f}" if name in self.accuracies else ""
+            f"{self.accuracies[name].percent:.1f}" if name in self.accuracies else MISSING
             for name in QUESTIONS
         ]
-        return [self.name, *percents, "" if self.shift is None else f"{self.shift[0]:.3f}"]
+        return [self.name, *percents, MISSING if self.shift is None else f"{self.shift[0]:.3f}"]
+
+    @property
+    def point(self) -> ShiftPoint | None:
+        """Its point of the plot; None without a shift, or without text of either kind."""
+        text, after_image = map(self.accuracies.get, ("text", "conversations"))
+        if self.shift is None or not (text or after_image):
+            return None
+        return ShiftPoint(self.name, *self.shift, text, after_image)
 
 
 def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
     """Prints a table of several reports and plots attention shift against text accuracy.
 
     Args:
-        reports: folders of `wings eval`, all with one LLM and the same files.
+        reports: folders of `wings eval`, all with one LLM; the questions of a kind are the same in
+            all reports that have them.
         output: path of the plot (PNG, PDF or SVG), new or written by this command; not written if
-            no report has both figures.
+            no report has an attention shift and text, alone or after an image.
 
     Raises:
         WingsError: a folder without a report, or reports with different questions.
     """
     validate_plot(output)
     documents = {folder: read_report(folder) for folder in reports}
-    first, *others = documents
-    for other in others:
-        validate_same_questions(documents[first], documents[other], first, other)
-    summaries = [summarize("LLM", documents[first], "before", "llm")]
-    summaries += [summarize(path.name, one, "after", "model") for path, one in documents.items()]
-    points = [
-        ShiftPoint(one.name, *one.shift, one.accuracies["text"])
-        for one in summaries
-        if one.shift is not None and "text" in one.accuracies
+    for one, other in itertools.combinations(documents, 2):
+        validate_same_llm(documents[one], documents[other], one, other)
+        validate_same_questions(documents[one], documents[other], one, other)
+    names = [folder.name for folder in documents]
+    summaries = [
+        summarize(folder.name if names.count(folder.name) == 1 else str(folder), one)
+        for folder, one in documents.items()
     ]
+    summaries.insert(0, summarize_llm([*documents.values()]))
+    points = [point for one in summaries if (point := one.point)]
     if points:
         kind = output.suffix.lower().removeprefix(".")
         drawn = io.BytesIO()
         score_figure(points).savefig(drawn, format=kind, dpi=160, metadata={FIELDS[kind]: MAKER})
         output.write_bytes(drawn.getvalue())
     console = make_console()
-    table = Table("", *QUESTIONS, "attention shift")
+    table = Table()
+    for n, header in enumerate(("", *QUESTIONS.values(), SHIFT)):
+        table.add_column(header, overflow="fold", justify="right" if n else "left")
     for summary in summaries:
         table.add_row(*summary.cells)
     console.print(table)
+    for line in missing_parts(summaries):
+        console.print(line)
     if points:
-        console.print(f"{output}")
+        console.print(f"{output}", soft_wrap=True)
     else:
         console.print("No report has both text and an attention shift; nothing to draw.")
     return summaries
+
+
+def missing_parts(summaries: Sequence[ModelSummary]) -> list[str]:
+    """A sentence on each model that lacks what another one has."""
+    every = [part for part in QUESTIONS if any(part in summary.accuracies for summary in summaries)]
+    has_shift = any(summary.shift is not None for summary in summaries)
+    lines = []
+    for summary in summaries:
+        missing = [QUESTIONS[part] for part in every if part not in summary.accuracies]
+        missing += [SHIFT] * (has_shift and summary.shift is None)
+        if missing:
+            lines.append(f"{summary.name} was not measured on: {', '.join(missing)}.")
+    return lines
 
 
 def validate_plot(output: Path) -> None:
@@ -107,20 +140,40 @@ def read_report(folder: Path) -> dict[str, Any]:
     return document
 
 
+def validate_same_llm(ours: dict, theirs: dict, first: Path, other: Path) -> None:
+    """Raises a `WingsError` if two reports used another LLM, by name and by weights."""
+    one, two = (document["inputs"]["against"] for document in (ours, theirs))
+    weights = [document.get("llm", {}).get("fingerprint") for document in (ours, theirs)]
+    if one != two and (None in weights or weights[0] != weights[1]):
+        raise WingsError(
+            f"{first} and {other} have different LLMs ({one} and {two}); compare reports with the"
+            " same --against."
+        )
+
+
 def validate_same_questions(ours: dict, theirs: dict, first: Path, other: Path) -> None:
-    """Raises a `WingsError` if two reports used another LLM or other files."""
-    for name in ("against", "files"):
-        one, two = (document["inputs"][name] for document in (ours, theirs))
+    """Raises a `WingsError` for questions of one kind that differ between two reports."""
+    for name in QUESTIONS:
+        if not all(name in document["measurements"] for document in (ours, theirs)):
+            continue
+        # The words of the questions, wherever their files are.
+        one, two = (
+            document["inputs"].get("questions", {}).get(name) for document in (ours, theirs)
+        )
+        if one is None or two is None:
+            one, two = (document["inputs"]["files"].get(name) for document in (ours, theirs))
         if one != two:
+            files = (", ".join(d["inputs"]["files"].get(name) or ()) for d in (ours, theirs))
             raise WingsError(
-                f"{first} and {other} have different inputs ({name}: {one} and {two}); compare "
-                "reports with the same --against and files."
+                f"{first} and {other} asked different questions as --{name}"
+                f" ({' and '.join(files)}); compare reports of the same questions."
             )
 
 
-def summarize(name: str, document: dict[str, Any], side: str, model: str) -> ModelSummary:
-    """One model of a report: side "before" and model "llm", or "after" and "model"."""
+def summarize(name: str, document: dict[str, Any], is_llm: bool = False) -> ModelSummary:
+    """One model of a report: the checkpoint, or the LLM."""
     measurements = document["measurements"]
+    side, model = ("before", "llm") if is_llm else ("after", "model")
     accuracies = {}
     for questions in QUESTIONS:
         if questions in measurements:
@@ -134,3 +187,13 @@ def summarize(name: str, document: dict[str, Any], side: str, model: str) -> Mod
         if main["score"] is not None:
             shift = main["score"], tuple(main["interval"])
     return ModelSummary(name, accuracies, shift)
+
+
+def summarize_llm(documents: Sequence[dict[str, Any]]) -> ModelSummary:
+    """The LLM, each part from the first report that has it."""
+    found = [summarize("LLM", document, is_llm=True) for document in documents]
+    accuracies: dict[str, Accuracy] = {}
+    for one in reversed(found):
+        accuracies |= one.accuracies
+    shift = next((one.shift for one in found if one.shift is not None), None)
+    return ModelSummary("LLM", accuracies, shift)

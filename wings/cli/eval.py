@@ -108,7 +108,7 @@ def _measure(
         evaluation = evaluate(llm, model, data, runner)
     notes += evaluation.notes
     if processes.is_first:
-        report = make_report(llm, model, evaluation, notes, files, runner, start)
+        report = make_report(llm, model, evaluation, notes, files, data.digests(), runner, start)
         report.save(owned)
         show(console, report)
         console.print(f"  Everything is in {folder / HTML} and {folder / JSON}.\n")
@@ -217,6 +217,7 @@ def make_report(
     evaluation: Evaluation,
     notes: Sequence[str],
     files: EvalFiles,
+    questions: dict[str, str],
     runner: EvalRunner,
     start: float,
 ) -> Report:
@@ -239,7 +240,12 @@ def make_report(
     }
     against = None if llm.name.startswith("the LLM inside") else llm.name
     document: dict[str, Any] = {
-        "inputs": {"checkpoint": model.name, "against": against, "files": files.to_dict()},
+        "inputs": {
+            "checkpoint": model.name,
+            "against": against,
+            "files": files.to_dict(),
+            "questions": questions,
+        },
         "command": command,
         "date": date,
         "seconds": seconds,

@@ -48,9 +48,9 @@ def add_compare(commands: argparse._SubParsersAction) -> None:
         lazy(".compare:compare"),
         ("eval",),
         "compare reports of wings eval, and plot attention shift against text accuracy",
-        "Prints the scores of several reports of wings eval, which must use one LLM and the same"
-        " files. Plots the attention shift (LAWS) of the checkpoints against their text accuracy,"
-        " as in the paper.",
+        "Prints the scores of several reports of wings eval, which must use one LLM and ask the same"
+        " questions where they ask the same kind. Plots the attention shift (LAWS) of the"
+        " checkpoints against their accuracy on text, alone and after an image.",
     )
     parser.add_argument(
         "reports", type=Path, nargs="+", metavar="REPORT", help="folders of the reports"

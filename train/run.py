@@ -222,6 +222,9 @@ def _train(
                 print(trainer.best.describe(result.model_step), flush=True)
         if is_printing and result.stopped:
             print(f"stopped early: {result.stopped}", flush=True)
+        warning = evaluation.warning(state.log_history) if evaluation else None
+        if is_printing and warning:
+            print(warning, flush=True)
         if is_printing and result.skipped:
             report_skipped(result.skipped)
         model.eval()

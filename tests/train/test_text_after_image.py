@@ -128,6 +128,7 @@ def test_a_run_whose_text_after_images_collapses_is_stopped_by_default(
     assert "evaluating every 6 steps, in records: text (8), text_after_image (16)" in said
     assert "ends if the loss on text_after_image rises by more than 1 nats" in said
     assert result.stopped in " ".join(said.split())
+    assert f"text after an image is {last[f'eval/{NAME}/kl']:.2f} nats per token from" in said
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ class WingsConfig(PreTrainedConfig):
         gate_power: steepness of the Hill gate.
         gate_detach: the mass enters the attended router without gradient. Training through it
             raises the attention to images on text turns too, which opens the gate there.
+        learner_form: `"lorra"` (the paper's), or `"cross_attention"`, gated cross-attention to
+            compare with, of width `rank`. See `wings/layers/cross_attention.py`.
         learners: the learners of a block, of `("image", "text")`; `()` for a plain projector model.
         share_factors: all learners of a block use the factors of the first; each has its own
             softmax and its own weight.
@@ -146,6 +148,7 @@ class WingsConfig(PreTrainedConfig):
     vision_config: Settled[dict | None, dict] = default(None)
     rank: int = 64
     router: str | None = "position"
+    learner_form: str = "lorra"
     learners: Settled[tuple | list, tuple[str, ...]] = default(("image", "text"))
     share_factors: bool = False
     learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)

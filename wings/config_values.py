@@ -8,6 +8,7 @@ from .errors import WingsError
 
 LEARNERS = ("image", "text")
 ROUTERS = ("position", "modality", "attended", None)
+FORMS = ("lorra", "cross_attention")
 GATE_SHAPES = ("tanh", "hill")
 PROJECTORS = ("mlp2x_gelu",)
 # More tokens than any context has; ids and sizes of tensors fit into 32 bits.
@@ -49,6 +50,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "router": (
         lambda value: value is None or (isinstance(value, str) and value in ROUTERS),
         "'position', 'modality', 'attended' or None",
+    ),
+    "learner_form": (
+        lambda value: isinstance(value, str) and value in FORMS,
+        "'lorra' or 'cross_attention'",
     ),
     "gate_shape": (
         lambda value: isinstance(value, str) and value in GATE_SHAPES,

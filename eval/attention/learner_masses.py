@@ -21,7 +21,8 @@ from wings.attention.learner_attention import attend
 from wings.attention.rotary import CosSin
 from wings.attention.source_tokens import SourceTokens
 from wings.attention.token_layout import PADDING
-from wings.layers.lorra import Factors, expand
+from wings.errors import WingsError
+from wings.layers.lorra import Factors, LoRRALearner, expand
 from wings.layers.wings_layer import WingsAttentionMixin, WingsLayer
 from wings.layers.wings_pass import WingsPass
 
@@ -86,7 +87,13 @@ class LearnerMasses:
         for number, name in enumerate(block.names):
             source = wings.learners.sources[name]
             if source is not None:
-                factors = block.learner(number).factors(x.dtype)
+                learner = block.learner(number)
+                if not isinstance(learner, LoRRALearner):
+                    raise WingsError(
+                        "The attention shift is defined for LoRRA learners; this model's are"
+                        " cross-attention, so measure it with wings eval instead."
+                    )
+                factors = learner.factors(x.dtype)
                 sums = self.of_learner(factors, x, source, wings.learners.rope)
                 total = total + gates[..., number, None] * sums
         return total

@@ -20,6 +20,8 @@ LEARNER: Keys = {
     "rank": 64, "learner_layers": list(range(0, 30, 3)), "text_guard": True,
     "normalize_sources": True, "init_std": "scaled",
 }  # fmt: skip
+# Four matrices of this width have the weights of a learner's eight.
+CROSS: Keys = {**LEARNER, "learner_form": "cross_attention", "rank": 128}
 PLAIN: Keys = {"learners": []}
 # One rate of the projector is swept with each rate of the cell's own branch.
 PROJECTOR_RATES = (5e-4, 2e-3)
@@ -52,6 +54,7 @@ STAGE_1: dict[str, Keys] = {
     "lora": lora(10),
     "lora-20": lora(20),
     "visual-expert": lora(10, "image_tokens"),
+    "cross-attention": {"wings": {"learners": ["image"], **CROSS}},
 }
 
 
@@ -114,6 +117,11 @@ LATER = (
     Cell(
         "visual-expert", "LoRA on image tokens only, both stages", "visual-expert",
         lora(10, "image_tokens"), "visual-expert",
+    ),
+    Cell(
+        "cross-attention", "gated cross-attention, both stages", "cross-attention",
+        {"wings": {"learners": ["image"], "router": None, **CROSS}, "freeze_llm": True},
+        "cross-attention",
     ),
     _full("full-attention", "fine-tune of the attention projections", ATTENTION),
     _full("full-gate-up", "fine-tune of the MLPs' gate and up projections", GATE_UP),

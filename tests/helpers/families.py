@@ -83,7 +83,8 @@ def build(family, awake=True, **options):
     for name, parameter in model.named_parameters():
         if ".wings." in name:
             last = name.removesuffix(".weight").rsplit(".", 1)[1]
-            zero = not awake and (last.startswith("b_") or last == "gates" or "router" in name)
+            is_zero = last.startswith("b_") or last in ("gates", "alpha") or "router" in name
+            zero = not awake and is_zero
             parameter.data.normal_(std=0.0 if zero else 0.5)
             if "router" in name and awake:
                 parameter.data.mul_(4.0)

@@ -23,6 +23,7 @@ GOOD = {
     "gate_power": [1, 3, 2**40, 2.5, 1e-9],
     "gate_detach": [True, False],
     "share_factors": [True, False],
+    "learner_form": ["lorra", "cross_attention"],
     "learners": [[], ["image"]],
     "learner_layers": [None, [], [1]],
     "prefix": [0, 1, 3],

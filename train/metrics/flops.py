@@ -64,6 +64,7 @@ class Flops:
           query   3 * 8 D r L'   A_q, B_q, A_o, B_o
           source  3 * 8 D r L'   A_k, B_k, A_v, B_v
           pair    3 * 4 D L'     as above, with heads as wide as the decoder
+                                 (cross-attention: 4 D r, 4 D r and 4 r in their places)
         image     the tower, forward alone, counted in a pass on the meta device; and the projector,
                   2 (2 D F + 3 D D) a feature
 
@@ -90,7 +91,8 @@ class Flops:
         tower, projector = model.model.vision_tower, model.model.projector
         features = 2 * (2 * projector.first.weight.numel() + 3 * projector.second.weight.numel())
         blocks = len(config.layers_with_learners)
-        factors = 3 * 8 * width * config.rank * blocks
+        is_lorra = config.learner_form == "lorra"
+        factors = 3 * (8 if is_lorra else 4) * width * config.rank * blocks
         prefixes = config.prefix * len(config.layers_with_wings)
         return cls(
             token=decoder_flops(model) + 3 * 4 * heads * head_width * prefixes,
@@ -98,7 +100,7 @@ class Flops:
             pair=3 * 4 * heads * head_width * len(find_attentions(model.model.language_model)),
             query=factors,
             source=factors,
-            learner_pair=3 * 4 * width * blocks,
+            learner_pair=3 * 4 * (width if is_lorra else config.rank) * blocks,
             image=tower_flops(tower) + features * tower.image_seq_length,
         )
 

@@ -58,13 +58,14 @@ def attend(
     if key_rope is not None:
         k = apply_rope(k, key_rope)
     if recompute is None:
-        return _attend_under_mask(q, k, v, a_o, mask)
+        return attend_under_mask(q, k, v, a_o, mask)
     hooks = RecomputeHooks(recompute, k, v, key_rope)
     with saved_tensors_hooks(hooks.pack, hooks.unpack):
-        return _attend_under_mask(q, k, v, a_o, mask)
+        return attend_under_mask(q, k, v, a_o, mask)
 
 
-def _attend_under_mask(q: Tensor, k: Tensor, v: Tensor, a_o: Tensor, mask: LearnerMask) -> Tensor:
+def attend_under_mask(q: Tensor, k: Tensor, v: Tensor, a_o: Tensor, mask: LearnerMask) -> Tensor:
+    """`attend` of queries and keys that have their rotary positions already, or none."""
     if mask.mask is not None:
         return masked_attention(q, k, v, a_o, mask.mask)
     if mask.segments:

@@ -16,7 +16,9 @@ MOST_KEYS = 8192
 
 def keeps_keys(config: WingsConfig) -> bool:
     """True for a model so small that its cache keeps the learners' whole keys."""
-    return config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
+    is_small = config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
+    # Cross-attention has no rotary positions, so its cached products are its keys.
+    return is_small and config.learner_form == "lorra"
 
 
 class LearnerCacheMixin(Cache):

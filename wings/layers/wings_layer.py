@@ -21,11 +21,14 @@ from wings.upstream.attention import (
 )
 
 from .adapter import gate_block
+from .cross_attention import CrossAttentionLearner
 from .dispatch import routed_attention
 from .lorra import LoRRALearner
 from .prefix import Prefix
 from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .wings_pass import LearnerInputs, WingsPass
+
+Learner = LoRRALearner | CrossAttentionLearner
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own.
@@ -39,14 +42,13 @@ class WingsLayer(nn.Module):
     def __init__(self, config: WingsConfig, layer: int) -> None:
         super().__init__()
         width = config.hidden_size
-        heads = count_heads(width, config.text_config.num_attention_heads)
         std = width**-0.5 if config.init_std == "scaled" else float(config.init_std)
         self.layer = layer
         self.names = config.learners if layer in config.layers_with_learners else ()
         # With shared factors the first learner also reads the other's tokens.
         self.shared = config.share_factors
         for name in self.names[:1] if self.shared else self.names:
-            self.add_module(name, LoRRALearner(width, config.rank, heads, std))
+            self.add_module(name, self._make_learner(config, std))
         self.router: PositionRouter | ModalityRouter | AttendedRouter | None = None
         is_routed = config.is_routed and bool(self.names)
         if is_routed and config.router == "position":
@@ -97,7 +99,14 @@ class WingsLayer(nn.Module):
         """True if nothing is left: no learner, no prefix and no gate."""
         return not self.names and self.prefix is None and self.lora_router is None
 
-    def learner(self, number: int) -> LoRRALearner:
+    def _make_learner(self, config: WingsConfig, std: float) -> Learner:
+        width = config.hidden_size
+        if config.learner_form == "cross_attention":
+            return CrossAttentionLearner(width, config.rank, std)
+        heads = count_heads(width, config.text_config.num_attention_heads)
+        return LoRRALearner(width, config.rank, heads, std)
+
+    def learner(self, number: int) -> Learner:
         """The learner of that number, in the order of the configuration."""
         learner: Any = self._modules[self.names[0 if self.shared else number]]
         return learner

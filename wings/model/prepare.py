@@ -79,7 +79,7 @@ def prepare(
     learners = None
     if enabled:
         learner_impl = "torch"
-        if queries.length > 1:
+        if queries.length > 1 and config.learner_form == "lorra":
             learner_impl = lorra_impl(impl, embeddings, rotary.width, config.rank, not is_first)
         sources: dict[str, SourceTokens | None] = {}
         for name in config.learners:

@@ -6,6 +6,7 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
 from wings.layers.adapter import Adapter
+from wings.layers.cross_attention import CrossAttentionLearner
 from wings.layers.lorra import LoRRALearner
 from wings.layers.prefix import Prefix
 from wings.layers.router import AttendedRouter, ModalityRouter, PositionRouter
@@ -14,7 +15,10 @@ from wings.upstream.attention import name_attention
 from wings.upstream.weights import ModelHooks, mark_as_drawn
 
 # Parts of a block's wings that draw their own weights.
-OF_WINGS = (LoRRALearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix, Adapter)
+OF_WINGS = (
+    LoRRALearner, CrossAttentionLearner, PositionRouter, ModalityRouter, AttendedRouter, Prefix,
+    Adapter,
+)  # fmt: skip
 
 
 class WingsPreTrainedModel(ModelHooks):

@@ -127,8 +127,9 @@ def test_a_token_meets_a_few_experts(make_model):
     assert more == 2 * 3 * 2 * (mlp + gate)
 
 
-def test_the_learners_flops_are_those_that_torch_counts(make_model):
-    model, processor = make_model(router=None)
+@pytest.mark.parametrize("form", ["lorra", "cross_attention"])
+def test_the_learners_flops_are_those_that_torch_counts(make_model, form):
+    model, processor = make_model(router=None, learner_form=form)
     plain, _ = make_model(learners=())
     batch = Collator(0)([sample(processor, "what is this", 2)])
     del batch["labels"]

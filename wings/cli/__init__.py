@@ -9,7 +9,7 @@ from wings.endings import make_streams_lenient, run_command
 from wings.extras import require
 
 from .eval_commands import add_chat, add_compare, add_eval, add_gate, add_iit, add_shift
-from .example_commands import add_emoji, add_experiment, add_quickstart
+from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
 from .train_commands import add_data, add_plan, add_train
 
 # Parser attributes that are not arguments of a command's function.
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_experiment(commands)
     add_gate(commands)
     add_iit(commands)
+    add_parts(commands)
     add_plan(commands)
     add_shift(commands)
     add_train(commands)

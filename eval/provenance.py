@@ -1,58 +1,44 @@
-"""Checks in the recipes of a checkpoint that its language model was never trained."""
+"""Tells from a checkpoint's configuration if its language model was ever trained."""
 
-from pathlib import Path
-
-import yaml
-import yamlcore
+from typing import Any
 
 from wings.errors import WingsError
-
-RECIPE = "recipe.yaml"
-ADVICE = "name the LLM that the checkpoint was built from with --against."
+from wings.saved_files import reading
+from wings.upstream.configuration import read_config_dict
 
 
 def validate_frozen_llm(checkpoint: str) -> str:
-    """Checks that no stage trained the language model of a checkpoint.
-
-    Reads the recipe in its folder and those of the checkpoints that it started from.
+    """Checks that no run trained the language model of a checkpoint, wherever the checkpoint is.
 
     Returns:
         A sentence on the limits of a comparison with that language model.
 
     Raises:
-        WingsError: a stage trained it, or a recipe is missing.
+        WingsError: a run trained it, or it is not recorded.
     """
-    folder, visited = Path(checkpoint), set()
-    while True:
-        path = folder / RECIPE
-        if path in visited or not path.is_file():
-            raise WingsError(
-                f"There is no {path}, so it is unknown if the LLM inside {checkpoint} was trained. "
-                f"Comparing with a trained LLM would hide forgetting; {ADVICE}"
-            )
-        visited.add(path)
-        recipe = _read_recipe(path)
-        frozen = recipe.get("freeze_llm")
-        if not (recipe.get("stage") == "align" if frozen is None else frozen):
-            raise WingsError(
-                f"The LLM inside {checkpoint} was trained ({path} does not freeze it). Comparing "
-                f"with it would hide forgetting; {ADVICE}"
-            )
-        if not recipe.get("start"):
-            return (
-                f"The model is compared with the LLM inside {checkpoint}, which its recipes kept "
-                "frozen. This shows the effect of learners and pictures. It would not show "
-                "forgetting if the LLM had been trained all the same."
-            )
-        # Relative to the folder of the recipe that names it.
-        folder = folder / Path(recipe["start"]).expanduser()
+    with reading(checkpoint, "Wings checkpoint"):
+        fields = read_config_dict(checkpoint)
+    trained = fields.get("llm_trained")
+    if trained is False:
+        return (
+            f"The model is compared with the LLM inside {checkpoint}, which its training kept "
+            "frozen. This shows the effect of learners and pictures. It would not show forgetting "
+            "if the LLM had been trained all the same."
+        )
+    advice = f"name the LLM that it was built from: --against {_name_of(fields)}."
+    if trained:
+        raise WingsError(
+            f"Training changed the LLM inside {checkpoint}, so a comparison with it would hide "
+            f"forgetting; {advice}"
+        )
+    raise WingsError(
+        f"{checkpoint} does not record if its LLM was trained (llm_trained in config.json), and a "
+        f"comparison with a trained LLM would hide forgetting; {advice}"
+    )
 
 
-def _read_recipe(path: Path) -> dict:
-    try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), yamlcore.CoreLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise WingsError(f"{path} cannot be read as a recipe; {ADVICE}") from error
-    if not isinstance(recipe, dict):
-        raise WingsError(f"{path} is no recipe; {ADVICE}")
-    return recipe
+def _name_of(fields: dict[str, Any]) -> str:
+    """The folder or Hub id that the language model was loaded from, as far as it is recorded."""
+    text = fields.get("text_config")
+    name = text.get("_name_or_path") if isinstance(text, dict) else None
+    return name if isinstance(name, str) and name else "LLM"

@@ -122,6 +122,17 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     return {**options, **_kept_adapters(recipe)}
 
 
+def is_llm_trained(recipe: Recipe, before: bool | None) -> bool | None:
+    """`WingsConfig.llm_trained` of the finished model.
+
+    Args:
+        recipe: recipe of the run.
+        before: that of the initial model; False for a fresh one.
+    """
+    is_merged = recipe.lora is not None and not recipe.lora.is_kept
+    return True if is_merged or not recipe.freeze_llm else before
+
+
 def checkpoint_of(start: str) -> str:
     """The folder or Hub name of a recipe's `start`.
 

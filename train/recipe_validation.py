@@ -39,7 +39,7 @@ _LARGEST_OF_LIMITS = {
 # Fields of the configuration that model and processor set.
 _DERIVED = {
     "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
-    "lora",
+    "lora", "llm_trained",
 }  # fmt: skip
 
 

@@ -14,7 +14,13 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_token import validate_same_images
 from wings.processing.processor import WingsProcessor
 from wings.processing.turn_end import settle_turn_end
-from wings.train.build import load_model, load_processor, start_options, validate_start
+from wings.train.build import (
+    is_llm_trained,
+    load_model,
+    load_processor,
+    start_options,
+    validate_start,
+)
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 from wings.upstream.trainer import state_of
@@ -171,8 +177,11 @@ def _train(
         print(describe_resume(last, steps), flush=True)
     if is_printing and model is None:
         print(f"loading {recipe.start or recipe.model}", flush=True)
+    is_fresh = model is None and recipe.start is None
     model = load_model(recipe) if model is None else model
     validate_finite_start(model)
+    before = False if is_fresh else model.config.llm_trained
+    model.config.llm_trained = is_llm_trained(recipe, before)
     rift = settle_turn_end(model.generation_config, processor.turn_end()) if records else None
     if rift and is_printing:
         print(rift, flush=True)

@@ -164,6 +164,7 @@ class WingsConfig(PreTrainedConfig):
     gate_shape: str = "tanh"
     gate_power: float = 8.0
     gate_detach: bool = False
+    llm_trained: bool | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -81,6 +81,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "'mlp2x_gelu'",
     ),
     "text_guard": (_is_switch, "true or false"),
+    "llm_trained": (lambda value: value is None or _is_switch(value), "true, false or None"),
     "image_token_id": (
         lambda value: value is None or is_whole(value, 0, _MOST_IDS),
         "None or a whole number, 0 or more",

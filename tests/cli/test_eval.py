@@ -136,42 +136,32 @@ def test_given_files_alone_are_asked_and_a_plain_model_is_not_shown_pictures(
     assert "no model" in capsys.readouterr().err
 
 
-def write_recipe(folder, **fields):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(json.dumps(fields), encoding="utf-8")
-    return str(folder)
-
-
 def test_the_llm_inside_is_taken_only_where_it_stayed_frozen(quick, data, tmp_path, capsys):
-    align, row = tmp_path / "align", quick
     files = ["--text", str(data / "text_held_out.jsonl")]
-    assert main(arguments(row, None, tmp_path / "out", *files)) == 2
-    assert "it is unknown if the LLM" in capsys.readouterr().err
-    for stage, freeze, first, said in (
-        ("instruct", False, {"stage": "align", "freeze_llm": True}, "was trained"),
-        ("instruct", None, {"stage": "align"}, "was trained"),
-        ("instruct", True, {"stage": "instruct", "freeze_llm": False}, "was trained"),
-        ("instruct", True, None, "it is unknown"),
+    config = json.loads((quick / "config.json").read_text(encoding="utf-8"))
+
+    def write(trained, name):
+        config["llm_trained"] = trained
+        config["text_config"]["_name_or_path"] = name
+        (quick / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    for trained, name, said in (
+        (None, "ORG/NAME", "does not record if its LLM was trained"),
+        (True, "ORG/NAME", "Training changed the LLM inside"),
+        (True, "", "Training changed the LLM inside"),
     ):
-        shutil.rmtree(align, ignore_errors=True)
-        if first:
-            write_recipe(align, **first)
-        write_recipe(row, stage=stage, freeze_llm=freeze, start=str(align))
-        assert main(arguments(row, None, tmp_path / "out", *files)) == 2
+        write(trained, name)
+        assert main(arguments(quick, None, tmp_path / "out", *files)) == 2
         error = capsys.readouterr().err
-        assert said in error and "--against" in error
-    write_recipe(align, stage="align", model={"text": "x"}, start=None)
-    sentence = validate_frozen_llm(str(row))
+        assert said in error and f"--against {name or 'LLM'}." in error
+    write(False, "")
+    moved = quick.rename(tmp_path / "moved")
+    sentence = validate_frozen_llm(str(moved))
     assert "would not show forgetting" in sentence
-    assert main(arguments(row, None, tmp_path / "out", *files)) == 0
+    assert main(arguments(moved, None, tmp_path / "out", *files)) == 0
     found = report(tmp_path / "out")
-    assert found["notes"] == [sentence] and found["llm"]["name"] == f"the LLM inside {row}"
+    assert found["notes"] == [sentence] and found["llm"]["name"] == f"the LLM inside {moved}"
     assert found["llm"]["parameters"] < found["model"]["parameters"]
-    write_recipe(row, stage="instruct", freeze_llm=True, start=str(row))
-    assert main(arguments(row, None, tmp_path / "out", *files)) == 2
-    (row / "recipe.yaml").write_text("- a\n- b")
-    assert main(arguments(row, None, tmp_path / "out", *files)) == 2
-    assert "is no recipe" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path, capsys):

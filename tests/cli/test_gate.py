@@ -10,6 +10,7 @@ from PIL import Image
 
 from wings import WingsForCausalLM
 from wings.cli import main
+from wings.eval.provenance import validate_frozen_llm
 from wings.layers.router import AttendedRouter
 from wings.model.causal_lm import WingsForCausalLM as Model
 from wings.output_folder import OutputFolder
@@ -17,15 +18,14 @@ from wings.output_folder import OutputFolder
 
 @pytest.fixture
 def guarded(checkpoint, tmp_path):
-    """The small checkpoint without a router, its text learners guarded, with a recipe."""
+    """The small checkpoint without a router, its text learners guarded, its LLM frozen."""
     folder = tmp_path / "guarded"
     shutil.copytree(checkpoint, folder)
     config = json.loads((folder / "config.json").read_text())
-    config["text_guard"] = True
+    config |= {"text_guard": True, "llm_trained": False}
     (folder / "config.json").write_text(json.dumps(config))
     model = WingsForCausalLM.from_pretrained(folder, router=None)
     model.save_pretrained(folder)
-    (folder / "recipe.yaml").write_text("stage: align\n")
     return folder
 
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_gets_the_chosen_gate_and_an_interrupted_run_goes_on(
     before = WingsForCausalLM.from_pretrained(guarded)
     for name, tensor in before.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
-    assert (output / "recipe.yaml").read_text() == "stage: align\n"
+    assert "kept frozen" in validate_frozen_llm(str(output))
     assert (output / "processor_config.json").is_file()
     said = capsys.readouterr().out
     assert "Chosen:" in said and "learners off in text turns" in said

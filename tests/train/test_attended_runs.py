@@ -21,5 +21,8 @@ def test_one_learner_and_its_gain_are_trained(make_recipe, tmp_path):
         # A fresh learner is zero, so that its gain learns a step after it.
         assert parameter.shape == (1,)
         assert abs(torch.nn.functional.softplus(parameter).item() - 8.0) > 1e-4
-    again = make_recipe("instruct", start=str(result.folder), steps=1, freeze_llm=True)
-    assert WingsForCausalLM.from_pretrained(train(again).folder).config.router == "attended"
+    # The start does not record if its language model was trained, but a run that trains it does.
+    assert model.config.llm_trained is None
+    again = make_recipe("instruct", start=str(result.folder), steps=1)
+    config = WingsForCausalLM.from_pretrained(train(again).folder).config
+    assert config.router == "attended" and config.llm_trained is True

@@ -6,8 +6,9 @@ import torch
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.build import load_model
+from wings.train.build import is_llm_trained, load_model
 from wings.train.param_groups import prepare_groups
+from wings.train.recipe import Lora
 
 BOTH = {"learners": ("image", "text"), "router": "position"}
 
@@ -152,3 +153,23 @@ def test_a_start_that_holds_nothing_is_named(make_recipe, tmp_path):
         load_model(make_recipe("instruct", start=str(tmp_path / "gone")))
     with pytest.raises(WingsError, match=r"neither model .* nor start"):
         load_model(make_recipe("instruct", start=None))
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "before", "after"),
+    [
+        ("align", {}, False, False),
+        ("align", {}, None, None),
+        ("align", {}, True, True),
+        ("instruct", {}, False, True),
+        ("instruct", {"freeze_llm": True}, False, False),
+        ("instruct", {"trained_layers": ["q_proj"]}, False, True),
+        # Merged adapters change the weights of a frozen model; those that stay adapters do not.
+        ("instruct", {"lora": Lora()}, False, True),
+        ("instruct", {"lora": Lora(guard=True)}, False, False),
+    ],
+)
+def test_whether_the_language_model_was_trained_is_known(
+    make_recipe, stage, changes, before, after
+):
+    assert is_llm_trained(make_recipe(stage, **changes), before) is after

@@ -48,8 +48,8 @@ def add_compare(commands: argparse._SubParsersAction) -> None:
         lazy(".compare:compare"),
         ("eval",),
         "compare reports of wings eval, and plot attention shift against text accuracy",
-        "Prints the scores of several reports of wings eval, which must use one LLM and ask the same"
-        " questions where they ask the same kind. Plots the attention shift (LAWS) of the"
+        "Prints the scores of several reports of wings eval, which must use one LLM, and the same"
+        " questions where they have the same kind. Plots the attention shift (LAWS) of the"
         " checkpoints against their accuracy on text, alone and after an image.",
     )
     parser.add_argument(
@@ -82,7 +82,7 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
         "--against",
         metavar="LLM",
         help="folder or Hub id of the LLM that it was built from (default: the one inside a Wings"
-        " checkpoint, if its recipes kept that frozen)",
+        " checkpoint, if its training kept that frozen)",
     )
     files = (
         ("text", "records without pictures, in any form that training reads (.json, .jsonl,"

@@ -29,10 +29,6 @@ from wings.eval.scoring.accuracy import overall
 from wings.model.causal_lm import WingsForCausalLM
 from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
-from wings.train.recipe import Recipe
-from wings.train.recipe_paths import written_paths
-from wings.train.recipe_values import read_values
-from wings.train.recipe_yaml import write_yaml
 
 from .claimed import claimed
 from .eval import DATA, default_files
@@ -163,7 +159,7 @@ def show(console: Console, curve: GateCurve) -> None:
 
 
 def save(checkpoint: str, curve: GateCurve, target: OutputFolder) -> None:
-    """Saves the checkpoint with the chosen gate, its processor and its recipe."""
+    """Saves the checkpoint with the chosen gate, and its processor."""
     # Loaded again: the measured model has been changed from gate to gate.
     model = WingsForCausalLM.from_pretrained(checkpoint)
     curve.chosen.setting.put_on(model)
@@ -171,9 +167,4 @@ def save(checkpoint: str, curve: GateCurve, target: OutputFolder) -> None:
         draft = target.draft("model")
         model.save_pretrained(draft)
         WingsProcessor.from_pretrained(checkpoint).save_pretrained(draft)
-        recipe = Path(checkpoint) / "recipe.yaml"
-        if recipe.is_file():
-            # `wings eval` reads there if the LLM stayed frozen.
-            values = written_paths(Recipe, read_values(Recipe, recipe), target.path)
-            (draft / recipe.name).write_text(write_yaml(values), encoding="utf-8")
         target.place(draft, last=CONFIG)

@@ -21,7 +21,7 @@ from wings.train.kl_to_base import BaseLLM, KLToBaseLoss, as_llm
 from wings.train.lora import adapters
 from wings.train.metrics.metric_tracker import without_process_metrics
 from wings.train.param_groups import prepare_groups
-from wings.train.recipe import DataSource, KLToBase, Lora, Recipe, TextTurns
+from wings.train.recipe import DataSource, Evaluate, KLToBase, Lora, Recipe, TextTurns
 from wings.train.run import train
 
 HANG = 300
@@ -245,7 +245,8 @@ def test_a_step_is_the_same_however_it_is_carried_out(make, change):
 
 def test_two_processes_are_one(make, torchrun, tmp_path):
     """DDP, FSDP and adapters; a process may have no text at all beside one that has."""
-    settings = {"steps": 3, "learning_rates": {"image_learners": 1e-2}, "device_batch_size": 1}
+    settings = {"steps": 3, "learning_rates": {"image_learners": 1e-2}, "device_batch_size": 1,
+                "evaluate": Evaluate(every=3, text_after_image=5, answers=1)}  # fmt: skip
     kinds = {"ddp": {}, "fsdp": {"parallel": "fsdp"}}
     if importlib.util.find_spec("peft"):
         kinds["lora"] = {"lora": Lora(rank=2)}
@@ -261,7 +262,13 @@ def test_two_processes_are_one(make, torchrun, tmp_path):
     code, _, errors = torchrun(2, SPREAD, *paths, timeout=HANG)
     assert code == 0, errors[-3000:]
     for single, double, expected in zip(singles, doubles, results, strict=True):
-        history = json.loads((Path(double.output) / "result.json").read_text())["history"]
+        found = json.loads((Path(double.output) / "result.json").read_text())
+        history, folders = found["history"], (Path(single.output), Path(double.output))
+        for mine, theirs in zip(expected.evaluations, found["evaluations"], strict=True):
+            assert mine["eval/text_after_image/kl"] >= 0
+            assert theirs == pytest.approx(mine, rel=1e-4, abs=1e-5)
+        lines = [(folder / "answers.jsonl").read_text() for folder in folders]
+        assert lines[0] == lines[1] and len(lines[0].splitlines()) == 6
         for key in ("loss", "kl_to_base"):
             wanted = [entry[key] for entry in expected.history]
             assert [entry[key] for entry in history] == pytest.approx(wanted, rel=2e-5)

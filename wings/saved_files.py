@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import WingsError
+from .errors import WingsError, nearest
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 INDEX = ".safetensors.index.json"
@@ -40,6 +40,8 @@ def reading(source: str | os.PathLike, noun: str) -> Iterator[None]:
     folder = Path(source)
     if folder.is_dir():
         validate_files(folder, noun, thorough=False)
+    elif is_path(source) and not folder.exists():
+        raise WingsError(missing(source, noun, "check the path"))
     try:
         yield
     except WISHES:
@@ -64,12 +66,36 @@ def unread(source: str | os.PathLike, noun: str, error: BaseException) -> str:
             f"No {noun} can be read from the folder '{source}' ({kind}: {reason}): save it there "
             f"again, or name another folder."
         )
-    if os.path.isabs(source) or str(source).startswith(".") or str(source).count("/") > 1:
-        return f"There is no folder '{source}', so no {noun} can be read: check the path."
+    if is_path(source):
+        return missing(source, noun, "check the path")
     return (
-        f"'{source}' is no folder here, and no {noun} can be read from the Hub under that name "
-        f"({kind}: {reason}): check the name, the network and HF_HUB_OFFLINE."
+        f"'{source}' is no folder here{near_folder(source)}, and no {noun} can be read from the "
+        f"Hub under that name ({kind}: {reason}): check the name, the network and HF_HUB_OFFLINE."
     )
+
+
+def is_path(source: str | os.PathLike) -> bool:
+    """True for a name that no model on the Hub can have."""
+    return os.path.isabs(source) or str(source).startswith((".", "~")) or str(source).count("/") > 1
+
+
+def missing(source: str | os.PathLike, noun: str, remedy: str) -> str:
+    """The sentence about a folder that is not there."""
+    return (
+        f"There is no folder '{source}'{near_folder(source)}, so no {noun} can be read: {remedy}."
+    )
+
+
+def near_folder(source: str | os.PathLike) -> str:
+    """` (did you mean 'runs/two'?)` for a folder of a similar name at the same place, else ""."""
+    path = Path(source)
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.is_dir()]
+    except OSError:
+        return ""
+    prefix = str(source).rstrip("/").removesuffix(path.name)
+    close = nearest(path.name, names)
+    return close.replace("mean '", f"mean '{prefix}", 1)
 
 
 def validate_has_owner(source: str | os.PathLike, noun: str) -> None:
@@ -78,10 +104,8 @@ def validate_has_owner(source: str | os.PathLike, noun: str) -> None:
     Old language models have a bare name on the Hub; nothing new can have one.
     """
     if "/" not in str(source) and not Path(source).is_dir():
-        raise WingsError(
-            f"There is no folder '{source}', so no {noun} can be read: check the name; an id on "
-            f"the Hub is written as owner/name."
-        )
+        remedy = "check the name; an id on the Hub is written as owner/name"
+        raise WingsError(missing(source, noun, remedy))
 
 
 def validate_files(folder: Path, noun: str, thorough: bool) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 
 import datasets
 
-from wings.errors import WingsError, nearest
+from wings.errors import WingsError
 from wings.eval.builtin.tasks import TASKS
 from wings.eval.items import Item
 from wings.eval.scoring.score import score, share_passed
 from wings.upstream.harness import HARNESS_VERSION, LOGGER, TaskManager, load_tasks, task_source
 
 from .model import NAME, register
+from .task_names import TASK_FILES, unknown_task
 
-TASK_FILES = Path(__file__).parents[1] / "tasks"
 # Names in the paper -> tasks of the harness; group `wings_paper`. IFEval and MATH are additions
 # that show forgetting which MMLU hides. WSC is the SuperGLUE version. RACE-M has no stock task.
 PAPER = {
@@ -85,11 +85,7 @@ def choose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> ChosenTa
     leaves = {}
     for name in names:
         if name not in manager.all_tasks:
-            raise WingsError(
-                f"--tasks {name} is no task of lm-evaluation-harness"
-                f"{nearest(name, manager.all_tasks)}; name one, or add the folder of its file with "
-                "--include-path."
-            )
+            raise unknown_task(name, manager.all_tasks)
         loaded = _load(name, manager)
         for leaf, task in loaded.items():
             if task.config.unsafe_code:

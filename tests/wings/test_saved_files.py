@@ -155,3 +155,15 @@ def test_an_interrupt_is_not_a_fault_of_a_file(tmp_path):
     with pytest.raises(KeyboardInterrupt), reading(tmp_path, "model"):
         raise KeyboardInterrupt
     assert file_fault(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["./my-wigns", "{}/my-wigns", "./my-wigns/"])
+def test_a_mistyped_folder_is_named_with_the_near_one(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-wings").mkdir()
+    given = name.format(tmp_path)
+    near = given.rstrip("/").replace("wigns", "wings")
+    words = f"no folder '{given}' .did you mean '{near}'"
+    with pytest.raises(WingsError, match=words) as error, reading(given, "Wings checkpoint"):
+        raise AssertionError("the name is a path, so that the Hub need not be asked")
+    assert "Hub" not in str(error.value)

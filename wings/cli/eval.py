@@ -16,6 +16,7 @@ from transformers.utils import logging
 from wings.errors import WingsError
 from wings.eval.data import EvalFiles, read_data
 from wings.eval.evaluation import Evaluation, evaluate
+from wings.eval.harness.task_names import validate_task_names
 from wings.eval.models import (
     EvalModel,
     copy_chat_template,
@@ -70,6 +71,7 @@ def evaluate_checkpoint(
     Raises:
         WingsError: an invalid model, file or folder.
     """
+    validate_task_names(files.get("tasks", ()), files.get("include_path", ()))
     with contextlib.closing(Processes()) as processes:
         notes = validate_models(checkpoint, against)
         owned = OutputFolder(output or f"wings-eval-{Path(checkpoint).name}", "wings eval")

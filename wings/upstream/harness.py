@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ..errors import WingsError
 from .contract import Contract
 
 try:
     import datasets
+    import lm_eval
     from lm_eval import __version__ as HARNESS_VERSION
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluator
     from lm_eval.api.registry import model_registry
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -23,6 +25,15 @@ __all__ = ["HARNESS_VERSION", "HFLM", "TaskManager", "datasets", "simple_evaluat
 
 # The harness's logger; its messages are not part of a report.
 LOGGER = "lm_eval"
+
+
+def simple_evaluate(*args: Any, **options: Any) -> dict[str, Any]:
+    """The harness's function of this name, which does not ask git for a commit.
+
+    Outside a repository git would write its own error to the terminal, once a call.
+    """
+    with mock.patch.object(evaluator, "get_git_commit_hash", lambda: None):
+        return lm_eval.simple_evaluate(*args, **options)
 
 
 class HarnessModel(HFLM):
@@ -109,6 +120,7 @@ CONTRACTS = (
             "lm_eval.api.registry:model_registry.register",
             "lm_eval.__main__:cli_evaluate",
             "lm_eval:simple_evaluate(model, tasks, task_manager, bootstrap_iters, log_samples)",
+            "lm_eval.evaluator:get_git_commit_hash",
         ),
     ),
     Contract(

@@ -72,10 +72,15 @@ def own_figures(path, folder, name):
     return found["results"][name]
 
 
-def test_figures_are_those_of_the_harness_document_by_document(llm, unguarded, folder, runner):
+def test_figures_are_those_of_the_harness_document_by_document(
+    llm, unguarded, folder, runner, monkeypatch, tmp_path, capfd
+):
+    # In no repository, where git would complain.
+    monkeypatch.chdir(tmp_path)
     before, after = subjects(llm, unguarded)
     tasks = choose_tasks(["tiny_colours", "tiny_said", "tiny_text"], [folder])
     found = measure_tasks(before, after, tasks, runner)
+    assert "not a git repository" not in capfd.readouterr().err
     figures = found.to_dict()
     assert list(figures["rows"]) == [
         "tiny_colours, acc", "tiny_colours, acc_norm", "tiny_said, exact_match"

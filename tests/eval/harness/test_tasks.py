@@ -19,6 +19,7 @@ from wings.errors import WingsError
 from wings.eval.builtin.tasks import TASKS as LOCAL
 from wings.eval.harness.model import WingsLM
 from wings.eval.harness.offline import GROUP, write_tasks
+from wings.eval.harness.task_names import validate_task_names
 from wings.eval.harness.tasks import PAPER, TASK_FILES, checked, document
 
 ROOT = Path(__file__).parents[3]
@@ -180,3 +181,12 @@ def test_every_task_file_says_what_it_measures():
         assert text.startswith("# ")
         loaded = yaml.load(text.replace("!function ", ""), yaml.SafeLoader)
         assert path.stem in (loaded.get("task"), loaded.get("group"))
+
+
+def test_a_name_in_no_task_file_is_refused_at_once(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine_of_stars\n")
+    validate_task_names(["mine_of_stars", "wings_local", "arc_easy"], [tmp_path])
+    with pytest.raises(WingsError, match=r"mine_of_start .*did you mean 'mine_of_stars'"):
+        validate_task_names(["wings_local", "mine_of_start"], [tmp_path])
+    with pytest.raises(WingsError, match=r"--tasks gsm8kk .*did you mean"):
+        validate_task_names(["gsm8kk"])

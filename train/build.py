@@ -46,7 +46,10 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
         start = checkpoint_of(recipe.start)
         options = start_options(recipe)
         # float32, so that trained weights are not rounded to the dtype of frozen ones.
-        return WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
+        model = WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
+        # Loading replaces the LLM's own dtype, in which it may be extracted later.
+        model.config.text_config.dtype = start_config(start).text_config.dtype
+        return model
     names, options = names_of(recipe), fresh_options(recipe)
     return WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
 
@@ -59,9 +62,17 @@ def start_options(recipe: Recipe) -> dict[str, Any]:
     """
     assert recipe.start is not None
     start = checkpoint_of(recipe.start)
+    return later_options(recipe, start_config(start), start)
+
+
+def start_config(start: str) -> WingsConfig:
+    """The configuration of a checkpoint as it is on disk.
+
+    Raises:
+        WingsError: it cannot be read.
+    """
     with reading(start, "Wings checkpoint"):
-        config = WingsConfig.from_pretrained(start)
-    return later_options(recipe, config, start)
+        return WingsConfig.from_pretrained(start)
 
 
 def generation_config_of(source: str) -> GenerationConfig:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from faults import killed_at
 from safetensors.torch import load_file
+from tiny import tiny_model
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.train import run
 from wings.train.__main__ import main
+from wings.train.build import load_model
 from wings.train.data.collator import Collator
 from wings.train.data.dataset import ConversationDataset
 from wings.train.data.sampler import RecordSampler
@@ -124,6 +126,18 @@ def test_a_frozen_bfloat16_llm_stays_in_bfloat16(make_recipe, checkpoint):
     assert frozen and all(torch.equal(before[name], after[name]) for name in frozen)
     assert after["model.projector.first.weight"].dtype == torch.float32
     assert result.losses[-1] < result.losses[0]
+
+
+def test_the_dtype_that_the_llm_came_with_stays_in_its_configuration(make_recipe, tmp_path):
+    """So that the LLM of a last stage can be extracted as what it was before the first."""
+    model, processor = tiny_model(learners=("image",), router=None)
+    model.config.text_config.dtype = torch.bfloat16
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "start")
+    loaded = load_model(make_recipe("instruct", start=str(tmp_path / "start")))
+    loaded.save_pretrained(tmp_path / "end")
+    fields = json.loads((tmp_path / "end" / "config.json").read_text())
+    assert fields["dtype"] == "float32" and fields["text_config"]["dtype"] == "bfloat16"
 
 
 def test_plain_baselines(make_recipe, tmp_path, plain):

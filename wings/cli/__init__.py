@@ -8,7 +8,15 @@ from wings import __version__
 from wings.endings import make_streams_lenient, run_command
 from wings.extras import require
 
-from .eval_commands import add_chat, add_compare, add_eval, add_gate, add_iit, add_shift
+from .eval_commands import (
+    add_chat,
+    add_compare,
+    add_eval,
+    add_extract,
+    add_gate,
+    add_iit,
+    add_shift,
+)
 from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
 from .train_commands import add_data, add_plan, add_train
 
@@ -45,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_emoji(commands)
     add_eval(commands)
     add_experiment(commands)
+    add_extract(commands)
     add_gate(commands)
     add_iit(commands)
     add_parts(commands)

@@ -113,6 +113,22 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
     add_generation(parser)
 
 
+def add_extract(commands: argparse._SubParsersAction) -> None:
+    """`wings extract`."""
+    parser = add_command(
+        commands,
+        "extract",
+        lazy(".extract:extract"),
+        (),
+        "save the language model of a checkpoint alone, with its tokenizer",
+        "Saves the language model of a Wings checkpoint, as trained, with its tokenizer"
+        " and generation settings. AutoModelForCausalLM, AutoTokenizer and pipeline load the folder"
+        " without this package.",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint")
+    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+
+
 def add_gate(commands: argparse._SubParsersAction) -> None:
     """`wings gate`."""
     parser = add_command(

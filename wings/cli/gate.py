@@ -32,12 +32,12 @@ from wings.processing.processor import WingsProcessor
 
 from .claimed import claimed
 from .eval import DATA, default_files
+from .new_checkpoint import CONFIG, validate_new_checkpoint
 from .progress import ProgressBars
 from .terminal import make_console
 
 MAKER = "wings gate"
 JSON, CSV, PLOT, CACHE = "gate.json", "gate.csv", "gate.png", "cache"
-CONFIG = "config.json"
 # Of the generated questions: others than those of wings eval, which should not see the choice.
 SEED = 1
 
@@ -76,7 +76,7 @@ def gate(
     """
     target = None if output is None else OutputFolder(output, MAKER)
     if target is not None:
-        validate_output(target)
+        validate_new_checkpoint(target)
     if read_model_type(checkpoint) != "wings":
         raise WingsError(f"{checkpoint} is no Wings checkpoint; name one with learners.")
     if bool(pictures) != bool(conversations):
@@ -114,16 +114,6 @@ def gate(
                 console.print(f"  The checkpoint with the gate is in {output}.")
         processes.wait()
     return curve
-
-
-def validate_output(target: OutputFolder) -> None:
-    """Raises a `WingsError` if the folder has a checkpoint, or is not for one.
-
-    One that was not saved to its end has no config.json; it is replaced.
-    """
-    target.validate()
-    if (target.path / CONFIG).exists():
-        raise WingsError(f"--output {target.path} has a checkpoint; choose a new folder.")
 
 
 def read_questions(

@@ -382,9 +382,13 @@ class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
             yield
 
     def extract_language_model(self) -> PreTrainedModel:
-        """Returns a copy of the language model alone, as the causal LM it came from."""
+        """Returns a copy of the language model alone, as the causal LM it came from.
+
+        Its tokenizer is `WingsProcessor.extract_tokenizer`; a saved folder needs both, which
+        `wings.model.language_model.save_language_model` and `wings extract` write.
+        """
         causal_lm = extract_causal_lm(self.model.language_model, self.lm_head, self.config)
-        causal_lm.generation_config = self.generation_config
+        causal_lm.generation_config = copy.deepcopy(self.generation_config)
         return causal_lm
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.saved_files import reading, validate_has_owner
+from wings.upstream.vocabulary import remove_token
 
 from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
@@ -126,6 +127,19 @@ class WingsProcessor(ProcessorMixin):
         known = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         validate_image_token(source, processor, **{k: kwargs[k] for k in known if k in kwargs})
         return processor
+
+    def extract_tokenizer(self, vocab_size: int) -> PreTrainedTokenizerBase:
+        """Returns a copy of the tokenizer for the language model alone.
+
+        `<image>` is not in it, unless it is a token of the language model's own.
+
+        Args:
+            vocab_size: rows of the language model's embeddings; a larger id is not its own.
+        """
+        tokenizer = copy.deepcopy(self.tokenizer)
+        if self.image_token_id >= vocab_size:
+            remove_token(tokenizer, IMAGE_TOKEN)
+        return tokenizer
 
     @property
     def chat_template(self) -> str | dict | None:

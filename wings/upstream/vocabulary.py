@@ -1,4 +1,4 @@
-"""Gives a token of a tokenizer an id of choice, which `add_tokens` cannot do."""
+"""Gives a token of a tokenizer an id of choice, and takes one out, which transformers cannot do."""
 
 import json
 from typing import Any
@@ -31,6 +31,26 @@ def place_token(tokenizer: PreTrainedTokenizerBase, token: str, number: int) -> 
     return True
 
 
+def remove_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Take an added token out of a tokenizer in place; its letters are encoded as any text then.
+
+    Relied on as in `place_token`; the JSON also has a list `added_tokens` with their `content`.
+
+    Returns:
+        False for a tokenizer that is not a fast one, which is unchanged.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    parts = json.loads(backend.to_str())
+    parts["added_tokens"] = [one for one in parts["added_tokens"] if one["content"] != token]
+    vocabulary = parts["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        vocabulary.pop(token, None)
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(parts))
+    return True
+
+
 def _check_place() -> None:
     """A placed token has its id, and so it has once it is added as a special one."""
     from tokenizers import models
@@ -41,6 +61,7 @@ def _check_place() -> None:
     assert place_token(tokenizer, "<x>", 30), "its vocabulary is not found"
     tokenizer.add_tokens([AddedToken("<x>", special=True)], special_tokens=True)
     assert tokenizer("a<x>")["input_ids"] == [0, 30], "the token has another id"
+    assert remove_token(tokenizer, "<x>") and "<x>" not in tokenizer.get_vocab(), "it stays"
 
 
 CONTRACTS = (
@@ -48,7 +69,7 @@ CONTRACTS = (
         library="transformers",
         since="5.17",
         sentence="a fast tokenizer is its attribute _tokenizer, whose JSON has the ids of a "
-        "vocabulary in model.vocab",
+        "vocabulary in model.vocab and the content of added tokens in added_tokens",
         members=("transformers:PreTrainedTokenizerFast.backend_tokenizer",),
         check=_check_place,
     ),

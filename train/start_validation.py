@@ -50,7 +50,7 @@ def validate_against_start(
 def _trained_with(config: WingsConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     """Trained parts of a checkpoint and the fields that fix what their weights mean."""
     if config.learners:
-        names = ["rank", "normalize_sources", "learner_layers"]
+        names = ["rank", "learner_form", "normalize_sources", "learner_layers"]
         # A single learner shares nothing yet.
         names += ["share_factors"] if len(config.learners) > 1 else []
         yield "learners", {name: getattr(config, name) for name in names}

@@ -15,6 +15,7 @@ from wings.train.run import train
 VALUES = {
     "rank": (2, 4, 8),
     "router": ("position", "modality", "attended", None),
+    "learner_form": ("lorra", "cross_attention"),
     "learners": ([], ["image"], ["text"], ["image", "text"]),
     "share_factors": (True, False),
     "learner_layers": ([0], [1], [1, 0], None),
@@ -89,7 +90,7 @@ def test_a_key_is_refused_with_both_values_or_keeps_every_tensor(starts, make_re
 
 
 # Keys of which one of the values above contradicts the start.
-LEARNERS = {"rank", "learners", "learner_layers", "normalize_sources"}
+LEARNERS = {"rank", "learner_form", "learners", "learner_layers", "normalize_sources"}
 REFUSED = {
     "plain": set(),
     "stage 1": LEARNERS,

@@ -14,6 +14,9 @@ from wings.saved_files import reading
 
 from .new_checkpoint import CONFIG, validate_new_checkpoint
 
+# `WingsConfig.llm_trained` in words.
+TRAINED = {None: "", False: ", as before training", True: ", as trained"}
+
 
 def extract(checkpoint: str, output: Path) -> None:
     """Saves the language model of a checkpoint.
@@ -30,8 +33,9 @@ def extract(checkpoint: str, output: Path) -> None:
     logging.disable_progress_bar()
     with reading(checkpoint, "Wings checkpoint"):
         validate_is_wings(checkpoint, {})
-        # Loading replaces it by the dtype of the whole model.
-        own_dtype = WingsConfig.from_pretrained(checkpoint).text_config.dtype
+        config = WingsConfig.from_pretrained(checkpoint)
+    # Loading a model replaces it by the dtype of the whole.
+    own_dtype = config.text_config.dtype
     # A configuration converts names to dtypes.
     assert not isinstance(own_dtype, str)
     processor = WingsProcessor.from_pretrained(checkpoint)
@@ -43,5 +47,6 @@ def extract(checkpoint: str, output: Path) -> None:
     dtype = str(language_model.dtype).removeprefix("torch.")
     print(
         f"{output}: {type(language_model).__name__}, {language_model.num_parameters():,} weights in"
-        f" {dtype}, with its tokenizer; use it with pipeline('text-generation', '{output}')."
+        f" {dtype}, with its tokenizer{TRAINED[config.llm_trained]}; use it with"
+        f" pipeline('text-generation', '{output}')."
     )

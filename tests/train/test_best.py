@@ -12,7 +12,7 @@ from faults import calls_of_runs, in_a_child, killed_at
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
-from wings.train.best import BestEvaluation
+from wings.train.best import BestEvaluation, validate_best_set
 from wings.train.recipe import DataSource, Evaluate, HeldOutSource, Recipe
 from wings.train.result import TrainResult
 from wings.train.run import train
@@ -159,6 +159,17 @@ def test_a_best_that_no_evaluation_has(changes, sentence):
     evaluate = {"data": [{"path": "a.jsonl", "name": "text"}], **changes}
     with pytest.raises(WingsError, match=sentence):
         Recipe.from_dict({**values, "evaluate": evaluate})
+
+
+def test_a_set_stands_for_its_loss_and_text_after_an_image_is_one():
+    figures = {"text_after_image": "eval/text_after_image/loss"}
+    figures |= {name: name for name in ("eval/text_after_image/kl", "eval/text/rise")}
+    values = {"stage": "align", "output": "o", "start": "s", "data": [{"path": "b.jsonl"}]}
+    for best, figure in figures.items():
+        evaluate = {"data": [{"path": "a.jsonl", "name": "text"}], "best": best}
+        assert Recipe.from_dict({**values, "evaluate": evaluate}).evaluate.best_figure == figure
+    with pytest.raises(WingsError, match="text_after_image/loss is not measured, as the data have"):
+        validate_best_set(Evaluate(best="text_after_image"), ["text"])
 
 
 def test_a_figure_that_the_first_evaluation_lacks_is_named(forgetful):

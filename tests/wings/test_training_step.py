@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
+from wings.attention.learner_attention import apply_rope
+from wings.attention.rotary import CosSin
 from wings.attention.routed_attention import segmented_attention
 from wings.upstream.weights import checkpoint_blocks
 
@@ -312,6 +314,21 @@ def test_autocast_trains_to_nearly_the_same_gradients():
         if ".wings." in name and float(gradient.norm()) > 1e-4:
             cosine = torch.cosine_similarity(gradient.flatten(), found[True][name].flatten(), 0)
             assert cosine > 0.98, f"{name}: {cosine}"
+
+
+def test_keys_of_a_single_source_token_are_recomputed_under_autocast():
+    """A tower of one feature an image: such keys are rotated by one product, also in a backward."""
+    source = torch.randn(1, 1, 2, 8)
+    rope = CosSin.of(torch.randn(1, 1, 8))
+    found = {}
+    for wanted in (False, True):
+        heads = source.to(torch.bfloat16 if wanted else torch.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
+            forward = apply_rope(heads, rope)
+        # A backward runs outside of autocast.
+        assert torch.equal(apply_rope(heads, rope), forward)
+        found[wanted] = forward.float()
+    assert torch.allclose(found[True], found[False], atol=0.05, rtol=0.05)
 
 
 def test_a_compiled_model_has_the_same_loss_and_gradients():

@@ -154,7 +154,8 @@ def _storage(tensor: Tensor) -> int:
 def apply_rope(heads: Tensor, rope: CosSin) -> Tensor:
     """Rotates `[B, S, H, d]` by its positions (halves paired, as in Llama)."""
     if rope.matrix is not None:
-        return torch.bmm(heads[:, 0], rope.matrix)[:, None]
+        # Autocast does this in a forward, and is not active when a backward recomputes keys.
+        return torch.bmm(heads[:, 0], rope.matrix.to(heads.dtype))[:, None]
     if heads.requires_grad:
         return Rotate.apply(heads, rope.cos, rope.sin)
     return rotate(heads, rope.cos, rope.sin)

@@ -1,0 +1,148 @@
+"""docs/own-data.md from beginning to end: its recipes, records and commands, on the tiny parts.
+
+Only what the page itself allows is changed: `--tiny`, and the overrides that go with it.
+"""
+
+import io
+import json
+import os
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from wings.cli import main
+from wings.train import run
+from wings.train.recipe import Recipe
+from wings.train.recipe_values import override
+from wings.train.signals import NOT_FINISHED
+
+PAGE = (Path(__file__).parents[1] / "docs" / "own-data.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+COLOURS = ("red", "green", "blue", "yellow")
+TEXTS = [("Which fruit is red?", "apple."), ("Which animal barks?", "dog."), ("1 + 1?", "2.")]
+
+
+def asked(question, answer, picture=None):
+    content = [{"type": "text", "text": question}]
+    if picture is not None:
+        content.insert(0, {"type": "image", "image": picture})
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+
+
+def write(name, records):
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_data():
+    """The files that the page names, with drawn pictures."""
+    Path("pictures").mkdir()
+    captions, questions, held, after = [], [], [], []
+    for n in range(16):
+        colour, shape = COLOURS[n % 4], ("circle", "square")[n // 4 % 2]
+        picture = Image.new("RGB", (48, 40), "white")
+        draw = getattr(ImageDraw.Draw(picture), {"circle": "ellipse", "square": "rectangle"}[shape])
+        draw((8 + n % 3, 8, 36, 34), fill=colour)
+        picture.save(f"pictures/{n}.png")
+        if n < 12:
+            answer = f"A {colour} {shape}."
+            captions.append({"image": f"pictures/{n}.png", "caption": answer})
+            questions.append({"messages": asked("What is this?", answer, f"pictures/{n}.png")})
+        else:
+            turns = asked("What colour?", f"{colour}.", f"../pictures/{n}.png")
+            held.append({"messages": turns})
+            after.append({"messages": turns + asked(*TEXTS[n % 3]), "scoring": "mention"})
+    texts = [{"messages": asked(*text)} for text in TEXTS]
+    for name, records in {
+        "captions": captions, "questions": questions, "text": texts * 4, "held/pictures": held,
+        "held/text": texts, "held/after": after,
+    }.items():  # fmt: skip
+        write(f"{name}.jsonl", records)
+
+
+def commands():
+    """The commands of the page in their order, as lists of words."""
+    for language, block in BLOCKS:
+        if language == "bash":
+            for line in block.splitlines():
+                yield from (shlex.split(part) for part in line.split(" && "))
+
+
+def changes():
+    """What the page tells to add for a trial with the tiny parts."""
+    (words,) = re.findall(r"Then add\s+`([^`]+)`\s+to each command that names a recipe", PAGE)
+    return words.split()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for language, block in BLOCKS:
+        if language == "yaml" and (name := re.match(r"# (\w+\.yaml)\n", block)):
+            Path(name[1]).write_text(block)
+    write_data()
+    return tmp_path
+
+
+def terminated_at(step, monkeypatch):
+    """Lets the next run get a SIGTERM after a step, as from a cluster."""
+    original = run.WingsTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        if self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.WingsTrainer, "training_step", training_step)
+
+
+def test_the_page_runs_from_beginning_to_end(folder, monkeypatch, capsys):
+    done, said = [], {}
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is this?\n/quit\n"))
+    for program, *words in commands():
+        if program == "python3":
+            assert words[:3] == ["-m", "pip", "install"]
+            continue
+        name = " ".join(words[: 2 if words[0] == "data" else 1])
+        recipe = next((word for word in words if word.endswith(".yaml")), None)
+        words += ["--tiny"] if name == "parts" else changes() if recipe else []
+        with monkeypatch.context() as patch:
+            is_stopped = (
+                name == "train" and recipe == "instruct.yaml" and (name, recipe) not in done
+            )
+            if is_stopped:
+                terminated_at(1, patch)
+            code = main(words)
+        out = capsys.readouterr()
+        assert code == (NOT_FINISHED if is_stopped else 0), (words, out.err)
+        done.append((name, recipe))
+        said[name] = out.out
+    assert [name for name, _ in done] == [
+        "parts", "data check", "plan", "train", "data check", "train", "train", "eval", "chat",
+    ]  # fmt: skip
+    assert said["chat"].count("What is this?") == 1
+    result = json.loads(Path("runs/instruct/result.json").read_text())
+    assert result["steps"] == 4 and "eval/text_after_image/loss" in result["evaluations"][-1]
+    report = json.loads(Path("report/report.json").read_text())
+    assert report, "the report is empty"
+    assert "all 12 records can be used" in said["data check"]
+    assert "Text alone: kept exactly." in said["eval"]
+
+
+def test_the_keys_against_forgetting_fit_the_recipe(folder):
+    (more,) = [block for name, block in BLOCKS if name == "yaml" and "load_best" in block]
+    Path("instruct.yaml").write_text(Path("instruct.yaml").read_text() + more)
+    recipe = Recipe.from_yaml("instruct.yaml")
+    assert recipe.evaluate.load_best and recipe.evaluate.stop.rise == 0.3
+
+
+def test_the_slow_keys_are_keys():
+    for change in re.findall(r"`([a-z_.]+=[^` ]+)`", PAGE):
+        values = {"stage": "align", "output": "x", "data": [{"path": "y"}]}
+        values["model"] = {"vision": {"model_name": "m"}, "text": "t"}
+        override(values, change)
+        Recipe.from_dict(values)

@@ -58,7 +58,7 @@ def _copy(source: Path) -> Callable[[Path], object]:
 
 
 def _lines(folder: Path) -> str:
-    """What the parts are, and the lines of a recipe of stage align that names them."""
+    """Sizes of the parts, and the lines of a recipe of stage align that names them."""
     try:
         llm = json.loads((folder / LLM / "config.json").read_text(encoding="utf-8"))
         tower = json.loads((folder / TOWER / "open_clip_config.json").read_text(encoding="utf-8"))

@@ -52,6 +52,7 @@ READERS_OWN = {
     "text.jsonl", "pictures.jsonl", "my-wings",
     # Those of docs/own-data.md, which tests/test_own_data.py runs.
     "align.yaml", "runs/instruct", "held/text.jsonl", "held/pictures.jsonl", "held/after.jsonl",
+    "pictures/0.png",
 }  # fmt: skip
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*(\.\w+)?(:\d+)?")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -357,6 +358,9 @@ def test_commands_within_sentences_exist(page):
 
 def read_fragment(fragment, overrides=()):
     values = {**BASE, **fragment}
+    if "model" in fragment:
+        # A fresh model, instead of a start.
+        values["start"] = fragment.get("start")
     for text in overrides:
         override(values, text)
     return Recipe.from_dict(values)

@@ -184,7 +184,7 @@ def test_every_text_of_a_recipe_is_a_path_or_known_to_be_none():
 
     kinds = [one for one in vars(recipe_parts).values() if hasattr(one, "__dataclass_fields__")]
     texts = {name for kind in (Recipe, *kinds) for name in texts_of(kind)}
-    assert texts == {"split", "subset", "name"}
+    assert texts == {"split", "subset", "name", "best"}
 
 
 FOLDERS = st.lists(st.sampled_from(["a", "b c", "..", "ä", "[x]", "link"]), max_size=4)

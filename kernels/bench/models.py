@@ -263,7 +263,9 @@ def measure_static_decoding(run: Run, shape: Shape) -> None:
 
     This comes last in a run, as a recording that fails can leave a GPU in an undefined state.
     """
-    what, prepare = (RECORDED, record) if run.device.type == "cuda" else (COMPILED, compiled)
+    what, prepare = RECORDED, record
+    if run.device.type != "cuda":
+        what, prepare = COMPILED, partial(compiled, backend=run.preset.compile_backend)
     room = run.preset.steps + WARM_UPS + 8
     pair = build(run, shape, shape.decoding_layers, max(run.preset.contexts) + room)
     for context in filter(shape.fits, run.preset.contexts):
@@ -315,9 +317,12 @@ def decoder(
     return one
 
 
-def compiled(model: PreTrainedModel, token: Tensor, cache: Cache) -> Callable[[], None]:
+def compiled(
+    model: PreTrainedModel, token: Tensor, cache: Cache, backend: str
+) -> Callable[[], None]:
     """A decode step as one compiled graph, run once."""
-    step = decoder(model, token, cache, torch.compile(model, fullgraph=True, dynamic=False))
+    graph = torch.compile(model, fullgraph=True, dynamic=False, backend=backend)
+    step = decoder(model, token, cache, graph)
     step()
     return step
 

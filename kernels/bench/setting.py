@@ -75,6 +75,7 @@ class Preset:
         rounds: rounds of interleaved calls; fewer if a case takes longer than `seconds`.
         steps: tokens decoded.
         ceiling: edge of the matrices whose product and copy give the speed of the machine.
+        compile_backend: backend of torch.compile for decoding on a CPU.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Preset:
     seconds: float = 20.0
     steps: int = 25
     ceiling: int = 2048
+    compile_backend: str = "inductor"
 
 
 CPU = Preset(
@@ -142,6 +144,8 @@ QUICK = Preset(
     seconds=1.0,
     steps=2,
     ceiling=128,
+    # The graph is traced whole, and no C++ compiler runs.
+    compile_backend="eager",
 )
 
 

@@ -1,12 +1,11 @@
 """Runs a recipe: build, plan, train, save."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -27,12 +26,9 @@ from wings.upstream.trainer import state_of
 
 from .best import BestEvaluation, validate_best_set
 from .checkpoint_choice import newest_whole_checkpoint
-from .data.bucketing import BatchingSampler
-from .data.collator import Collator, Packer
 from .data.dataset import ConversationDataset
 from .data.identity import Identity, identities, validate_unchanged
-from .data.lengths import LengthEstimator
-from .data.sampler import RecordSampler
+from .data.run_data import RunData, TrainingData
 from .data.workers import LostWorker, reporting_lost_workers
 from .distributed import first_alone, is_first_process, is_launched, validate_checkpoint_kind
 from .finite import validate_finite_start
@@ -47,17 +43,6 @@ from .run_length import describe_resume, steps_of, validate_length
 from .signals import Preempted
 from .trainer import WingsTrainer
 from .training_arguments import training_arguments
-
-
-class TrainingData(Protocol):
-    """Encoded samples by number and their sampler: see `ConversationDataset`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int) -> dict[str, Any]: ...
-
-    def sampler(self, batch_size: int, seed: int) -> RecordSampler:
-        """The sampler of every epoch."""
 
 
 def train(
@@ -124,78 +109,35 @@ def _train(
     set_seed(recipe.seed)
     # Everything is validated before the model is loaded, which takes minutes at real sizes.
     processor = load_processor(recipe) if processor is None else processor
-    records = ConversationDataset.of(recipe, processor) if data is None else None
-    samples: TrainingData | None = data if records is None else records
-    assert samples is not None
-    sampler_of_records = samples.sampler(recipe.batch_size, recipe.seed)
-    sampler: RecordSampler | BatchingSampler = sampler_of_records
-    steps = steps_of(recipe, sampler)
-    collate: Collator | Packer = Collator(processor.tokenizer.pad_token_id)
-    pad = collate
-    if records is not None and recipe.batching != "pad":
-        sampler = BatchingSampler(
-            sampler_of_records,
-            recipe.batching,
-            LengthEstimator(records, processor, recipe.max_length),
-        )
-    if records is not None and recipe.batching == "pack":
-        collate = Packer(processor.tokenizer.pad_token_id, recipe.max_length)
-    evaluation = held_out_evaluation(recipe, processor, pad, records)
+    used = RunData.of(recipe, processor, data)
+    steps = steps_of(recipe, used.sampler)
+    evaluation = held_out_evaluation(recipe, processor, used.pad, used.records)
     arguments = training_arguments(recipe, folder.path, steps, evaluation is not None)
     validate_best_set(recipe.evaluate, evaluation.sets if evaluation else ())
-    for held_out in evaluation.sets.values() if evaluation else ():
-        if isinstance(held_out, ConversationDataset):
+    held_out = evaluation.sets.values() if evaluation else ()
+    for records in (*held_out, used.records):
+        if isinstance(records, ConversationDataset):
             # Finds a missing folder before training.
-            _encode_first(held_out)
-    if records is not None:
-        _encode_first(records)
+            _encode_first(records)
     trackers = make_trackers(recipe.trackers, recipe.to_yaml())
-    with first_alone(arguments.process_index == 0):
-        if arguments.process_index == 0:
-            folder.lock()
-            # Another process may have used it meanwhile.
-            folder.validate(recipe)
-    last = newest_whole_checkpoint(folder)
-    validate_checkpoint_kind(recipe, last)
-    validate_length(folder, recipe, sampler_of_records, last)
-    if last is not None and recipe.evaluate.load_best:
-        figure = recipe.evaluate.best_figure
-        if best := BestEvaluation.of(state_of(last).log_history, figure):
-            best.validate_whole(folder)
-    data_now: dict[str, Identity] = {}
-    with first_alone(arguments.process_index == 0):
-        if arguments.process_index == 0:
-            data_now = identities(recipe, records)
-            if last is not None:
-                validate_unchanged(folder.data_record, data_now, recipe.allow_changed_data)
-    is_printing = watch is None and arguments.process_index == 0
-    if is_printing and recipe.trackers is None and not trackers:
-        print(f"TensorBoard is not installed: metrics go only to {RESULT}.", flush=True)
-    if is_printing and recipe.parallel != "ddp" and not is_launched():
-        print(f"parallel: {recipe.parallel} has no effect in one process without torchrun.")
-    if is_printing and last is not None:
-        print(describe_resume(last, steps), flush=True)
-    if is_printing and model is None:
-        print(f"loading {recipe.start or recipe.model}", flush=True)
-    is_fresh = model is None and recipe.start is None
-    model = load_model(recipe) if model is None else model
-    validate_finite_start(model)
-    before = False if is_fresh else model.config.llm_trained
-    model.config.llm_trained = is_llm_trained(recipe, before)
-    rift = settle_turn_end(model.generation_config, processor.turn_end()) if records else None
-    if rift and is_printing:
-        print(rift, flush=True)
-    config = model.config
-    validate_kl_to_base(recipe, config.learners, config.text_guard, config.prefix)
-    if is_printing and evaluation is not None:
+    is_first = arguments.process_index == 0
+    last, identity = _take_folder(folder, recipe, used, is_first)
+    is_printing = watch is None and is_first
+    if is_printing:
+        _announce(recipe, trackers, last, steps)
+        if model is None:
+            print(f"loading {recipe.start or recipe.model}", flush=True)
+    model, notes = _load(recipe, model, processor, used.records is not None)
+    if evaluation is not None:
+        config = model.config
         why = why_text_is_kept(recipe, config.learners, config.text_guard, config.prefix)
-        print(evaluation.describe(steps, why), flush=True)
+        notes.append(evaluation.describe(steps, why))
     plan = prepare_groups(model, recipe)
     events = next((one for one in trackers if isinstance(one, EventFiles)), None)
     questions = evaluation.questions if evaluation else ()
     trainer = WingsTrainer(
         plan=plan,
-        sampler=sampler,
+        sampler=used.sampler,
         folder=folder,
         save_total_limit=recipe.save_total_limit,
         evaluation=evaluation,
@@ -203,44 +145,107 @@ def _train(
         kl_to_base=recipe.kl_to_base.weight if recipe.kl_to_base else None,
         model=model,
         args=arguments,
-        train_dataset=samples,
-        data_collator=collate,
+        train_dataset=used.samples,
+        data_collator=used.collate,
         processing_class=processor,
         callbacks=[Progress(recipe.stage, watch), *trackers],
     )
     trainer.remove_callback(PrinterCallback)
     if is_printing:
-        print(plan, flush=True)
+        print(*notes, plan, sep="\n", flush=True)
     if trainer.is_world_process_zero():
-        folder.claim(recipe, data_now)
+        folder.claim(recipe, identity)
     trainer.accelerator.wait_for_everyone()
     with trainer.signals.listening():
         _fit(trainer, folder, last, steps)
-        state = trainer.state
-        result = TrainResult(folder.path, state.global_step, trainer.seconds)
-        result.history = [entry for entry in state.log_history if "loss" in entry]
-        result.evaluations = [renamed(entry) for entry in evaluations(state.log_history)]
-        result.stopped = trainer.stopped
-        result.skipped = trainer.all_skipped()
-        result.extended = trainer.extended
-        loads_best = recipe.evaluate.load_best
-        result.model_step = trainer.load_best() if loads_best else state.global_step
-        if trainer.best is not None:
-            result.best = asdict(trainer.best)
-            if is_printing:
-                print(trainer.best.describe(result.model_step), flush=True)
-        if is_printing and result.stopped:
-            print(f"stopped early: {result.stopped}", flush=True)
-        warning = evaluation.warning(state.log_history) if evaluation else None
-        if is_printing and warning:
-            print(warning, flush=True)
-        if is_printing and result.skipped:
-            report_skipped(result.skipped)
+        result = _result(trainer, recipe)
+        if is_printing:
+            _report(trainer, result)
         model.eval()
         if recipe.lora is not None and not recipe.lora.is_kept:
             merge_adapters(model)
         _finish(trainer, folder, result)
     return result
+
+
+def _take_folder(
+    folder: RunFolder, recipe: Recipe, used: RunData, is_first: bool
+) -> tuple[Path | None, dict[str, Identity]]:
+    """Lock the folder; the checkpoint to resume from, if any, and the identity of the data now."""
+    with first_alone(is_first):
+        if is_first:
+            folder.lock()
+            # Another process may have used it meanwhile.
+            folder.validate(recipe)
+    last = newest_whole_checkpoint(folder)
+    validate_checkpoint_kind(recipe, last)
+    validate_length(folder, recipe, used.order, last)
+    if last is not None and recipe.evaluate.load_best:
+        figure = recipe.evaluate.best_figure
+        if best := BestEvaluation.of(state_of(last).log_history, figure):
+            best.validate_whole(folder)
+    identity: dict[str, Identity] = {}
+    with first_alone(is_first):
+        if is_first:
+            identity = identities(recipe, used.records)
+            if last is not None:
+                validate_unchanged(folder.data_record, identity, recipe.allow_changed_data)
+    return last, identity
+
+
+def _announce(
+    recipe: Recipe, trackers: Sequence[TrainerCallback], last: Path | None, steps: int
+) -> None:
+    if recipe.trackers is None and not trackers:
+        print(f"TensorBoard is not installed: metrics go only to {RESULT}.", flush=True)
+    if recipe.parallel != "ddp" and not is_launched():
+        print(f"parallel: {recipe.parallel} has no effect in one process without torchrun.")
+    if last is not None:
+        print(describe_resume(last, steps), flush=True)
+
+
+def _load(
+    recipe: Recipe, given: WingsForCausalLM | None, processor: WingsProcessor, has_turns: bool
+) -> tuple[WingsForCausalLM, list[str]]:
+    """The model of the run, validated, and sentences about it."""
+    is_fresh = given is None and recipe.start is None
+    model = load_model(recipe) if given is None else given
+    validate_finite_start(model)
+    before = False if is_fresh else model.config.llm_trained
+    model.config.llm_trained = is_llm_trained(recipe, before)
+    config = model.config
+    validate_kl_to_base(recipe, config.learners, config.text_guard, config.prefix)
+    rift = settle_turn_end(model.generation_config, processor.turn_end()) if has_turns else None
+    return model, [rift] if rift else []
+
+
+def _result(trainer: WingsTrainer, recipe: Recipe) -> TrainResult:
+    """The result of a trained model; loads the best weights if the recipe says so."""
+    history = trainer.state.log_history
+    loads_best = recipe.evaluate.load_best
+    return TrainResult(
+        trainer.folder.path,
+        trainer.state.global_step,
+        trainer.seconds,
+        history=[entry for entry in history if "loss" in entry],
+        evaluations=[renamed(entry) for entry in evaluations(history)],
+        stopped=trainer.stopped,
+        skipped=trainer.all_skipped(),
+        extended=trainer.extended,
+        best=None if trainer.best is None else asdict(trainer.best),
+        model_step=trainer.load_best() if loads_best else trainer.state.global_step,
+    )
+
+
+def _report(trainer: WingsTrainer, result: TrainResult) -> None:
+    if trainer.best is not None:
+        print(trainer.best.describe(result.model_step or result.steps), flush=True)
+    if result.stopped:
+        print(f"stopped early: {result.stopped}", flush=True)
+    if warning := trainer.evaluation and trainer.evaluation.warning(trainer.state.log_history):
+        print(warning, flush=True)
+    if result.skipped:
+        report_skipped(result.skipped)
 
 
 def _encode_first(data: ConversationDataset) -> None:

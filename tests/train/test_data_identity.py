@@ -31,13 +31,14 @@ def broken(folder, make_recipe):
     """A function of changes: the recipe of a run that was killed after its checkpoint of step 2."""
 
     def make(**changes):
+        held_out = HeldOutSource(str(folder / "held.jsonl"), name="held")
         settings = {
             "data": [
                 DataSource(str(folder / "pictures.json"), str(folder)),
                 DataSource(str(folder / "part-*.jsonl")),
             ],
             "text_turns": TextTurns(str(folder / "turns.jsonl"), 0.5),
-            "evaluate": Evaluate([HeldOutSource(str(folder / "held.jsonl"), name="held")]),
+            "evaluate": Evaluate([held_out], text_after_image=0),
             "start": str(folder.parent / "start"),
             "save_every": 2,
         }

@@ -105,19 +105,21 @@ def test_a_rate_that_blows_up_leaves_nothing_behind(make_recipe, rate, save_ever
         assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
-@pytest.mark.parametrize("stop", [None, EarlyStop("text", 0.1)])
+@pytest.mark.parametrize("stop", [False, EarlyStop("text", 0.1)])
 def test_a_held_out_loss_that_is_not_finite_ends_the_run(make_recipe, data, monkeypatch, stop):
     """Even if the weights are finite; an early stop would save them as the finished model."""
     original = HeldOutEvaluation.run
 
-    def overflowing(self, model, accelerator, size, history):
+    def overflowing(self, model, llm, accelerator, size, history):
         if evaluations(history):
             torch.nn.init.constant_(model.lm_head.weight, 1e38)
-        return original(self, model, accelerator, size, history)
+        return original(self, model, llm, accelerator, size, history)
 
     monkeypatch.setattr(HeldOutEvaluation, "run", overflowing)
     held_out = HeldOutSource(str(data / "text.jsonl"), limit=3, name="text")
-    recipe = make_recipe("align", steps=2, save_every=1, evaluate=Evaluate([held_out], 2, stop))
+    recipe = make_recipe(
+        "align", steps=2, save_every=1, evaluate=Evaluate([held_out], 2, 0, 0, stop)
+    )
     with pytest.raises(DistributedStop, match=r"^The loss on text is (nan|inf) after step 2: low"):
         train(recipe)
     folder = RunFolder(recipe.output)

@@ -27,7 +27,7 @@ class Killed(Exception):
 def test_event_files_go_on_after_a_kill_without_doubled_steps(
     make_recipe, data, monkeypatch, save_every
 ):
-    held_out = Evaluate([HeldOutSource(str(data / "text.jsonl"), name="text")], 2)
+    held_out = Evaluate([HeldOutSource(str(data / "text.jsonl"), name="text")], 2, 0, 0)
     recipe = make_recipe(
         "instruct", steps=6, save_every=save_every, trackers=None, evaluate=held_out
     )

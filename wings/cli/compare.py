@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from wings.errors import WingsError
 from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
 from wings.eval.scoring.accuracy import Accuracy
 
-from .terminal import make_console
+from .terminal import make_console, make_table
 
 MAKER = "wings compare"
 # Kinds of plots, and the field that names the program which wrote one.
@@ -91,9 +89,7 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         score_figure(points).savefig(drawn, format=kind, dpi=160, metadata={FIELDS[kind]: MAKER})
         output.write_bytes(drawn.getvalue())
     console = make_console()
-    table = Table()
-    for n, header in enumerate(("", *QUESTIONS.values(), SHIFT)):
-        table.add_column(header, overflow="fold", justify="right" if n else "left")
+    table = make_table("", *QUESTIONS.values(), SHIFT)
     for summary in summaries:
         table.add_row(*summary.cells)
     console.print(table)

@@ -1,5 +1,7 @@
 """Shows a report of `wings eval` in the terminal."""
 
+from typing import Any
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
@@ -27,7 +29,9 @@ def section_table(section: Section) -> Table:
         pad_edge=False, show_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for n, header in enumerate(section.rows[0]):
-        table.add_column(header, justify="right" if n else "left", no_wrap=n > 0)
+        # Names of kinds and tasks may be long; a number is never broken.
+        options: dict[str, Any] = {"no_wrap": True} if n else {"overflow": "fold"}
+        table.add_column(header, justify="right" if n else "left", **options)
     for row in section.rows[1:]:
         table.add_row(*map(Text, row))
     return table

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from transformers.utils import logging
 
@@ -34,7 +33,7 @@ from .claimed import claimed
 from .eval import DATA, default_files
 from .new_checkpoint import CONFIG, validate_new_checkpoint
 from .progress import ProgressBars
-from .terminal import make_console
+from .terminal import make_console, make_table
 
 MAKER = "wings gate"
 JSON, CSV, PLOT, CACHE = "gate.json", "gate.csv", "gate.png", "cache"
@@ -136,7 +135,7 @@ def write(curve: GateCurve, folder: Path, checkpoint: str) -> None:
 
 def show(console: Console, curve: GateCurve) -> None:
     """Prints a table of all settings and names the chosen one."""
-    table = Table("gate", "text after an image", "pictures", "")
+    table = make_table("gate", "text after an image", "pictures", "")
     for result in curve.results:
         percents = (str(overall(kinds.values())) for kinds in (result.text, result.pictures))
         table.add_row(result.setting.name, *percents, "chosen" * (result is curve.chosen))

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.table import Table
 from rich.text import Text
 from transformers.utils import logging
 
@@ -16,7 +15,7 @@ from wings.eval.models import load_eval_model
 from wings.output_folder import OutputFolder
 
 from .progress import ProgressBars
-from .terminal import make_console
+from .terminal import make_console, make_table
 
 TEXT, PICTURES = "text.jsonl", "pictures.jsonl"
 TURNS = {"T": "text", "V": "picture"}
@@ -68,7 +67,7 @@ def iit(
         for name, letter in ((TEXT, "T"), (PICTURES, "V")):
             write_iit([one for one in built if one.kind.endswith(letter)], owned.path / name)
     count = Counter(one.kind for one in built)
-    table = Table("kind", "turns", "conversations", "file")
+    table = make_table("kind", "turns", "conversations", "file")
     for kind in KINDS:
         turns = ", ".join(TURNS[letter] for letter in kind.split(","))
         name = TEXT if kind.endswith("T") else PICTURES

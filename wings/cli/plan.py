@@ -1,7 +1,9 @@
 """`wings plan`: memory and cost of a recipe, estimated without loading weights."""
 
+import sys
 from dataclasses import dataclass
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from transformers.utils import logging
 
@@ -59,7 +61,8 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
     if read.batch_size % gpus:
         raise WingsError(f"batch_size: {read.batch_size} cannot be split over {gpus} GPUs.")
     budget = Budget(read, ModelSpec.of(read, file), gpus, card.memory)
-    console = make_console(soft_wrap=True)
+    # Whole lines in a file, whole words in a terminal.
+    console = make_console(soft_wrap=not sys.stdout.isatty())
     if budget.spec.note:
         console.print(budget.spec.note)
     console.print(title(budget, recipe, card))
@@ -87,9 +90,10 @@ def title(budget: Budget, name: str, card: Card) -> str:
 
 def groups(budget: Budget) -> Table:
     """Table of the parameter groups and their bytes in the whole model."""
-    table = Table(box=None, header_style="")
+    table = Table(box=None, header_style="", pad_edge=False)
     for name in ("group", "weights", "rate", "held in", "weights, GiB", "gradients", "AdamW"):
-        table.add_column(name, justify="left" if name in ("group", "held in") else "right")
+        justify: JustifyMethod = "left" if name in ("group", "held in") else "right"
+        table.add_column(name, justify=justify, no_wrap=name in ("group", "weights"))
     totals = [0, 0, 0]
     for group in budget.groups:
         sizes = group.weights, group.gradients, group.optimiser
@@ -111,7 +115,7 @@ def groups(budget: Budget) -> Table:
 def memory(budget: Budget) -> Table:
     """Table of the memory of one GPU, a column per parallel mode."""
     modes = PARALLEL_MODES if budget.gpus > 1 else PARALLEL_MODES[:1]
-    table = Table(box=None, header_style="")
+    table = Table(box=None, header_style="", pad_edge=False)
     table.add_column("GiB on each GPU")
     for mode in modes:
         mark = " (the recipe's)" if mode == budget.recipe.parallel and budget.gpus > 1 else ""

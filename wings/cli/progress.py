@@ -12,7 +12,7 @@ class ProgressBars:
         self.tasks: dict[str, TaskID] = {}
         self.progress = Progress(
             TextColumn("  {task.description:<34}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
             TimeElapsedColumn(),
             console=console,

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -31,7 +30,7 @@ from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading
 
-from .terminal import make_console
+from .terminal import make_console, make_table
 
 
 def shift(checkpoint: str, items: Path, images: Path | None, output: Path, sink: str) -> ModelShift:
@@ -77,7 +76,7 @@ def shift(checkpoint: str, items: Path, images: Path | None, output: Path, sink:
             draft / "shift.png", dpi=160
         )
         owned.place(draft)
-    table = Table("branch", "attention shift", "samples with a score", title=name)
+    table = make_table("branch", "attention shift", "samples with a score", title=name)
     for row in result.table():
         table.add_row(*row)
     console.print(table)

@@ -238,11 +238,14 @@ def _result(trainer: WingsTrainer, recipe: Recipe) -> TrainResult:
 
 
 def _report(trainer: WingsTrainer, result: TrainResult) -> None:
+    step = result.steps if result.model_step is None else result.model_step
     if trainer.best is not None:
-        print(trainer.best.describe(result.model_step or result.steps), flush=True)
+        print(trainer.best.describe(step), flush=True)
     if result.stopped:
         print(f"stopped early: {result.stopped}", flush=True)
-    if warning := trainer.evaluation and trainer.evaluation.warning(trainer.state.log_history):
+    # Of the weights that the model has, not of later ones.
+    until = [entry for entry in trainer.state.log_history if entry["step"] <= step]
+    if warning := trainer.evaluation and trainer.evaluation.warning(until):
         print(warning, flush=True)
     if result.skipped:
         report_skipped(result.skipped)

@@ -93,7 +93,7 @@ class ProgressTable:
         self.tasks: dict[str, TaskID] = {}
         self.progress = Progress(
             TextColumn("  {task.description:<46}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             TextColumn("{task.percentage:>4.0f}%"),
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[note]}"),

@@ -6,22 +6,39 @@ import pytest
 from PIL import Image
 
 from wings.cli import main
+from wings.examples.conversations import read_lines
 
 
 def test_a_wings_checkpoint(checkpoint, data, tmp_path, capsys):
     items, out = data / "pictures_held_out.jsonl", tmp_path / "out"
-    assert main(["shift", str(checkpoint), "--items", str(items), "--output", str(out)]) == 0
-    # Again: what the command wrote, it may replace.
-    assert main(["shift", str(checkpoint), "--items", str(items), "--output", str(out)]) == 0
+    command = ["shift", str(checkpoint), "--output", str(out), "--items"]
+    assert main([*command, str(items)]) == 0
+    found = json.loads((out / "shift.json").read_text(encoding="utf-8"))
+    # Again, as LLaVA's list in another folder: what the command wrote, it may replace.
+    (tmp_path / "llava.json").write_text(json.dumps([*map(llava, read_lines(items))]))
+    assert main([*command, str(tmp_path / "llava.json"), "--images", str(data)]) == 0
     said = capsys.readouterr().out
     assert "plus learners" in said
-    found = json.loads((out / "shift.json").read_text(encoding="utf-8"))
+    again = json.loads((out / "shift.json").read_text(encoding="utf-8"))
+    assert again["branches"] == found["branches"]
     assert found["options"]["sink"] == "apart"
     assert len(found["branches"]["main"]["samples"]) == len(items.read_text().splitlines())
     for branch in found["branches"].values():
         assert 0 <= branch["score"] <= 2
     with Image.open(out / "shift.png") as image:
         assert image.width > 1000
+
+
+def llava(record):
+    """The record in LLaVA's form."""
+    turns, images = [], []
+    for message in record["messages"]:
+        content = message["content"]
+        parts = [{"text": content}] if isinstance(content, str) else content
+        images += [part["image"] for part in parts if "image" in part]
+        words = "".join(part.get("text", "<image>") for part in parts)
+        turns.append({"from": message["role"], "value": words})
+    return {"conversations": turns, "image": images}
 
 
 @pytest.mark.parametrize("lacks", ["checkpoint", "pictures", "items"])

@@ -80,12 +80,14 @@ def changes():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
     for language, block in BLOCKS:
         if language == "yaml" and (name := re.match(r"# (\w+\.yaml)\n", block)):
             Path(name[1]).write_text(block)
     write_data()
-    return tmp_path
+    return project
 
 
 def terminated_at(step, monkeypatch):
@@ -133,6 +135,14 @@ def test_the_page_runs_from_beginning_to_end(folder, monkeypatch, capsys):
         assert stage_1_or_2 in said["data check"]
     assert "resuming from step 2 of 4" in said["train"]
     assert "Text alone: kept exactly." in said["eval"]
+    # The whole folder may be moved, and its recipes named from elsewhere: the run is still its own.
+    weights = Path("runs/instruct/model.safetensors").stat()
+    monkeypatch.chdir(folder.parent)
+    folder.rename("moved")
+    assert main(["train", "moved/instruct.yaml", *changes()]) == 0
+    assert Path("moved/runs/instruct/model.safetensors").stat() == weights
+    assert main(["train", "moved/instruct.yaml", *changes(), "seed=1"]) == 2
+    assert "seed" in capsys.readouterr().err
 
 
 def test_the_keys_against_forgetting_fit_the_recipe(folder):

@@ -113,7 +113,8 @@ def _measure(
         report = make_report(llm, model, evaluation, notes, files, data.digests(), runner, start)
         report.save(owned)
         show(console, report)
-        console.print(f"  Everything is in {folder / HTML} and {folder / JSON}.\n")
+        made = f"  Everything is in {folder / HTML} and {folder / JSON}.\n"
+        console.print(made, soft_wrap=True)
     processes.wait()
     return folder
 

@@ -75,7 +75,7 @@ def commands():
 def changes():
     """What the page tells to add for a trial with the tiny parts."""
     (words,) = re.findall(r"Then add\s+`([^`]+)`\s+to each command that names a recipe", PAGE)
-    return words.split()
+    return shlex.split(words)
 
 
 @pytest.fixture

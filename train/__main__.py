@@ -58,6 +58,7 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
     from wings.train.preflight import preflight
     from wings.train.recipe import Recipe
     from wings.train.run import train
+    from wings.train.start import validate_written
 
     from .signals import NOT_FINISHED, DistributedStop, Preempted
 
@@ -67,6 +68,7 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
     try:
         file = find_recipe(recipe)
         plan = Recipe.from_yaml(file, overrides)
+        validate_written(plan, file)
         preflight(plan, file)
         result = train(plan)
     except WingsError as error:
@@ -74,7 +76,7 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
             print(f"{name}: {error}", file=sys.stderr)
         return NOT_FINISHED if isinstance(error, Preempted) else 2
     except KeyboardInterrupt:
-        print(f"{name}: stopped; the same command resumes from the last checkpoint.")
+        print(f"{name}: stopped; {_after_stop(recipe, overrides)}.")
         return 130
     finally:
         if torch.distributed.is_initialized():
@@ -83,6 +85,17 @@ def run(recipe: str, overrides: Sequence[str], name: str = "wings.train") -> int
         last = f", loss {result.losses[-1]:.4f}" if result.losses else ""
         print(f"{result.folder}: {result.steps:,} steps, {result.seconds:,.0f} s{last}")
     return 0
+
+
+def _after_stop(recipe: str, overrides: Sequence[str]) -> str:
+    """A phrase on the next start of the same command."""
+    from wings.train.recipe import Recipe
+    from wings.train.run_folder import RunFolder
+
+    last = RunFolder(Recipe.from_yaml(find_recipe(recipe), overrides).output).last_checkpoint()
+    if last is None:
+        return "no checkpoint was saved, so the same command starts again"
+    return f"the same command resumes from {last}"
 
 
 if __name__ == "__main__":

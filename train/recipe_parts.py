@@ -93,7 +93,7 @@ class Evaluate:
 
     Attributes:
         data: the records, each entry with a name.
-        every (steps): steps between evaluations; default: a tenth of the run, at most 500.
+        every (steps): steps between evaluations; default: a fifth of the run, at most 500.
         text_after_image (records): number of text records that are put after images, scored on the
             answer to the text; 0 for none. With a frozen LLM its KL from the LLM, which reads the
             exchange in words, is measured too. Texts are up to a fifth of `text_turns`, which are
@@ -110,7 +110,7 @@ class Evaluate:
 
     data: list[HeldOutSource] = field(default_factory=list)
     every: int | None = None
-    text_after_image: int = 24
+    text_after_image: int = 16
     answers: int = 2
     stop: EarlyStop | bool = True
     best: str | None = None
@@ -118,7 +118,7 @@ class Evaluate:
 
     def interval(self, steps: int) -> int:
         """Steps between evaluations of a run of `steps`."""
-        return self.every or max(1, min(500, steps // 10))
+        return self.every or max(1, min(500, steps // 5))
 
     @property
     def best_figure(self) -> str | None:

@@ -38,6 +38,15 @@ def readable_recipe(recipe: Recipe, file: Path | None) -> tuple[Recipe, str | No
     return found, f"{recipe.start} does not exist yet: reading {parts}, as {maker.name} names them."
 
 
+def validate_written(recipe: Recipe, file: Path) -> None:
+    """Raise a `WingsError` if a recipe next to `file` is still to write the recipe's start."""
+    if recipe.start and (maker := maker_of(recipe.start, file)):
+        raise WingsError(
+            f"start: there is no finished model in {recipe.start} yet; run {maker.name}, which"
+            " writes it, first."
+        )
+
+
 def maker_of(start: str, file: Path | None) -> Path | None:
     """The recipe next to `file` that will write `start`; None if it is written, or by no recipe."""
     if file is None or (Path(start).expanduser() / "config.json").is_file():

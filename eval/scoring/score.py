@@ -16,7 +16,7 @@ def score(item: Item, prediction: str) -> float:
     """The score of one answer, by `item.scoring`.
 
     - "exact": equals the reference, word for word.
-    - "mention": names the reference.
+    - "mention": names the reference; a full stop at its end does not count.
     - "short", "vqa": see `short_answers.py`.
     - "choice": makes the right choice.
     - "likelihood": the prediction is the likeliest choice; it must be the reference.
@@ -27,7 +27,8 @@ def score(item: Item, prediction: str) -> float:
     """
     match item.scoring:
         case "mention":
-            return float(mentions(prediction, item.answer))
+            # References are written as sentences too: "Honey."
+            return float(mentions(prediction, item.answer.rstrip(" .!?")))
         case "short":
             return float(matches_any(prediction, [item.answer, *item.references]))
         case "vqa":

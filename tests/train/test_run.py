@@ -18,7 +18,7 @@ from tiny import tiny_model
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train import run
+from wings.train import preflight, run
 from wings.train.__main__ import main
 from wings.train.build import load_model
 from wings.train.data.collator import Collator
@@ -336,3 +336,37 @@ def test_two_runs_in_one_folder(make_recipe, tmp_path):
     first.kill()
     first.wait()
     assert train(recipe, watch=lambda *_: None).steps == 60
+
+
+def test_stage_two_before_stage_one_is_refused_before_anything_is_read(
+    make_recipe, tmp_path, capsys, monkeypatch
+):
+    """A start with one slash could be a name on the Hub, which is not asked."""
+    monkeypatch.setattr(preflight, "preflight", lambda *_: pytest.fail("the preflight began"))
+    monkeypatch.chdir(tmp_path)
+    one = make_recipe("align", output=str(tmp_path / "runs" / "align"))
+    two = make_recipe("instruct", start=str(tmp_path / "runs" / "align"))
+    for name, recipe in (("align", one), ("instruct", two)):
+        (tmp_path / f"{name}.yaml").write_text(recipe.to_yaml(tmp_path))
+    assert main(["instruct.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "start: there is no finished model in" in said and "run align.yaml, which writes" in said
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_an_interrupt_says_what_the_same_command_does_next(
+    make_recipe, tmp_path, capsys, monkeypatch, saves
+):
+    recipe = make_recipe("align", steps=4, save_every=2 if saves else None)
+    (tmp_path / "r.yaml").write_text(recipe.to_yaml(tmp_path))
+
+    def interrupt(self, args, state, *_, **__):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(preflight, "preflight", lambda *_: None)
+    monkeypatch.setattr(run.Progress, "on_step_end", interrupt)
+    assert main([str(tmp_path / "r.yaml")]) == 130
+    said = capsys.readouterr().out
+    assert ("the same command resumes from" in said and "checkpoint-2" in said) == saves
+    assert ("no checkpoint was saved, so the same command starts again" in said) != saves

@@ -46,8 +46,9 @@ def choose_conversations(
 ) -> Conversations:
     """The conversations that are put together for the evaluation.
 
-    Texts are those that `text_turns` sets aside, or else of the held-out records, or else of the
-    training records. Images are those of the held-out records, or else of the training records.
+    Texts are those that `text_turns` sets aside (all of it, if it has fewer than five), or else of
+    the held-out records, or else of the training records. Images are those of the held-out records,
+    or else of the training records.
 
     Args:
         held_out: records of `evaluate.data`, if any.
@@ -56,7 +57,7 @@ def choose_conversations(
         seed: seed of the choice.
     """
     sources = [source for source in (held_out, training) if source is not None]
-    texts = training.exchanges.set_aside_texts() if training.exchanges else []
+    texts = training.exchanges.evaluated_texts() if training.exchanges else []
     images: list[list[Message]] = []
     for source in sources:
         texts = texts or _find(source, _text_exchange, count, seed)

@@ -102,7 +102,8 @@ class ConversationDataset(Dataset):
             except WingsError as error:
                 if self.on_bad_record == "stop":
                     raise WingsError(
-                        f"{error}; to skip such records, set on_bad_record: skip in the recipe."
+                        f"{str(error).rstrip('.')}; correct it, or set on_bad_record: skip in the"
+                        " recipe to skip such records."
                     ) from None
                 skipped.append((candidate, str(error)))
                 continue

@@ -40,9 +40,9 @@ class TextExchanges:
         self.set_aside = {every * n // count for n in range(count)}
         self.drawn = [number for number in range(every) if number not in self.set_aside]
 
-    def set_aside_texts(self) -> list[list[Message]]:
-        """The exchanges that no conversation gets."""
-        return [self.read(number) for number in sorted(self.set_aside)]
+    def evaluated_texts(self) -> list[list[Message]]:
+        """The exchanges that no conversation gets; all of a file that is too small for any."""
+        return [self.read(number) for number in sorted(self.set_aside or self.drawn)]
 
     def read(self, number: int) -> list[Message]:
         """The first exchange of record `number` of the file: question and answer."""

@@ -19,7 +19,7 @@ from wings.train.run_folder import ANSWERS, RunFolder
 
 from .trackers import EventFiles
 
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 32
 SHOWN_PIXELS = (320, 320)
 
 
@@ -47,7 +47,7 @@ class Answer:
         kind: of the question.
         question: its text.
         expected: the answer in the data.
-        answer: the model's, greedy, up to 64 tokens.
+        answer: the model's, greedy, up to 32 tokens.
     """
 
     step: int

@@ -118,9 +118,9 @@ class HeldOutEvaluation:
             steps: of the run.
             why_text_is_kept: why text alone keeps the LLM's logits, if it does.
         """
-        sets = ", ".join(f"{name} ({len(data)})" for name, data in self.sets.items())
+        sets = ", ".join(f"{name} ({len(data)} records)" for name, data in self.sets.items())
         every = self.settings.interval(steps)
-        lines = [f"evaluating every {every:,} steps, in records: {sets}"]
+        lines = [f"evaluating {sets} every {every:,} steps" if every > 1 else f"evaluating {sets}"]
         stop = self.stop
         if stop is not None and why_text_is_kept and self._is_text(stop.name):
             lines.append(
@@ -210,8 +210,9 @@ class HeldOutEvaluation:
         if kl <= FAR_FROM_LLM:
             return None
         return (
-            f"warning: text after an image is {kl:.2f} nats per token from the LLM's; add"
-            " text_turns, lower the learners' rates, or put a gate on it with wings gate"
+            f"warning: text after an image is {kl:.2f} nats per token from the LLM's; train with"
+            " more text_turns that have the LLM's own answers, lower the learners' rates, or put a"
+            " gate on the model with wings gate"
         )
 
     @torch.no_grad()

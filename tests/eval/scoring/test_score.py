@@ -46,6 +46,13 @@ def test_letters_come_before_texts():
     assert asked.splitlines()[:3] == ["Which?", "A. x", "B. y"]
 
 
+@pytest.mark.parametrize("reference", ["Red", "red.", "a red arrow.", "Red!"])
+def test_a_reference_may_end_as_a_sentence(reference):
+    item = Item("all", (), reference, "mention")
+    assert score(item, "It is a RED arrow, I think") == 1
+    assert score(item, "It is a redder arrow") == 0
+
+
 def test_nothing_to_choose_from_is_refused():
     with pytest.raises(WingsError, match="nothing to choose from"):
         score(Item("all", (), "a", "choice"), "a")

@@ -281,7 +281,9 @@ def held_out_evaluation(
         for name in names
     }
     questions: list[Question] = []
-    count = max(settings.text_after_image, settings.answers)
+    # Questions alone are no evaluation.
+    has_sets = bool(settings.data or settings.text_after_image)
+    count = max(settings.text_after_image, settings.answers) if has_sets else 0
     if count and training is not None:
         held_out = open_sources(settings.data) if settings.data else None
         found = choose_conversations(held_out, training, count, recipe.seed)

@@ -11,13 +11,11 @@ from wings.errors import WingsError
 from wings.processing.chat_template import ChatTemplate
 from wings.processing.conversation import Conversation
 from wings.processing.tokenization import IGNORED, tokenize
-from wings.records.formats import Message, to_messages
+from wings.records.formats import Message, text_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.record_source import RecordSource
 from wings.records.records import naming_record
 from wings.records.source_files import ENDINGS
-
-from .items import text_of
 
 NO_IMAGE = -1  # an id that no token has
 

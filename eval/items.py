@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError, nearest
-from wings.records.formats import Message, to_messages
+from wings.records.formats import Message, images_of, text_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.record_source import RecordSource
 from wings.records.records import naming_record
@@ -62,17 +62,9 @@ class Item:
         return record | {name: value for name in NAMES if (value := self.__dict__[name])}
 
 
-def text_of(content: str | Sequence[dict[str, Any]]) -> str:
-    """The text of a message's content, without its pictures."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
 def pictures_of(item: Item) -> list[Any]:
     """The pictures of a conversation, in reading order."""
-    contents = (m["content"] for m in item.messages if not isinstance(m["content"], str))
-    return [part["image"] for content in contents for part in content if part["type"] == "image"]
+    return images_of(item.messages)
 
 
 def without_pictures(item: Item) -> Item:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from wings.eval.items import Item, text_of
+from wings.eval.items import Item
 from wings.eval.report.report import SAMPLES, Sample, Section
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.score import is_exact, score
 from wings.processing.web_image import is_address
+from wings.records.formats import text_of
 
 from .clusters import cluster_accuracy, cluster_items
 from .paired import PairedScores, paired_plot, paired_table

@@ -20,10 +20,11 @@ from transformers import (
 from wings import WingsForCausalLM
 from wings.errors import WingsError
 from wings.eval.generate import answer_items, encode
-from wings.eval.items import Item, pictures_of, read_items, text_of, without_pictures
+from wings.eval.items import Item, pictures_of, read_items, without_pictures
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.checks import mentions
 from wings.processing.processor import WingsProcessor
+from wings.records.formats import text_of
 
 SAMPLES = 6
 BLANK = "#dddddd"

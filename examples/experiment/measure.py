@@ -18,8 +18,9 @@ from transformers import (
 from wings import WingsForCausalLM, WingsProcessor
 from wings.eval.divergence import answer_log_probs, divergence_terms
 from wings.eval.generate import answer_items, encode
-from wings.eval.items import Item, read_items, text_of, without_pictures
+from wings.eval.items import Item, read_items, without_pictures
 from wings.eval.scoring.score import score, score_all
+from wings.records.formats import text_of
 from wings.upstream.cache_name import cache_name, cache_of
 
 from .dataset import read_pairs

@@ -10,10 +10,11 @@ from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
-from wings.records.formats import Message
+from wings.records.formats import Message, images_of
 
 from .collator import with_kl_mask
 from .dataset import ConversationDataset
+from .text_turns import first_exchange
 
 # Records of a source that are read in search of one kind.
 SEARCHED = 2000
@@ -57,7 +58,7 @@ def choose_conversations(
         seed: seed of the choice.
     """
     sources = [source for source in (held_out, training) if source is not None]
-    texts = training.exchanges.evaluated_texts() if training.exchanges else []
+    texts = training.exchanges.evaluated_texts(count) if training.exchanges else []
     images: list[list[Message]] = []
     for source in sources:
         texts = texts or _find(source, _text_exchange, count, seed)
@@ -100,21 +101,11 @@ def _places(data: ConversationDataset, seed: int) -> Iterator[int]:
                 yield data.starts[source] + place
 
 
-def images_of(messages: Sequence[Message]) -> list[Any]:
-    """The sources of all images of a conversation, in order."""
-    return [part["image"] for one in messages for part in one["content"] if part["type"] == "image"]
-
-
-def text_of(message: Message) -> str:
-    """The text of a message, without its images."""
-    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
-
-
 def _text_exchange(messages: list[Message]) -> list[Message] | None:
     """The first question and answer of a text conversation."""
     if images_of(messages):
         return None
-    turns = [message for message in messages if message["role"] != "system"][:2]
+    turns = first_exchange(messages)
     return turns if [turn["role"] for turn in turns] == ["user", "assistant"] else None
 
 

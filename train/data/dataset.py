@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
-from wings.records.formats import Message, to_messages
+from wings.records.formats import Message, images_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.records import SourceError, locate, naming
 from wings.train.recipe import DataSource, Limits, Recipe
@@ -172,8 +172,8 @@ class ConversationDataset(Dataset):
                 return with_kl_mask(sample, base_inputs) if base_inputs else sample
         sample = processor.encode(messages, max_length=self.max_length)
         # If images were dropped to fit, the remaining turns may be about them.
-        is_text = all(part["type"] == "text" for one in messages for part in one["content"])
-        return with_kl_mask(sample, sample) if self.needs_kl_mask and is_text else sample
+        is_masked = self.needs_kl_mask and not images_of(messages)
+        return with_kl_mask(sample, sample) if is_masked else sample
 
 
 def exchanges_of(recipe: Recipe) -> TextExchanges | None:

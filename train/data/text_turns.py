@@ -3,7 +3,7 @@
 import numpy as np
 
 from wings.errors import WingsError
-from wings.records.formats import Message, to_messages
+from wings.records.formats import Message, images_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.records import naming
 from wings.train.recipe_parts import DataSource, TextTurns
@@ -40,9 +40,9 @@ class TextExchanges:
         self.set_aside = {every * n // count for n in range(count)}
         self.drawn = [number for number in range(every) if number not in self.set_aside]
 
-    def evaluated_texts(self) -> list[list[Message]]:
-        """The exchanges that no conversation gets; all of a file that is too small for any."""
-        return [self.read(number) for number in sorted(self.set_aside or self.drawn)]
+    def evaluated_texts(self, count: int) -> list[list[Message]]:
+        """Up to `count` exchanges that no conversation gets; of all, if none is set aside."""
+        return [self.read(number) for number in sorted(self.set_aside or self.drawn)[:count]]
 
     def read(self, number: int) -> list[Message]:
         """The first exchange of record `number` of the file: question and answer."""
@@ -59,8 +59,7 @@ class TextExchanges:
         Returns:
             two messages, or none: without an image, after an unanswered question, or by the draw.
         """
-        has_image = any(part["type"] == "image" for one in messages for part in one["content"])
-        if not has_image or messages[-1]["role"] != "assistant":
+        if not images_of(messages) or messages[-1]["role"] != "assistant":
             return []
         draw = np.random.default_rng([self.seed, number])
         if draw.random() >= self.share:
@@ -77,6 +76,6 @@ def first_exchange(messages: list[Message]) -> list[Message]:
     Raises:
         WingsError: the conversation has an image.
     """
-    if any(part["type"] == "image" for one in messages for part in one["content"]):
+    if images_of(messages):
         raise WingsError("it has an image; remove the record, text turns have none")
     return [message for message in messages if message["role"] != "system"][:2]

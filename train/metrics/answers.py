@@ -12,8 +12,8 @@ from transformers import BatchFeature
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
-from wings.records.formats import Message
-from wings.train.data.after_image import Conversations, images_of, text_of
+from wings.records.formats import Message, images_of, text_of
+from wings.train.data.after_image import Conversations
 from wings.train.recipe import Limits
 from wings.train.run_folder import ANSWERS, RunFolder
 
@@ -68,7 +68,7 @@ def choose_questions(conversations: Conversations, count: int) -> list[Question]
         ],
     }
     return [
-        Question(kind, messages[:-1], text_of(messages[-1]))
+        Question(kind, messages[:-1], text_of(messages[-1]["content"]))
         for kind, chosen in talks.items()
         for messages in chosen[:count]
     ]
@@ -105,12 +105,10 @@ class FixedQuestions:
             step: of the run; answers of later steps in the file are removed.
             is_first: True on the first process.
         """
-        answers = [
-            Answer(
-                step, one.kind, text_of(one.messages[-1]), one.expected, self._answer(model, one)
-            )
-            for one in self.questions
-        ]
+        answers = []
+        for one in self.questions:
+            question = text_of(one.messages[-1]["content"])
+            answers.append(Answer(step, one.kind, question, one.expected, self._answer(model, one)))
         if not is_first:
             return
         file = self.folder.path / ANSWERS

@@ -1,6 +1,6 @@
 """Converts a record of any supported format to chat messages with images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,20 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
     if record.get("conversations") is None and record.get("messages") is not None:
         _add_thoughts(record, messages)
     return messages
+
+
+def images_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The sources of all images of a conversation, in reading order."""
+    contents = (message["content"] for message in messages)
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    return [part["image"] for part in parts if part["type"] == "image"]
+
+
+def text_of(content: str | Iterable[Mapping[str, Any]]) -> str:
+    """The text of a message's content, without its images."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _add_thoughts(record: dict[str, Any], messages: list[Message]) -> None:

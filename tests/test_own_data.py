@@ -153,7 +153,9 @@ def test_the_keys_against_forgetting_fit_the_recipe(folder):
 
 
 def test_the_slow_keys_are_keys():
-    for change in re.findall(r"`([a-z_.]+=[^` ]+)`", PAGE):
+    changes = re.findall(r"`([a-z_.]+=[^` ]+)`", PAGE)
+    assert len(changes) >= 4
+    for change in changes:
         values = {"stage": "align", "output": "x", "data": [{"path": "y"}]}
         values["model"] = {"vision": {"model_name": "m"}, "text": "t"}
         override(values, change)

@@ -55,7 +55,7 @@ class Inputs:
         return self.tensors[name]
 
     def double(self) -> "Inputs":
-        """The same numbers in float64."""
+        """A copy with all numbers in float64."""
         return replace(self, tensors={name: t.double() for name, t in self.tensors.items()})
 
 
@@ -135,7 +135,7 @@ class LearnerInputs(Inputs):
         )
 
     def double(self) -> "LearnerInputs":
-        """The same numbers in float64."""
+        """A copy with all numbers in float64."""
         ropes = (CosSin.of(rope.table.double()) for rope in (self.rope, self.key_rope))
         wide = {name: tensor.double() for name, tensor in self.tensors.items()}
         return LearnerInputs(wide, self.queries, self.keys, *ropes)

@@ -259,7 +259,7 @@ def measure_decoding(run: Run, shape: Shape) -> None:
 
 
 def measure_static_decoding(run: Run, shape: Shape) -> None:
-    """The same with static caches: one CUDA graph per step on a GPU, compiled on a CPU.
+    """Decoding with static caches: one CUDA graph per step on a GPU, compiled on a CPU.
 
     This comes last in a run, as a recording that fails can leave a GPU in an undefined state.
     """

@@ -98,7 +98,7 @@ def measure_operations(
 
 
 def measure_flex(run: Run, shape: Shape) -> None:
-    """The same for flex_attention, which takes long to compile, at the preset's lengths for it."""
+    """Times flex_attention, which takes long to compile, at the lengths of `flex`."""
     for length in filter(shape.fits, run.preset.flex):
         for what in OPERATIONS:
             if run.is_late:
@@ -183,7 +183,7 @@ def several(version: Version, given: Inputs) -> Callable[[], object]:
 
 
 def with_gradients(given: Inputs) -> Any:
-    """The same inputs with leaves that require gradients."""
+    """The inputs with leaves that require gradients."""
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in given.tensors.items()}
     return replace(given, tensors=leaves)
 
@@ -276,7 +276,7 @@ def in_segments(at: LearnerInputs) -> Tensor:
 
 
 def in_one_masked_call(at: LearnerInputs) -> Tensor:
-    """The same in one call with a mask."""
+    """The operation in one call with a mask."""
     q, source = (x.unflatten(-1, (at.heads, -1)) for x in (at.x, at.tensors["tokens"]))
     q, k = apply_rope(q, at.rope), apply_rope(source, at.key_rope)
     return masked_attention(q, k, source, at.a_o, at.visible)
@@ -299,7 +299,7 @@ def columns_as_values(at: RoutedInputs) -> Tensor:
 
 
 def columns_alone(at: RoutedInputs) -> Tensor:
-    """The same with a second attention for the sums, so that the values are not widened."""
+    """The operation with a second attention for the sums, so that the values are not widened."""
     columns = pad(at.columns, (0, at.v.shape[-1] - at.columns.shape[-1]))
     columns = columns[:, None].expand(-1, at.k.shape[1], -1, -1)
     out, sums = (

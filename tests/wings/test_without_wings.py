@@ -21,7 +21,7 @@ def test_a_pass_is_the_decoders_own_to_the_last_bit(family):
         with model.without_wings():
             ours = logits(model, batch)[real]
         assert torch.equal(ours, own_logits(model, batch)[real])
-    # Behind a picture learners say something.
+    # After an image learners act.
     assert not torch.equal(logits(model, batch)[real], ours)
 
 

@@ -145,7 +145,7 @@ def validate_unchanged(record: Path, now: dict[str, Identity], allow_changed: bo
     elif touched := retouched(saved, now):
         print(
             f"{touched[0]} has a new time since the run began, but the same size and sample;"
-            " the run goes on with it.",
+            " the run continues with it.",
             file=sys.stderr,
             flush=True,
         )

@@ -84,7 +84,7 @@ class LearnerMask:
                 self.hidden = ~(self.mask | ~self.sees_any[..., None])
 
     def to(self, device: torch.device) -> "LearnerMask":
-        """The same on `device`."""
+        """A copy on `device`."""
         queries, keys = self.queries.to(device), self.keys.to(device)
         return LearnerMask(queries, keys, self.continued, self.fused)
 

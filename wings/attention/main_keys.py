@@ -107,6 +107,6 @@ class MainKeys:
         return mask[..., :count]
 
     def to(self, device: torch.device) -> "MainKeys":
-        """The same on `device`."""
+        """A copy on `device`."""
         held = None if self.held is None else self.held.to(device)
         return MainKeys(self.queries.to(device), self.tokens.to(device), held, self.is_plain)

@@ -61,7 +61,7 @@ class CosSin(NamedTuple):
         return cls(table, wide[:, :, None], sin[:, :, None], matrix, scaled)
 
     def like(self, tensor: Tensor) -> "CosSin":
-        """The same on the device and in the dtype of `tensor`."""
+        """A copy on the device and in the dtype of `tensor`."""
         table = self.table.to(tensor)
         return self if table is self.table else CosSin.of(table)
 

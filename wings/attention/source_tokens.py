@@ -36,7 +36,7 @@ class NewTokens:
     length: Tensor | None = None
 
     def like(self, x: Tensor) -> "NewTokens":
-        """The same on the device and in the dtype of `x`."""
+        """A copy on the device and in the dtype of `x`."""
         return NewTokens(self.tokens.to(x), self.rope.like(x), self.length)
 
 
@@ -91,7 +91,7 @@ class SourceTokens:
     decode: DecodeSource | None = None
 
     def like(self, x: Tensor) -> "SourceTokens":
-        """The same on the device and in the dtype of `x`."""
+        """A copy on the device and in the dtype of `x`."""
         moved = self.tokens.device != x.device
         decode = self.decode
         if decode is not None:

@@ -131,7 +131,7 @@ def choose(impl: str, device: torch.device, unsupported_reason: Callable[[], str
 
 
 def validate_impl(impl: str) -> str:
-    """The same; a `WingsError` if it is not one of `IMPLS`."""
+    """Returns the name; a `WingsError` if it is not one of `IMPLS`."""
     if impl not in IMPLS:
         raise WingsError(f"impl is '{impl}', but must be 'auto', 'triton' or 'torch'.")
     return impl

@@ -57,7 +57,7 @@ class LearnerInputs:
     guard_mask: Tensor | None
 
     def like(self, x: Tensor) -> "LearnerInputs":
-        """The same on the device and in the dtype of `x`."""
+        """A copy on the device and in the dtype of `x`."""
         sources = {
             name: None if source is None else source.like(x)
             for name, source in self.sources.items()
@@ -79,7 +79,7 @@ class AdapterInputs:
     is_gated: bool
 
     def to(self, device: torch.device) -> "AdapterInputs":
-        """The same on `device`."""
+        """A copy on `device`."""
         mask = None if self.gate_mask is None else self.gate_mask.to(device)
         return replace(self, gate_mask=mask)
 
@@ -120,7 +120,7 @@ class WingsPass:
         )
 
     def like(self, x: Tensor) -> "WingsPass":
-        """The same on the device and in the dtype in which a block computes, that of `x`."""
+        """A copy on the device and in the dtype in which a block computes, that of `x`."""
         moved, learners = self.to(x.device), self.learners
         if learners is not None:
             table = learners.rope.table

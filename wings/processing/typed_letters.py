@@ -32,7 +32,7 @@ class TypedLetters:
         self._either = _any_of([*self.of_stand_in, *self.tokens])
 
     def hide(self, value: Any) -> Any:
-        """The same value, with every token in a string of it replaced by its stand-in."""
+        """A copy of the value, with every token in a string of it replaced by its stand-in."""
         return _map_strings(value, lambda text: self._written.sub(_stand_in_of, text))
 
     def unescaped(self, text: str) -> str:

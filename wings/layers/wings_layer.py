@@ -204,7 +204,7 @@ def wings_eager_attention(
     wings: WingsPass | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, RouterInputs | Tensor | None]:
-    """`wings_attention` for a decoder that can only use its own eager attention (soft caps, sinks)."""
+    """`wings_attention` for a decoder with only its own eager attention (soft caps, sinks)."""
     home = next(
         c
         for c in type(module).__mro__

@@ -109,8 +109,10 @@ print(json.dumps([[f"{kind.__module__}.{kind.__name__}" for kind in kinds], len(
 """
 CLASSES = {
     "AutoConfig": "wings.config.WingsConfig",
+    "AutoModel": "wings.model.backbone.WingsModel",
     "AutoModelForCausalLM": "wings.model.causal_lm.WingsForCausalLM",
     "AutoModelForImageTextToText": "wings.model.causal_lm.WingsForCausalLM",
+    "AutoModelForMultimodalLM": "wings.model.causal_lm.WingsForCausalLM",
     "AutoImageProcessor": "wings.processing.image_processor.WingsImageProcessor",
     "AutoProcessor": "wings.processing.processor.WingsProcessor",
 }

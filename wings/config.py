@@ -283,4 +283,4 @@ def _decoder_config(fields: dict[str, Any]) -> PreTrainedConfig:
         ) from error
 
 
-AutoConfig.register("wings", WingsConfig)
+AutoConfig.register("wings", WingsConfig, exist_ok=True)

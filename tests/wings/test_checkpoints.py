@@ -9,9 +9,10 @@ import pytest
 import torch
 from families import FAMILIES, VISION, Layouts, batch_of, build, text_config
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
+from wings.model.backbone import WingsModel
 
 SAME = {"atol": 1e-6, "rtol": 1e-6}
 
@@ -38,13 +39,33 @@ def test_shards_types_and_auto_classes(tmp_path):
     batch, _ = batch_of(model, Layouts(3).rows(2))
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
-    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+    for auto in (AutoModelForCausalLM, AutoModelForMultimodalLM):
         again = auto.from_pretrained(tmp_path)
         assert isinstance(again, WingsForCausalLM)
         torch.testing.assert_close(logits(again, batch), logits(model, batch), **SAME)
     half = WingsForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     assert logits(half, batch).isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_the_auto_class_without_a_head_gives_the_hidden_states(family, tmp_path):
+    model = build(family)
+    batch, _ = batch_of(model, Layouts(3).rows(2))
+    model.save_pretrained(tmp_path / "whole")
+    bare = AutoModel.from_pretrained(tmp_path / "whole")
+    assert type(bare) is WingsModel
+    with torch.no_grad():
+        expected = model.model(**batch).last_hidden_state
+        assert torch.equal(bare(**batch).last_hidden_state, expected)
+        bare.save_pretrained(tmp_path / "bare")
+        again = AutoModel.from_pretrained(tmp_path / "bare")
+        assert torch.equal(again(**batch).last_hidden_state, expected)
+    with pytest.raises(WingsError, match=r"WingsModel .*'learners'"):
+        AutoModel.from_pretrained(tmp_path / "whole", learners=("image",))
+    if not model.config.tie_word_embeddings:
+        with pytest.raises(WingsError, match=r"lacks lm_head\.weight"):
+            WingsForCausalLM.from_pretrained(tmp_path / "bare")
 
 
 def test_a_fresh_process_gives_the_same_logits(tmp_path):
@@ -90,6 +111,11 @@ def test_stage_one_grows_into_stage_two(tmp_path):
     for name, parameter in image.items():
         assert torch.equal(dict(grown.named_parameters())[name], parameter)
     assert not any(p.any() for n, p in grown.named_parameters() if ".text.b_" in n)
+    by_auto = AutoModelForCausalLM.from_pretrained(
+        tmp_path, learners=["image", "text"], router="position"
+    )
+    assert by_auto.state_dict().keys() == grown.state_dict().keys()
+    assert by_auto.config.is_routed
     grown.save_pretrained(tmp_path / "two")
     again = WingsForCausalLM.from_pretrained(tmp_path / "two")
     torch.testing.assert_close(logits(again, batch), logits(grown, batch), **SAME)

@@ -26,11 +26,11 @@ from wings.upstream.attention import has_plain_masks, same_attention
 from wings.upstream.cache_layers import is_recurrent
 from wings.upstream.cache_name import NAME, NAMES, BothCacheNames, cache_name, one_cache
 
+from .checkpoint import CheckpointMixin
 from .embeds import count_images, layout_of_later, place
-from .inject import add_wings, validate_adapted, validate_reached
+from .inject import add_wings, build_causal_lm, split, validate_adapted, validate_reached
 from .inputs import unknown_token
 from .prepare import prepare
-from .pretrained import WingsPreTrainedModel
 
 # Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
 # not a flag on the model, so that one thread does not change the passes of another.
@@ -91,12 +91,21 @@ def validate_inference(cache: WingsCache | WingsStaticCache) -> None:
         )
 
 
-class WingsModel(WingsPreTrainedModel):
+class WingsModel(CheckpointMixin):
     """Everything but the output head; `language_model` is the decoder with unchanged names."""
 
+    unread_tensors = ("lm_head.",)
+
     def __init__(
-        self, config: WingsConfig, decoder: PreTrainedModel, tower: VisionTower | None = None
+        self,
+        config: WingsConfig,
+        decoder: PreTrainedModel | None = None,
+        tower: VisionTower | None = None,
     ) -> None:
+        """Builds a model with random weights, or from the given parts, which it takes over."""
+        if decoder is None:
+            decoder, _ = split(build_causal_lm(config.text_config))
+            config.text_config = decoder.config
         # transformers chooses an attention for the whole model here and writes it into every part's
         # configuration; the decoder keeps its own choice.
         with same_attention(decoder.config):

@@ -9,13 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
-    Cache,
-    PreTrainedModel,
-)
+from transformers import AutoTokenizer, Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from wings.config import LoraOptions, WingsConfig
@@ -24,6 +18,7 @@ from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
 from wings.processing.image_token import add_image_token
+from wings.upstream.auto_models import register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
 from wings.upstream.weights import mark_as_drawn
@@ -476,5 +471,4 @@ def part_of(name: str) -> str:
 # At import, before any weights are loaded: with a release that nobody tested, results are proven.
 check_untested_releases(WingsForCausalLM)
 
-AutoModelForCausalLM.register(WingsConfig, WingsForCausalLM)
-AutoModelForImageTextToText.register(WingsConfig, WingsForCausalLM)
+register_model(WingsConfig, WingsModel, WingsForCausalLM)

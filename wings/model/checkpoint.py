@@ -1,5 +1,6 @@
 """Loading of checkpoints: missing and unexpected tensors are refused, fresh parts may be added."""
 
+import copy
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.output_folder import make_readable
 from wings.saved_files import reading, validate_has_owner
@@ -16,6 +18,7 @@ from wings.upstream.configuration import read_config_dict
 from .pretrained import WingsPreTrainedModel
 
 NAMED = 5
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 # Fields that may change when a checkpoint is loaded. New learners, adapters and a new prefix start
 # fresh and have no effect; a new router weighs the learners.
 RECONFIGURABLE = ("learners", "router", "prefix", "lora", "gate_shape", "gate_power", "gate_detach")
@@ -23,6 +26,9 @@ RECONFIGURABLE = ("learners", "router", "prefix", "lora", "gate_shape", "gate_po
 
 class CheckpointMixin(WingsPreTrainedModel):
     """`from_pretrained` that refuses a checkpoint which does not match the model."""
+
+    # Prefixes of tensors in a checkpoint that the class has no parameters for.
+    unread_tensors: tuple[str, ...] = ()
 
     @classmethod
     def from_pretrained(
@@ -47,6 +53,15 @@ class CheckpointMixin(WingsPreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True
         with reading(source, "Wings checkpoint"):
             validate_is_wings(source, kwargs)
+            if isinstance(given := kwargs.get("config"), WingsConfig):
+                # Auto classes put `learners` and the like into a configuration.
+                kwargs["config"] = as_saved(given, source, kwargs)
+                changes = changed_fields(given, kwargs["config"]) | changes
+            if changes and not hasattr(cls, "reconfigure"):
+                raise WingsError(
+                    f"{cls.__name__} loads a checkpoint as it is: give '{next(iter(changes))}' to "
+                    f"WingsForCausalLM.from_pretrained."
+                )
             verbosity = logging.get_verbosity()
             # What transformers would log as a table, the error below says in a sentence.
             logging.set_verbosity_error()
@@ -57,7 +72,9 @@ class CheckpointMixin(WingsPreTrainedModel):
             finally:
                 logging.set_verbosity(verbosity)
             model, info = loaded
-            validate_tensors(source, info)
+            unread = [n for n in info["unexpected_keys"] if n.startswith(cls.unread_tensors)]
+            unexpected = set(info["unexpected_keys"]).difference(unread)
+            validate_tensors(source, {**info, "unexpected_keys": unexpected})
         if changes:
             model.reconfigure(**changes)
         return (model, info) if with_info else model
@@ -97,19 +114,37 @@ def load_causal_lm(source: str | os.PathLike, dtype: Any = "auto") -> PreTrained
 
 def validate_is_wings(source: str | os.PathLike, kwargs: dict[str, Any]) -> None:
     """Raises a `WingsError` if `source` holds another kind of model."""
-    known = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
-    hub = {name: value for name, value in kwargs.items() if name in known}
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise WingsError(
             f"The folder '{source}' holds no checkpoint, as it has no config.json: name the folder "
             f"that save_pretrained or a training run wrote."
         )
-    kind = read_config_dict(source, **hub).get("model_type")
+    kind = read_config_dict(source, **hub_options(kwargs)).get("model_type")
     if kind != "wings":
         raise WingsError(
             f"'{source}' holds a '{kind}' model, not a Wings checkpoint: to add wings to a "
             f"language model, call WingsForCausalLM.from_vision_text_pretrained(vision, text)."
         )
+
+
+def as_saved(given: WingsConfig, source: str | os.PathLike, kwargs: dict[str, Any]) -> WingsConfig:
+    """Copies a configuration, with the reconfigurable fields of the checkpoint at `source`."""
+    saved = WingsConfig.from_pretrained(source, **hub_options(kwargs))
+    config = copy.deepcopy(given)
+    for name in RECONFIGURABLE:
+        setattr(config, name, getattr(saved, name))
+    return config
+
+
+def changed_fields(given: WingsConfig, saved: WingsConfig) -> dict[str, Any]:
+    """Returns the reconfigurable fields of `given` that differ."""
+    both = {name: (getattr(given, name), getattr(saved, name)) for name in RECONFIGURABLE}
+    return {name: new for name, (new, old) in both.items() if new != old}
+
+
+def hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Picks the arguments that say how files are read from the Hub."""
+    return {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
 
 
 def validate_tensors(source: str | os.PathLike, info: dict[str, Any]) -> None:

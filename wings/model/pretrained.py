@@ -27,6 +27,8 @@ class WingsPreTrainedModel(ModelHooks):
     config: WingsConfig
     config_class = WingsConfig
     base_model_prefix = "model"
+    # Pipelines ask for it before they accept pictures.
+    input_modalities: str | list[str] = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     checkpoints_blocks = False
 

@@ -121,9 +121,9 @@ CONTRACTS = (
         sentence="each Auto class is in a module of its own, which its use imports",
         members=(
             "transformers.models.auto.configuration_auto:AutoConfig",
-            "transformers.models.auto.configuration_auto:AutoConfig.register(model_type, config)",
-            "transformers.models.auto.modeling_auto:AutoModelForCausalLM",
-            "transformers.models.auto.modeling_auto:AutoModelForImageTextToText",
+            "transformers.models.auto.configuration_auto:AutoConfig.register"
+            "(model_type, config, exist_ok)",
+            "transformers.models.auto.modeling_auto:AutoModel",
             "transformers.models.auto.image_processing_auto:AutoImageProcessor.register"
             "(config_class, image_processor_classes, exist_ok)",
             "transformers.models.auto.processing_auto:AutoProcessor.register"

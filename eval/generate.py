@@ -75,7 +75,7 @@ def encode(
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
-            padding_side="left",
+            processor_kwargs={"padding": True, "padding_side": "left"},
         )
     template = ChatTemplate(processor, {})
     texts = [template.render(messages, add_generation_prompt=True) for messages in conversations]

@@ -199,8 +199,10 @@ def check_processor(processor: WingsProcessor, folder: Path) -> None:
             {"type": "text", "text": "?"},
         ]
         messages = [{"role": "user", "content": parts}]
-        before: Any = processor.apply_chat_template(messages)
-        after: Any = loaded.apply_chat_template(messages)
+        before, after = (
+            one.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
+            for one in (processor, loaded)
+        )
         for name in ("input_ids", "attention_mask", "pixel_values"):
             if not torch.equal(before[name], after[name]):
                 raise WingsError(

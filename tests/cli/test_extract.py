@@ -60,7 +60,10 @@ def test_a_frozen_language_model_comes_out_as_it_was(has_image_token, dtype, tmp
     tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (source, output)]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
     messages = [{"role": "user", "content": "An <image> of <|user|> 1+1?"}]
-    rows = [one.apply_chat_template(messages)["input_ids"] for one in tokenizers]
+    rows = [
+        one.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+        for one in tokenizers
+    ]
     assert rows[0] == rows[1] and max(rows[1]) < models[1].config.vocab_size
     answers = [
         pipeline("text-generation", str(folder))(messages, max_new_tokens=6, do_sample=False)

@@ -117,6 +117,18 @@ def make_processor(template=CHATML, tokenizer=TOKENIZER, **options):
     return processor
 
 
+def batch_of(processor, conversation, **options):
+    """The padded tensors of one conversation, or of several."""
+    given = {"tokenize": True, "return_dict": True, "return_tensors": "pt"} | options
+    given["processor_kwargs"] = {"padding": True} | given.get("processor_kwargs", {})
+    return processor.apply_chat_template(conversation, **given)
+
+
+def ask(processor, conversation, **options):
+    """As `batch_of`, and the model is asked for an answer."""
+    return batch_of(processor, conversation, **{"add_generation_prompt": True} | options)
+
+
 def picture(colour="red", size=(20, 10)):
     return Image.new("RGB", size, colour)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from faults import killed_at
+from processors import ask
 from safetensors.torch import load_file
 from tiny import tiny_model
 
@@ -59,7 +60,7 @@ def test_both_stages_one_after_the_other(make_recipe, checkpoint, tmp_path, caps
     processor = WingsProcessor.from_pretrained(two.folder)
     assert tuple(model.config.learners) == ("image", "text") and model.config.router == "position"
     assert not any("vision_tower" in n for n in changed(weights(one.folder), weights(two.folder)))
-    batch = processor.apply_chat_template([{"role": "user", "content": "1+1?"}])
+    batch = ask(processor, [{"role": "user", "content": "1+1?"}])
     assert model.generate(**batch, max_new_tokens=2).shape[0] == 1
     # Nothing pickled lies where people publish, and the loop leaves no trace in the configuration.
     assert not list(two.folder.glob("*.bin"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from faults import killed_at
+from processors import ask
 from safetensors.torch import load_file
 
 from wings.model.causal_lm import WingsForCausalLM
@@ -187,7 +188,7 @@ def test_fixed_questions_are_answered_as_the_finished_model_answers(make_recipe,
     model = WingsForCausalLM.from_pretrained(whole.folder, dtype=torch.float32)
     processor = WingsProcessor.from_pretrained(whole.folder)
     for line in lines[-4:-2]:
-        batch = processor.apply_chat_template([{"role": "user", "content": line["question"]}])
+        batch = ask(processor, [{"role": "user", "content": line["question"]}])
         output = model.generate(**batch, max_new_tokens=32, do_sample=False)
         said = processor.decode(output[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         assert line["answer"] == said

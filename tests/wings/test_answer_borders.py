@@ -5,6 +5,7 @@ from processors import (
     SPECIAL,
     TEMPLATES,
     TOKENIZER,
+    ask,
     assistant,
     learned,
     make_processor,
@@ -87,8 +88,8 @@ def test_a_bos_stands_once():
         single="<|begin_of_text|> $A",
         special_tokens=[("<|begin_of_text|>", tokenizer.bos_token_id)],
     )
-    one = processor.apply_chat_template([user("x")])["input_ids"][0].tolist()
-    text = processor.apply_chat_template([user("x")], tokenize=False)
-    assert processor(text=text)["input_ids"][0].tolist() == one
-    assert processor(text="x")["input_ids"][0].tolist()[0] == tokenizer.bos_token_id
-    assert processor(text="x", add_special_tokens=False)["input_ids"].shape == (1, 1)
+    one = ask(processor, [user("x")])["input_ids"][0].tolist()
+    text = processor.apply_chat_template([user("x")], add_generation_prompt=True)
+    assert processor(text=text)["input_ids"][0] == one
+    assert processor(text="x")["input_ids"][0][0] == tokenizer.bos_token_id
+    assert len(processor(text="x", add_special_tokens=False)["input_ids"][0]) == 1

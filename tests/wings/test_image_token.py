@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from processors import SPECIAL, TINY, picture, train_tokenizer, user
+from processors import SPECIAL, TINY, ask, picture, train_tokenizer, user
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, LlamaConfig
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -90,7 +90,7 @@ def test_model_and_processor_agree(tmp_path, change, vocab_size, how):
     assert model.config.image_token_id == number
     vocabulary = processor.tokenizer.get_vocab()
     assert [word for word, n in vocabulary.items() if n == number] == ["<image>"]
-    batch = processor.apply_chat_template([user(picture(), "a red circle on the left")])
+    batch = ask(processor, [user(picture(), "a red circle on the left")])
     assert (batch["input_ids"] == number).sum() == 4
     model.generate(**batch, max_new_tokens=2)
     # Every word reads as before.
@@ -102,7 +102,7 @@ def test_model_and_processor_agree(tmp_path, change, vocab_size, how):
     for loaded in (WingsProcessor, AutoProcessor):
         again = loaded.from_pretrained(tmp_path / "saved")
         assert again.image_token_id == number
-        assert again.apply_chat_template([user(picture(), "x")])["input_ids"].max() >= number
+        assert ask(again, [user(picture(), "x")])["input_ids"].max() >= number
 
 
 @pytest.mark.parametrize("name", ["image_token_id", "image_seq_length"])

@@ -177,8 +177,8 @@ def test_many_images_keep_their_order():
     assert flat[:, 0, 0, 0].diff().min() > 0
     with pytest.raises(WingsError, match="No images"):
         WingsImageProcessor(4)([])
-    with pytest.raises(WingsError, match="it must be 'pt'"):
-        WingsImageProcessor(4)(images, return_tensors="np")
+    with pytest.raises(WingsError, match="must be 'pt' or 'np'"):
+        WingsImageProcessor(4)(images, return_tensors="tf")
 
 
 def test_round_trip(tmp_path):

@@ -7,6 +7,7 @@ from processors import (
     SPECIAL,
     TINY,
     TOKENIZER,
+    ask,
     assistant,
     learned,
     make_processor,
@@ -75,7 +76,7 @@ def test_a_word_of_the_vocabulary_is_the_image_token_too():
     processor = make_processor(tokenizer=PreTrainedTokenizerFast(tokenizer_object=core))
     assert processor.image_token_id == 1
     batch = processor(text="a<image>b", images=picture())
-    assert batch["input_ids"].tolist() == [[0, 1, 1, 1, 1, 2]]
+    assert batch["input_ids"] == [[0, 1, 1, 1, 1, 2]]
 
 
 def test_no_tokenizer(tmp_path):
@@ -92,7 +93,7 @@ def test_a_batch_is_its_rows(processor, side):
         [user(picture("red"), "a", picture("blue")), assistant("x"), user("left?")],
         [user(picture("green"), "on the left or on the right?")],
     ]
-    batch = processor.apply_chat_template(conversations, padding_side=side)
+    batch = ask(processor, conversations, processor_kwargs={"padding_side": side})
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values"}
     pixels = []
     for row, messages in enumerate(conversations):
@@ -103,30 +104,35 @@ def test_a_batch_is_its_rows(processor, side):
         assert outside, "padding stands on the wrong side"
         pixels += [one["pixel_values"]] if "pixel_values" in one else []
     assert torch.equal(batch["pixel_values"], torch.cat(pixels))
-    text_only = processor.apply_chat_template(conversations[:1])
+    text_only = ask(processor, conversations[:1])
     assert "pixel_values" not in text_only
 
 
 def test_images_given_apart(processor):
     one = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
     red, blue = picture("red"), picture("blue")
-    batch = processor.apply_chat_template([one, one], images=[red, blue])
-    named = processor.apply_chat_template([[user(red, "?")], [user(blue, "?")]])
+    batch = ask(processor, [one, one], images=[red, blue])
+    named = ask(processor, [[user(red, "?")], [user(blue, "?")]])
     assert torch.equal(batch["pixel_values"], named["pixel_values"])
-    nested = processor.apply_chat_template([one, one], images=[[red], [blue]])
+    nested = ask(processor, [one, one], images=[[red], [blue]])
     assert torch.equal(batch["pixel_values"], nested["pixel_values"])
     with pytest.raises(WingsError, match=r"2 places .* 1 images"):
-        processor.apply_chat_template([one, one], images=[red])
+        ask(processor, [one, one], images=[red])
     with pytest.raises(WingsError, match=r"1 places .* 0 images"):
         processor.encode(one, add_generation_prompt=True)
     with pytest.raises(WingsError, match=r"Row 0 has 1 places .* 2 images"):
-        processor.apply_chat_template([one, one], images=[[red, blue], []])
+        ask(processor, [one, one], images=[[red, blue], []])
     with pytest.raises(WingsError, match=r"0 places .* 1 images"):
-        processor.apply_chat_template([user("<image>?")], images=[red])
+        ask(processor, [user("<image>?")], images=[red])
 
 
 def test_plain_text(processor):
-    batch = processor(text=["<image> it?", "left<image><image>"], images=[picture()] * 3)
+    batch = processor(
+        text=["<image> it?", "left<image><image>"],
+        images=[picture()] * 3,
+        padding=True,
+        return_tensors="pt",
+    )
     assert batch["pixel_values"].shape == (3, 3, 28, 28)
     counts = (batch["input_ids"] == processor.image_token_id).sum(1)
     assert counts.tolist() == [4, 8]
@@ -141,7 +147,7 @@ def test_plain_text(processor):
 def test_an_unreadable_image_is_named(processor):
     messages = [{"role": "user", "content": [{"type": "image", "url": "/nowhere/cat.png"}]}]
     with pytest.raises(WingsError, match=r"Row 1: Image '/nowhere/cat\.png' does not exist"):
-        processor.apply_chat_template([[user("a")], messages])
+        ask(processor, [[user("a")], messages])
 
 
 def test_round_trip(processor, tmp_path):

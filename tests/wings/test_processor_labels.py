@@ -11,6 +11,7 @@ from processors import (
     THINKING,
     TOKENIZER,
     assistant,
+    batch_of,
     learned,
     make_processor,
     metaspace_tokenizer,
@@ -138,7 +139,9 @@ def test_labels_of_a_batch(processor):
         [user("a"), assistant("left")],
         [user(picture(), "what is it?"), assistant("a red circle")],
     ]
-    batch = processor.apply_chat_template(conversations, return_labels=True, padding_side="right")
+    batch = batch_of(
+        processor, conversations, return_labels=True, processor_kwargs={"padding_side": "right"}
+    )
     rows = [processor.encode(messages) for messages in conversations]
     want = processor.pad(rows)
     assert torch.equal(batch["labels"], want["labels"])

@@ -6,6 +6,7 @@ from processors import (
     GENERATION,
     MISTRAL,
     TINY,
+    ask,
     assistant,
     make_processor,
     picture,
@@ -71,7 +72,7 @@ def test_bad_conversations_get_a_sentence(processor, messages, says):
 
 def test_nothing_to_answer(processor):
     with pytest.raises(WingsError, match="nothing to answer"):
-        processor.apply_chat_template([user("a"), assistant("b")], add_generation_prompt=True)
+        ask(processor, [user("a"), assistant("b")], add_generation_prompt=True)
     continued = processor.apply_chat_template(
         [user("a"), assistant("the le")], continue_final_message=True, tokenize=False
     )

@@ -3,15 +3,7 @@
 import itertools
 
 import pytest
-from processors import (
-    CHATML,
-    TEMPLATES,
-    assistant,
-    learned,
-    make_processor,
-    picture,
-    user,
-)
+from processors import CHATML, TEMPLATES, ask, assistant, learned, make_processor, picture, user
 
 from wings.errors import WingsError
 from wings.processing import template_shape
@@ -139,12 +131,12 @@ def test_what_is_lost_or_repeated_is_named(name, shape):
     # The question alone may lose nothing.
     if name in ("twice", "letters of parts") or shape == "turns":
         with pytest.raises(WingsError, match="chat template"):
-            processor.apply_chat_template(messages[:-1])
+            ask(processor, messages[:-1])
 
 
 def test_a_system_message_in_the_first_question():
     processor = make_processor(SYSTEM_FIRST)
-    text = processor.apply_chat_template([SYSTEM, user("a")], tokenize=False)
+    text = processor.apply_chat_template([SYSTEM, user("a")], add_generation_prompt=True)
     assert text.count(SYSTEM["content"]) == 1
     turns = [SYSTEM, user("a"), assistant("b"), user("c"), assistant("d")]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
@@ -262,24 +254,27 @@ def test_a_token_that_no_template_writes_stays_a_token():
 @pytest.mark.parametrize(
     "options",
     [
-        {"truncation": True}, {"padding": "max_length"}, {"add_generation_promt": False},
-        {"processor_kwargs": {"padding_side": "right"}}, {"max_lenght": 8},
-        {"enable_thinking": False},
-        {"documents": [{"text": "a"}]}, {"return_assistant_tokens_mask": True},
+        {"add_generation_promt": False}, {"max_lenght": 8}, {"enable_thinking": False},
+        {"documents": [{"text": "a"}]}, {"num_frames": 4},
     ],
 )  # fmt: skip
 def test_an_option_without_effect_is_refused(processor, options):
     (name,) = options
-    with pytest.raises(WingsError, match=f"no option '{name}'"):
-        processor.apply_chat_template([user("x")], **options)
+    for tokenize in (True, False):
+        with pytest.raises(WingsError, match=f"no option '{name}'"):
+            ask(processor, [user("x")], **options, tokenize=tokenize)
     with pytest.raises(WingsError, match=f"no option '{name}'"):
         processor.encode([user("x"), assistant("y")], **options)
+    with pytest.raises(WingsError, match=f"no option '{name}'"):
+        ask(processor, [user("x")], processor_kwargs=options)
+    with pytest.raises(WingsError, match=f"no option '{name}'"):
+        processor(text="x", **options)
 
 
 def test_options_that_hold_anyway(processor):
-    want = processor.apply_chat_template([user("x")])["input_ids"]
+    want = ask(processor, [user("x")])["input_ids"]
     for options in ({"padding": True}, {"truncation": False}, {"tools": None}, {"documents": None}):
-        assert processor.apply_chat_template([user("x")], **options)["input_ids"].equal(want)
+        assert ask(processor, [user("x")], **options)["input_ids"].equal(want)
 
 
 @pytest.mark.parametrize(

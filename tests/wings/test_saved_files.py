@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from processors import ask, batch_of
 from tiny import tiny_model
 
 from wings import WingsError, WingsForCausalLM, WingsProcessor
@@ -63,11 +64,11 @@ def test_a_damaged_file_is_named_or_does_no_harm(name, damage, whole, tmp_path):
         for key, tensor in model.state_dict().items():
             assert torch.equal(found.state_dict()[key], tensor), key
     try:
-        found = WingsProcessor.from_pretrained(bad).apply_chat_template(TALK, return_labels=True)
+        found = batch_of(WingsProcessor.from_pretrained(bad), TALK, return_labels=True)
     except WingsError as error:
         outcomes.append(str(error))
     else:
-        for key, tensor in processor.apply_chat_template(TALK, return_labels=True).items():
+        for key, tensor in batch_of(processor, TALK, return_labels=True).items():
             assert torch.equal(found[key], tensor), key
     for sentence in outcomes:
         assert sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence
@@ -90,7 +91,7 @@ def test_an_edited_number_is_refused_with_a_sentence_or_does_no_harm(value, whol
     bad = tmp_path / "bad"
     shutil.copytree(folder, bad)
     fields = json.loads((folder / "config.json").read_text())
-    ids = processor.apply_chat_template(TALK[:1])
+    ids = ask(processor, TALK[:1])
     with torch.no_grad():
         expected = model.eval()(**ids).logits
     for *path, key in number_fields(fields):

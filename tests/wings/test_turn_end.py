@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from processors import ask, batch_of
 from tiny import TEMPLATE, VISION, tiny_model, tiny_tokenizer
 from transformers import GenerationConfig
 
@@ -79,14 +80,14 @@ def test_a_trained_model_stops(name):
     processor = processor_of(TEMPLATES[name][0])
     model, _ = tiny_model({"eos_token_id": None})
     settle_turn_end(model.generation_config, processor.turn_end())
-    batch = processor.apply_chat_template(TALK[:2], return_labels=True)
+    batch = batch_of(processor, TALK[:2], return_labels=True)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     model.train()
     for _ in range(40):
         model(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    question = processor.apply_chat_template(TALK[:1])
+    question = ask(processor, TALK[:1])
     out = model.eval().generate(**question, max_new_tokens=8, do_sample=False)
     answer = out[0, question["input_ids"].shape[1] :].tolist()
     assert answer == [processor.tokenizer.convert_tokens_to_ids("b"), processor.turn_end().id]

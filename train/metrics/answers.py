@@ -3,11 +3,9 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature
 
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_reader import load_image
@@ -121,9 +119,13 @@ class FixedQuestions:
 
     @torch.no_grad()
     def _answer(self, model: WingsForCausalLM, question: Question) -> str:
-        batch: Any = self.processor.apply_chat_template(question.messages)
-        assert isinstance(batch, BatchFeature)
-        batch = batch.to(model.device)
+        batch = self.processor.apply_chat_template(
+            question.messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(model.device)
         output = model.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         new = output[0, batch["input_ids"].shape[1] :]
         return self.processor.decode(new, skip_special_tokens=True)

@@ -75,7 +75,13 @@ class ChatSession:
         parts = [{"type": "image", "image": path} for path in self.pictures]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
-        batch = self.processor.apply_chat_template(messages).to(self.model.device)
+        batch = self.processor.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.model.device)
         ids = batch["input_ids"]
         inputs: dict[str, Any] = {**batch, NAME: self._cache_for(ids[0].cpu())}
         out = self.model.generate(

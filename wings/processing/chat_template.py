@@ -14,15 +14,15 @@ from wings.upstream.chat_template import render_with_spans
 
 from .conversation import IMAGE_TOKEN, Conversation, Span
 from .template_shape import SECONDS, EndlessTemplate, TemplateShape, deadline, mark
+from .text_options import TextOptions
 from .typed_letters import TypedLetters
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# Options that say what happens anyway.
-_ALWAYS: dict[str, tuple] = {"padding": (True, "longest"), "truncation": (False,)}
 # Names that a misspelt option may have meant.
 _NEAR = (
     "tokenize", "return_dict", "return_tensors", "add_generation_prompt", "return_labels",
-    "max_length", "padding_side", "images", "tools", "chat_template", "continue_final_message",
+    "return_assistant_tokens_mask", "processor_kwargs", "documents", "images", "tools",
+    "chat_template", "continue_final_message", *TextOptions.names(),
 )  # fmt: skip
 # Options of a tokenizer's apply_chat_template that are no variables of the template.
 _OPTIONS = ("chat_template", "continue_final_message")
@@ -76,7 +76,7 @@ class ChatTemplate:
         Raises:
             WingsError: an option that the template does not read, or no template.
         """
-        template = cls(tokenizer, {k: v for k, v in options.items() if v not in _ALWAYS.get(k, ())})
+        template = cls(tokenizer, options)
         template._validate_options()
         letters = template.letters()
         hidden = {

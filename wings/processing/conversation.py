@@ -5,6 +5,7 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from wings.errors import WingsError, nearest
 
@@ -15,7 +16,7 @@ IMAGES_ONLY = TypedLetters([IMAGE_TOKEN])
 # Replaces the assistant's words, to see what a template writes around them.
 _MARK = "\ue0a2answer\ue0a2"
 ROLES = ("system", "user", "assistant", "tool")
-SOURCE_KEYS = ("image", "url", "path")
+SOURCE_KEYS = ("image", "url", "path", "base64")
 
 Span = tuple[int, int]
 Render = Callable[[list[dict], bool], str]
@@ -47,7 +48,9 @@ class Conversation:
 
         Args:
             messages: parts are `{"type": "text", "text": ..}` and `{"type": "image"}`, the latter
-                with its source under `image`, `url` or `path`, or without (given apart).
+                with its source under `image`, `url`, `path` or `base64`, or without (given apart),
+                or OpenAI's `{"type": "image_url", "image_url": {"url": ..}}`. A key whose value is
+                None counts as absent, as data sets fill in missing keys.
             letters: tokens that are only letters in what someone says, `<image>` among them.
 
         Raises:
@@ -69,7 +72,11 @@ class Conversation:
                     f"roles are {', '.join(ROLES)}."
                 )
             text, images = _flatten(message, where, letters)
-            said = {key: letters.hide(value) for key, value in message.items() if key != "content"}
+            said = {
+                key: letters.hide(value)
+                for key, value in message.items()
+                if key != "content" and value is not None
+            }
             conversation.messages.append({**said, "content": text})
             conversation.images.append(images)
         return conversation
@@ -164,9 +171,8 @@ def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, 
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             runs[-1] += part["text"]
-        elif kind == "image":
-            given = (part[key] for key in SOURCE_KEYS if part.get(key) is not None)
-            images.append(next(given, None))
+        elif kind == "image" or (kind == "image_url" and part.get("image_url")):
+            images.append(_source(part))
             runs.append("")
         else:
             raise WingsError(
@@ -174,6 +180,18 @@ def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, 
                 "and {'type': 'image', 'image': ..}."
             )
     return IMAGE_TOKEN.join(letters.hide(run) for run in runs), images
+
+
+def _source(part: Mapping) -> Any:
+    """The image of a part, as `load_image` takes it; None where it is given apart."""
+    address = part.get("image_url")
+    if address is not None:
+        return address.get("url") if isinstance(address, Mapping) else address
+    for key in SOURCE_KEYS:
+        if part.get(key) is not None:
+            is_bare = key == "base64" and not str(part[key]).startswith("data:")
+            return f"data:image;base64,{part[key]}" if is_bare else part[key]
+    return None
 
 
 def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:

@@ -72,23 +72,24 @@ class WingsImageProcessor(BaseImageProcessor):
         return {key: value for key, value in super().to_dict().items() if key != "limits"}
 
     def preprocess(
-        self, images: ImageSource | Sequence, return_tensors: str = "pt"
+        self, images: ImageSource | Sequence, return_tensors: str | None = "pt"
     ) -> BatchFeature:
         """One image or any nesting of lists of them, in reading order.
 
         Returns:
-            `pixel_values` [N, 3, height, width] float32.
+            `pixel_values` [N, 3, height, width] float32, an array where `return_tensors` is "np".
 
         Raises:
             WingsError: no image at all, or one that cannot be read (which).
         """
-        if return_tensors != "pt":
-            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt'.")
+        kind = getattr(return_tensors, "value", return_tensors)
+        if kind not in (None, "pt", "np"):
+            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt' or 'np'.")
         flat = flatten_images(images)
         if not flat:
             raise WingsError("No images were given; leave out the argument where there are none.")
         pixels = torch.stack([self._to_pixels(load_image(image, self.limits)) for image in flat])
-        return BatchFeature({"pixel_values": pixels})
+        return BatchFeature({"pixel_values": pixels.numpy() if kind == "np" else pixels})
 
     def _to_pixels(self, image: Image.Image) -> Tensor:
         size = self.image_size

@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
 from .image_token import add_image_token, validate_image_token, vocab_size_at
-from .tokenization import pad_rows, tokenize
+from .text_options import TextOptions
+from .tokenization import IGNORED, PIXELS, pad_rows, stacked_pixels, tokenize
 from .turn_end import TurnEnd, find_turn_end, learn_end
 from .typed_letters import TypedLetters
 
@@ -101,6 +102,8 @@ class WingsProcessor(ProcessorMixin):
                 f"'text' is a {type(text).__name__}; the processor needs the language model's Hub "
                 "id, folder or tokenizer."
             )
+        # Rows of a batch end together, so that all of them can be answered.
+        tokenizer.padding_side = "left"
         images = WingsImageProcessor.from_vision_config(config)
         return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
 
@@ -157,42 +160,51 @@ class WingsProcessor(ProcessorMixin):
         """The tensors of a batch."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
+    # transformers has one signature for all senses; keywords are read by `TextOptions`.
     def __call__(
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
-        *,
-        add_special_tokens: bool = True,
-        padding: bool | str = True,
-        padding_side: str = "left",
-        return_tensors: str = "pt",
+        videos: None = None,
+        audio: None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
-        """Turns plain text with one `<image>` for each image into a padded batch.
+        """Turns text with one `<image>` for each image into a batch, as transformers does.
+
+        Text that `apply_chat_template` wrote can be given; a BOS in it is not written twice.
 
         Args:
             images: sources in reading order; with one list per text, each is checked alone.
             text: one text or several; without one, only `pixel_values` come back.
-            add_special_tokens: the tokenizer's own (a BOS, say).
-            padding: rows of a batch are always padded to the longest.
-            padding_side: "left" or "right".
-            return_tensors: "pt".
+            videos, audio: None, as there is no such encoder.
+            **kwargs: `TextOptions`, each alone or in `text_kwargs`. Special tokens are added, and
+                nothing is padded or cut, unless the options say so.
 
         Returns:
-            `input_ids`, `attention_mask` [B, T] and `pixel_values` [N, 3, height, width] (N > 0).
+            `input_ids`, `attention_mask` [B, T] int64 and `pixel_values` [N, 3, height, width]
+            float32 (N > 0); lists of B lists, and pixels, without `return_tensors`.
 
         Raises:
-            WingsError: images and `<image>` that do not match (both counts).
+            WingsError: images and `<image>` that do not match (both counts), an unknown option,
+                tensors of rows that differ in length.
         """
-        if return_tensors != "pt":
-            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt'.")
+        for sense, given in (("videos", videos), ("audio", audio)):
+            if given is not None:
+                raise WingsError(f"'{sense}' was given, and this model has no encoder for it.")
+        options = TextOptions.of(kwargs)
         if text is None:
-            return self.image_processor(images)
+            if images is None:
+                raise WingsError("Nothing was given; pass 'text', 'images' or both.")
+            return BatchFeature(options.convert(dict(self.image_processor(images))))
         texts = [text] if isinstance(text, str) else list(text)
+        if not texts or not all(isinstance(one, str) for one in texts):
+            raise WingsError("'text' must be a string or a list of strings.")
         check_counts([one.count(IMAGE_TOKEN) for one in texts], images)
-        rows = [self._row(one, None, add_special_tokens=add_special_tokens) for one in texts]
+        special = options.add_special_tokens is not False
+        rows = [self._row(one, None, add_special_tokens=special) for one in texts]
         # Pixels of a batch stand in reading order, whichever row they are handed in with.
         rows[0] = self._with_pixels(rows[0], flatten_images(images))
-        return self.pad(rows, padding_side)
+        return self._batch(rows, options)
 
     def encode(
         self,
@@ -228,101 +240,134 @@ class WingsProcessor(ProcessorMixin):
         )
 
     # transformers declares `str` whatever is asked for.
-    @overload  # type: ignore[override]
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]
         self,
         conversation: Sequence,
-        images: Any = None,
+        chat_template: str | None = None,
+        tools: list | None = None,
+        documents: list[dict] | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_tensors: Any = "auto",
+        return_dict: bool = False,
+        load_audio_from_video: bool = False,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        sanitize_control_tokens: bool = False,
         *,
-        tokenize: Literal[True] = True,
-        return_dict: Literal[True] = True,
-        return_tensors: str = "pt",
-        add_generation_prompt: bool | None = None,
+        images: Any = None,
         return_labels: bool = False,
-        max_length: int | None = None,
-        padding_side: str = "left",
-        **template_options: Any,
-    ) -> BatchFeature: ...
+        **kwargs: Any,
+    ) -> Any:
+        """Renders a conversation, or a list of them, and on request makes a batch of it.
 
-    @overload
-    def apply_chat_template(
-        self,
-        conversation: Sequence,
-        images: Any = None,
-        *,
-        tokenize: bool = True,
-        return_dict: bool = True,
-        return_tensors: str = "pt",
-        add_generation_prompt: bool | None = None,
-        return_labels: bool = False,
-        max_length: int | None = None,
-        padding_side: str = "left",
-        **template_options: Any,
-    ) -> BatchFeature | Tensor | str | list[str]: ...
-
-    def apply_chat_template(
-        self,
-        conversation: Sequence,
-        images: Any = None,
-        *,
-        tokenize: bool = True,
-        return_dict: bool = True,
-        return_tensors: str = "pt",
-        add_generation_prompt: bool | None = None,
-        return_labels: bool = False,
-        max_length: int | None = None,
-        padding_side: str = "left",
-        **template_options: Any,
-    ) -> BatchFeature | Tensor | str | list[str]:
-        """Encodes a conversation, or a list of them, as a padded batch.
+        Signature, defaults and results are those of transformers' processors, with two additions,
+        `images` and `return_labels`. Special tokens are those that the template writes, as with a
+        tokenizer's own `apply_chat_template` and in training.
 
         Args:
             conversation: messages (see `encode`), or a list of conversations.
-            images: sources of the image parts that have none, in reading order.
+            chat_template: Jinja text, or the name of one of the tokenizer's templates.
+            tools: functions or their JSON schemas, for templates that write them.
+            documents: for templates that write them.
+            add_generation_prompt: end with the assistant's header, for it to answer.
+            continue_final_message: leave the last message open, for the model to go on with.
+            return_assistant_tokens_mask: adds `assistant_masks`, 1 on the tokens of the assistant's
+                turns; by the template's `{% generation %}` marks, or found without them.
             tokenize: False gives the text of the template, with one `<image>` for each image.
+            return_tensors: "pt", "np", or None for lists ("auto" too, unless `processor_kwargs`
+                say otherwise).
             return_dict: False gives `input_ids` alone.
-            return_tensors: "pt".
-            add_generation_prompt: end with the assistant's header (default: unless return_labels).
-            return_labels: labels on the assistant's turns.
-            max_length: tokens of a row, see `encode`.
-            padding_side: "left" or "right".
-            **template_options: variables of the chat template.
+            load_audio_from_video: False, as there is no encoder for audio.
+            processor_kwargs: `TextOptions`, and `images` as below. They are also taken directly.
+            sanitize_control_tokens: True or not, as control tokens that someone typed in a message
+                are letters in any case.
+            images: sources of the image parts that have none, in reading order.
+            return_labels: adds `labels` of the assistant's turns, as `encode`.
+            **kwargs: variables of the chat template.
 
         Returns:
-            `input_ids`, `attention_mask` [B, T], `pixel_values` [N, 3, height, width] of all images
-            in reading order (absent when N = 0), `labels` [B, T] on request.
+            A text, or one per conversation. With `tokenize`, `input_ids` of one row per
+            conversation; with `return_dict` a batch of `input_ids`, `attention_mask` [B, T], and
+            `pixel_values` [N, 3, height, width] of all images in reading order (absent when N = 0).
 
         Raises:
-            WingsError: as `encode`, naming the row where there are several.
+            WingsError: as `encode`, naming the row where there are several; a keyword that is
+                neither an option nor a variable of the template.
         """
-        if return_tensors != "pt":
-            raise WingsError(f"'return_tensors' is {return_tensors!r}; it must be 'pt'.")
-        is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
-        rows = list(conversation) if is_batch else [conversation]
-        if add_generation_prompt is None:
-            continues = template_options.get("continue_final_message", False)
-            add_generation_prompt = not (return_labels or continues)
+        given = dict(processor_kwargs or {})
+        # transformers took them directly once, and its own programs still hand them on so.
+        given |= {name: kwargs.pop(name) for name in TextOptions.names() if name in kwargs}
+        images = given.pop("images", images)
+        if return_tensors != "auto":
+            given["return_tensors"] = return_tensors
+        options = TextOptions.of({**given, "load_audio_from_video": load_audio_from_video})
+        if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
+            other = "add_generation_prompt" if add_generation_prompt else "an assistant mask"
+            raise WingsError(f"continue_final_message does not go with {other}; choose one.")
+        if (return_labels or return_assistant_tokens_mask) and not (tokenize and return_dict):
+            raise WingsError("Labels and masks need tokenize=True and return_dict=True.")
+        template_options = kwargs | {
+            name: value
+            for name, value in (
+                ("chat_template", chat_template), ("tools", tools or None),
+                ("documents", documents or None),
+                ("continue_final_message", continue_final_message or None),
+            )
+            if value is not None
+        }  # fmt: skip
+        rows, is_batch = _conversations(conversation)
         template, letters = ChatTemplate.of(self.tokenizer, template_options)
         conversations = _each_row(rows, lambda one: Conversation.parse(one, letters))
-        self._fill(conversations, images)
         if not tokenize:
             texts = _each_row(conversations, lambda one: template.write(one, add_generation_prompt))
             texts = [letters.restore(text)[0] for text in texts]
             return texts if is_batch else texts[0]
+        self._fill(conversations, images)
         encoded = _each_row(
             conversations,
             lambda one: self._encode(
-                one, template, letters, max_length, add_generation_prompt, return_labels
+                one, template, letters, None, add_generation_prompt, return_labels,
+                return_assistant_tokens_mask, bool(options.add_special_tokens),
             ),
-        )
-        batch = self.pad(encoded, padding_side)
+        )  # fmt: skip
+        batch = self._batch(encoded, options)
         return batch if return_dict else batch["input_ids"]
 
     def pad(
         self, rows: Sequence[Mapping[str, Tensor]], padding_side: str = "right"
     ) -> BatchFeature:
         """Pads rows that `encode` returned to one batch; see `apply_chat_template`."""
-        return BatchFeature(pad_rows(rows, self.tokenizer.pad_token_id or 0, padding_side))
+        return BatchFeature(pad_rows(rows, self._pad_id, padding_side))
+
+    @property
+    def _pad_id(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
+    def _batch(self, rows: list[dict[str, Tensor]], options: TextOptions) -> BatchFeature:
+        """Cuts and pads the rows, and returns them as the options ask."""
+        limit, side = self.tokenizer.model_max_length, self.tokenizer.truncation_side
+        rows = _each_row(rows, lambda row: options.cut(row, limit, side, self.image_token_id))
+        if options.return_mm_token_type_ids:
+            rows = [
+                row | {"mm_token_type_ids": (row["input_ids"] == self.image_token_id).long()}
+                for row in rows
+            ]
+        widths = options.widths([len(row["input_ids"]) for row in rows], limit)
+        side = options.padding_side or self.tokenizer.padding_side
+        if len(set(widths)) == 1:
+            batch = options.convert(pad_rows(rows, self._pad_id, side, widths[0]))
+        else:
+            padded = [
+                options.convert(pad_rows([row], self._pad_id, side, width))
+                for row, width in zip(rows, widths, strict=True)
+            ]
+            batch = {name: [one[name][0] for one in padded] for name in padded[0] if name != PIXELS}
+            batch |= options.convert(stacked_pixels(rows))
+        if options.return_attention_mask is False:
+            del batch["attention_mask"]
+        return BatchFeature(batch)
 
     def _encode(
         self,
@@ -332,6 +377,8 @@ class WingsProcessor(ProcessorMixin):
         max_length: int | None,
         add_generation_prompt: bool,
         with_labels: bool,
+        with_mask: bool = False,
+        add_special_tokens: bool = False,
     ) -> dict[str, Tensor]:
         def length(shorter: Conversation) -> int:
             text = template.render(shorter.messages, add_generation_prompt)
@@ -354,10 +401,14 @@ class WingsProcessor(ProcessorMixin):
                 f"The chat template writes {text.count(IMAGE_TOKEN)} {IMAGE_TOKEN} for "
                 f"{len(images)} images; use a template that writes each message's content once."
             )
-        spans = template.spans(conversation, text) if with_labels else None
-        row = self._row(text, spans, letters)
+        spans = template.spans(conversation, text) if with_labels or with_mask else None
+        row = self._row(text, spans, letters, add_special_tokens)
+        if with_mask:
+            row["assistant_masks"] = (row["labels"] != IGNORED).long()
         if with_labels:
             row = learn_end(row, self._turn_end(template), max_length)
+        else:
+            row.pop("labels", None)
         return self._with_pixels(row, images)
 
     def turn_end(self) -> TurnEnd | None:
@@ -401,6 +452,16 @@ class WingsProcessor(ProcessorMixin):
         given = flatten_images(images)
         for conversation in conversations:
             conversation.fill(given)
+
+
+def _conversations(given: Sequence) -> tuple[list, bool]:
+    """The conversations, and whether there may be several; transformers also has objects."""
+    if not given or isinstance(given, str | Mapping):
+        return [given], False
+    first = given[0]
+    is_batch = isinstance(first, list | tuple) or hasattr(first, "messages")
+    rows = list(given) if is_batch else [given]
+    return [getattr(row, "messages", row) for row in rows], is_batch
 
 
 def _each_row(rows: list, work: Callable) -> list:

@@ -13,6 +13,9 @@ from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Span
 from .typed_letters import TypedLetters
 
 IGNORED = -100
+PIXELS = "pixel_values"
+# Padding of a row's tensors, where it is not 0.
+_FILLS = {"labels": IGNORED}
 # Text around a piece, for tokenizers that put a space before every text.
 _ANCHORS = ("\n", ".", "a")
 
@@ -89,11 +92,22 @@ def tokenize(
     return out, labels
 
 
-def pad_rows(rows: Sequence[Mapping[str, Tensor]], pad_id: int, padding_side: str) -> dict:
-    """Pads rows `input_ids` [T], `labels` [T], `pixel_values` [n, 3, H, W] to one batch.
+def pad_rows(
+    rows: Sequence[Mapping[str, Tensor]],
+    pad_id: int,
+    padding_side: str,
+    width: int | None = None,
+) -> dict[str, Tensor]:
+    """Pads rows `input_ids`, `labels` and others [T], `pixel_values` [n, 3, H, W] to one batch.
+
+    Args:
+        rows: all with the same keys, but for `pixel_values`.
+        pad_id: of `input_ids`; other tensors are padded with their own neutral value.
+        padding_side: "left" or "right".
+        width: tokens of the batch; default: of the longest row.
 
     Returns:
-        `input_ids`, `attention_mask` [B, T], `labels` [B, T] where the rows have them,
+        `input_ids`, `attention_mask` [B, T] and the rows' other tensors of tokens [B, T],
         `pixel_values` [N, 3, H, W] of all rows in order where any row has them.
 
     Raises:
@@ -104,9 +118,10 @@ def pad_rows(rows: Sequence[Mapping[str, Tensor]], pad_id: int, padding_side: st
     if not rows:
         raise WingsError("A batch needs at least one row.")
     lengths = [len(row["input_ids"]) for row in rows]
-    longest = max(lengths)
+    longest = max(lengths) if width is None else width
 
-    def padded(name: str, fill: int) -> Tensor:
+    def padded(name: str) -> Tensor:
+        fill = pad_id if name == "input_ids" else _FILLS.get(name, 0)
         batch = torch.full((len(rows), longest), fill, dtype=torch.long)
         for into, row, length in zip(batch, rows, lengths, strict=True):
             into[slice(longest - length, None) if padding_side == "left" else slice(length)] = row[
@@ -114,17 +129,16 @@ def pad_rows(rows: Sequence[Mapping[str, Tensor]], pad_id: int, padding_side: st
             ]
         return batch
 
-    rows = [{**row, "attention_mask": torch.ones_like(row["input_ids"])} for row in rows]
-    batch = {
-        "input_ids": padded("input_ids", pad_id),
-        "attention_mask": padded("attention_mask", 0),
-    }
-    if "labels" in rows[0]:
-        batch["labels"] = padded("labels", IGNORED)
-    pixels = [row["pixel_values"] for row in rows if "pixel_values" in row]
-    if pixels:
-        batch["pixel_values"] = torch.cat(pixels)
-    return batch
+    rows = [{"attention_mask": torch.ones_like(row["input_ids"]), **row} for row in rows]
+    names = [name for name in rows[0] if name not in ("input_ids", "attention_mask", PIXELS)]
+    batch = {name: padded(name) for name in ("input_ids", "attention_mask", *names)}
+    return batch | stacked_pixels(rows)
+
+
+def stacked_pixels(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """`pixel_values` [N, 3, H, W] of all rows in order, where any row has them."""
+    pixels = [row[PIXELS] for row in rows if PIXELS in row]
+    return {PIXELS: torch.cat(pixels)} if pixels else {}
 
 
 def _ids(

@@ -89,6 +89,9 @@ CORE = [
     "pillow",
     # The processor renders chat templates; transformers needs jinja2 for it and does not bring it.
     "jinja2",
+    # Model cards and pushes; transformers brings both, and they are imported here too.
+    "huggingface_hub",
+    "pyyaml",
     # The `wings` command prints with it.
     "rich",
     "triton; platform_system == 'Linux'",
@@ -142,6 +145,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "wings": ["py.typed"],
+        "wings.sharing": ["*.jinja"],
         "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
         "wings.eval": ["report/*.jinja", "tasks/*.yaml"],
         "wings.examples.quickstart": ["assets/*/*"],

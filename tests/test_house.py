@@ -76,7 +76,7 @@ FLOORS = (
     {"endings", "saved_files"},
     {"upstream"},
     {"config_fields", "config_values", "extras", "output_folder"},
-    {"config"},
+    {"config", "sharing"},
     {"attention", "encoders"},
     {"layers", "processing"},
     {"cache", "records"},

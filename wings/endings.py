@@ -1,7 +1,7 @@
 """The ways out of a command: each is a sentence on stderr and an exit code.
 
-0 done, 2 a wrong input, 1 a fault of this program, of a library or of the machine, 130 stopped from
-the keyboard, 141 nobody reads the output any more. `--debug` shows the traceback.
+0 done, 2 a wrong input, 1 a fault of this program, of a library, of the machine or of the Hub, 130
+stopped from the keyboard, 141 nobody reads the output any more. `--debug` shows the traceback.
 """
 
 import os
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .errors import WingsError
+from .errors import HubError, WingsError
 
 WRONG, FAULT, STOPPED, UNREAD = 2, 1, 130, 141
 # Words of gloo, NCCL and torch's store when another process of a run is gone.
@@ -49,7 +49,7 @@ def run_command(name: str, function: Callable[[], Any], debug: bool = False) -> 
 def ending_of(error: BaseException) -> tuple[int, str]:
     """The exit code and the sentence of an error."""
     if isinstance(error, WingsError):
-        return WRONG, str(error)
+        return FAULT if isinstance(error, HubError) else WRONG, str(error)
     if isinstance(error, KeyboardInterrupt):
         return STOPPED, "stopped."
     if isinstance(error, BrokenPipeError) and not is_peer_lost(error):

@@ -1,4 +1,4 @@
-"""The one error of the house: a sentence that says what is wrong, where, and what to do."""
+"""The errors of the house: a sentence that says what is wrong, where, and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class WingsError(ValueError):
     """A wrong input, refused before any work is lost; the message is one sentence."""
+
+
+class HubError(WingsError):
+    """The Hub refused a request or cannot be reached; the message is one sentence."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

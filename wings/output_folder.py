@@ -238,6 +238,31 @@ def _drop_locks() -> None:
 os.register_at_fork(after_in_child=_drop_locks)
 
 
+@contextlib.contextmanager
+def reading_lock(folder: Path) -> Iterator[None]:
+    """Keeps commands from writing to a folder in the block, if a command made it.
+
+    A folder without a lock, or one that this user may not open, is not held.
+
+    Raises:
+        WingsError: a command is writing to it.
+    """
+    try:
+        file = (folder / INNER / "lock").open("rb")
+    except OSError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise WingsError(
+                    f"Another process is writing to {folder}: wait for its end, or stop it."
+                ) from error
+        yield
+
+
 def sync(path: Path) -> None:
     """Flush a file, or all files of a folder, to disk.
 

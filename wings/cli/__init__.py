@@ -18,6 +18,7 @@ from .eval_commands import (
     add_shift,
 )
 from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
+from .sharing_commands import add_card, add_push
 from .train_commands import add_data, add_plan, add_train
 
 # Parser attributes that are not arguments of a command's function.
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_quickstart(commands)
+    add_card(commands)
     add_chat(commands)
     add_compare(commands)
     add_data(commands)
@@ -58,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_iit(commands)
     add_parts(commands)
     add_plan(commands)
+    add_push(commands)
     add_shift(commands)
     add_train(commands)
     return parser

@@ -18,6 +18,7 @@ from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
 from wings.processing.image_token import add_image_token
+from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.auto_models import register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
@@ -51,7 +52,7 @@ class WingsCausalLMOutput(BothCacheNames, CausalLMOutputWithPast):
     aux_loss: Tensor | None = None
 
 
-class WingsForCausalLM(CheckpointMixin, WingsGenerationMixin):
+class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # type: ignore[misc]
     """Any decoder LLM with a vision tower, visual and textual learners and routers.
 
     Wings: Learning Multimodal LLMs without Text-only Forgetting (arXiv 2406.03496). Fresh learners

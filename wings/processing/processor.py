@@ -21,6 +21,7 @@ from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.saved_files import reading, validate_has_owner
+from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.vocabulary import remove_token
 
 from .chat_template import ChatTemplate
@@ -36,7 +37,7 @@ from .typed_letters import TypedLetters
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
 
-class WingsProcessor(ProcessorMixin):
+class WingsProcessor(PushedToHub, ProcessorMixin):
     """The image transform of a vision tower together with the tokenizer of a language model.
 
     Args:

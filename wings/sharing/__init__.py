@@ -1,0 +1,1 @@
+"""Sharing on the Hub: files without local paths, the model card, and the upload."""

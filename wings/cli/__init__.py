@@ -18,7 +18,7 @@ from .eval_commands import (
     add_shift,
 )
 from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
-from .serve_commands import add_demo
+from .serve_commands import add_demo, add_serve
 from .sharing_commands import add_card, add_push
 from .train_commands import add_data, add_plan, add_train
 
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_parts(commands)
     add_plan(commands)
     add_push(commands)
+    add_serve(commands)
     add_shift(commands)
     add_train(commands)
     return parser

@@ -25,6 +25,23 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def add_serve(commands: argparse._SubParsersAction) -> None:
+    """`wings serve`."""
+    parser = add_command(
+        commands,
+        "serve",
+        lazy(".serve:serve"),
+        ("serve",),
+        "answer requests of OpenAI's clients with a checkpoint, images and streams included",
+        "Serves one checkpoint at /v1/chat/completions and /v1/responses, with the handlers of"
+        " transformers serve. Answers come whole or streamed.",
+    )
+    add_server(parser, 8000)
+    parser.add_argument(
+        "--name", help="of the model for clients (default: the folder's name, or the Hub id)"
+    )
+
+
 def add_server(parser: argparse.ArgumentParser, port: int) -> None:
     """Adds the checkpoint, its device and dtype, and the address."""
     parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint")

@@ -5,8 +5,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import StoppingCriteria
 from transformers.utils import logging
 
 from wings.errors import WingsError
@@ -76,6 +79,17 @@ def load(checkpoint: str, device: str, dtype: str) -> tuple[WingsForCausalLM, Wi
     processor = WingsProcessor.from_pretrained(checkpoint)
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=dtype)
     return model.to(device).eval(), processor
+
+
+class StopOnEvent(StoppingCriteria):
+    """Ends a generation at its next token once an event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        """Ids `[B, T]` -> `[B]` bool, the rows that end."""
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Cache, LogitsProcessorList
+from transformers import Cache, LogitsProcessorList, ProcessorMixin
 
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
 from wings.config import WingsConfig
@@ -53,6 +53,9 @@ class WingsGenerationMixin(GenerationHooks):
         cache = take_cache(kwargs)
         if cache is not None:
             kwargs[NAME] = cache
+        if isinstance(kwargs.get("tokenizer"), ProcessorMixin):
+            # transformers serve hands over what it has loaded; stop strings need the tokenizer.
+            kwargs["tokenizer"] = kwargs["tokenizer"].tokenizer
         name = "input_ids" if inputs is None else None
         ids = kwargs.get("input_ids") if inputs is None else inputs
         mask = kwargs.get("attention_mask")

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import StoppingCriteriaList, TextIteratorStreamer
 
+from wings.cli.server import StopOnEvent
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
@@ -28,17 +29,6 @@ class Answer:
 
     text: str
     weights: Tensor | None = None
-
-
-class _Stop(StoppingCriteria):
-    """Ends a generation once its event is set."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self.event = event
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        """`[B]` bool."""
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
 def stream_answer(
@@ -80,7 +70,7 @@ def stream_answer(
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+                    stopping_criteria=StoppingCriteriaList([StopOnEvent(stopped)]),
                 )
             finally:
                 # After an error nothing else would end the loop below.

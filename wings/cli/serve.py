@@ -1,0 +1,193 @@
+"""`wings serve`: answers requests of OpenAI's clients with a checkpoint."""
+
+import json
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from transformers import StoppingCriteriaList
+
+from wings.endings import ending_of
+from wings.errors import WingsError
+from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
+from wings.processing.web_image import is_address
+from wings.upstream.serving import CHAT, RESPONSES, chat_handlers
+
+from .server import StopOnEvent, bind, load, stop_signals, url_of
+
+# Parts of a message, as the two APIs of OpenAI name them.
+TEXTS = ("text", "input_text", "output_text")
+IMAGES = ("image_url", "input_image")
+# Seconds that answers have to end once the server is to stop.
+PATIENCE = 10
+
+
+def serve(
+    checkpoint: str,
+    name: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> None:
+    """Serves a checkpoint until Ctrl+C or SIGTERM.
+
+    Args:
+        checkpoint: folder or Hub id of a Wings checkpoint.
+        name: of the model for clients; default: the folder's name, or the Hub id.
+        host: address of this machine to listen at; "0.0.0.0" for all.
+        port: 0 for any free one.
+        device: as torch names it, or "auto".
+        dtype: of the weights: a name of torch's, or "auto" for the checkpoint's.
+
+    Raises:
+        WingsError: the port is taken, no Wings checkpoint, or a device that cannot be used.
+    """
+    with bind(host, port) as bound:
+        model, processor = load(checkpoint, device, dtype)
+        if name is None:
+            name = Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
+        url = url_of(bound)
+        with stop_signals() as stopped:
+            app = build_app(name, StoppableModel(model, stopped), processor)
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PATIENCE)
+            server = uvicorn.Server(config)
+            # In a thread of its own uvicorn leaves the signals to this one.
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+            thread.start()
+            print(f"'{name}' is served at {url}/v1; stop it with Ctrl+C. An example:")
+            print(example(url), flush=True)
+            while thread.is_alive() and not stopped.wait(1):
+                pass
+            server.should_exit = True
+            thread.join()
+
+
+class StoppableModel:
+    """A model whose generations end at their next token once an event is set."""
+
+    def __init__(self, model: WingsForCausalLM, stopped: threading.Event) -> None:
+        self.model = model
+        self.criteria = StoppingCriteriaList([StopOnEvent(stopped)])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def generate(self, **options: Any) -> Any:
+        """The model's own."""
+        return self.model.generate(**options, stopping_criteria=self.criteria)
+
+
+def example(url: str) -> str:
+    """A command that sends a request with an image."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.jpg"}}
+    content = [image, {"type": "text", "text": "Describe this image."}]
+    body = json.dumps({"messages": [{"role": "user", "content": content}]})
+    return f"curl {url}{CHAT} -H 'Content-Type: application/json' \\\n  -d '{body}'"
+
+
+def build_app(name: str, model: Any, processor: WingsProcessor) -> FastAPI:
+    """The web application: transformers' handlers for one model, and errors as sentences.
+
+    Args:
+        name: of the model in requests, which may leave it out, and in answers.
+        model: with `generate`, in evaluation mode, on its device.
+        processor: of the model.
+    """
+    app = FastAPI(title="wings serve", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(WingsError)
+    async def refuse(request: Request, error: WingsError) -> JSONResponse:
+        return error_response(400, str(error))
+
+    @app.exception_handler(ValueError)
+    async def misfit(request: Request, error: ValueError) -> JSONResponse:
+        # An option of a request that transformers cannot read or use.
+        reason = " ".join(str(error).split()).rstrip(".")[:400]
+        return error_response(400, f"The request cannot be answered ({reason}).")
+
+    @app.exception_handler(Exception)
+    async def fail(request: Request, error: Exception) -> JSONResponse:
+        # uvicorn logs the traceback as well.
+        return error_response(500, ending_of(error)[1])
+
+    handlers = chat_handlers(name, model, processor, validate_messages)
+
+    @app.post(CHAT)
+    async def chat(body: dict) -> Any:
+        return await handlers[CHAT].handle_request(with_field(body, "messages"), uuid.uuid4().hex)
+
+    @app.post(RESPONSES)
+    async def respond(body: dict) -> Any:
+        # transformers streams unless told otherwise; OpenAI's API is the other way round.
+        body = {"stream": False, **with_field(body, "input")}
+        return await handlers[RESPONSES].handle_request(body, uuid.uuid4().hex)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        one = {"id": name, "object": "model", "created": 0, "owned_by": "wings"}
+        return {"object": "list", "data": [one]}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    return app
+
+
+def error_response(status: int, sentence: str) -> JSONResponse:
+    """An error in the form that OpenAI's clients read."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": sentence, "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": error}, status_code=status)
+
+
+def with_field(body: dict, field: str) -> dict:
+    """The body of a request; raises a `WingsError` if it lacks its conversation."""
+    if not body.get(field):
+        raise WingsError(f"The request has no '{field}': send a conversation.")
+    return body
+
+
+def validate_messages(messages: Sequence[Any]) -> None:
+    """Refuses what transformers would drop or fail on, and files of this machine.
+
+    Raises:
+        WingsError: no list of messages, another part than a text or an image, or an image that is
+            neither a data URI nor a URL.
+    """
+    if not isinstance(messages, list):
+        raise WingsError("'messages' is no list: send a list of {'role', 'content'}.")
+    for number, message in enumerate(messages):
+        where = f"Message {number}"
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise WingsError(f"{where} has no role: send {{'role', 'content'}}.")
+        content = message.get("content") or []
+        for part in [] if isinstance(content, str) else content:
+            validate_part(part, where)
+
+
+def validate_part(part: Any, where: str) -> None:
+    """Raises a `WingsError` for a part of a message that is neither a text nor an image."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in TEXTS and isinstance(part.get("text"), str):
+        return
+    if kind not in IMAGES:
+        raise WingsError(
+            f"{where} has the part {str(part)[:80]}: send parts of the types text, with 'text', "
+            f"and image_url, with 'image_url': {{'url': ...}}."
+        )
+    given = part.get("image_url")
+    address = given.get("url") if isinstance(given, Mapping) else given
+    # A path would be read on this machine, for whoever asks.
+    if not isinstance(address, str) or not is_address(address):
+        raise WingsError(
+            f"{where} has an image at {str(address)[:80]!r}: send a URL or a data URI "
+            f"(data:image/png;base64,...), as this server opens no files."
+        )

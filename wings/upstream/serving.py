@@ -1,0 +1,138 @@
+"""The request handlers of `transformers serve`: chats and responses, at once or streamed."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import WingsError
+from .contract import Contract
+
+try:
+    # Without these the modules of transformers can be imported, and lack names that they use.
+    import fastapi
+    import openai  # noqa: F401
+    import uvicorn  # noqa: F401
+    from transformers.cli.serving.chat_completion import ChatCompletionHandler
+    from transformers.cli.serving.response import ResponseHandler
+    from transformers.cli.serving.utils import GenerationState, Modality
+except ImportError as error:
+    raise WingsError(
+        "fastapi, openai and uvicorn are not all installed: run pip install 'wings-lorra[serve]'."
+    ) from error
+
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+
+
+class OneModel:
+    """A model manager of transformers' handlers with one model, which is loaded already.
+
+    Attributes:
+        force_model: its name; the handlers refuse requests for another one.
+    """
+
+    def __init__(self, name: str, model: Any, processor: Any) -> None:
+        self.force_model = name
+        self.model = model
+        self.processor = processor
+
+    @staticmethod
+    def process_model_name(model_id: str) -> str:
+        """The name as it is, to which transformers' own manager adds a revision."""
+        return model_id
+
+    def load_model_and_processor(self, name: str, **_: Any) -> tuple[Any, Any]:
+        """Returns what is loaded."""
+        return self.model, self.processor
+
+    @staticmethod
+    def get_model_modality(model: Any, processor: Any = None) -> Modality:
+        """Text and images."""
+        return Modality.VLM
+
+
+def chat_handlers(
+    name: str, model: Any, processor: Any, check: Callable[[Sequence], None]
+) -> dict[str, ChatCompletionHandler | ResponseHandler]:
+    """The handlers for a model, by the path that OpenAI's clients call.
+
+    Each has a coroutine `handle_request(body, request_id)`, which returns a Starlette response.
+    Generations run one after the other, in one thread.
+
+    Args:
+        name: of the model in requests and answers.
+        model: with `generate`.
+        processor: with `apply_chat_template` and `tokenizer`.
+        check: called with the messages of each request, to refuse some by raising an error.
+    """
+    manager: Any = OneModel(name, model, processor)
+    state = GenerationState()
+    handlers = {
+        CHAT: ChatCompletionHandler(model_manager=manager, generation_state=state),
+        RESPONSES: ResponseHandler(model_manager=manager, generation_state=state),
+    }
+    convert = ChatCompletionHandler.get_processor_inputs_from_messages
+
+    def checked(messages: list[dict], modality: Modality) -> list[dict]:
+        check(messages)
+        return convert(messages, modality)
+
+    for handler in handlers.values():
+        # Both call this static method of their base class on themselves.
+        setattr(handler, convert.__name__, checked)
+    return handlers
+
+
+def _check_handlers() -> None:
+    class Reached(Exception):
+        pass
+
+    class Processor:
+        def apply_chat_template(self, messages: list, **options: Any) -> None:
+            assert options["add_generation_prompt"], "a chat does not ask for an answer"
+            assert options["tokenize"] and options["return_dict"], "a chat gets no tensors"
+            raise Reached(messages)
+
+    address = "data:image/png;base64,"
+    parts = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": "a"}]
+    responses = [{"type": "input_image", "image_url": address}, {"type": "input_text", "text": "a"}]
+    bodies = {
+        CHAT: {"messages": [{"role": "user", "content": parts}]},
+        RESPONSES: {"input": [{"role": "user", "content": responses}]},
+    }
+    expected = [{"type": "image", "url": address}, {"type": "text", "text": "a"}]
+    checked: list[Sequence] = []
+    for path, handler in chat_handlers("one", object(), Processor(), checked.append).items():
+        try:
+            asyncio.run(handler.handle_request({**bodies[path], "model": "one"}, "id"))
+        except Reached as reached:
+            (message,) = reached.args[0]
+            assert message["content"] == expected, "an image does not arrive as its address"
+        assert checked, "messages are not checked before they are used"
+        checked.clear()
+        try:
+            asyncio.run(handler.handle_request({**bodies[path], "model": "another"}, "id"))
+        except fastapi.HTTPException as error:
+            assert error.status_code == 400, "a request for another model has another status"
+        assert not checked, "a request for another model is answered"
+
+
+CONTRACTS = (
+    Contract(
+        "transformers",
+        "5.17",
+        "the handlers of transformers serve ask their model manager for force_model, "
+        "process_model_name, load_model_and_processor and get_model_modality, and turn messages "
+        "into a processor's in get_processor_inputs_from_messages",
+        (
+            "transformers.cli.serving.chat_completion:ChatCompletionHandler"
+            "(model_manager, generation_state)",
+            "transformers.cli.serving.chat_completion:ChatCompletionHandler.handle_request"
+            "(body, request_id)",
+            "transformers.cli.serving.response:ResponseHandler(model_manager, generation_state)",
+            "transformers.cli.serving.response:ResponseHandler.handle_request(body, request_id)",
+            "transformers.cli.serving.utils:GenerationState",
+            "transformers.cli.serving.utils:Modality.VLM",
+        ),
+        check=_check_handlers,
+    ),
+)

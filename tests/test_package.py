@@ -146,6 +146,8 @@ def test_a_room_imports_only_what_its_extra_brings(room, extras, packaging):
         (["iit", "a", "b", "--llm", "c", "--output", "d"], "accelerate", "eval"),
         (["emoji"], "gguf", "real"),
         (["experiment"], "peft", "lora"),
+        (["serve", "folder"], "uvicorn", "serve"),
+        (["demo", "folder"], "gradio", "demo"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )
@@ -198,6 +200,9 @@ def test_several_missing_modules_share_a_sentence(monkeypatch):
         (["cli.chat"], []),
         (["cli.data", "cli.plan"], ["train"]),
         (["cli.eval", "cli.compare", "cli.iit", "cli.shift"], ["eval"]),
+        (["cli.serve"], ["serve"]),
+        # Gradio has the web server of the other among its own requirements.
+        (["cli.demo.command"], ["demo", "serve"]),
         (["examples.quickstart.run", "examples.quickstart.jobs"], ["train", "eval"]),
     ],
     ids=" ".join,

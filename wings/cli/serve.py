@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from transformers import StoppingCriteriaList
 
@@ -105,6 +105,10 @@ def build_app(name: str, model: Any, processor: WingsProcessor) -> FastAPI:
     @app.exception_handler(WingsError)
     async def refuse(request: Request, error: WingsError) -> JSONResponse:
         return error_response(400, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def tell(request: Request, error: HTTPException) -> JSONResponse:
+        return error_response(error.status_code, str(error.detail))
 
     @app.exception_handler(ValueError)
     async def misfit(request: Request, error: ValueError) -> JSONResponse:

@@ -76,9 +76,8 @@ def load(checkpoint: str, device: str, dtype: str) -> tuple[WingsForCausalLM, Wi
             f"The device '{device}' cannot be used ({reason[:200]}): choose another --device."
         ) from error
     logging.disable_progress_bar()
-    processor = WingsProcessor.from_pretrained(checkpoint)
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=dtype)
-    return model.to(device).eval(), processor
+    return model.to(device).eval(), WingsProcessor.from_pretrained(checkpoint)
 
 
 class StopOnEvent(StoppingCriteria):

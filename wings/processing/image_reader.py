@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from wings.errors import WingsError
@@ -67,6 +67,10 @@ def load_image(source: ImageSource, limits: ImageLimits | None = None) -> Image.
         raise WingsError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise MissingImage(f"{name} does not exist.") from error
+    except UnidentifiedImageError as error:
+        raise WingsError(
+            f"{name} is not a whole, readable image (its format is unknown)."
+        ) from error
     # Decoders of damaged files raise nearly anything (SyntaxError, struct.error, ...).
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__

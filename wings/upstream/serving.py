@@ -66,7 +66,7 @@ def chat_handlers(
     """
     manager: Any = OneModel(name, model, processor)
     state = GenerationState()
-    handlers = {
+    handlers: dict[str, ChatCompletionHandler | ResponseHandler] = {
         CHAT: ChatCompletionHandler(model_manager=manager, generation_state=state),
         RESPONSES: ResponseHandler(model_manager=manager, generation_state=state),
     }
@@ -95,7 +95,7 @@ def _check_handlers() -> None:
     address = "data:image/png;base64,"
     parts = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": "a"}]
     responses = [{"type": "input_image", "image_url": address}, {"type": "input_text", "text": "a"}]
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         CHAT: {"messages": [{"role": "user", "content": parts}]},
         RESPONSES: {"input": [{"role": "user", "content": responses}]},
     }

@@ -17,6 +17,7 @@ from .page import Example, build_page
 
 FONTS = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
+NOT_SHARED = "Gradio's servers gave no public address, so the page is on this machine alone."
 
 
 def demo(
@@ -50,20 +51,28 @@ def demo(
         title = Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
         page = build_page(model, processor, title, max_new_tokens, examples)
     with stop_signals() as stopped:
-        _, _, public = page.queue().launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            prevent_thread_lock=True,
-            quiet=True,
-            inbrowser=False,
-            ssr_mode=False,
-            max_file_size=ImageLimits().image_bytes,
-            theme=gr.themes.Default(font=FONTS, font_mono=MONO),
-            footer_links=[],
-        )
+        public = launch(page, host, port, share)
         print(f"The demo of {title} is at {url}; stop it with Ctrl+C.", flush=True)
-        if public:
-            print(f"Anyone can reach it at {public} until then.", flush=True)
+        if share:
+            found = f"Anyone can reach it at {public}." if public else NOT_SHARED
+            print(found, flush=True)
         stopped.wait()
     page.close(verbose=False)
+
+
+def launch(page: gr.Blocks, host: str, port: int, share: bool) -> str | None:
+    """Serves a page from threads of its own; returns its public address, if it is to have one."""
+    *_, public = page.queue().launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        prevent_thread_lock=True,
+        quiet=True,
+        # Pages made by a Node.js server look the same and start later.
+        ssr_mode=False,
+        max_file_size=ImageLimits().image_bytes,
+        # Fonts of the visitor's machine, as those of a font server would be fetched.
+        theme=gr.themes.Default(font=FONTS, font_mono=MONO),
+        footer_links=["api", "gradio"],
+    )
+    return public

@@ -1,0 +1,270 @@
+"""`wings demo`: answers with learners and without, the router's weights, and a real browser."""
+
+import os
+import shutil
+import signal
+import threading
+import urllib.request
+
+import pytest
+import torch
+from served import Program, answer, free_port, huge_png, png, save_noisy
+
+from wings.cli import main
+
+pytest.importorskip("gradio", reason="needs wings-lorra[demo]")
+gradio_client = pytest.importorskip("gradio_client", reason="needs wings-lorra[demo]")
+
+from wings.cli.demo.answer import answer_weights, stream_answer  # noqa: E402
+from wings.cli.demo.command import launch  # noqa: E402
+from wings.cli.demo.page import build_page, described, explained, visible  # noqa: E402
+
+LENGTH = 12
+QUESTION = "Which colour?"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "tiny"
+    return folder, *save_noisy(folder)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    contents = {
+        "red.png": png("red"), "blue.png": png("blue"), "huge.png": huge_png(), "bad.png": b"bad",
+    }  # fmt: skip
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(checkpoint):
+    """The page's address, served by this process."""
+    page = build_page(*checkpoint[1:], "tiny", LENGTH)
+    port = free_port()
+    launch(page, "127.0.0.1", port, share=False)
+    yield f"http://127.0.0.1:{port}"
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def client(address):
+    """A new visitor."""
+    return gradio_client.Client(address, verbose=False)
+
+
+def said(text, *images):
+    parts = [{"type": "image", "image": str(image)} for image in images]
+    return {
+        "role": "user",
+        "content": [*parts, *([{"type": "text", "text": text}] if text else [])],
+    }
+
+
+def message(text, *images):
+    return {"text": text, "files": [gradio_client.handle_file(str(image)) for image in images]}
+
+
+def ask(client, text, *images, learners=True):
+    """The answer, or the sentence in its place, and the sentence below the plot."""
+    found, _, note = client.predict(message(text, *images), learners, api_name="/chat")
+    return found["content"] if isinstance(found, dict) else found, note
+
+
+def expected(checkpoint, *messages, learners=True):
+    _, model, processor = checkpoint
+    if learners:
+        return answer(model, processor, messages, LENGTH).strip()
+    with model.without_wings():
+        return answer(model, processor, messages, LENGTH).strip()
+
+
+def test_the_switch_turns_learners_off_for_one_answer(client, checkpoint, files):
+    chat = said(QUESTION, files / "red.png")
+    on = expected(checkpoint, chat)
+    off = expected(checkpoint, chat, learners=False)
+    assert on != off
+    found, note = ask(client, QUESTION, files / "red.png", learners=False)
+    assert found == off and "were off" in note
+    client.reset_session()
+    found, note = ask(client, QUESTION, files / "red.png")
+    assert found == on and note.startswith("Weight of each learner")
+
+
+def test_two_visitors_with_different_switches_do_not_meet(address, checkpoint, files):
+    chat = said(QUESTION, files / "red.png")
+    visitors = [gradio_client.Client(address, verbose=False) for _ in range(2)]
+    for _ in range(3):
+        jobs = []
+        for visitor, learners in zip(visitors, (True, False), strict=True):
+            visitor.reset_session()
+            given = message(QUESTION, files / "red.png")
+            jobs.append(visitor.submit(given, learners, api_name="/chat"))
+        for job, learners in zip(jobs, (True, False), strict=True):
+            assert job.result()[0] == expected(checkpoint, chat, learners=learners)
+
+
+def test_a_turn_sees_the_images_of_earlier_ones(client, checkpoint, files):
+    first = said(QUESTION, files / "red.png")
+    one, _ = ask(client, QUESTION, files / "red.png")
+    reply = {"role": "assistant", "content": one}
+    two, _ = ask(client, "And this?", files / "blue.png")
+    second = said("And this?", files / "blue.png")
+    assert two == expected(checkpoint, first, reply, second) != expected(checkpoint, second)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        ("What?", "bad.png", "'bad.png' is not a whole, readable image"),
+        ("What?", "huge.png", "pixels"),
+        ("", None, "The message is empty"),
+        ("  ", None, "The message is empty"),
+    ],
+)
+def test_a_turn_that_fails_is_a_sentence_and_forgotten(
+    text, name, words, client, checkpoint, files
+):
+    one, _ = ask(client, QUESTION, files / "red.png")
+    sentence, note = ask(client, text, *([files / name] if name else []))
+    assert words in sentence and sentence.endswith(".") and str(files) not in sentence
+    assert "tmp" not in sentence and not note
+    two, _ = ask(client, "Again?")
+    reply = {"role": "assistant", "content": one}
+    chat = said(QUESTION, files / "red.png"), reply, said("Again?")
+    assert two == expected(checkpoint, *chat)
+
+
+def test_an_answer_grows_and_ends_where_it_is_closed(checkpoint, files):
+    _, model, processor = checkpoint
+    before = threading.active_count()
+    answers = stream_answer(model, processor, [said(QUESTION, files / "red.png")], 10_000)
+    texts = [next(answers).text for _ in range(2)]
+    assert texts[1].startswith(texts[0]) and len(texts[1]) > len(texts[0])
+    # Its thread is joined, long before ten thousand tokens.
+    answers.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_middle_ends_the_answer(checkpoint, monkeypatch):
+    _, model, processor = checkpoint
+    answers = stream_answer(model, processor, [said(QUESTION)], LENGTH)
+    next(answers)
+
+    def fails(*args, **kwargs):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(model.lm_head, "forward", fails)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        list(answers)
+
+
+@pytest.mark.parametrize("router", ["attended", "position", "modality"])
+def test_the_weights_are_those_of_the_steps_that_chose_the_tokens(router, tmp_path, files):
+    model, processor = save_noisy(tmp_path, router=router)
+    batch = processor.apply_chat_template(
+        [said(QUESTION, files / "red.png")],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    )  # fmt: skip
+    ids = model.generate(**batch, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    found = answer_weights(model, batch, ids)
+    # One decoding step after the other, as generate made them.
+    prompt = batch["input_ids"].shape[1]
+    with torch.no_grad():
+        out = model(**batch, use_cache=True, output_router_weights=True)
+        steps = [[weights[0, -1] for weights in out.router_weights]]
+        for n in range(prompt, ids.shape[1] - 1):
+            out = model(
+                ids[:, n : n + 1], past_key_values=out.past_key_values, output_router_weights=True
+            )
+            steps.append([weights[0, -1] for weights in out.router_weights])
+    mean = torch.stack([torch.stack(step) for step in steps]).mean(0)
+    assert found.shape == (2, 2) and torch.allclose(found, mean, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "with_image", "without"),
+    [
+        ({}, "Image and text learners in 2 blocks, the attended router.", "Weight of", "Weight of"),
+        (
+            {"router": None, "text_guard": True},
+            "Image and text learners in 2 blocks, no router, and a text guard.",
+            "has no router", "No learner acted",
+        ),
+        (
+            {"learners": (), "prefix": 2, "router": None},
+            "This checkpoint has no learners", "No learner acted", "No learner acted",
+        ),
+    ],
+    ids=["routed", "guarded", "prefix"],
+)  # fmt: skip
+def test_any_checkpoint_is_described(options, line, with_image, without, tmp_path, files):
+    model, processor = save_noisy(tmp_path, **options)
+    assert described(model.config).startswith(line)
+    for images, words in (([files / "red.png"], with_image), ([], without)):
+        *_, last = stream_answer(model, processor, [said(QUESTION, *images)], 4)
+        figure, note = explained(model.config, last, True)
+        assert note.startswith(words) or words in note
+        assert (figure is not None) == note.startswith("Weight of")
+
+
+def test_paths_of_the_server_are_not_shown():
+    assert visible("Image '/tmp/a b/c.png' is bad: '/x/y'.") == "Image 'c.png' is bad: 'y'."
+
+
+def test_the_command_ends_with_ctrl_c(checkpoint):
+    program = Program("demo", str(checkpoint[0]))
+    assert f"The demo of {checkpoint[0].name}" in program.line
+    with urllib.request.urlopen(program.url) as found:
+        page = found.read().decode()
+    assert "fonts.googleapis.com/css" not in page
+    assert program.end(signal.SIGINT) == 0
+    assert "Traceback" not in program.errors
+
+
+def test_what_cannot_be_shown_is_a_sentence(tmp_path, capsys):
+    assert main(["demo", str(tmp_path / "nowhere"), "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("wings demo: ") and "nowhere" in said and said.count("\n") == 1
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_both_answers_and_asks_no_other_host(address, checkpoint, files):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chat = said(QUESTION, files / "red.png")
+    on = expected(checkpoint, chat)
+    again = said(QUESTION)
+    off = expected(checkpoint, chat, {"role": "assistant", "content": on}, again, learners=False)
+    others = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1100, "height": 720})
+        page.on("request", lambda one: others.append(one.url))
+        page.goto(address)
+        page.wait_for_selector("textarea")
+        page.set_input_files("input[type=file]", str(files / "red.png"))
+        page.fill("textarea", QUESTION)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=Weight of each learner")
+        page.wait_for_selector("img[alt*=plot], .plot-container img, [data-testid=matplotlib] img")
+        page.uncheck("input[type=checkbox]")
+        page.fill("textarea", QUESTION)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=Learners were off")
+        answers = [one.inner_text().strip() for one in page.query_selector_all(".bot .prose")]
+        if folder := os.environ.get("WINGS_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/demo.png")
+        browser.close()
+    assert [one.strip() for one in answers if one.strip()] == [on, off]
+    own = (address, "data:", "blob:")
+    assert not [url for url in others if not url.startswith(own)]

@@ -75,7 +75,7 @@ FLOORS = (
     {"errors", "__init__"},
     {"endings", "saved_files"},
     {"upstream"},
-    {"config_fields", "config_values", "extras", "output_folder"},
+    {"config_fields", "config_values", "extras", "output_folder", "saved_code"},
     {"config", "sharing"},
     {"attention", "encoders"},
     {"layers", "processing"},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -9,6 +10,14 @@ from transformers import AutoConfig, PreTrainedConfig
 from .config_fields import Settled, default
 from .config_values import CHECKS, shown, validate_field
 from .errors import WingsError, nearest
+from .saved_code import (
+    MODEL_CLASSES,
+    PROCESSOR_CLASSES,
+    auto_map,
+    stamp,
+    validate_format,
+    write_code,
+)
 from .upstream.configuration import keys_of_transformers
 
 GATES = ("attended", "image_tokens", None)
@@ -168,6 +177,7 @@ class WingsConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        validate_format(kwargs)
         for name in ("text_config", "vision_config"):
             if getattr(self, name) is None:
                 raise WingsError(f"{name} is missing: a Wings model needs a decoder and a tower.")
@@ -187,6 +197,37 @@ class WingsConfig(PreTrainedConfig):
             self.image_token_id = self.text_config.vocab_size
         self.validate()
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Reads the fields of a config.json; keys of other programs become attributes.
+
+        Saving writes these again.
+
+        Raises:
+            WingsError: a bad value, a mistyped field, or a format that only a newer release reads.
+        """
+        validate_format(config_dict)
+        foreign = cls._foreign(config_dict)
+        known = {name: value for name, value in config_dict.items() if name not in foreign}
+        result = super().from_dict(known, **kwargs)
+        config = result[0] if isinstance(result, tuple) else result
+        for name in foreign:
+            setattr(config, name, config_dict[name])
+        return result
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in transformers; also writes the code and the version that `saved_code` describes."""
+        write_code(save_directory)
+        classes = auto_map({**MODEL_CLASSES, **PROCESSOR_CLASSES})
+        self.auto_map = {**(getattr(self, "auto_map", None) or {}), **classes}
+        for name, value in stamp().items():
+            setattr(self, name, value)
+        super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
+        """Does nothing: every folder is saved with its code, see `saved_code`."""
 
     @property
     def hidden_size(self) -> int:
@@ -235,9 +276,28 @@ class WingsConfig(PreTrainedConfig):
             return tuple(range(self.text_config.num_hidden_layers))
         return tuple(sorted(self.learner_layers))
 
+    @classmethod
+    def _foreign(cls, fields: dict[str, Any]) -> list[str]:
+        """Lists the keys that neither Wings nor transformers has.
+
+        A key that is close to a field which is missing is mistyped.
+        """
+        all_own = {field.name for field in dataclasses.fields(cls)}
+        known = all_own | keys_of_transformers() | set(stamp())
+        foreign = [name for name in fields if name not in known]
+        missing = vars(cls)["__annotations__"].keys() & all_own - fields.keys()
+        for name in foreign:
+            if near := nearest(name, missing):
+                raise WingsError(f"WingsConfig has no field '{name}'{near}; remove or rename it.")
+            if hasattr(cls, name):
+                raise WingsError(
+                    f"config.json sets '{name}', which follows from other fields: remove it."
+                )
+        return foreign
+
     def _validate_names(self, kwargs: dict[str, Any]) -> None:
         own = {field.name for field in dataclasses.fields(type(self))}
-        theirs = keys_of_transformers()
+        theirs = keys_of_transformers() | set(stamp())
         for name in kwargs:
             if name not in own | theirs:
                 raise WingsError(

@@ -167,7 +167,8 @@ def test_other_models_are_refused(tmp_path):
 def test_unknown_keys_in_a_saved_config_are_named(tmp_path):
     build("llama").save_pretrained(tmp_path)
     fields = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(fields | {"rnak": 3}))
+    fields["rnak"] = fields.pop("rank")
+    (tmp_path / "config.json").write_text(json.dumps(fields))
     with pytest.raises(WingsError, match=r"'rnak'.*did you mean 'rank'"):
         WingsForCausalLM.from_pretrained(tmp_path)
 

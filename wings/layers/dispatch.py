@@ -14,6 +14,7 @@ from wings.attention.routed_attention import Rule
 from wings.attention.source_tokens import SourceTokens
 from wings.errors import WingsError
 from wings.kernels.key_ranges import KeyRanges
+from wings.saved_code import IS_COPY
 
 IMPLS = ("auto", "triton", "torch")
 # Overrides what a model asks for, to find out whether a kernel is to blame.
@@ -139,6 +140,8 @@ def validate_impl(impl: str) -> str:
 
 def _missing(device: torch.device) -> str | None:
     """The thing that this machine lacks to run a kernel, or None."""
+    if IS_COPY:
+        return "the kernels are in the package wings-lorra, which is not installed"
     if not has_triton():
         return "triton is not installed"
     if device.type == "cuda":

@@ -11,6 +11,7 @@ from wings.attention.routed_attention import Rule, attention_weights, causal_mas
 from wings.attention.routed_attention import routed_attention as routed_attention_in_torch
 from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.saved_code import SUFFIX
 from wings.upstream.attention import (
     AttentionFunction,
     eager_attention_of,
@@ -32,7 +33,7 @@ Learner = LoRRALearner | CrossAttentionLearner
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own.
-IMPLEMENTATIONS = {"sdpa": "wings", "eager": "wings_eager"}
+IMPLEMENTATIONS = {"sdpa": f"wings{SUFFIX}", "eager": f"wings_eager{SUFFIX}"}
 OWN: dict[str | None, str] = {ours: own for own, ours in IMPLEMENTATIONS.items()}
 
 

@@ -19,7 +19,7 @@ from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
 from wings.processing.image_token import add_image_token
 from wings.sharing.pushed_to_hub import PushedToHub
-from wings.upstream.auto_models import register_model
+from wings.upstream.auto_models import name_for_servers, register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
 from wings.upstream.weights import mark_as_drawn
@@ -473,3 +473,4 @@ def part_of(name: str) -> str:
 check_untested_releases(WingsForCausalLM)
 
 register_model(WingsConfig, WingsModel, WingsForCausalLM)
+name_for_servers(WingsConfig.model_type, WingsForCausalLM.__name__)

@@ -32,6 +32,10 @@ class WingsPreTrainedModel(ModelHooks):
     supports_gradient_checkpointing = True
     checkpoints_blocks = False
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
+        """Does nothing: every folder is saved with its code, see `wings/saved_code.py`."""
+
     def set_attn_implementation(
         self, attn_implementation: str | dict, *args: Any, **kwargs: Any
     ) -> None:

@@ -1,5 +1,6 @@
 """`WingsImageProcessor`: turns images into a vision tower's pixel values."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -12,6 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.saved_code import IMAGE_PROCESSOR_CLASSES, auto_map, write_code
 
 from .image_limits import ImageLimits
 from .image_reader import ImageSource, load_image
@@ -55,6 +57,7 @@ class WingsImageProcessor(BaseImageProcessor):
         resize_mode: str = "pad",
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("auto_map", None)
         super().__init__(**kwargs)
         self.image_size = image_size if isinstance(image_size, int) else list(image_size)
         self.image_mean = list(image_mean)
@@ -68,8 +71,18 @@ class WingsImageProcessor(BaseImageProcessor):
         return cls(**{key: config[key] for key in WingsImageKeys.__annotations__})
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that are saved."""
-        return {key: value for key, value in super().to_dict().items() if key != "limits"}
+        """The settings that are saved, with the class for Auto classes."""
+        fields = {key: value for key, value in super().to_dict().items() if key != "limits"}
+        return {**fields, "auto_map": auto_map(IMAGE_PROCESSOR_CLASSES)}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; also writes the code that `auto_map` names."""
+        write_code(save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoImageProcessor") -> None:
+        """Does nothing: every folder is saved with its code, see `wings/saved_code.py`."""
 
     def preprocess(
         self, images: ImageSource | Sequence, return_tensors: str | None = "pt"

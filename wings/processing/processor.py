@@ -13,7 +13,6 @@ from transformers import (
     AutoTokenizer,
     BatchFeature,
     PreTrainedTokenizerBase,
-    ProcessorMixin,
 )
 
 from wings.config import WingsConfig
@@ -28,6 +27,7 @@ from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
 from .image_token import add_image_token, validate_image_token, vocab_size_at
+from .saved_processor import SavedProcessor
 from .text_options import TextOptions
 from .tokenization import IGNORED, PIXELS, pad_rows, stacked_pixels, tokenize
 from .turn_end import TurnEnd, find_turn_end, learn_end
@@ -37,7 +37,7 @@ from .typed_letters import TypedLetters
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
 
-class WingsProcessor(PushedToHub, ProcessorMixin):
+class WingsProcessor(PushedToHub, SavedProcessor):
     """The image transform of a vision tower together with the tokenizer of a language model.
 
     Args:

@@ -17,18 +17,22 @@ def register_model(
     base_class: type[PreTrainedModel],
     class_with_head: type[PreTrainedModel],
 ) -> None:
-    """Makes a model known to the Auto classes, pipelines and servers of transformers.
+    """Makes a model known to the Auto classes and pipelines of transformers.
 
     Args:
-        config_class: of the model; its `model_type` enters the tables of names.
+        config_class: of the model.
         base_class: what `AutoModel` gives, without an output head.
         class_with_head: what all of `WITH_HEAD` give.
     """
     transformers.AutoModel.register(config_class, base_class, exist_ok=True)
     for name in WITH_HEAD:
         getattr(transformers, name).register(config_class, class_with_head, exist_ok=True)
-    for name in TABLES:
-        getattr(modeling_auto, name)[config_class.model_type] = class_with_head.__name__
+
+
+def name_for_servers(model_type: str, class_name: str) -> None:
+    """Enters a model of images and text in the tables that `transformers serve` reads."""
+    for table in TABLES:
+        getattr(modeling_auto, table)[model_type] = class_name
 
 
 def _check_tables() -> None:

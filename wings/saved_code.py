@@ -1,0 +1,91 @@
+"""Code and version that a saved folder brings along, so that Auto classes load it anywhere."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wings import __version__
+from wings.errors import WingsError
+
+# The format of saved folders; it grows where an older release would read a new folder wrongly.
+FORMAT = 1
+VERSION_KEY, FORMAT_KEY = "wings_version", "wings_format"
+MODULE = "modeling_wings"
+# The other files of a folder with a copy of this code, see `wings/model/flat_code.py`.
+PART = "wings_{}.py"
+# True in such a copy. Its classes are others than the package's, so what transformers finds by a
+# name that is one for the process has a name of its own there.
+IS_COPY = __name__ != "wings.saved_code"
+SUFFIX = f"_{zlib.crc32(__name__.encode()):08x}" if IS_COPY else ""
+MODEL_CLASSES = {
+    "AutoConfig": "WingsConfig",
+    "AutoModel": "WingsModel",
+    "AutoModelForCausalLM": "WingsForCausalLM",
+    "AutoModelForImageTextToText": "WingsForCausalLM",
+    "AutoModelForMultimodalLM": "WingsForCausalLM",
+}
+PROCESSOR_CLASSES = {"AutoProcessor": "WingsProcessor"}
+IMAGE_PROCESSOR_CLASSES = {"AutoImageProcessor": "WingsImageProcessor"}
+# `trust_remote_code=True` runs it where the package was not imported before.
+STUB = '''"""The classes of this checkpoint, which are in the package wings-lorra."""
+
+try:
+    from wings import WingsConfig, WingsForCausalLM, WingsProcessor
+    from wings.model.backbone import WingsModel
+    from wings.processing.image_processor import WingsImageProcessor
+except ImportError as error:
+    if (error.name or "").partition(".")[0] != "wings":
+        raise
+    raise ImportError(
+        "This checkpoint needs the package wings-lorra: run pip install wings-lorra "
+        "(the package that is named wings there is another project)."
+    ) from error
+'''
+
+
+def auto_map(classes: Mapping[str, str]) -> dict[str, str]:
+    """Makes the `auto_map` of a JSON file: the class of each Auto class, in the folder's module."""
+    return {auto: f"{MODULE}.{name}" for auto, name in classes.items()}
+
+
+def stamp() -> dict[str, Any]:
+    """Returns the entries that say which release wrote a folder, and its format."""
+    return {VERSION_KEY: __version__, FORMAT_KEY: FORMAT}
+
+
+def validate_format(fields: Mapping[str, Any]) -> None:
+    """Raises a `WingsError` for the fields of a folder that only a newer release can read."""
+    number = fields.get(FORMAT_KEY)
+    if number is None:
+        # Folders of releases before there was a number.
+        return
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise WingsError(f"{FORMAT_KEY} is {number!r}, but must be a whole number above 0.")
+    if number > FORMAT:
+        raise WingsError(
+            f"The folder has format {number} of wings-lorra {fields.get(VERSION_KEY)}, and this "
+            f"is wings-lorra {__version__}, which reads formats up to {FORMAT}: run pip install "
+            f"--upgrade wings-lorra."
+        )
+
+
+def write_code(folder: str | os.PathLike) -> None:
+    """Writes the module that `auto_map` names; a copy of this code writes itself.
+
+    A folder that does not exist is made. Nothing is written where a file has its name.
+    """
+    target = Path(folder)
+    if target.is_file():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    files = {f"{MODULE}.py": STUB}
+    if IS_COPY:
+        here = Path(__file__).parent
+        own = [here / f"{MODULE}.py", *here.glob(PART.format("*"))]
+        files = {path.name: path.read_text(encoding="utf-8") for path in own}
+    for name, text in files.items():
+        path = target / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")

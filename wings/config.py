@@ -10,14 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from .config_fields import Settled, default
 from .config_values import CHECKS, shown, validate_field
 from .errors import WingsError, nearest
-from .saved_code import (
-    MODEL_CLASSES,
-    PROCESSOR_CLASSES,
-    auto_map,
-    stamp,
-    validate_format,
-    write_code,
-)
+from .saved_code import JSON_CLASSES, auto_map, stamp, validate_format, write_code
 from .upstream.configuration import keys_of_transformers
 
 GATES = ("attended", "image_tokens", None)
@@ -216,14 +209,16 @@ class WingsConfig(PreTrainedConfig):
             setattr(config, name, config_dict[name])
         return result
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """As in transformers; also writes the code and the version that `saved_code` describes."""
         write_code(save_directory)
-        classes = auto_map({**MODEL_CLASSES, **PROCESSOR_CLASSES})
+        classes = auto_map(JSON_CLASSES["config.json"])
         self.auto_map = {**(getattr(self, "auto_map", None) or {}), **classes}
         for name, value in stamp().items():
             setattr(self, name, value)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:

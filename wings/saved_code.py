@@ -1,5 +1,6 @@
 """Code and version that a saved folder brings along, so that Auto classes load it anywhere."""
 
+import json
 import os
 import zlib
 from collections.abc import Mapping
@@ -28,6 +29,11 @@ MODEL_CLASSES = {
 }
 PROCESSOR_CLASSES = {"AutoProcessor": "WingsProcessor"}
 IMAGE_PROCESSOR_CLASSES = {"AutoImageProcessor": "WingsImageProcessor"}
+JSON_CLASSES = {
+    "config.json": {**MODEL_CLASSES, **PROCESSOR_CLASSES},
+    "processor_config.json": PROCESSOR_CLASSES,
+    "preprocessor_config.json": IMAGE_PROCESSOR_CLASSES,
+}
 # `trust_remote_code=True` runs it where the package was not imported before.
 STUB = '''"""The classes of this checkpoint, which are in the package wings-lorra."""
 
@@ -69,6 +75,37 @@ def validate_format(fields: Mapping[str, Any]) -> None:
             f"is wings-lorra {__version__}, which reads formats up to {FORMAT}: run pip install "
             f"--upgrade wings-lorra."
         )
+
+
+def add_to_folder(folder: str | os.PathLike, files: Mapping[str, str]) -> None:
+    """Puts code into a saved folder and names its classes in the JSON files.
+
+    All files are written under other names first, so that a full disk changes nothing.
+
+    Args:
+        folder: of a checkpoint, of any release.
+        files: name -> text, with the module that `auto_map` names.
+    """
+    target = Path(folder)
+    texts = dict(files)
+    for name, classes in JSON_CLASSES.items():
+        if (target / name).is_file():
+            fields = json.loads((target / name).read_text(encoding="utf-8"))
+            fields |= stamp()
+            fields["auto_map"] = {**fields.get("auto_map", {}), **auto_map(classes)}
+            if isinstance(images := fields.get("image_processor"), dict):
+                images["auto_map"] = auto_map(IMAGE_PROCESSOR_CLASSES)
+            texts[name] = json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    drafts = {target / f".{name}.draft": text for name, text in texts.items()}
+    try:
+        for draft, text in drafts.items():
+            draft.write_text(text, encoding="utf-8")
+        for draft, name in zip(drafts, texts, strict=True):
+            # Not written through a link, which may lead to a file of others.
+            os.replace(draft, target / name)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
 
 
 def write_code(folder: str | os.PathLike) -> None:

@@ -45,7 +45,9 @@ def whole(tmp_path_factory):
 
 
 def test_every_file_is_damaged_below(whole):
-    assert {path.name for path in whole[0].iterdir() if "-0000" not in path.name} <= set(NAMES)
+    # Code is not read where the package is imported.
+    names = {path.name for path in whole[0].iterdir() if path.suffix != ".py"}
+    assert {name for name in names if "-0000" not in name} <= set(NAMES)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

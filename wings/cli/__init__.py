@@ -12,6 +12,7 @@ from .eval_commands import (
     add_chat,
     add_compare,
     add_eval,
+    add_export,
     add_extract,
     add_gate,
     add_iit,
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_emoji(commands)
     add_eval(commands)
     add_experiment(commands)
+    add_export(commands)
     add_extract(commands)
     add_gate(commands)
     add_iit(commands)

@@ -113,6 +113,24 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
     add_generation(parser)
 
 
+def add_export(commands: argparse._SubParsersAction) -> None:
+    """`wings export`."""
+    parser = add_command(
+        commands,
+        "export",
+        lazy(".export:export"),
+        (),
+        "let a checkpoint load where this package is not installed",
+        "Adds a copy of this package's model code to a saved Wings checkpoint, or to a copy of it."
+        " The folder then loads with trust_remote_code=True wherever torch, transformers and"
+        " open_clip are installed. Where this package is installed too, its own code is used.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="folder of a Wings checkpoint")
+    parser.add_argument(
+        "output", type=Path, nargs="?", help="a new folder (default: the code is added in place)"
+    )
+
+
 def add_extract(commands: argparse._SubParsersAction) -> None:
     """`wings extract`."""
     parser = add_command(

@@ -13,4 +13,4 @@ def validate_new_checkpoint(target: OutputFolder) -> None:
     """
     target.validate()
     if (target.path / CONFIG).exists():
-        raise WingsError(f"--output {target.path} has a checkpoint; choose a new folder.")
+        raise WingsError(f"{target.option}: {target.path} has a checkpoint; choose a new folder.")

@@ -33,7 +33,7 @@ NO_KERNELS = 'raise ImportError("The kernels are in the package wings-lorra.")'
 HEAD = f"# SPDX-License-Identifier: Apache-2.0\n# Copied from wings-lorra {__version__}.\n"
 # The name by which a module of the copy can be imported as a whole.
 ITSELF = "this_module"
-MAIN = '''"""The classes of this checkpoint: of the package wings-lorra if it is installed, or a copy."""
+MAIN = '''"""The classes of this checkpoint, from the installed wings-lorra or from a copy of it."""
 
 FORMAT = {format}
 
@@ -143,9 +143,9 @@ class Module:
     def flat(self) -> str:
         """The text of the copy."""
         lines: list[str | None] = list(self.lines)
-        for node in self.tree.body:
-            if self.is_left_out(node):
-                replace(lines, node, [])
+        for statement in self.tree.body:
+            if self.is_left_out(statement):
+                replace(lines, statement, [])
         for node in self.kept:
             if isinstance(node, ast.ImportFrom):
                 if [alias.name for alias in node.names] == ["__version__"]:

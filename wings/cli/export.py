@@ -1,0 +1,54 @@
+"""`wings export`: makes a checkpoint load where this package is not installed."""
+
+import shutil
+from pathlib import Path
+
+from wings.config import WingsConfig
+from wings.errors import WingsError
+from wings.model.checkpoint import validate_is_wings
+from wings.model.flat_code import flat_files
+from wings.output_folder import OutputFolder
+from wings.saved_code import add_to_folder
+from wings.saved_files import files_of, reading
+
+from .new_checkpoint import CONFIG, validate_new_checkpoint
+
+
+def export(checkpoint: Path, output: Path | None) -> None:
+    """Adds a copy of the model code to a checkpoint.
+
+    Args:
+        checkpoint: folder of a Wings checkpoint.
+        output: a new folder for a copy of the checkpoint; without one, code is added in place.
+
+    Raises:
+        WingsError: no Wings checkpoint, or a folder that is in use.
+    """
+    checkpoint = checkpoint.expanduser()
+    target = None if output is None else OutputFolder(output, "wings export", "OUTPUT")
+    if target is not None:
+        validate_new_checkpoint(target)
+    if not checkpoint.is_dir():
+        raise WingsError(
+            f"There is no folder '{checkpoint}': name the folder of a checkpoint; one on the Hub is"
+            f" downloaded by hf download OWNER/NAME --local-dir FOLDER."
+        )
+    with reading(checkpoint, "Wings checkpoint"):
+        validate_is_wings(checkpoint, {})
+        WingsConfig.from_pretrained(checkpoint)
+    files = flat_files()
+    if target is None:
+        add_to_folder(checkpoint, files)
+    else:
+        with target.locked():
+            draft = target.draft("model")
+            for path in files_of(checkpoint):
+                copy = draft / path.relative_to(checkpoint)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copy(path, copy)
+            add_to_folder(draft, files)
+            target.place(draft, last=CONFIG)
+    print(
+        f"{output or checkpoint}: {len(files)} files of code, so it loads with"
+        " trust_remote_code=True where torch, transformers and open_clip are installed."
+    )

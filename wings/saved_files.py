@@ -21,11 +21,6 @@ READ = frozenset(
         "tokenizer.json", "tokenizer_config.json", "vocab.json",
     }
 )  # fmt: skip
-# Files of a model or a processor beside those, as patterns.
-OTHERS = (
-    "*.safetensors", f"*{INDEX}", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt",
-    "*.py", "README.md", "LICENSE*",
-)  # fmt: skip
 AGAIN = "copy or download it again"
 # Errors that are a wish to stop, not a fault of a file.
 WISHES = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -101,17 +96,6 @@ def near_folder(source: str | os.PathLike) -> str:
     prefix = str(source).rstrip("/").removesuffix(path.name)
     close = nearest(path.name, names)
     return close.replace("mean '", f"mean '{prefix}", 1)
-
-
-def files_of(folder: Path) -> list[Path]:
-    """Lists the files of a saved model and its processor; logs and states of a training are none.
-
-    Args:
-        folder: an existing folder; files of its subfolder for further chat templates count too.
-    """
-    found = {path for pattern in (*READ, *OTHERS) for path in folder.glob(pattern)}
-    found |= set(folder.glob("additional_chat_templates/*.jinja"))
-    return sorted(path for path in found if path.is_file())
 
 
 def validate_has_owner(source: str | os.PathLike, noun: str) -> None:

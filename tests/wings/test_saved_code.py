@@ -25,6 +25,7 @@ from wings import WingsConfig, WingsError, WingsForCausalLM, WingsProcessor
 from wings.cli import main
 from wings.model.flat_code import flat_files
 from wings.saved_code import FORMAT, STUB
+from wings.sharing.shared_files import select_files
 
 ROOT = Path(wings.__file__).parents[1]
 CHAT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which colour?"}]}]
@@ -183,6 +184,7 @@ def test_parts_that_are_saved_alone_name_their_code(folders, tmp_path):
         assert (tmp_path / name / "modeling_wings.py").read_text() == STUB
         fields = [json.loads(path.read_text()) for path in (tmp_path / name).glob("*config.json")]
         assert any("auto_map" in one for one in fields)
+        assert "modeling_wings.py" in {file.name for file in select_files(tmp_path / name).files}
     assert AutoProcessor.from_pretrained(tmp_path / "processor").image_token_id
     loaded = AutoImageProcessor.from_pretrained(tmp_path / "images")
     assert loaded.to_dict() == processor.image_processor.to_dict()

@@ -9,7 +9,8 @@ from wings.model.checkpoint import validate_is_wings
 from wings.model.flat_code import flat_files
 from wings.output_folder import OutputFolder
 from wings.saved_code import add_to_folder
-from wings.saved_files import files_of, reading
+from wings.saved_files import reading
+from wings.sharing.shared_files import files_of
 
 from .new_checkpoint import CONFIG, validate_new_checkpoint
 

@@ -2,8 +2,8 @@
 
 transformers runs code from a folder if `trust_remote_code=True`. It follows lines of the form
 `from .name import x` to files next to it and nothing else, so every module becomes one such file.
-Three things are left out: the Triton kernels, checks of other libraries, and registrations, as the
-classes of several folders may be in one process.
+These are left out: the Triton kernels, checks of other libraries, `wings.sharing`, and
+registrations, as the classes of several folders may be in one process.
 """
 
 import ast
@@ -30,6 +30,8 @@ UPSTREAM = "wings.upstream"
 # What functions import from here runs a kernel, which a copy never chooses.
 KERNELS = "wings.kernels."
 NO_KERNELS = 'raise ImportError("The kernels are in the package wings-lorra.")'
+# Its classes only add to transformers' own; in a copy they are empty.
+SHARING = "wings.sharing."
 HEAD = f"# SPDX-License-Identifier: Apache-2.0\n# Copied from wings-lorra {__version__}.\n"
 # The name by which a module of the copy can be imported as a whole.
 ITSELF = "this_module"
@@ -130,7 +132,7 @@ class Module:
             base = ".".join([*parents[: len(parents) - node.level + 1], *filter(None, [base])])
         if base.partition(".")[0] != ROOT or base == ROOT:
             return None
-        if base.startswith(KERNELS) and node not in self.tree.body:
+        if base.startswith(SHARING) or (base.startswith(KERNELS) and node not in self.tree.body):
             return []
         found = []
         for alias in node.names:
@@ -156,7 +158,9 @@ class Module:
 
     def statements(self, node: ast.ImportFrom, imports: list[Import]) -> Iterator[str]:
         """The imports of a copy in place of one of the package."""
-        if not imports and node not in self.tree.body:
+        if (node.module or "").startswith(SHARING):
+            yield from (f"class {alias.name}:\n    pass\n" for alias in node.names)
+        elif not imports and node not in self.tree.body:
             yield NO_KERNELS
         for one in imports:
             renamed = "" if one.local == one.name else f" as {one.local}"

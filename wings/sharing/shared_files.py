@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wings.errors import WingsError
+from wings.saved_code import JSON_CLASSES
 
 from .local_paths import strip_json, strip_value, strip_yaml, validate_without_home
 
@@ -164,8 +165,15 @@ def _reason_to_stay(path: Path) -> str | None:
 
 
 def names_code(folder: Path) -> bool:
-    """True if config.json names Python files that `trust_remote_code=True` runs."""
-    return bool(_read_json(folder / "config.json").get("auto_map"))
+    """True if a JSON file names Python files that `trust_remote_code=True` runs."""
+    found = [folder / name for name in JSON_CLASSES if (folder / name).is_file()]
+    return any(_read_json(path).get("auto_map") for path in found)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Lists the files of a folder that are shared, as they are."""
+    templates = folder.glob("additional_chat_templates/*.jinja")
+    return [path for path in folder.iterdir() if not _reason_to_stay(path)] + sorted(templates)
 
 
 def fits(name: str, patterns: Sequence[str]) -> bool:

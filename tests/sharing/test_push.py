@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 GOES_UP = {
     "README.md", "chat_template.jinja", "config.json", "generation_config.json",
-    "model.safetensors", "processor_config.json", "recipe.yaml", "result.json", "tokenizer.json",
-    "tokenizer_config.json",
+    "model.safetensors", "modeling_wings.py", "processor_config.json", "recipe.yaml", "result.json",
+    "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
 

@@ -4,10 +4,12 @@ import json
 import runpy
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import wings
 from wings.upstream import versions
 from wings.upstream.bounds import BOUNDS
 
@@ -23,6 +25,16 @@ def run(script):
 
 
 OUTSIDE = "from wings.upstream.bounds import BOUNDS; BOUNDS['transformers'] = ('5.1', '5.2')\n"
+
+
+def test_a_result_records_the_releases_and_the_commit_of_a_checkout():
+    found = versions.recorded_versions()
+    assert found["wings-lorra"] == wings.__version__ and found["torch"] == version("torch")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    if (ROOT / ".git").exists():
+        assert found["commit"].removesuffix("-dirty") == head.stdout.strip()
+    else:
+        assert "commit" not in found
 
 
 def test_within_the_bounds_nothing_is_said():

@@ -32,6 +32,7 @@ class TrainResult:
         best: `step`, `figure`, `value` and `start` of the best evaluation by `evaluate.best`; see
             `BestEvaluation`.
         model_step: step whose weights the model has: the last one, or that of `best`.
+        versions: releases that the run ended with, and this package's commit in a checkout.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class TrainResult:
     extended: list[dict[str, int]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     model_step: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def losses(self) -> list[float]:

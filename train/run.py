@@ -23,6 +23,7 @@ from wings.train.build import (
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 from wings.upstream.trainer import state_of
+from wings.upstream.versions import recorded_versions
 
 from .best import BestEvaluation, validate_best_set
 from .checkpoint_choice import newest_whole_checkpoint
@@ -234,6 +235,7 @@ def _result(trainer: WingsTrainer, recipe: Recipe) -> TrainResult:
         extended=trainer.extended,
         best=None if trainer.best is None else asdict(trainer.best),
         model_step=trainer.load_best() if loads_best else trainer.state.global_step,
+        versions=recorded_versions(),
     )
 
 

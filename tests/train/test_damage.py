@@ -291,4 +291,4 @@ def test_large_files_are_hashed_in_parts_by_all_processes(tmp_path, monkeypatch)
 def test_results_are_json_without_other_keys(finished):
     result = json.loads(Path(finished.output, "result.json").read_text())
     assert set(result) == {field.name for field in dataclasses.fields(TrainResult)}
-    assert result["steps"] == 6
+    assert result["steps"] == 6 and result["versions"]["wings-lorra"]

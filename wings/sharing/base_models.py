@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from .local_paths import HUB_CACHE, is_local, last_name
 
 UNKNOWN = "unknown"
+SECONDS = 10.0  # for an answer of the Hub
 # Words of a licence's text -> its name on the Hub; all words of a line must be there.
 TEXTS = (
     ("apache-2.0", ("Apache License", "Version 2.0")),
@@ -45,7 +47,9 @@ class BaseModel:
     origin: str
 
 
-def find_base_model(role: str, source: str | None, near: Sequence[Path]) -> BaseModel:
+def find_base_model(
+    role: str, source: str | None, near: Sequence[Path], is_stated: bool = False
+) -> BaseModel:
     """Describes a part by what a configuration or a recipe names.
 
     Args:
@@ -53,6 +57,7 @@ def find_base_model(role: str, source: str | None, near: Sequence[Path]) -> Base
         source: folder or Hub id, also as `local-dir:FOLDER`, `hf-hub:ID` or open_clip's
             `MODEL/TAG`; None if nothing names it.
         near: folders that a relative path may begin at.
+        is_stated: the user names it, so it is on the Hub, even if this token does not see it.
     """
     if not source:
         return BaseModel(role, None, None, UNKNOWN, "the checkpoint does not record it")
@@ -63,9 +68,10 @@ def find_base_model(role: str, source: str | None, near: Sequence[Path]) -> Base
     if folder is not None:
         licence, origin = licence_of_folder(folder)
     if licence == UNKNOWN and hub_id:
-        licence, origin = licence_on_hub(hub_id)
-    name = hub_id or f"{last_name(plain)} (a local folder; fill in base_model)"
-    return BaseModel(role, name, hub_id, licence, origin)
+        is_there, licence, origin = licence_on_hub(hub_id)
+        if not is_there and not is_stated:
+            hub_id = None
+    return BaseModel(role, hub_id or last_name(plain), hub_id, licence, origin)
 
 
 def existing_folder(source: str, near: Sequence[Path]) -> Path | None:
@@ -120,15 +126,23 @@ def licence_of_folder(folder: Path) -> tuple[str, str]:
     return UNKNOWN, f"the folder {name} has no card and no licence file"
 
 
-def licence_on_hub(hub_id: str) -> tuple[str, str]:
-    """The licence that a card on the Hub states; `UNKNOWN` if it cannot be read."""
+def licence_on_hub(hub_id: str) -> tuple[bool, str, str]:
+    """Asks the Hub once for the licence that a model's card states.
+
+    Returns:
+        False if the Hub knows no such model; the licence, or `UNKNOWN`; where it was read.
+    """
     try:
-        card = ModelCard.load(hub_id, ignore_metadata_errors=True)
+        card = HfApi().model_info(hub_id, timeout=SECONDS).card_data
+    except RepositoryNotFoundError:
+        return False, UNKNOWN, f"the Hub shows no {hub_id}"
     except Exception:
-        # No network, no such model, no card: none of them keeps a card from being written.
-        return UNKNOWN, f"the card of {hub_id} on the Hub could not be read"
-    stated = card_licence(str(card.content))
-    return (stated, f"the card of {hub_id}") if stated else (UNKNOWN, f"{hub_id} states none")
+        # No network, or no answer in time: neither keeps a card from being written.
+        return True, UNKNOWN, f"the card of {hub_id} on the Hub could not be read"
+    stated = stated_licence(card.to_dict() if card else {})
+    if stated is None:
+        return True, UNKNOWN, f"the card of {hub_id} states none"
+    return True, stated, f"the card of {hub_id}"
 
 
 def card_licence(text: str) -> str | None:
@@ -138,8 +152,11 @@ def card_licence(text: str) -> str | None:
         fields = yaml.safe_load(found[1]) if found else None
     except yaml.YAMLError:
         return None
-    if not isinstance(fields, dict):
-        return None
+    return stated_licence(fields) if isinstance(fields, dict) else None
+
+
+def stated_licence(fields: Mapping[str, Any]) -> str | None:
+    """The licence in a card's metadata; None if it states none."""
     licence = fields.get("license")
     if licence == "other":
         licence = fields.get("license_name") or licence

@@ -102,10 +102,11 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
         **vars(facts),
         "title": one_line(facts.name.rpartition("/")[2]),
         "total": facts.total,
+        "stage_keys": list(dict.fromkeys(key for stage in facts.stages for key in stage.rows)),
         "trained": trained,
         "exact": trained == "frozen" and config.get("text_guard") and not config.get("prefix"),
         "form": learner_form(config),
-        "made_with": made_with(facts),
+        "saved_by": saved_by(config),
         "measured": [row.key for row in facts.retention.rows] if facts.retention else [],
         "plot": PLOT if has_plot else None,
         "package_version": __version__,
@@ -122,22 +123,13 @@ def learner_form(config: Mapping[str, Any]) -> str:
     )
 
 
-def made_with(facts: CardFacts) -> str:
-    """The releases that trained and wrote the model, as far as they are recorded."""
-    versions: dict[str, str] = {}
-    for stage in facts.stages:
-        recorded = stage.result.get("versions")
-        versions |= recorded if isinstance(recorded, dict) else {}
-    wrote = facts.config.get("wings_version")
-    if LIBRARY not in versions and isinstance(wrote, str):
-        versions = {LIBRARY: wrote, **versions}
-    if "transformers_version" in facts.config:
-        versions.setdefault("transformers", facts.config["transformers_version"])
-    if LIBRARY not in versions:
-        versions = {f"{LIBRARY} (release not recorded)": "", **versions}
-    if "commit" not in versions:
-        versions["commit"] = "not recorded"
-    return ", ".join(f"{name} {value}".strip() for name, value in versions.items())
+def saved_by(config: Mapping[str, Any]) -> str:
+    """The releases that wrote the folder, as far as config.json tells."""
+    own = config.get("wings_version")
+    versions = [f"{LIBRARY} {own or '(release not recorded)'}"]
+    if other := config.get("transformers_version"):
+        versions.append(f"transformers {other}")
+    return ", ".join(versions)
 
 
 def _environment() -> Environment:

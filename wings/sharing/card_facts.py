@@ -130,8 +130,8 @@ def base_models(
     tower = options.tower or _named(model.get("vision")) or _named(config.get("vision_config"))
     near = [folder, folder.resolve().parent]
     return [
-        find_base_model("language model", text, near),
-        find_base_model("vision tower", tower, near),
+        find_base_model("language model", text, near, bool(options.base_model)),
+        find_base_model("vision tower", tower, near, bool(options.tower)),
     ]
 
 

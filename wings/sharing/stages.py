@@ -44,7 +44,7 @@ class Stage:
         return names
 
     @property
-    def rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> dict[str, str]:
         """Names and values for the card; a value that no file tells is `not recorded`."""
         recipe, result = self.recipe, self.result
         rates = recipe.get("learning_rates")
@@ -63,13 +63,23 @@ class Stage:
             "seed": recipe.get("seed"),
             "last training loss": f"{losses[-1]:.4f}" if losses else None,
             "time": took,
+            "releases": releases(result.get("versions")),
             "ended early": result.get("stopped"),
         }
         if rows["steps of the model"] in (None, rows["steps"]):
             del rows["steps of the model"]
         if rows["ended early"] is None:
             del rows["ended early"]
-        return [(k, "not recorded" if v is None else one_line(v)) for k, v in rows.items()]
+        return {k: "not recorded" if v is None else one_line(v) for k, v in rows.items()}
+
+
+def releases(versions: Any) -> str | None:
+    """`wings-lorra 0.1.0, commit 1a2b3c4d5e6f`; None if none are recorded."""
+    if not isinstance(versions, dict) or not versions:
+        return None
+    commit = versions.get("commit", "not recorded")
+    others = [f"{name} {version}" for name, version in versions.items() if name != "commit"]
+    return ", ".join([*others, f"commit {commit}"])
 
 
 def shown_name(path: Any) -> str:

@@ -1,9 +1,36 @@
-"""Finds installed releases that the tests never ran on, and warns of them."""
+"""Installed releases: what results record, and a warning of those that the tests never ran on."""
 
+import contextlib
 import importlib.metadata
+import subprocess
 import warnings
+from pathlib import Path
+
+from wings import __version__
 
 from .bounds import BOUNDS
+
+OWN = "wings-lorra"
+
+
+def recorded_versions() -> dict[str, str]:
+    """Releases that a result is recorded with, and this package's commit if it is a checkout.
+
+    The commit ends in `-dirty` if tracked files were changed.
+    """
+    versions = {OWN: __version__}
+    root = Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(
+                [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
+            )
+            versions["commit"] = done.stdout.strip()
+    for library in ("torch", "transformers"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions
 
 
 def untested_releases() -> list[str]:

@@ -1,0 +1,247 @@
+"""The model card: its metadata and its figures are those of the run's own files."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hub import yaml_of
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from wings.errors import WingsError
+from wings.sharing.card import is_filled_in
+from wings.sharing.card_facts import CardOptions
+from wings.sharing.parcel import is_replaceable, pack, validate_checkpoint
+
+
+def accuracy(right, total=240):
+    percent = 100 * right / total
+    return {"right": right, "total": total, "percent": percent, "interval": [percent - 3, percent]}
+
+
+def pair(before, after):
+    difference = {"value": (after - before) / 2.4, "interval": [-9.0, -1.0]}
+    return {"before": accuracy(before), "after": accuracy(after), "difference": difference}
+
+
+def measured(before, after):
+    answers = [
+        {"right": [n < before, n < after], "cluster": n, "messages": "a secret question"}
+        for n in range(240)
+    ]
+    return {"kinds": {"all": pair(before, after)}, "answers": answers}
+
+
+@pytest.fixture
+def report(folder, home):
+    """The report of `wings eval` of the folder, next to it."""
+    alone = {"llm": accuracy(227), "model": accuracy(220)}
+    content = {
+        "inputs": {
+            "checkpoint": str(folder),
+            "against": str(home / "models" / "llm"),
+            "files": {
+                "text": [str(home / "t.jsonl")], "pictures": [str(home / "p|q.jsonl")],
+                "conversations": [], "held_out": [],
+            },
+        },
+        "command": f"wings eval {folder}",
+        "date": "2026-11-29 21:42 UTC",
+        "versions": {"wings-lorra": "0.1.0", "torch": "2.14.1"},
+        "seeds": {"bootstrap": 0},
+        "model": {"name": str(folder)},
+        "notes": [f"The held-out items of {home}/data are used."],
+        "verdict": ["Text alone: changed by -2.1 points."],
+        "measurements": {
+            "text": measured(235, 230),
+            "conversations": measured(227, 211),
+            "after_image": {"kinds": {"all": {"alone": alone}}, "answers_alone": ["a secret"]},
+            "pictures": measured(51, 174),
+            "tasks": {"rows": {"gsm8k, flexible": pair(60, 59)}, "documents": {}},
+        },
+    }  # fmt: skip
+    place = folder.parent / "report"
+    place.mkdir()
+    (place / "report.json").write_text(json.dumps(content))
+    return place
+
+
+def packed(folder, **options):
+    return pack(folder, "anna/wings-one", CardOptions(), **options)
+
+
+def contents(parcel):
+    return {file.name: file.read() for file in parcel.files}
+
+
+def test_the_metadata_is_that_of_the_run_and_of_its_report(folder, report, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    parcel = packed(folder, plot=lambda report: b"png")
+    data = ModelCard(parcel.card).data
+    assert data.pipeline_tag == "image-text-to-text" and data.library_name == "wings-lorra"
+    # The two parts have two licences, so that of the whole is its author's to choose.
+    assert data.license == "unknown" and data.base_model is None
+    (entry,) = yaml_of(parcel.card)["model-index"]
+    found = {one["task"]["name"]: one["metrics"][0]["value"] for one in entry["results"]}
+    figures = json.loads((report / "report.json").read_text())["measurements"]
+    text, after = (figures[name]["kinds"]["all"]["after"] for name in ("text", "conversations"))
+    assert entry["name"] == "wings-one"
+    assert found == {
+        "Text alone": round(text["percent"], 2),
+        "Text after an image": round(after["percent"], 2),
+        "Images (the LLM does not see them)": 72.5,
+        "gsm8k, flexible": round(100 * 59 / 240, 2),
+    }  # fmt: skip
+    names = {one["dataset"]["name"] for one in entry["results"]}
+    assert {"t.jsonl", "p|q.jsonl"} <= names
+
+
+def test_the_text_has_parts_stages_and_figures_of_the_files(folder, report, home):
+    parcel = packed(folder, plot=lambda report: b"png")
+    card = parcel.card
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in card.splitlines()]
+    assert ["language model", "llm (a folder; fill in its name on the Hub)", "apache-2.0",
+            "the card in the folder llm"] in rows  # fmt: skip
+    assert any(row[:1] == ["vision tower"] and "mit" in row for row in rows)
+    tensors = load_file(folder / "model.safetensors")
+    assert ["all", f"{sum(t.numel() for t in tensors.values()):,}"] in rows
+    learners = sum(t.numel() for name, t in tensors.items() if ".wings." in name)
+    assert ["learners and routers", f"{learners:,}"] in rows
+    assert ["steps", "30", "60"] in rows and ["seed", "7", "3"] in rows
+    assert ["last training loss", "not recorded", "0.4321"] in rows
+    data = [
+        "data",
+        "captions.jsonl",
+        "questions.jsonl, lab/pictures, text.jsonl (text turns, share 0.5)",
+    ]
+    assert data in rows
+    assert ["learning rates", "projector 0.002", "projector 1e-4, image_learners 0.0003"] in rows
+    assert any(row[0] == "releases" and "commit abc1234" in row[2] for row in rows)
+    assert ["Text alone", "240", "97.9 (95-98)", "95.8 (93-96)", "-2.1 (-9.0 to -1.0)"] in rows
+    after = ["Text after an image", "240", "94.6 (92-95)", "87.9 (85-88)", "-6.7 (-9.0 to -1.0)"]
+    assert after in rows
+    assert ["Text of the next row, asked alone", "240", "94.6 (92-95)", "91.7 (89-92)", "-"] in rows
+    assert "own logits" in card and 'from_pretrained("anna/wings-one")' in card
+    assert "wings export" in card
+    sent = contents(parcel)
+    assert sent["retention.png"] == b"png" and 'src="retention.png"' in card
+    for content in sent.values():
+        for word in (str(home), "a secret", str(folder.parent)):
+            assert word.encode() not in content
+    shared = json.loads(sent["report.json"])
+    assert shared["measurements"]["text"]["kinds"]["all"] == pair(235, 230)
+
+
+def test_nothing_is_invented(folder):
+    for name in ("recipe.yaml", "result.json"):
+        (folder / name).unlink()
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_config"]["_name_or_path"], config["llm_trained"]
+    (folder / "config.json").write_text(json.dumps(config))
+    card = packed(folder).card
+    assert "Not measured: no report" in card and "Not recorded: the folder has no recipe" in card
+    assert card.count("not recorded") >= 4 and "do not record if training changed" in card
+    assert "model-index" not in yaml_of(card) and yaml_of(card)["license"] == "unknown"
+    assert "own logits" not in card
+
+
+def test_statements_of_the_author_come_first(folder):
+    card = pack(folder, "x/y", CardOptions("apache-2.0", tags=("mine",))).card
+    data = ModelCard(card).data
+    assert data.license == "apache-2.0" and "mine" in data.tags
+    own = pack(folder, "x/y", CardOptions("My own licence")).card
+    assert ModelCard(own).data.license == "other"
+    assert ModelCard(own).data.license_name == "My own licence"
+
+
+def test_licences_are_asked_of_the_hub(hub, push, folder):
+    hub.add("lab/llm", {"README.md": b"---\nlicense: llama3.2\n---\n"})
+    hub.add("lab/tower", {"README.md": b"# No metadata\n"})
+    words = ["--base-model", "lab/llm", "--tower", "lab/tower"]
+    card = push(folder, *words, command="card").stdout
+    assert ModelCard(card).data.base_model == ["lab/llm", "lab/tower"]
+    assert "| language model | lab/llm | llama3.2 | the card of lab/llm |" in card
+    assert (
+        "| vision tower | lab/tower | unknown, fill in | the card of lab/tower states none |"
+        in card
+    )
+    # A name that no file tells apart from a relative folder is none of the Hub's, if it has none.
+    (folder / "recipe.yaml").write_text(
+        "stage: align\nmodel: {text: parts/llm, vision: lab/tower}\n"
+    )
+    card = push(folder, command="card").stdout
+    assert ModelCard(card).data.base_model == ["lab/tower"]
+    assert "the Hub shows no parts/llm" in card
+    begin = time.monotonic()
+    card = push(folder, *words, command="card", HF_ENDPOINT="http://127.0.0.1:9").stdout
+    assert ModelCard(card).data.base_model == ["lab/llm", "lab/tower"]
+    assert "could not be read" in card and time.monotonic() - begin < 60
+
+
+def test_one_licence_of_both_parts_is_that_of_the_whole(folder, home):
+    (home / "models" / "tower" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert ModelCard(packed(folder).card).data.license == "apache-2.0"
+
+
+def test_code_in_the_folder_is_told_to_the_hub(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_wings.WingsForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modeling_wings.py").write_text("import wings\n")
+    parcel = packed(folder)
+    assert ModelCard(parcel.card).data.library_name == "transformers"
+    assert "trust_remote_code=True" in parcel.card and "need the package installed" in parcel.card
+    assert "modeling_wings.py" in contents(parcel)
+
+
+def test_a_card_of_ones_own_is_kept(folder, tmp_path):
+    filled = packed(folder).card
+    assert is_filled_in(filled) and is_replaceable(filled)
+    edited = filled.replace("## Limits", "## My limits")
+    assert not is_filled_in(edited)
+    (folder / "README.md").write_text(edited)
+    assert packed(folder).card == edited
+    assert packed(folder, new_card=True).card == filled
+    (folder / "README.md").write_text(filled)
+    (folder / "recipe.yaml").unlink()
+    assert packed(folder).card != filled, "a card that nobody edited is not filled in again"
+
+
+def test_a_report_of_another_model_or_of_older_weights_is_not_taken(folder, report, tmp_path):
+    content = json.loads((report / "report.json").read_text())
+    content["inputs"]["checkpoint"] = "/somewhere/else"
+    (report / "report.json").write_text(json.dumps(content))
+    with pytest.raises(WingsError, match="is of /somewhere/else"):
+        packed(folder, report=report)
+    with pytest.raises(WingsError, match=r"has no report\.json"):
+        packed(folder, report=tmp_path)
+    assert "Not measured" in packed(folder).card
+    content["inputs"]["checkpoint"] = str(folder)
+    (report / "report.json").write_text(json.dumps(content))
+    assert "Not measured" not in packed(folder).card
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    os.utime(weights, (2e9, 2e9))
+    assert "Not measured" in packed(folder).card
+
+
+@pytest.mark.parametrize(
+    "name", ["a|b.jsonl", "<script>alert(1)</script>.jsonl", "`x` *y* [z](w).jsonl", "ü 漢.jsonl"]
+)
+def test_odd_names_do_not_break_the_page(name, folder):
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("questions.jsonl", json.dumps(name)[1:-1]))
+    card = packed(folder).card
+    assert "<script>" not in card
+    (row,) = [line for line in card.splitlines() if line.startswith("| data |")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 4
+    ModelCard(card)
+
+
+def test_a_finished_folder_is_valid(folder):
+    validate_checkpoint(folder)
+    with pytest.raises(WingsError, match="no finished checkpoint"):
+        validate_checkpoint(Path(folder / "checkpoint-40"))

@@ -81,7 +81,7 @@ def test_the_metadata_is_that_of_the_run_and_of_its_report(folder, report, monke
     monkeypatch.chdir(tmp_path)
     parcel = packed(folder, plot=lambda report: b"png")
     data = ModelCard(parcel.card).data
-    assert data.pipeline_tag == "image-text-to-text" and data.library_name == "wings-lorra"
+    assert data.pipeline_tag == "image-text-to-text" and data.library_name == "transformers"
     # The two parts have two licences, so that of the whole is its author's to choose.
     assert data.license == "unknown" and data.base_model is None
     (entry,) = yaml_of(parcel.card)["model-index"]
@@ -125,7 +125,6 @@ def test_the_text_has_parts_stages_and_figures_of_the_files(folder, report, home
     assert after in rows
     assert ["Text of the next row, asked alone", "240", "94.6 (92-95)", "91.7 (89-92)", "-"] in rows
     assert "own logits" in card and 'from_pretrained("anna/wings-one")' in card
-    assert "wings export" in card
     sent = contents(parcel)
     assert sent["retention.png"] == b"png" and 'src="retention.png"' in card
     for content in sent.values():
@@ -186,15 +185,20 @@ def test_one_licence_of_both_parts_is_that_of_the_whole(folder, home):
     assert ModelCard(packed(folder).card).data.license == "apache-2.0"
 
 
-def test_code_in_the_folder_is_told_to_the_hub(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["auto_map"] = {"AutoModelForCausalLM": "modeling_wings.WingsForCausalLM"}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "modeling_wings.py").write_text("import wings\n")
+def test_the_hub_is_told_how_the_folder_loads(folder):
     parcel = packed(folder)
-    assert ModelCard(parcel.card).data.library_name == "transformers"
     assert "trust_remote_code=True" in parcel.card and "need the package installed" in parcel.card
     assert "modeling_wings.py" in contents(parcel)
+    (folder / "wings_config.py").write_text("")
+    exported = packed(folder)
+    assert "open_clip_torch are enough" in exported.card and "wings_config.py" in contents(exported)
+    for name in ("config.json", "processor_config.json"):
+        fields = json.loads((folder / name).read_text())
+        del fields["auto_map"]
+        (folder / name).write_text(json.dumps(fields))
+    plain = packed(folder)
+    assert ModelCard(plain.card).data.library_name == "wings-lorra"
+    assert "wings export" in plain.card and "modeling_wings.py" not in contents(plain)
 
 
 def test_a_card_of_ones_own_is_kept(folder, tmp_path):

@@ -14,7 +14,6 @@ from wings.errors import WingsError
 from .base_models import UNKNOWN, BaseModel, find_base_model
 from .local_paths import is_local
 from .retention import Retention
-from .shared_files import names_code
 from .stages import Stage, read_stages
 
 LIBRARY = "wings-lorra"
@@ -104,7 +103,7 @@ def read_facts(
     stages = read_stages(origin or folder)
     parts = base_models(origin or folder, config, stages, options)
     licence, reason = licence_of(parts, options)
-    has_code = names_code(folder)
+    has_code = bool(config.get("auto_map"))
     return CardFacts(
         name,
         config,

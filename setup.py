@@ -157,6 +157,7 @@ setup(
         "wings.train": ["recipes/*.yaml", "recipes/*/*.yaml"],
         "wings.eval": ["report/*.jinja", "tasks/*.yaml"],
         "wings.examples.quickstart": ["assets/*/*"],
+        "wings.examples.space": ["README.md", "requirements.txt"],
     },
     install_requires=CORE,
     extras_require={

@@ -81,6 +81,7 @@ FLOORS = (
     {"layers", "processing"},
     {"cache", "records"},
     {"model"},
+    {"serving"},
     {"cli"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

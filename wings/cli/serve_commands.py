@@ -12,7 +12,7 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
     parser = add_command(
         commands,
         "demo",
-        lazy(".demo.command:demo"),
+        lazy("wings.serving.demo:demo"),
         ("demo",),
         "open a page to chat with a checkpoint, with and without its learners",
         "Serves a page with a chat about images. A switch turns the learners off for the next"
@@ -30,7 +30,7 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
     parser = add_command(
         commands,
         "serve",
-        lazy(".serve:serve"),
+        lazy("wings.serving.serve:serve"),
         ("serve",),
         "answer requests of OpenAI's clients with a checkpoint, images and streams included",
         "Serves one checkpoint at /v1/chat/completions and /v1/responses, with the handlers of"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList, TextIteratorStreamer
 
-from wings.cli.server import StopOnEvent
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
+from wings.serving.server import StopOnEvent
 
 
 @dataclass(frozen=True)

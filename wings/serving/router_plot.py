@@ -13,7 +13,7 @@ def router_figure(weights: Tensor, learners: Sequence[str], layers: Sequence[int
     """Bars of the weight of each learner, by block.
 
     Args:
-        weights: `[L, M]`, of `wings.cli.demo.answer.Answer`.
+        weights: `[L, M]`, of `wings.serving.answer.Answer`.
         learners: M names.
         layers: L numbers of blocks, counted from 0.
     """

@@ -10,10 +10,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from wings.cli.server import bind, load, stop_signals, url_of
 from wings.processing.image_limits import ImageLimits
+from wings.serving.server import bind, load, stop_signals, url_of
 
-from .page import Example, build_page
+from .demo_page import Example, build_page
 
 FONTS = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]

@@ -68,7 +68,9 @@ def build_page(
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=280, render=False) as side:
                 switch = gr.Checkbox(
-                    True, label="Learners on", info="For the next answer. Ask again to compare."
+                    True,
+                    label="Learners on",
+                    info="For the next answer. Compare with the retry button below the last one.",
                 )
                 plot = gr.Plot(label="Router weights", show_label=False)
                 note = gr.Markdown()

@@ -7,7 +7,7 @@ import threading
 import urllib.request
 
 import pytest
-from served import Program, answer, data_uri, free_port, huge_png, png, save_noisy
+from served import ROOT, Program, answer, data_uri, free_port, huge_png, png, save_noisy
 
 from wings.cli import main
 
@@ -143,6 +143,17 @@ def test_requests_at_the_same_time_do_not_meet(client, checkpoint):
         thread.join()
     assert len(answers) == 9
     assert all(text == expected(checkpoint, CHATS[chat]) for (_, chat), text in answers.items())
+
+
+def test_the_pages_example_runs(served, tmp_path, monkeypatch, capsys, checkpoint):
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    (code,) = [block for block in page.split("```\n") if "from openai" in block]
+    code = code.replace("http://127.0.0.1:8000", served.url).replace('"my-wings"', '"tiny-wings"')
+    (tmp_path / "cat.jpg").write_bytes(png("red"))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/serve.md", "exec"), {})
+    chat = [user(image(RED), "What is this?")]
+    assert capsys.readouterr().out == expected(checkpoint, chat, 1024)
 
 
 REFUSED = {

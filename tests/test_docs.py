@@ -134,6 +134,8 @@ def small_llm():
     return AutoModelForCausalLM.from_pretrained(llm), AutoTokenizer.from_pretrained(llm)
 
 
+# TRL sets by default what transformers 5.24 renamed.
+@pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6")
 def test_python_runs(folder):
     """All blocks of a page run one after the other, in one namespace."""
     pages = {}
@@ -166,6 +168,15 @@ def commands(block):
             words = words[end + 1 :]
 
 
+def harness_arguments(words):
+    """The arguments that lm-evaluation-harness reads from the words of a command."""
+    from lm_eval._cli import HarnessCLI
+
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(sys, "argv", ["lm_eval", *words])
+        return HarnessCLI().parse_args()
+
+
 class Shell:
     """Checks the commands of one page in their order; knows what those before have written."""
 
@@ -178,6 +189,10 @@ class Shell:
             self.python(rest)
         elif program == "torchrun":
             self.torchrun(rest)
+        elif program == "lm_eval":
+            assert harness_arguments(rest).model == "hf-multimodal"
+        elif program == "accelerate":
+            self.accelerate(rest)
         elif program == "wings":
             self.wings(rest)
         elif program == "make":
@@ -201,6 +216,14 @@ class Shell:
         from torch.distributed.run import get_args_parser
 
         given = get_args_parser().parse_args(words)
+        assert given.module, "a script and no module"
+        self.module(given.training_script, given.training_script_args)
+
+    def accelerate(self, words):
+        from accelerate.commands.launch import launch_command_parser
+
+        assert words[0] == "launch"
+        given = launch_command_parser().parse_args(words[1:])
         assert given.module, "a script and no module"
         self.module(given.training_script, given.training_script_args)
 
@@ -247,12 +270,7 @@ class Shell:
                 assert from_index and word in text_of("setup.py"), word
 
     def harness(self, words):
-        from lm_eval._cli import HarnessCLI
-
-        harness = pytest.MonkeyPatch()
-        with harness.context() as patch:
-            patch.setattr(sys, "argv", ["lm_eval", *words])
-            given = HarnessCLI().parse_args()
+        given = harness_arguments(words)
         assert given.model == "wings"
         self.tasks(given.tasks)
 

@@ -265,6 +265,7 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, name, revision="main"):
         repository = self.repository(name)
         head, files = self.files(repository, revision)
+        card = card_data(files)
         self.send(
             {
                 "id": name,
@@ -274,7 +275,10 @@ class Handler(BaseHTTPRequestHandler):
                 "tags": [],
                 "downloads": 0,
                 "likes": 0,
-                "cardData": card_data(files),
+                "cardData": card,
+                # What `pipeline` reads, which the Hub takes from the card too.
+                "pipeline_tag": (card or {}).get("pipeline_tag"),
+                "library_name": (card or {}).get("library_name"),
                 "siblings": [{"rfilename": path} for path in sorted(files)],
             }
         )

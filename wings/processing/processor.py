@@ -24,13 +24,14 @@ from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.vocabulary import remove_token
 
 from .chat_template import ChatTemplate
-from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
+from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation
 from .image_processor import WingsImageProcessor, check_counts, flatten_images
 from .image_token import add_image_token, validate_image_token, vocab_size_at
+from .row_encoder import RowEncoder
 from .saved_processor import SavedProcessor
 from .text_options import TextOptions
-from .tokenization import IGNORED, PIXELS, pad_rows, stacked_pixels, tokenize
-from .turn_end import TurnEnd, find_turn_end, learn_end
+from .tokenization import PIXELS, pad_rows, stacked_pixels
+from .turn_end import TurnEnd
 from .typed_letters import TypedLetters
 
 # Without one of these a folder would make another processor than the one that was saved.
@@ -201,10 +202,10 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         if not texts or not all(isinstance(one, str) for one in texts):
             raise WingsError("'text' must be a string or a list of strings.")
         check_counts([one.count(IMAGE_TOKEN) for one in texts], images)
-        special = options.add_special_tokens is not False
-        rows = [self._row(one, None, add_special_tokens=special) for one in texts]
+        encoder = self._rows(add_special_tokens=options.add_special_tokens is not False)
+        rows = [encoder.of_text(one) for one in texts]
         # Pixels of a batch stand in reading order, whichever row they are handed in with.
-        rows[0] = self._with_pixels(rows[0], flatten_images(images))
+        rows[0] |= encoder.pixels(flatten_images(images))
         return self._batch(rows, options)
 
     def encode(
@@ -236,8 +237,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         template, letters = ChatTemplate.of(self.tokenizer, template_options)
         conversation = Conversation.parse(messages, letters)
         self._fill([conversation], None)
-        return self._encode(
-            conversation, template, letters, max_length, add_generation_prompt, True
+        return self._rows(template, letters, labels=True).of_conversation(
+            conversation, add_generation_prompt, max_length
         )
 
     # transformers declares `str` whatever is asked for.
@@ -326,13 +327,13 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             texts = [letters.restore(text)[0] for text in texts]
             return texts if is_batch else texts[0]
         self._fill(conversations, images)
-        encoded = _each_row(
-            conversations,
-            lambda one: self._encode(
-                one, template, letters, None, add_generation_prompt, return_labels,
-                return_assistant_tokens_mask, bool(options.add_special_tokens),
-            ),
+        encoder = self._rows(
+            template, letters, labels=return_labels, mask=return_assistant_tokens_mask,
+            add_special_tokens=bool(options.add_special_tokens),
         )  # fmt: skip
+        encoded = _each_row(
+            conversations, lambda one: encoder.of_conversation(one, add_generation_prompt)
+        )
         batch = self._batch(encoded, options)
         return batch if return_dict else batch["input_ids"]
 
@@ -370,81 +371,24 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             del batch["attention_mask"]
         return BatchFeature(batch)
 
-    def _encode(
-        self,
-        conversation: Conversation,
-        template: ChatTemplate,
-        letters: TypedLetters,
-        max_length: int | None,
-        add_generation_prompt: bool,
-        with_labels: bool,
-        with_mask: bool = False,
-        add_special_tokens: bool = False,
-    ) -> dict[str, Tensor]:
-        def length(shorter: Conversation) -> int:
-            text = template.render(shorter.messages, add_generation_prompt)
-            return len(self._row(text, None, letters)["input_ids"])
-
-        roles = [message["role"] for message in conversation.messages]
-        if add_generation_prompt and roles[-1] == "assistant":
-            raise WingsError(
-                "The last message is the assistant's, so there is nothing to answer; end with a "
-                "user's message or pass add_generation_prompt=False."
-            )
-        if with_labels and not add_generation_prompt and "assistant" not in roles:
-            raise WingsError("The conversation has no assistant turn to learn from; add one.")
-        if max_length is not None:
-            conversation = conversation.shorten(length, max_length)
-        text = template.write(conversation, add_generation_prompt)
-        images = conversation.all_images
-        if text.count(IMAGE_TOKEN) != len(images):
-            raise WingsError(
-                f"The chat template writes {text.count(IMAGE_TOKEN)} {IMAGE_TOKEN} for "
-                f"{len(images)} images; use a template that writes each message's content once."
-            )
-        spans = template.spans(conversation, text) if with_labels or with_mask else None
-        row = self._row(text, spans, letters, add_special_tokens)
-        if with_mask:
-            row["assistant_masks"] = (row["labels"] != IGNORED).long()
-        if with_labels:
-            row = learn_end(row, self._turn_end(template), max_length)
-        else:
-            row.pop("labels", None)
-        return self._with_pixels(row, images)
-
     def turn_end(self) -> TurnEnd | None:
         """The token that training teaches as the end of an assistant's turn; None if there is none.
 
         Raises:
             WingsError: the tokenizer has no chat template.
         """
-        return self._turn_end(ChatTemplate(self.tokenizer, {}))
+        return self._rows(ChatTemplate(self.tokenizer, {})).turn_end()
 
-    def _turn_end(self, template: ChatTemplate) -> TurnEnd | None:
-        def encode(messages: list[dict]) -> dict[str, Tensor]:
-            talk = Conversation.parse(messages)
-            text = template.render(talk.messages, False)
-            return self._row(text, template.spans(talk, text))
-
-        key = ("turn end", template.source, len(self.tokenizer))
-        return template.kept(key, lambda: find_turn_end(self.tokenizer, encode))
-
-    def _row(
+    def _rows(
         self,
-        text: str,
-        spans: list[Span] | None,
+        template: ChatTemplate | None = None,
         letters: TypedLetters = IMAGES_ONLY,
-        add_special_tokens: bool = False,
-    ) -> dict[str, Tensor]:
-        ids, labels = tokenize(
-            self.tokenizer, text, spans, self.image_token_id, self.image_seq_length,
-            add_special_tokens, letters,
+        **options: bool,
+    ) -> RowEncoder:
+        return RowEncoder(
+            self.tokenizer, self.image_processor, self.image_token_id, self.image_seq_length,
+            template or ChatTemplate(self.tokenizer, {}), letters, **options,
         )  # fmt: skip
-        row = {"input_ids": torch.tensor(ids, dtype=torch.long)}
-        return row if spans is None else row | {"labels": torch.tensor(labels, dtype=torch.long)}
-
-    def _with_pixels(self, row: dict[str, Tensor], images: list) -> dict[str, Tensor]:
-        return row | dict(self.image_processor(images)) if images else row
 
     def _fill(self, conversations: list[Conversation], images: Any) -> None:
         """Gives the image parts without a source the given images, row by row."""

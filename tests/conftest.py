@@ -1,5 +1,6 @@
 """Fixed random numbers unless `--fresh` asks for others; Triton's interpreter without a GPU."""
 
+import gc
 import os
 
 import pytest
@@ -57,6 +58,12 @@ def pytest_terminal_summary(terminalreporter, config):
 def pytest_runtest_setup(item):
     # Before all fixtures, also those that are made once for many tests.
     seed_all(item.config.option.fresh or 0)
+
+
+def pytest_collection_finish():
+    # Training ends with a full collection, which would visit all that was imported every time.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

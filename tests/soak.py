@@ -109,6 +109,12 @@ def recipe(folder: Path, name: str, steps: int, seed: int) -> Recipe:
     return made
 
 
+def start(*words: str) -> subprocess.Popen:
+    """A process of Python."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *words], stdout=pipe, stderr=pipe, text=True)
+
+
 class Life:
     """One process of a run, from its start to its end.
 
@@ -120,9 +126,7 @@ class Life:
     def __init__(self, run: Recipe) -> None:
         self.step, self.errors = 0, ""
         self.begun, self.reports = time.perf_counter(), []
-        command = [sys.executable, "-m", "wings.train", f"{run.output}.yaml"]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        self.process = start("-m", "wings.train", f"{run.output}.yaml")
         self.readers = [threading.Thread(target=read) for read in (self._follow, self._listen)]
         for reader in self.readers:
             reader.start()

@@ -1,15 +1,13 @@
 """`wings eval`: killed and going on, on two ranks, and what it refuses before any work is lost."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from forked import Program, run_ranks
 from transformers import ViTConfig
 
 from wings.cli import main
@@ -70,12 +68,9 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
     assert len(starts) == 3 and said.rindex("held-out items") < starts[0]
     assert starts == sorted(starts) and starts[2] < said.index("Everything is in")
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "wings.cli"]
     broken = tmp_path / "broken"
-    process = subprocess.Popen(
-        [*command, *arguments(quick, llm, broken)], env=environment, stdout=subprocess.DEVNULL
-    )
+    command = ("-m", "wings.cli", *arguments(quick, llm, broken))
+    process = Program(*command, CUDA_VISIBLE_DEVICES="")
     while process.poll() is None and (not (broken / "cache").exists() or len(cached(broken)) < 9):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
@@ -84,20 +79,15 @@ def test_killed_it_goes_on_and_two_ranks_say_what_one_says(quick, llm, tmp_path,
     assert (
         9 <= len(before) < len(cached(tmp_path / "one")) and not (broken / "report.json").exists()
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launch += ["--nproc-per-node", "2", "-m", "wings.cli"]
-    done = subprocess.run(
-        [*launch, *arguments(quick, llm, broken)],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    code, printed, errors = run_ranks(2, *command, cwd=tmp_path)
+    assert code == 0, errors[-3000:]
     both = report(broken)
     assert both["measurements"] == whole["measurements"] and both["processes"] == 2
     everything = cached(broken)
     assert len(set(everything)) == len(everything) == len(cached(tmp_path / "one"))
     assert set(before) < set(everything)
     assert (broken / "cache" / "rank-1.jsonl").stat().st_size > 0
-    assert done.stdout.count("Everything is in") == 1
+    assert printed.count("Everything is in") == 1
 
 
 def test_items_made_on_the_spot_ask_for_nothing_that_was_taught(checkpoint, llm, tmp_path):

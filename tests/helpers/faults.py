@@ -9,16 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import TrainerCallback
 
 from wings.errors import WingsError
 from wings.train import run
 from wings.train.run import train
-
-# Forked off a process that has trained nothing: autograd's threads do not survive a fork.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "wings.train.run"])
 
 # What Python tells of before it does it: kills come between two of these.
 CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
@@ -48,23 +43,6 @@ def killed_at(step):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(run.WingsTrainer, "__init__", init)
         yield
-
-
-def in_a_child(work, *arguments):
-    """Runs `work`, a function of this file, in a process of its own; its exit code."""
-    child = CONTEXT.Process(target=_quietly, args=(work, *arguments))
-    child.start()
-    child.join(200)
-    assert child.exitcode is not None, "the child did not end"
-    return child.exitcode
-
-
-def _quietly(work, *arguments):
-    torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    work(*arguments)
 
 
 def calls_of_runs(recipes, number, log):

@@ -1,9 +1,6 @@
 """A tiny Wings checkpoint and tiny data for the training tests, made once a session."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from tiny import records, tiny_model
@@ -67,26 +64,3 @@ def make_recipe(checkpoint, data, tmp_path):
         return Recipe(stage=stage, **{**settings, **changes})
 
     return make
-
-
-@pytest.fixture
-def torchrun(tmp_path):
-    """A function of (processes, *arguments): `torchrun` on the CPU; (exit code, stdout, stderr)."""
-
-    def run(processes, *arguments, timeout=240):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(processes), *map(str, arguments)]
-        pipe = subprocess.PIPE
-        launcher = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True
-        )
-        try:
-            out, err = launcher.communicate(timeout=timeout)
-        finally:
-            # Asked, not killed: only then does the launcher end its workers too.
-            launcher.terminate()
-            launcher.wait()
-        return launcher.returncode, out, err
-
-    return run

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import calls_of_runs, in_a_child, killed_at
+from faults import calls_of_runs, killed_at
+from forked import in_a_child, run_ranks
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
@@ -117,10 +118,10 @@ def test_a_kill_between_two_files_resumes_to_the_same_best(forgetful, finished, 
         assert same(weights(recipe.output), expected) and names(recipe) == kept
 
 
-def test_two_processes_load_the_best_of_their_shards(forgetful, torchrun, tmp_path):
+def test_two_processes_load_the_best_of_their_shards(forgetful, tmp_path):
     recipe = forgetful({"load_best": True}, parallel="fsdp", output=str(tmp_path / "two"))
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
-    code, printed, errors = torchrun(2, "-m", "wings.train", "r.yaml")
+    code, printed, errors = run_ranks(2, "-m", "wings.train", "r.yaml", cwd=tmp_path)
     assert code == 0, errors[-3000:]
     result = TrainResult.read(RunFolder(recipe.output))
     assert result.model_step == result.best["step"] < 8 and "best: eval/text/loss" in printed

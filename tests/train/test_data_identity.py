@@ -38,7 +38,7 @@ def broken(folder, make_recipe):
                 DataSource(str(folder / "part-*.jsonl")),
             ],
             "text_turns": TextTurns(str(folder / "turns.jsonl"), 0.5),
-            "evaluate": Evaluate([held_out], text_after_image=0),
+            "evaluate": Evaluate([held_out], text_after_image=0, answers=0),
             "start": str(folder.parent / "start"),
             "save_every": 2,
         }

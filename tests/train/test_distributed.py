@@ -1,10 +1,11 @@
-"""Two gloo processes on the CPU, started by torchrun: the same curve as one, and no hang."""
+"""Two gloo processes on the CPU: the same curve as one, and no hang."""
 
 import json
 import textwrap
 
 import pytest
 import yaml
+from forked import run_ranks
 
 from wings.train.run import train
 
@@ -13,7 +14,7 @@ HANG = 240
 
 
 @pytest.fixture
-def in_two_processes(torchrun, tmp_path):
+def in_two_processes(tmp_path):
     """A function of recipes: runs them one after the other in two processes, returns the losses."""
 
     def run(*recipes):
@@ -33,7 +34,7 @@ def in_two_processes(torchrun, tmp_path):
                 """
             )
         )
-        code, _, errors = torchrun(2, tmp_path / "script.py", timeout=HANG)
+        code, _, errors = run_ranks(2, "script.py", cwd=tmp_path, timeout=HANG)
         assert code == 0, errors[-3000:]
         folders = [tmp_path / recipe.output for recipe in recipes]
         results = [json.loads((folder / "result.json").read_text()) for folder in folders]
@@ -60,7 +61,7 @@ def test_two_processes_give_the_curve_of_one_over_shuffled_epochs(
         assert double == pytest.approx(single, rel=2e-5)
 
 
-def test_the_command_in_two_processes_counts_what_both_skip(make_recipe, torchrun, data, tmp_path):
+def test_the_command_in_two_processes_counts_what_both_skip(make_recipe, data, tmp_path):
     """Ranks with pictures only and with text only, and a record to skip."""
     recipe = make_recipe("align", batch_size=2, on_bad_record="skip", save_every=2, steps=4)
     values = recipe.to_dict()
@@ -72,7 +73,8 @@ def test_the_command_in_two_processes_counts_what_both_skip(make_recipe, torchru
     alternating = [record for pair in zip(pictures, texts, strict=False) for record in pair]
     (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, alternating)))
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
-    code, printed, errors = torchrun(2, "-m", "wings.train", "r.yaml", "steps=8", timeout=HANG)
+    command = ("-m", "wings.train", "r.yaml", "steps=8")
+    code, printed, errors = run_ranks(2, *command, cwd=tmp_path, timeout=HANG)
     assert code == 0, errors[-3000:]
     # Printed once, not by every process.
     assert printed.count("stage align") == 1 and printed.count("8 steps") == 1

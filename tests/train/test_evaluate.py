@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from faults import killed_at
+from forked import run_ranks
 from safetensors.torch import load_file
 
 from wings.errors import WingsError
@@ -95,7 +96,7 @@ def test_the_training_is_the_same_with_and_without(
     assert all(torch.equal(ends[0][1][name], ends[1][1][name]) for name in ends[0][1])
 
 
-def test_two_processes_evaluate_as_one(make_recipe, evaluate, torchrun, data, tmp_path):
+def test_two_processes_evaluate_as_one(make_recipe, evaluate, data, tmp_path):
     """Sets of five and seven, three records a forward: one rank has less to do."""
     held_out = replace(evaluate(), text_after_image=5, answers=1)
     rates = {"projector": 1e-2, "text_learners": 1e-2}
@@ -104,7 +105,7 @@ def test_two_processes_evaluate_as_one(make_recipe, evaluate, torchrun, data, tm
     one = train(make_recipe("instruct", output=str(tmp_path / "one"), **settings))
     recipe = make_recipe("instruct", output=str(tmp_path / "two"), **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
-    code, printed, errors = torchrun(2, "-m", "wings.train", "r.yaml")
+    code, printed, errors = run_ranks(2, "-m", "wings.train", "r.yaml", cwd=tmp_path)
     assert code == 0, errors[-3000:]
     assert printed.count("held out: text") == 3
     two = json.loads((tmp_path / "two" / "result.json").read_text())

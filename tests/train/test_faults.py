@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import CALLS, calls_of_runs, in_a_child, lose_workers, run_into_a_limit
+from faults import CALLS, calls_of_runs, lose_workers, run_into_a_limit
+from forked import in_a_child
 from safetensors.torch import load_file
 
 from wings.errors import WingsError

@@ -9,6 +9,7 @@ import pytest
 import spread
 import torch
 from accelerate import Accelerator
+from forked import run_ranks
 from PIL import Image
 
 from wings.errors import WingsError
@@ -243,7 +244,7 @@ def test_a_step_is_the_same_however_it_is_carried_out(make, change):
     assert worst(first, second) < (6e-2 if "bf16" in change else 1e-4)
 
 
-def test_two_processes_are_one(make, torchrun, tmp_path):
+def test_two_processes_are_one(make, tmp_path):
     """DDP, FSDP and adapters; a process may have no text at all beside one that has."""
     settings = {"steps": 3, "learning_rates": {"image_learners": 1e-2}, "device_batch_size": 1,
                 "evaluate": Evaluate(every=3, text_after_image=5, answers=1)}  # fmt: skip
@@ -259,7 +260,7 @@ def test_two_processes_are_one(make, torchrun, tmp_path):
     for n, recipe in enumerate(doubles):
         (tmp_path / f"{n}.yaml").write_text(recipe.to_yaml())
     paths = [tmp_path / f"{n}.yaml" for n in range(len(doubles))]
-    code, _, errors = torchrun(2, SPREAD, *paths, timeout=HANG)
+    code, _, errors = run_ranks(2, SPREAD, *paths, cwd=tmp_path, timeout=HANG)
     assert code == 0, errors[-3000:]
     for single, double, expected in zip(singles, doubles, results, strict=True):
         found = json.loads((Path(double.output) / "result.json").read_text())

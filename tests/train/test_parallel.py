@@ -10,6 +10,7 @@ import pytest
 import spread
 import torch
 from accelerate.state import AcceleratorState
+from forked import run_ranks
 from PIL import Image
 from safetensors.torch import load_file
 from transformers.training_args import ParallelMode
@@ -90,7 +91,7 @@ def make(make_recipe, mixed, starts, tmp_path):
 
 
 @pytest.fixture
-def in_two(torchrun, tmp_path):
+def in_two(tmp_path):
     """A function of recipes and `break:N`: all of them in two processes."""
 
     def run(*entries):
@@ -100,7 +101,7 @@ def in_two(torchrun, tmp_path):
             if not isinstance(entry, str):
                 arguments[-1] = tmp_path / f"recipe-{n}.yaml"
                 arguments[-1].write_text(entry.to_yaml())
-        code, _, errors = torchrun(2, SPREAD, *arguments, timeout=HANG)
+        code, _, errors = run_ranks(2, SPREAD, *arguments, cwd=tmp_path, timeout=HANG)
         assert code == 0, errors[-3000:]
 
     return run

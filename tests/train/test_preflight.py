@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import run_ranks
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
@@ -263,7 +264,7 @@ def test_a_signal_during_it_ends_the_command_as_one_during_the_run(
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_do_it_together_and_end_together(parallel, make_recipe, torchrun, tmp_path):
+def test_two_processes_do_it_together_and_end_together(parallel, make_recipe, tmp_path):
     recipe = make_recipe("instruct", parallel=parallel, output=str(tmp_path / "run"))
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     (tmp_path / "script.py").write_text(
@@ -284,7 +285,7 @@ def test_two_processes_do_it_together_and_end_together(parallel, make_recipe, to
             """
         )
     )
-    code, printed, errors = torchrun(2, tmp_path / "script.py")
+    code, printed, errors = run_ranks(2, "script.py", cwd=tmp_path)
     assert code != 0 and "it broke" in errors
     assert printed.count("whole") == 2 and printed.count("done in") == 1
     assert not (tmp_path / "run").exists()

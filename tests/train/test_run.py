@@ -1,17 +1,15 @@
 """Runs: both stages end to end on a tiny model; what is kept, continued and refused."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from faults import killed_at
+from forked import Program
 from processors import ask
 from safetensors.torch import load_file
 from tiny import tiny_model
@@ -232,9 +230,7 @@ def test_kill_9_in_the_middle_loses_nothing(make_recipe, tmp_path):
     recipe = make_recipe("align", **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     folder = RunFolder(recipe.output)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "wings.train", str(tmp_path / "r.yaml")]
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    run = Program("-m", "wings.train", tmp_path / "r.yaml")
     while run.poll() is None and len(folder.checkpoints()) < 2:
         time.sleep(0.01)
     run.kill()
@@ -321,9 +317,8 @@ def test_two_runs_in_one_folder(make_recipe, tmp_path):
     """The second is refused and disturbs nothing; a first that was killed is not in the way."""
     recipe = make_recipe("align", steps=60, save_every=1, batch_size=8, device_batch_size=1)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
-    command = [sys.executable, "-m", "wings.train", str(tmp_path / "r.yaml")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    command = ("-m", "wings.train", tmp_path / "r.yaml")
+    first = Program(*command)
     folder = RunFolder(recipe.output)
     while first.poll() is None and not folder.checkpoints():
         time.sleep(0.01)
@@ -331,9 +326,10 @@ def test_two_runs_in_one_folder(make_recipe, tmp_path):
     first.send_signal(signal.SIGSTOP)
     with pytest.raises(WingsError, match=r"^output: another process is writing to .*\.$"):
         train(recipe)
-    second = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert second.returncode == 2 and "another process is writing to" in second.stderr
-    assert "Traceback" not in second.stderr
+    second = Program(*command)
+    _, errors = second.communicate()
+    assert second.returncode == 2 and "another process is writing to" in errors
+    assert "Traceback" not in errors
     first.kill()
     first.wait()
     assert train(recipe, watch=lambda *_: None).steps == 60

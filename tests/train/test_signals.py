@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import torch
+from forked import Program, run_ranks
 from safetensors.torch import load_file
 
 from wings.train.__main__ import main
@@ -82,10 +83,7 @@ def test_the_command_stops_with_its_own_exit_code(make_recipe, tmp_path, capsys,
 def test_a_cluster_may_signal_every_process_data_workers_too(make_recipe, tmp_path):
     recipe = make_recipe("align", steps=5000, workers=1, batch_size=2)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
-    run = subprocess.Popen(
-        [sys.executable, "-m", "wings.train", str(tmp_path / "r.yaml")],
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    run = Program("-m", "wings.train", tmp_path / "r.yaml")
     while "align 3/" not in run.stdout.readline():
         assert run.poll() is None, run.stderr.read()
     os.killpg(run.pid, signal.SIGTERM)
@@ -96,7 +94,7 @@ def test_a_cluster_may_signal_every_process_data_workers_too(make_recipe, tmp_pa
     assert (checkpoint / "trainer_state.json").is_file()
 
 
-def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, torchrun, tmp_path):
+def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, tmp_path):
     """The second process alone gets the signal; both save and leave, and both go on."""
     recipe = make_recipe("align", steps=6, output="run", learning_rates={"projector": 1e-2})
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
@@ -127,7 +125,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
             """
         )
     )
-    code, printed, errors = torchrun(2, tmp_path / "script.py", timeout=120)
+    code, printed, errors = run_ranks(2, "script.py", cwd=tmp_path, timeout=120)
     assert code == 0, errors[-3000:]
     assert printed.count("left: Stopped by") == printed.count("after step 3 of 6") == 2
     assert printed.count("by SIGUSR1") == printed.count("by a signal to another process") == 1
@@ -137,7 +135,7 @@ def test_two_processes_stop_after_the_same_step_whichever_is_asked(make_recipe, 
 
 
 def test_a_launcher_that_is_terminated_leaves_a_checkpoint_and_packed_ranks_go_on(
-    make_recipe, torchrun, tmp_path
+    make_recipe, tmp_path
 ):
     """As on a cluster: the launcher gets SIGTERM, and the same command runs again later."""
     settings = {
@@ -162,7 +160,7 @@ def test_a_launcher_that_is_terminated_leaves_a_checkpoint_and_packed_ranks_go_o
     _, errors = launcher.communicate(timeout=120)
     assert launcher.returncode != 0 and errors.count("Stopped by SIGTERM after step") == 1, errors
     assert len(RunFolder(recipe.output).checkpoints()) == 1
-    code, _, errors = torchrun(2, "-m", "wings.train", "r.yaml", timeout=180)
+    code, _, errors = run_ranks(2, "-m", "wings.train", "r.yaml", cwd=tmp_path)
     assert code == 0, errors[-3000:]
     history = RunFolder(recipe.output).read_result()["history"]
     assert [entry["loss"] for entry in history] == pytest.approx(whole.losses, rel=1e-4)

@@ -1,20 +1,24 @@
 """The soak, short: two kills over one training. What the long one came to is kept in train."""
 
+import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+
+from forked import Program
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_run_that_is_killed_ends_in_the_weights_of_one_that_is_not(tmp_path):
-    command = [sys.executable, str(ROOT / "tests" / "soak.py"), "--kills", "2", "--steps", "14"]
-    command += ["--output", str(tmp_path / "soak"), "--result", str(tmp_path / "soak.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_run_that_is_killed_ends_in_the_weights_of_one_that_is_not(tmp_path, monkeypatch):
+    place = importlib.util.spec_from_file_location("soak", ROOT / "tests" / "soak.py")
+    soak = importlib.util.module_from_spec(place)
+    place.loader.exec_module(soak)
+    words = ["soak", "--kills", "2", "--steps", "14"]
+    words += ["--output", str(tmp_path / "soak"), "--result", str(tmp_path / "soak.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(soak, "start", Program)
+    assert soak.main() == 0
     result = json.loads((tmp_path / "soak.json").read_text())
     assert result["weights_and_figures_equal"]
     assert [death["exit_code"] for death in result["kills"]] == [-9, -9]

@@ -11,7 +11,8 @@ from wings.cli.compare import compare
 from wings.cli.eval_output import section_table
 from wings.cli.gate import show
 from wings.cli.terminal import make_console, make_table
-from wings.eval.compare.paired import PairedScores, paired_table
+from wings.eval.compare.bootstrap import Estimate
+from wings.eval.compare.paired import paired_table
 from wings.eval.report.report import Section
 from wings.eval.scoring.accuracy import Accuracy
 
@@ -63,7 +64,11 @@ def test_a_plan_of_a_large_model():
 
 
 def test_an_evaluation_with_long_names():
-    scores = PairedScores([1.0] * 60_000 + [0.0] * 20_000, [0.0] * 60_000 + [1.0] * 20_000)
+    scores = SimpleNamespace(
+        accuracies=(Accuracy(60_000, 80_000), Accuracy(20_000, 80_000)),
+        changes=(60_000, 20_000),
+        difference=Estimate(-50.0, -50.3, -49.7),
+    )
     rows = paired_table({"all": scores, TASK: scores})
     text = shown(section_table(Section("Tasks", "", rows, None)))
     assert text.count("-50.0") == 2 and text.count("60000/20000") == 2

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import torch
@@ -23,10 +24,10 @@ CONTEXT.set_forkserver_preload(["torch", "open_clip", "wings.train.run", "wings.
 
 
 class Program:
-    """`python WORDS`, `python -m WORDS` and so on, with what tests need of `subprocess.Popen`.
+    """`python WORDS`, with what tests need of `subprocess.Popen`.
 
     Args:
-        words: what would follow `python`: the path of a file or `-m` and a module, and arguments.
+        words: what would follow `python`: a file, or `-m` and a module, or `-c` and code.
         cwd: its folder, this process's by default.
         environment: variables that it has besides those of this process.
     """
@@ -159,11 +160,14 @@ def _run(words, folder, environment, writers, start_method, place):
         writer.close()
     # A line is written whole, so that those of two processes do not mix.
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
-    is_module = words[0] == "-m"
-    sys.argv = words[is_module:]
+    kind = words[0]
+    sys.argv = {"-m": words[1:], "-c": ["-c", *words[2:]]}.get(kind, words)
     try:
-        if is_module:
+        if kind == "-m":
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(words[1], vars(main))
         else:
             runpy.run_path(words[0], run_name="__main__")
     finally:

@@ -3,12 +3,10 @@
 import io
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from forked import Program
 from rich.console import Console
 
 from wings.kernels.bench import models, operations, tables
@@ -35,19 +33,18 @@ from wings.kernels.bench.run import (
 )
 from wings.kernels.bench.setting import GPU, QUICK, Shape, with_lengths
 
-ROOT = Path(__file__).parents[2]
 CPU_DEVICE = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, "-m", "wings.kernels.bench", "--quick", "--output", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = Program("-m", "wings.kernels.bench", "--quick", "--output", folder)
+    printed, errors = command.communicate()
+    assert command.returncode == 0, errors
     # The profiler prints no messages of its own.
-    assert "profiler" not in done.stderr.lower(), done.stderr
-    return folder, done.stdout, json.loads((folder / "bench.json").read_text())
+    assert "profiler" not in errors.lower(), errors
+    return folder, printed, json.loads((folder / "bench.json").read_text())
 
 
 def test_quick_run_has_the_rows_it_promises(quick):

@@ -15,18 +15,35 @@ from wings.kernels.tuning import blocks_for
 SMALL_CARD = 99 * 1024
 
 
-def compiled(target, width, dtype, monkeypatch):
-    """Jobs and reports of the three kernels, as a GPU of this compute capability launches them."""
+# Compute capability, head width, dtype.
+FAST = [(90, 128, torch.bfloat16), (80, 128, torch.bfloat16)]
+WIDE = [
+    (90, 256, torch.bfloat16),
+    (80, 256, torch.bfloat16),
+    (80, 64, torch.float32),
+    (80, 256, torch.float32),
+]
+
+
+def jobs_for(target, width, dtype):
+    """The three kernels, as a GPU of this compute capability launches them."""
     card = SimpleNamespace(type="cuda")
     jobs = []
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: divmod(target, 10))
-    for file, names in (
-        (forward_file, ["forward_kernel"]),
-        (backward_file, ["dq_kernel", "dkv_kernel"]),
-    ):
-        monkeypatch.setattr(file, "blocks_for", lambda *given: blocks_for(*given[:3], card))
-        for name in names:
-            monkeypatch.setattr(file, name, Recorder(getattr(file, name), target, jobs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda _: divmod(target, 10))
+        for file, names in (
+            (forward_file, ["forward_kernel"]),
+            (backward_file, ["dq_kernel", "dkv_kernel"]),
+        ):
+            patch.setattr(file, "blocks_for", lambda *given: blocks_for(*given[:3], card))
+            for name in names:
+                patch.setattr(file, name, Recorder(getattr(file, name), target, jobs))
+        launch(width, dtype)
+    assert [job.kernel for job in jobs] == ["forward_kernel", "dq_kernel", "dkv_kernel"]
+    return jobs
+
+
+def launch(width, dtype):
     B, H, G, T, S = 2, 32, 8, 2048, 4096
     new = {"dtype": dtype, "device": "meta"}
     q = torch.empty(B, T, H, width, **new).transpose(1, 2)
@@ -38,29 +55,32 @@ def compiled(target, width, dtype, monkeypatch):
     backward_file.backward(
         q, k, v, columns, out, sums, lse, out, sums_of_all, key_ranges, 0.1, columns_grad=True
     )
-    assert [job.kernel for job in jobs] == ["forward_kernel", "dq_kernel", "dkv_kernel"]
-    for job, result in zip(jobs, report(*jobs), strict=True):
-        print(job.kernel, target, width, dtype, result)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Kernels and reports by case; one process compiles all, as it must import torch."""
+    jobs = {case: jobs_for(*case) for case in FAST + WIDE}
+    found = iter(report(*[job for of in jobs.values() for job in of]))
+    return {case: [(job.kernel, next(found)) for job in of] for case, of in jobs.items()}
+
+
+def fits(target, kernels):
+    for kernel, result in kernels:
+        print(kernel, target, result)
         # Blocks for any GPU must fit a small one.
         assert result.shared <= (SHARED_LIMIT[90] if target == 90 else SMALL_CARD)
-        yield job.kernel, result
+    return len(kernels) == 3
 
 
-@pytest.mark.parametrize(("target", "width"), [(90, 128), (80, 128)])
-def test_compiles_for_a_gpu(target, width, monkeypatch):
-    for kernel, result in compiled(target, width, torch.bfloat16, monkeypatch):
+@pytest.mark.parametrize("case", FAST, ids=str)
+def test_compiles_for_a_gpu(case, compiled):
+    assert fits(case[0], compiled[case])
+    for kernel, result in compiled[case]:
         assert result.spilled <= (512 if kernel == "dkv_kernel" else 96)
 
 
-@pytest.mark.parametrize(
-    ("target", "width", "dtype"),
-    [
-        (90, 256, torch.bfloat16),
-        (80, 256, torch.bfloat16),
-        (80, 64, torch.float32),
-        (80, 256, torch.float32),
-    ],
-)
-def test_wide_heads_and_float32_fit_into_shared_memory(target, width, dtype, monkeypatch):
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_wide_heads_and_float32_fit_into_shared_memory(case, compiled):
     """They may spill, which is slow; kernels that do not fit would not start."""
-    assert len(list(compiled(target, width, dtype, monkeypatch))) == 3
+    assert fits(case[0], compiled[case])

@@ -112,7 +112,7 @@ def test_the_peak_is_the_allocators(stage, changes, options, rows, checkpointing
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_blocks_and_rows_are_a_straight_line(checkpointing):
     """A budget draws out two and three blocks, and two and three rows: against all of them."""
-    made, chosen = spec(blocks=6), recipe(bf16=True, max_length=270)
+    made, chosen = spec(blocks=4), recipe(bf16=True, max_length=270)
     budget = Budget(chosen, made, 1, 80.0)
     drawn, whole = budget.step(4, checkpointing), FakeStepRunner(*ready(made, chosen), True)
     found = whole.step(FakeBatch(4, 270), checkpointing)

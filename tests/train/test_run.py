@@ -225,7 +225,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(make_recipe, tmp_path, step):
 
 
 def test_kill_9_in_the_middle_loses_nothing(make_recipe, tmp_path):
-    settings = {"steps": 40, "save_every": 1, "learning_rates": {"projector": 1e-2}}
+    settings = {"steps": 20, "save_every": 1, "learning_rates": {"projector": 1e-2}}
     whole = train(make_recipe("align", output=str(tmp_path / "whole"), **settings))
     recipe = make_recipe("align", **settings)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
@@ -315,7 +315,7 @@ def test_a_sample_longer_than_the_limit_is_named(make_recipe):
 
 def test_two_runs_in_one_folder(make_recipe, tmp_path):
     """The second is refused and disturbs nothing; a first that was killed is not in the way."""
-    recipe = make_recipe("align", steps=60, save_every=1, batch_size=8, device_batch_size=1)
+    recipe = make_recipe("align", steps=20, save_every=1, batch_size=8, device_batch_size=1)
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     command = ("-m", "wings.train", tmp_path / "r.yaml")
     first = Program(*command)
@@ -332,7 +332,7 @@ def test_two_runs_in_one_folder(make_recipe, tmp_path):
     assert "Traceback" not in errors
     first.kill()
     first.wait()
-    assert train(recipe, watch=lambda *_: None).steps == 60
+    assert train(recipe, watch=lambda *_: None).steps == 20
 
 
 def test_stage_two_before_stage_one_is_refused_before_anything_is_read(

@@ -119,15 +119,6 @@ def test_a_cache_of_inference_mode_stays_there(model):
         model(input_ids=ids([3]), cache=cache)
 
 
-def test_lengths_of_a_compiled_model_may_differ(model):
-    compiled = torch.compile(model, backend="eager", dynamic=True)
-    for rows in ([IMAGE], [TEXT + IMAGE]):
-        given = batch(model, *rows)
-        with torch.no_grad():
-            found = compiled(**given, use_cache=False).logits
-            torch.testing.assert_close(found, model(**given, use_cache=False).logits)
-
-
 DRAFTS = {
     "prompt lookup": {"prompt_lookup_num_tokens": 3},
     "the model itself": "model",

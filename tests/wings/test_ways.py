@@ -40,13 +40,13 @@ def labels_of(model, batch):
 ROUTERS = ("position", "modality", "attended", None)
 
 
-@pytest.mark.parametrize("router", ROUTERS)
-@pytest.mark.parametrize("family", KERNEL_FAMILIES)
-def test_kernels_change_neither_logits_nor_gradients(family, router):
-    """Families and routers are each padded on both sides, their pairs on one."""
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("number", range(len(KERNEL_FAMILIES)))
+def test_kernels_change_neither_logits_nor_gradients(number, side):
+    """Every family and every router, each padded on both sides."""
+    family, router = KERNEL_FAMILIES[number], ROUTERS[(number + side) % len(ROUTERS)]
     model = wide_model(family, router=router)
-    number = KERNEL_FAMILIES.index(family)
-    layouts, side = Layouts(number), (number + ROUTERS.index(router)) % 2
+    layouts = Layouts(number)
     rows = [["text", "image", "text", "text"], layouts.row(most_images=2)]
     batch, _ = batch_of(model, rows, side, side=("left", "right")[side], extra=1)
     batch["labels"] = labels_of(model, batch)
@@ -99,16 +99,16 @@ def test_kernels_fill_a_cache_that_decoding_reads():
     assert torch.equal(static, expected)
 
 
-def test_thirty_steps_of_training_lose_the_same():
+def test_ten_steps_of_training_lose_the_same():
     """A tiny model trained with and without the kernels: every loss."""
     losses = {}
     for way in ("triton", "torch"):
         one_block = {"num_hidden_layers": 1, "num_key_value_heads": 1}
         model = wide_model("llama", one_block).train()
         model.impl = way
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         losses[way] = []
-        for step in range(30):
+        for step in range(10):
             batch, _ = batch_of(model, [["text", "image", "text", "text"]], seed=step % 2)
             loss = model(**batch, labels=labels_of(model, batch)).loss
             optimizer.zero_grad()

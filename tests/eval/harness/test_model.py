@@ -1,14 +1,13 @@
 """The harness: a language model has one set of figures, through its stock model and ours."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 
 pytest.importorskip("lm_eval")
 
+from forked import Program
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
@@ -121,14 +120,12 @@ def test_its_command_line_knows_wings(llm, guarded, tasks, tmp_path):
 
     (tmp_path / "choices.yaml").write_text(yaml.safe_dump(tasks[0]))
     options = ["--tasks", "tiny_choices", "--include_path", str(tmp_path), "--batch_size", "4"]
-    command = [sys.executable, "-m", "wings.eval.harness", "--model", "wings", "--device", "cpu"]
-    done = subprocess.run(
-        [*command, "--model_args", f"pretrained={guarded}", *options, "--output_path",
-         str(tmp_path / "out.json"), "--log_samples"],
-        capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "tiny_choices" in done.stdout
+    command = ["-m", "wings.eval.harness", "--model", "wings", "--device", "cpu"]
+    command += ["--model_args", f"pretrained={guarded}", *options, "--output_path"]
+    done = Program(*command, tmp_path / "out.json", "--log_samples", HF_HUB_OFFLINE="1")
+    printed, errors = done.communicate()
+    assert done.returncode == 0, errors[-2000:]
+    assert "tiny_choices" in printed
     (path,) = tmp_path.rglob("out*.json")
     found = json.loads(path.read_text())["results"]["tiny_choices"]
     _, stock = measured(HFLM(str(llm), device="cpu", batch_size=4), tasks[:1])

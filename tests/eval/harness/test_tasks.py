@@ -12,6 +12,7 @@ import yaml
 pytest.importorskip("lm_eval")
 
 import datasets
+from forked import Program
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
@@ -157,14 +158,12 @@ def test_documents_are_scored_as_items_are():
 
 
 def test_lm_eval_itself_knows_wings_by_a_task_file(guarded):
-    command = [str(Path(sys.executable).parent / "lm_eval"), "--model", "wings", "--device", "cpu"]
-    done = subprocess.run(
-        [*command, "--model_args", f"pretrained={guarded}", "--limit", "3", "--batch_size", "3",
-         "--tasks", str(TASK_FILES / "wings_capitals.yaml")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "wings_capitals" in done.stdout and "acc_norm" in done.stdout
+    command = [Path(sys.executable).parent / "lm_eval", "--model", "wings", "--device", "cpu"]
+    command += ["--model_args", f"pretrained={guarded}", "--limit", "3", "--batch_size", "3"]
+    done = Program(*command, "--tasks", TASK_FILES / "wings_capitals.yaml")
+    printed, errors = done.communicate()
+    assert done.returncode == 0, errors[-2000:]
+    assert "wings_capitals" in printed and "acc_norm" in printed
 
 
 def test_the_distribution_names_it_for_harnesses_with_entry_points(tmp_path):

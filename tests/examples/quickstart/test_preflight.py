@@ -1,10 +1,9 @@
 """The quickstart's preflight: a late step that fails ends it before anything is trained."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from forked import Program
 
 from wings.examples.quickstart.methods import METHODS
 from wings.examples.quickstart.run import one_of_each_kind
@@ -66,11 +65,10 @@ print(json.dumps(results))
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("preflight")
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    done = Program("-c", CODE, folder)
+    printed, errors = done.communicate()
+    assert done.returncode == 0, errors[-3000:]
+    return json.loads(printed.splitlines()[-1])
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 """`wings quickstart` from nothing, a few steps of everything, through the code that a user runs."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from forked import Program
 from PIL import Image
 
 from wings.examples.quickstart.methods import METHODS
@@ -27,11 +26,10 @@ quickstart(Path(sys.argv[1]), seed=3, from_nothing=True, size=size)
 def run(tmp_path_factory):
     """The folder and what was printed. In a process of its own: it forks before torch computes."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout
+    done = Program("-c", CODE, folder)
+    printed, errors = done.communicate()
+    assert done.returncode == 0, errors[-3000:]
+    return folder, printed
 
 
 def test_the_folder_holds_everything(run):

@@ -10,7 +10,12 @@ from PIL import Image
 
 from wings import WingsForCausalLM
 from wings.cli import main
+from wings.cli.gate import show
+from wings.cli.terminal import make_console
+from wings.eval.gates.gate_curve import GateCurve, GateResult
+from wings.eval.gates.gate_setting import GateSetting
 from wings.eval.provenance import validate_frozen_llm
+from wings.eval.scoring.accuracy import Accuracy
 from wings.layers.router import AttendedRouter
 from wings.model.causal_lm import WingsForCausalLM as Model
 from wings.output_folder import OutputFolder
@@ -92,7 +97,8 @@ def test_a_checkpoint_gets_the_chosen_gate_and_an_interrupted_run_goes_on(
     assert "kept frozen" in validate_frozen_llm(str(output))
     assert (output / "processor_config.json").is_file()
     said = capsys.readouterr().out
-    assert "Chosen:" in said and "learners off in text turns" in said
+    ending = "No gate is better" if chosen["gate"] in ("none", "saved") else "Chosen:"
+    assert ending in said and "learners off in text turns" in said
     assert main(command) == 2
     assert "has a checkpoint; choose a new folder" in capsys.readouterr().err
 
@@ -149,3 +155,17 @@ def test_what_cannot_be_gated_is_one_sentence(checkpoint, guarded, llm, data, tm
     one = ["gate", str(guarded), "--pictures", str(data / "pictures_held_out.jsonl")]
     assert main(one) == 2
     assert "--conversations, or none" in capsys.readouterr().err
+
+
+def test_the_ending_says_if_no_gate_is_better(capsys):
+    def result(gate, value, text):
+        setting = GateSetting(gate, value)
+        return GateResult(setting, {"a": Accuracy(text, 100)}, {"b": Accuracy(50, 100)})
+
+    open_, tanh = result("none", None, 60), result("tanh", 8.0, 70)
+    show(make_console(), GateCurve([open_, tanh], 2.0))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Chosen: tanh, gain 8, the most text after an image with at least 48.0% of" in said
+    show(make_console(), GateCurve([open_, result("tanh", 8.0, 50)], 2.0))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No gate is better: without one the model gets 60.0% of text after an image" in said

@@ -110,7 +110,8 @@ def gate(
             console.print(f"  The curve is in {folder}.")
             if target is not None:
                 save(checkpoint, curve, target)
-                console.print(f"  The checkpoint with the gate is in {output}.")
+                what = "with the gate" if curve.chosen.setting.gate != "none" else "without a gate"
+                console.print(f"  The checkpoint {what} is in {output}.")
         processes.wait()
     return curve
 
@@ -140,11 +141,20 @@ def show(console: Console, curve: GateCurve) -> None:
         percents = (str(overall(kinds.values())) for kinds in (result.text, result.pictures))
         table.add_row(result.setting.name, *percents, "chosen" * (result is curve.chosen))
     console.print(table)
-    console.print(
-        f"  Chosen: {curve.chosen.setting.name}, the most text after an image with at "
-        f"least {curve.picture_floor:.1f}% of pictures ({curve.keep_pictures:g} points below the "
-        f"model without a gate)."
-    )
+    chosen, setting = curve.chosen, curve.chosen.setting
+    if setting.gate in ("none", "saved"):
+        how = "without one" if setting.gate == "none" else "as saved"
+        said = (
+            f"No gate is better: {how} the model gets {chosen.text_percent:.1f}% of text after an "
+            f"image, and no gate gets more at {curve.picture_floor:.1f}% of pictures."
+        )
+    else:
+        said = (
+            f"Chosen: {setting.name}, the most text after an image with at least "
+            f"{curve.picture_floor:.1f}% of pictures ({curve.keep_pictures:g} points below the "
+            "model without a gate)."
+        )
+    console.print(f"  {said}")
 
 
 def save(checkpoint: str, curve: GateCurve, target: OutputFolder) -> None:

@@ -4,6 +4,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
+# Finished bars that stay in a terminal, so that the one that moves is on the screen.
+_MOST_FINISHED = 8
+
+
 class ProgressBars:
     """One bar a measurement in a terminal; elsewhere one line a finished measurement."""
 
@@ -31,5 +35,8 @@ class ProgressBars:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total)
         self.progress.update(self.tasks[name], completed=done)
+        finished = [task.id for task in self.progress.tasks if task.finished]
+        for task in finished[:-_MOST_FINISHED]:
+            self.progress.update(task, visible=False)
         if done == total and not self.console.is_terminal:
             self.console.print(f"  {name:<34} {total:,}", markup=False)

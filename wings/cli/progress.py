@@ -3,7 +3,6 @@
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-
 # Finished bars that stay in a terminal, so that the one that moves is on the screen.
 _MOST_FINISHED = 8
 

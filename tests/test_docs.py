@@ -202,7 +202,10 @@ class Shell:
             self.file(rest[0])
         else:
             # Commands of others, which fetch something.
-            known = [["pre-commit", "install"], ["npm", "pack", "@iconify-json/twemoji"]]
+            known = [
+                ["pre-commit", "install"], ["npm", "pack", "@iconify-json/twemoji"],
+                ["hf", "auth", "login"],
+            ]  # fmt: skip
             is_unpacking = words[:2] == ["tar", "xzf"]
             assert words in known or is_unpacking, f"no test of: {shlex.join(words)}"
 
@@ -286,11 +289,16 @@ class Shell:
             self.recipe(given.recipe, given.overrides)
         elif given.command == "quickstart":
             self.quickstart(given.output or "wings-quickstart")
-        for name in ("checkpoint", "against", "items", "text", "pictures", "conversations"):
+        files = ["checkpoint", "against", "items", "text", "pictures", "conversations"]
+        if given.command in ("push", "card"):
+            files.append("folder")
+        for name in files:
             for path in self.several(getattr(given, name, None)):
                 self.file(path)
         if given.command == "eval":
             self.tasks(given.tasks)
+        if given.command == "push":
+            self.written.add(given.name)
         if getattr(given, "output", None) is not None:
             self.written.add(str(given.output))
 
@@ -460,6 +468,7 @@ def lengths(page):
         "CONTRIBUTING.md",
         "docs/costs.md",
         "docs/own-data.md",
+        "docs/share.md",
         "train/README.md",
         "eval/README.md",
         "kernels/README.md",

@@ -11,6 +11,7 @@ from hub import yaml_of
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from wings.cli import main
 from wings.errors import WingsError
 from wings.sharing.card import is_filled_in
 from wings.sharing.card_facts import CardOptions
@@ -249,3 +250,16 @@ def test_a_finished_folder_is_valid(folder):
     validate_checkpoint(folder)
     with pytest.raises(WingsError, match="no finished checkpoint"):
         validate_checkpoint(Path(folder / "checkpoint-40"))
+
+
+def test_a_card_replaces_only_a_card(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["card", str(folder), "--output", "card.md"]
+    assert main(command) == 0 and main(command) == 0
+    (tmp_path / "card.md").write_text("my notes")
+    assert main(command) == 2
+    assert "card.md is in the way" in capsys.readouterr().err
+    assert (tmp_path / "card.md").read_text() == "my notes"
+    assert main([*command[:-1], str(tmp_path)]) == 2
+    assert main([*command[:-1], "nowhere/card.md"]) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"anna-home", "runs", "card.md"}

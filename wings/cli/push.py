@@ -1,5 +1,6 @@
 """`wings push` and `wings card`: a checkpoint on the Hub, and its model card."""
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from wings.errors import WingsError
 from wings.output_folder import reading_lock
+from wings.sharing.card import PLOT, is_filled_in
 from wings.sharing.card_facts import CardOptions
 from wings.sharing.hub_errors import validate_token
 from wings.sharing.parcel import Parcel, pack, validate_checkpoint
@@ -129,13 +131,28 @@ def draw(report: Mapping[str, Any]) -> bytes | None:
 
 
 def write_card(path: Path, parcel: Parcel) -> None:
-    """Writes the card, and its plot next to it."""
+    """Writes the card, and its plot next to it.
+
+    Raises:
+        WingsError: a folder, or a file that this did not write.
+    """
     if path.is_dir():
         raise WingsError(f"{path} is a folder; name a file for the card, such as card.md.")
-    path.write_text(parcel.card, encoding="utf-8")
-    for file in parcel.files:
-        if file.name == "retention.png":
-            (path.parent / file.name).write_bytes(file.read())
+    wanted = {path: parcel.card.encode()}
+    wanted |= {path.parent / f.name: f.read() for f in parcel.files if f.name == PLOT}
+    is_own = path.is_file() and is_filled_in(path.read_text(encoding="utf-8", errors="replace"))
+    for target, content in wanted.items():
+        if target.exists() and not is_own and target.read_bytes() != content:
+            raise WingsError(
+                f"{target} is in the way and was not written by this command; move it."
+            )
+    for target, content in wanted.items():
+        draft = target.with_name(f".{target.name}.draft")
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def show(console: Any, parcel: Parcel) -> None:

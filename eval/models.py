@@ -14,7 +14,7 @@ from transformers import (
 
 from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
-from wings.model.checkpoint import load_causal_lm
+from wings.model.load_causal_lm import load_causal_lm
 from wings.saved_files import reading
 from wings.upstream.configuration import read_config_dict
 

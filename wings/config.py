@@ -13,6 +13,10 @@ from .errors import WingsError, nearest
 from .saved_code import JSON_CLASSES, auto_map, stamp, validate_format, write_code
 from .upstream.configuration import keys_of_transformers
 
+# Where language model and tower came from; with fingerprints, a checkpoint lacks them.
+BASE_KEY = "wings_base"
+# Keys of config.json that are ours and no fields.
+NO_FIELDS = {*stamp(), BASE_KEY}
 GATES = ("attended", "image_tokens", None)
 
 
@@ -278,7 +282,7 @@ class WingsConfig(PreTrainedConfig):
         A key that is close to a field which is missing is mistyped.
         """
         all_own = {field.name for field in dataclasses.fields(cls)}
-        known = all_own | keys_of_transformers() | set(stamp())
+        known = all_own | keys_of_transformers() | NO_FIELDS
         foreign = [name for name in fields if name not in known]
         missing = vars(cls)["__annotations__"].keys() & all_own - fields.keys()
         for name in foreign:
@@ -292,7 +296,7 @@ class WingsConfig(PreTrainedConfig):
 
     def _validate_names(self, kwargs: dict[str, Any]) -> None:
         own = {field.name for field in dataclasses.fields(type(self))}
-        theirs = keys_of_transformers() | set(stamp())
+        theirs = keys_of_transformers() | NO_FIELDS
         for name in kwargs:
             if name not in own | theirs:
                 raise WingsError(

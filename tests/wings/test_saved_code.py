@@ -97,7 +97,7 @@ def save(folder, dtype=torch.float32, **options):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """(as saved, exported, another one that was exported by another release)."""
+    """(as saved, exported, another one of another release, the first one's learners alone)."""
     base = tmp_path_factory.mktemp("folders")
     save(base / "saved")
     assert main(["export", str(base / "saved"), str(base / "exported")]) == 0
@@ -106,7 +106,15 @@ def folders(tmp_path_factory):
     assert main(["export", str(base / "my-other.model")]) == 0
     with (base / "my-other.model" / "wings_errors.py").open("a") as file:
         file.write("# Another release.\n")
-    return base / "saved", base / "exported", base / "my-other.model"
+    model = WingsForCausalLM.from_pretrained(base / "saved")
+    model.extract_language_model().save_pretrained(base / "llm")
+    # As `from_vision_text_pretrained` and a run with a frozen language model leave it.
+    model.config.wings_base = {"text": {"name": str(base / "llm")}}
+    model.config.llm_trained = False
+    model.config.save_pretrained(base / "saved")
+    command = ["export", "--learners-only", str(base / "saved"), str(base / "learners")]
+    assert main(command) == 0
+    return base / "saved", base / "exported", base / "my-other.model", base / "learners"
 
 
 def expected(folder):
@@ -140,7 +148,7 @@ def test_without_the_package(folders, site, tmp_path):
         assert "pip install wings-lorra" in seen[f"{name} True"]
     modules = [module for folder in exported for module in seen[str(folder)]]
     assert all(module.startswith("transformers_modules.") for module in modules)
-    assert len({module.rpartition(".")[0] for module in modules}) == 2
+    assert len({module.rpartition(".")[0] for module in modules}) == 3
     for number, folder in enumerate(exported, 1):
         assert_same(results[str(folder)], folder)
         again = tmp_path / "out-saved" / str(number)
@@ -167,7 +175,7 @@ def test_with_the_package_its_own_classes_are_used(folders, tmp_path):
 
 def test_registered_classes_win(folders):
     for options in ({}, {"trust_remote_code": True}):
-        for folder in folders[1:]:
+        for folder in folders[1:3]:
             assert type(AutoConfig.from_pretrained(folder, **options)) is WingsConfig
             assert type(AutoProcessor.from_pretrained(folder, **options)) is WingsProcessor
             model = AutoModelForImageTextToText.from_pretrained(folder, **options)

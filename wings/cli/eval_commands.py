@@ -129,6 +129,12 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "output", type=Path, nargs="?", help="a new folder (default: the code is added in place)"
     )
+    parser.add_argument(
+        "--learners-only",
+        action="store_true",
+        help="leave out the frozen language model, and a tower with a name; loading finds them by"
+        " name and refuses others",
+    )
 
 
 def add_extract(commands: argparse._SubParsersAction) -> None:

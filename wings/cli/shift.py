@@ -25,7 +25,7 @@ from wings.eval.attention.shift_plot import curves_figure
 from wings.eval.items import pictures_of, read_items
 from wings.eval.models import on_device
 from wings.model.causal_lm import WingsForCausalLM
-from wings.model.checkpoint import load_causal_lm
+from wings.model.load_causal_lm import load_causal_lm
 from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading

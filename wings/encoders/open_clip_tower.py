@@ -73,6 +73,20 @@ class VisionTower(nn.Module):
             tower._load(weights)
         return tower
 
+    @classmethod
+    def from_weights(cls, config: Mapping, name: str) -> "VisionTower":
+        """Builds the tower of a canonical config and loads the weights that `name` has.
+
+        Raises:
+            WingsError: no weights under that name, or weights of another tower.
+        """
+        weights = TowerSource.parse(name).weights()
+        if weights is None:
+            raise WingsError(f"{name!r} names an architecture without weights: give 'MODEL/TAG'.")
+        tower = cls(config)
+        tower._load(weights)
+        return tower
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, to which pixels are cast."""

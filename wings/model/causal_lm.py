@@ -25,10 +25,12 @@ from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
 from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
-from .checkpoint import RECONFIGURABLE, CheckpointMixin, load_causal_lm
+from .checkpoint import RECONFIGURABLE, CheckpointMixin
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .inputs import labels_of_text, validate_inputs
+from .learners_only import named_parts
+from .load_causal_lm import load_causal_lm
 from .logits import prefix_of
 from .self_check import check_untested_releases
 
@@ -113,7 +115,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         try:
             if name and "image_token_id" not in options:
                 options["image_token_id"] = image_token_id(name, text.config.vocab_size)
-            return cls._put_together(text.eval(), tower, options)
+            model = cls._put_together(text.eval(), tower, options)
         except WingsError:
             raise
         except Exception as error:
@@ -123,6 +125,9 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 f"({type(error).__name__}: {' '.join(str(error).split())}): choose a decoder that "
                 f"uses transformers' attention interface."
             ) from error
+        named = vision if isinstance(vision, str) else vision.get("model_name")
+        model.config.wings_base = named_parts(name, named)
+        return model
 
     @classmethod
     def _put_together(

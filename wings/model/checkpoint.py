@@ -2,26 +2,36 @@
 
 import copy
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import GenerationConfig
 from transformers.utils import logging
 
-from wings.config import WingsConfig
+from wings.config import BASE_KEY, WingsConfig
 from wings.errors import WingsError
 from wings.output_folder import make_readable
 from wings.saved_files import reading, validate_has_owner
 from wings.upstream.configuration import read_config_dict
 
+from .learners_only import (
+    FINGERPRINT,
+    TEXT,
+    VISION,
+    base_of,
+    is_learners_only,
+    left_out,
+    whole_state,
+)
+from .load_causal_lm import HUB_OPTIONS, hub_options, validate_tensors
 from .pretrained import WingsPreTrainedModel
 
-NAMED = 5
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 # Fields that may change when a checkpoint is loaded. New learners, adapters and a new prefix start
 # fresh and have no effect; a new router weighs the learners.
 RECONFIGURABLE = ("learners", "router", "prefix", "lora", "gate_shape", "gate_power", "gate_detach")
+
+
+GENERATION = "generation_config.json"
 
 
 class CheckpointMixin(WingsPreTrainedModel):
@@ -38,10 +48,12 @@ class CheckpointMixin(WingsPreTrainedModel):
 
         The arguments are transformers' own, and `learners`, `router`, `prefix`, `lora` and the
         fields of the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So
-        stage 2 begins from stage 1's folder.
+        stage 2 begins from stage 1's folder. For a checkpoint of learners alone, `text` and
+        `vision` replace the language model (also a loaded one) and the tower that it names.
 
         Raises:
-            WingsError: no Wings checkpoint, or tensors that are missing or unexpected (named).
+            WingsError: no Wings checkpoint, tensors that are missing or unexpected (named), or
+                another language model or tower than the learners belong to.
         """
         source = pretrained_model_name_or_path
         if source is None:
@@ -52,7 +64,8 @@ class CheckpointMixin(WingsPreTrainedModel):
         # Tensors of another shape are named below, with both shapes.
         kwargs["ignore_mismatched_sizes"] = True
         with reading(source, "Wings checkpoint"):
-            validate_is_wings(source, kwargs)
+            fields = validate_is_wings(source, kwargs)
+            parts = {name: kwargs.pop(name, None) for name in (TEXT, VISION)}
             if isinstance(given := kwargs.get("config"), WingsConfig):
                 # Auto classes put `learners` and the like into a configuration.
                 kwargs["config"] = as_saved(given, source, kwargs)
@@ -65,10 +78,16 @@ class CheckpointMixin(WingsPreTrainedModel):
             verbosity = logging.get_verbosity()
             # What transformers would log as a table, the error below says in a sentence.
             logging.set_verbosity_error()
+            kwargs["output_loading_info"] = True
             try:
-                loaded: Any = super().from_pretrained(
-                    source, *args, output_loading_info=True, **kwargs
-                )
+                if is_learners_only(fields):
+                    loaded: Any = cls._from_learners(source, fields, parts, *args, **kwargs)
+                elif given_part := next((n for n, part in parts.items() if part), None):
+                    raise WingsError(
+                        f"'{source}' has its own language model and tower: leave {given_part} out."
+                    )
+                else:
+                    loaded = super().from_pretrained(source, *args, **kwargs)
             finally:
                 logging.set_verbosity(verbosity)
             model, info = loaded
@@ -79,52 +98,85 @@ class CheckpointMixin(WingsPreTrainedModel):
             model.reconfigure(**changes)
         return (model, info) if with_info else model
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; the weights can be read by whoever may read new files."""
-        super().save_pretrained(save_directory, *args, **kwargs)
+    @classmethod
+    def _from_learners(
+        cls,
+        source: str | os.PathLike,
+        fields: dict[str, Any],
+        parts: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        config = kwargs.pop("config", None)
+        if not isinstance(config, WingsConfig):
+            config = WingsConfig.from_pretrained(source, **hub_options(kwargs))
+        folder, state = whole_state(source, config, fields, parts, kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
+        # Its tensors are no longer left out.
+        base = base_of(config.wings_base).items()
+        config.wings_base = {
+            part: {key: value for key, value in one.items() if key != FINGERPRINT}
+            for part, one in base
+        }
+        loaded: Any = super().from_pretrained(
+            None, *args, config=config, state_dict=state, **kwargs
+        )
+        model, info = loaded
+        model.config._name_or_path = model.name_or_path = str(source)
+        if model.can_generate() and (folder / GENERATION).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model, info
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *args: Any,
+        learners_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers; the weights can be read by whoever may read new files.
+
+        Args:
+            save_directory: folder.
+            *args: transformers' own.
+            learners_only: leave out the frozen language model, and the tower if its name is known.
+                The folder has their names and fingerprints, by which loading finds them again.
+            **kwargs: transformers' own.
+
+        Raises:
+            WingsError: `learners_only` of a trained language model.
+        """
+        base, trained = getattr(self.config, BASE_KEY, None), self.config.llm_trained
+        try:
+            if learners_only:
+                state = kwargs.get("state_dict") or self.state_dict()
+                self.config.wings_base, kwargs["state_dict"] = left_out(self.config, state)
+                self.config.llm_trained = False
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.config.llm_trained = trained
+            if base is not None:
+                self.config.wings_base = base
+            elif learners_only and hasattr(self.config, BASE_KEY):
+                del self.config.wings_base
         make_readable(Path(save_directory).glob("*.safetensors"))
 
 
-def load_causal_lm(source: str | os.PathLike, dtype: Any = "auto") -> PreTrainedModel:
-    """Loads a language model from a folder or from the Hub.
-
-    Raises:
-        WingsError: none that can be read, or tensors that are missing (named).
-    """
-    with reading(source, "language model"):
-        # Annotated as returning the model alone, which is true only without output_loading_info.
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            # transformers lists every kind that it knows here.
-            kind = read_config_dict(source).get("model_type")
-            raise WingsError(
-                f"'{source}' holds a '{kind}' model, which is neither a Wings checkpoint nor a "
-                f"causal language model: name one of these."
-            ) from None
-        model, info = loaded
-        # Tensors that nobody reads are the business of transformers, which knows some by name.
-        validate_tensors(source, {**info, "unexpected_keys": ()})
-    return model
-
-
-def validate_is_wings(source: str | os.PathLike, kwargs: dict[str, Any]) -> None:
-    """Raises a `WingsError` if `source` holds another kind of model."""
+def validate_is_wings(source: str | os.PathLike, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of config.json; a `WingsError` if `source` holds another kind of model."""
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise WingsError(
             f"The folder '{source}' holds no checkpoint, as it has no config.json: name the folder "
             f"that save_pretrained or a training run wrote."
         )
-    kind = read_config_dict(source, **hub_options(kwargs)).get("model_type")
+    fields = read_config_dict(source, **hub_options(kwargs))
+    kind = fields.get("model_type")
     if kind != "wings":
         raise WingsError(
             f"'{source}' holds a '{kind}' model, not a Wings checkpoint: to add wings to a "
             f"language model, call WingsForCausalLM.from_vision_text_pretrained(vision, text)."
         )
+    return fields
 
 
 def as_saved(given: WingsConfig, source: str | os.PathLike, kwargs: dict[str, Any]) -> WingsConfig:
@@ -140,33 +192,3 @@ def changed_fields(given: WingsConfig, saved: WingsConfig) -> dict[str, Any]:
     """Returns the reconfigurable fields of `given` that differ."""
     both = {name: (getattr(given, name), getattr(saved, name)) for name in RECONFIGURABLE}
     return {name: new for name, (new, old) in both.items() if new != old}
-
-
-def hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Picks the arguments that say how files are read from the Hub."""
-    return {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
-
-
-def validate_tensors(source: str | os.PathLike, info: dict[str, Any]) -> None:
-    """Raises a `WingsError` that names missing and unexpected tensors."""
-    faults = [
-        ("lacks", info["missing_keys"]),
-        (
-            "has in another shape than config.json says:",
-            [f"{name} ({list(a)}, not {list(b)})" for name, a, b in info["mismatched_keys"]],
-        ),
-        ("has tensors that the model has no parameter for:", info["unexpected_keys"]),
-    ]
-    for what, names in faults:
-        if names:
-            raise WingsError(
-                f"The checkpoint '{source}' {what} {listed(names)}: it belongs to another model or "
-                f"was not written whole, so save it again."
-            )
-
-
-def listed(names: Iterable[str]) -> str:
-    """Lists the first few names, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
-    return ", ".join(ordered[:NAMED]) + more

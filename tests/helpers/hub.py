@@ -383,9 +383,13 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = (repository.lfs[value["oid"]], True)
             elif kind == "deletedFile" and files.pop(value["path"], None) is None:
                 raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+        answer = {"success": True}
+        if parse_qs(self.address.query).get("create_pr") == ["1"]:
+            revision = f"refs/pr/{len(repository.branches)}"
+            answer["pullRequestUrl"] = f"{self.hub.address}/{name}/discussions/1"
         made = repository.commit(files, header["summary"], revision)
         url = f"{self.hub.address}/{name}/commit/{made}"
-        self.send({"success": True, "commitOid": made, "commitUrl": url})
+        self.send({**answer, "commitOid": made, "commitUrl": url})
 
     def validate(self):
         fields = yaml_of(self.read_json()["content"])

@@ -15,6 +15,7 @@ from wings.cli import main
 from wings.errors import WingsError
 from wings.sharing.card import is_filled_in
 from wings.sharing.card_facts import CardOptions
+from wings.sharing.local_paths import in_sentence, strip_value
 from wings.sharing.parcel import is_replaceable, pack, validate_checkpoint
 
 
@@ -263,3 +264,56 @@ def test_a_card_replaces_only_a_card(folder, tmp_path, monkeypatch, capsys):
     assert main([*command[:-1], str(tmp_path)]) == 2
     assert main([*command[:-1], "nowhere/card.md"]) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"anna-home", "runs", "card.md"}
+
+
+def test_a_checkpoint_of_learners_says_what_it_lacks(folder, home):
+    config = json.loads((folder / "config.json").read_text())
+    config["wings_base"] = {
+        "text": {"name": f"{home}/models/llm", "fingerprint": "ab"},
+        "vision": {"name": "lab/tower", "fingerprint": "cd", "revision": "1"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    parcel = packed(folder)
+    base = json.loads(contents(parcel)["config.json"])["wings_base"]
+    # The folder means nothing to others; the fingerprint still refuses another model.
+    assert base == {
+        "text": {"fingerprint": "ab"}, "vision": config["wings_base"]["vision"]
+    }  # fmt: skip
+    assert "weights of the language model and of the vision tower are not in" in parcel.card
+    assert any("--base-model names them" in note for note in parcel.notes)
+    named = pack(folder, "x/y", CardOptions(base_model="lab/llm"))
+    base = json.loads(contents(named)["config.json"])["wings_base"]
+    assert base["text"] == {"name": "lab/llm", "fingerprint": "ab"}
+    assert not any("names them" in note for note in named.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/home/anna/llm", "llm"), ("~/llm", "llm"), ("../llm", "llm"), ("file:///a/b", "b"),
+        ("local-dir:/home/anna/tower", "local-dir:tower"), ("C:\\models\\llm", "llm"),
+        ("/home/anna b/my llm/", "my llm"),
+        ("/x/hub/models--Qwen--Qwen2.5/snapshots/" + "a" * 40, "Qwen/Qwen2.5"),
+        ("Qwen/Qwen2.5-0.5B", None), ("hf-hub:timm/vit", None), ("MODEL/TAG", None),
+        ("https://example.org/a/b/c", None), ("</s>", None), ("/think", None), ("a\n/b/c/d", None),
+        ("", None), ("1/2", None),
+    ],
+)  # fmt: skip
+def test_paths_are_told_from_names(text, left):
+    assert strip_value({"x": [text]}) == {"x": [text if left is None else left]}
+    assert strip_value({"_name_or_path": text}) == (
+        {"_name_or_path": text} if left is None else
+        {"_name_or_path": left} if "--" in text else {}
+    )  # fmt: skip
+
+
+def test_paths_within_sentences_are_cut_and_urls_stay():
+    said = "See /home/anna/my/data.jsonl: line 3, '/tmp/x/y.png' and https://a.org/b/c, 1/2, </p>."
+    assert in_sentence(said) == (
+        "See data.jsonl: line 3, 'y.png' and https://a.org/b/c, 1/2, </p>."
+    )
+    assert (
+        in_sentence(f"in {Path.home()}/a b/x.png and {Path.home()}/y") == "in ~/a b/x.png and ~/y"
+    )
+    template = {"chat_template": "{{ '/home/anna/x/y' }}"}
+    assert strip_value(template, sentences=True) == template

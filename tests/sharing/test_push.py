@@ -260,6 +260,8 @@ session = load("anna/named")
 print(session.say("What is this?", 4))
 model.push_to_hub("anna/second", private=True, max_shard_size="2MB", tags=["mine"])
 processor.push_to_hub("anna/second")
+print(model.push_to_hub("anna/second", create_pr=True, max_shard_size="1MB"))
+processor.save_pretrained("x", push_to_hub=True, repo_id="anna/third", commit_message="Third")
 WingsForCausalLM.from_pretrained("anna/second")
 try:
     WingsForCausalLM.from_pretrained("anna/named", revision="nope")
@@ -295,3 +297,8 @@ def test_a_pushed_model_loads_by_name_and_revision(hub, push, folder, home, tmp_
     assert b"pipeline_tag: image-text-to-text" in second["README.md"]
     assert b"- mine" in second["README.md"]
     assert str(tmp_path).encode() not in b"".join(second.values())
+    offered = hub.repositories["anna/second"]
+    assert "/discussions/1" in done.stdout and len(offered.branches) == 2
+    assert len(offered.files("refs/pr/1")) > len(second)
+    third = hub.repositories["anna/third"]
+    assert third.messages[third.head()] == "Third" and "README.md" not in third.files()

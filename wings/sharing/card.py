@@ -12,12 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from wings import __version__
 
 from .base_models import UNKNOWN
-from .card_facts import LIBRARY, CardFacts, hub_data
+from .card_facts import LIBRARY, CardFacts, hub_data, lacks
 from .retention import Retention
 from .stages import one_line
 
 TEMPLATE, PLOT = "card.md.jinja", "retention.png"
 PIPELINE = "image-text-to-text"
+NOUNS = {"text": "language model", "vision": "vision tower"}
 # The last line of a card that was filled in; its digest tells if somebody edited the card since.
 MARK = re.compile(r"\n<!-- filled in by wings ([0-9a-f]{32}) -->\n*$")
 
@@ -104,6 +105,7 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
         "total": facts.total,
         "stage_keys": list(dict.fromkeys(key for stage in facts.stages for key in stage.rows)),
         "trained": trained,
+        "lacking": [NOUNS[part] for part in lacks(config) if part in NOUNS],
         "exact": trained == "frozen" and config.get("text_guard") and not config.get("prefix"),
         "form": learner_form(config),
         "saved_by": saved_by(config),

@@ -12,7 +12,7 @@ from typing import Any
 from wings.errors import WingsError
 
 from .base_models import UNKNOWN, BaseModel, find_base_model
-from .local_paths import is_local
+from .local_paths import BASE_KEY, is_local
 from .retention import Retention
 from .stages import Stage, read_stages
 
@@ -123,15 +123,32 @@ def base_models(
     folder: Path, config: Mapping[str, Any], stages: Sequence[Stage], options: CardOptions
 ) -> list[BaseModel]:
     """The language model and the tower, as far as the first recipe or config.json names them."""
-    model = (stages[0].recipe.get("model") if stages else None) or {}
-    text = options.base_model or _named(model.get("text"))
+    recipe = (stages[0].recipe.get("model") if stages else None) or {}
+    base = named_bases(config)
+    text = options.base_model or _named(recipe.get("text")) or base.get("text")
     text = text or _named((config.get("text_config") or {}).get("_name_or_path"))
-    tower = options.tower or _named(model.get("vision")) or _named(config.get("vision_config"))
+    tower = options.tower or _named(recipe.get("vision")) or base.get("vision")
+    tower = tower or _named(config.get("vision_config"))
     near = [folder, folder.resolve().parent]
     return [
         find_base_model("language model", text, near, bool(options.base_model)),
         find_base_model("vision tower", tower, near, bool(options.tower)),
     ]
+
+
+def named_bases(config: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the language model ("text") and the tower ("vision"), as config.json has them."""
+    base = config.get(BASE_KEY)
+    parts = base.items() if isinstance(base, dict) else ()
+    found = {part: _named(one.get("name")) for part, one in parts if isinstance(one, dict)}
+    return {part: name for part, name in found.items() if name}
+
+
+def lacks(config: Mapping[str, Any]) -> list[str]:
+    """The parts whose weights a checkpoint of learners lacks: "text", and maybe "vision"."""
+    base = config.get(BASE_KEY)
+    parts = base.items() if isinstance(base, dict) else ()
+    return [part for part, one in parts if isinstance(one, dict) and one.get("fingerprint")]
 
 
 def _named(source: Any) -> str | None:

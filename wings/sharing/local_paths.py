@@ -11,6 +11,8 @@ from wings.errors import WingsError
 
 # Keys that name where a model came from; a Hub id stays, a folder means nothing elsewhere.
 SOURCES = ("_name_or_path", "name_or_path")
+# Entry of config.json that names the parts which a checkpoint of learners lacks.
+BASE_KEY = "wings_base"
 # Chat templates and tokens have slashes of their own, and changing one changes the model.
 UNTOUCHED = ("chat_template", "added_tokens_decoder", "extra_special_tokens")
 SCHEME = r"(?:file://|local-dir:)?"
@@ -41,6 +43,10 @@ def last_name(path: str) -> str:
 
 def in_sentence(text: str) -> str:
     """A sentence whose absolute paths are cut to their last names."""
+    home = str(Path.home())
+    if len(home) > 1:
+        # It may have a space, at which a path within a sentence ends.
+        text = text.replace(f"{home}/", "~/")
     return INSIDE.sub(lambda found: last_name(found[0]), text)
 
 
@@ -53,9 +59,9 @@ def strip_value(value: Any, sentences: bool = False) -> Any:
     """
     if isinstance(value, dict):
         return {
-            key: one if key in UNTOUCHED else strip_value(one, sentences)
+            key: one if key in UNTOUCHED else _stripped(key, one, sentences)
             for key, one in value.items()
-            if not (key in SOURCES and isinstance(one, str) and is_unnamed(one))
+            if not (key in SOURCES and is_unnamed(one))
         }
     if isinstance(value, list):
         return [strip_value(one, sentences) for one in value]
@@ -66,9 +72,24 @@ def strip_value(value: Any, sentences: bool = False) -> Any:
     return in_sentence(value) if sentences else value
 
 
-def is_unnamed(source: str) -> bool:
+def _stripped(key: str, value: Any, sentences: bool) -> Any:
+    if key == BASE_KEY and isinstance(value, dict):
+        # Loading would look for a folder of that name.
+        value = {
+            part: {k: one for k, one in fields.items() if not (k == "name" and is_unnamed(one))}
+            for part, fields in value.items()
+            if isinstance(fields, dict)
+        }
+    return strip_value(value, sentences)
+
+
+def is_unnamed(source: Any) -> bool:
     """True for a source that says nothing to others: a folder that is no snapshot of the Hub."""
-    return is_local(source) and HUB_CACHE.search(source) is None
+    if not isinstance(source, str):
+        return False
+    if HUB_CACHE.search(source):
+        return False
+    return is_local(source) or source.startswith("local-dir:")
 
 
 def strip_json(text: str, sentences: bool = False) -> str:

@@ -1,5 +1,6 @@
 """The content of a push: the files of a checkpoint without local paths, the card and its plot."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from wings.errors import WingsError
 from wings.saved_files import missing, validate_files
 
 from .card import PLOT, is_filled_in, is_placeholder, make_card
-from .card_facts import CardOptions, read_facts
+from .card_facts import CardOptions, lacks, named_bases, read_facts
+from .local_paths import BASE_KEY
 from .repository import RemoteState
 from .retention import (
     REPORT,
@@ -44,7 +46,7 @@ class Parcel:
     def card(self) -> str:
         """The text of README.md; "" without one."""
         found = [file for file in self.files if file.name == CARD]
-        return found[0].read().decode("utf-8", "replace") if found else ""
+        return text_of(found[0]) if found else ""
 
     def without_card(self, note: str) -> "Parcel":
         """The same without a card of its own, as the one on the Hub stays."""
@@ -110,18 +112,11 @@ def pack(
     """
     selection = select_files(folder, include)
     files = {file.name: file for file in selection.files}
-    notes = []
+    files[CONFIG], notes = with_bases(files[CONFIG], options)
     own = files.get(CARD)
-    if (
-        own is not None
-        and not new_card
-        and not is_replaceable(own.read().decode("utf-8", "replace"))
-    ):
-        return Parcel(
-            selection.files,
-            selection.left_out,
-            ["README.md is the folder's own and stays as it is."],
-        )
+    if own is not None and not new_card and not is_replaceable(text_of(own)):
+        notes.append("README.md is the folder's own and stays as it is")
+        return Parcel([files[key] for key in sorted(files)], selection.left_out, notes)
     content, where = _report_of(origin or folder, report)
     if content is None:
         notes.append("no report of wings eval was found, so the card says that nothing is measured")
@@ -137,6 +132,33 @@ def pack(
         files[PLOT] = SharedFile(PLOT, content=picture)
     left_out = {key: why for key, why in selection.left_out.items() if key not in files}
     return Parcel([files[key] for key in sorted(files)], left_out, notes)
+
+
+def text_of(file: SharedFile) -> str:
+    """The text of a file that goes up."""
+    return file.read().decode("utf-8", "replace")
+
+
+def with_bases(config: SharedFile, options: CardOptions) -> tuple[SharedFile, list[str]]:
+    """config.json with the user's names of the parts that a checkpoint of learners lacks.
+
+    Returns:
+        The file, and a sentence for each such part that stays without a name.
+    """
+    fields = json.loads(text_of(config))
+    stated = {"text": options.base_model, "vision": options.tower}
+    notes = []
+    for part in lacks(fields):
+        if name := stated.get(part):
+            fields[BASE_KEY][part] = {**fields[BASE_KEY][part], "name": name}
+            config = SharedFile(CONFIG, content=(json.dumps(fields, indent=2) + "\n").encode())
+        elif part not in named_bases(fields):
+            option = {"text": "--base-model", "vision": "--tower"}.get(part, part)
+            notes.append(
+                f"the weights of '{part}' are in a folder of this machine and stay, so whoever"
+                f" loads the learners has to give them as {part}=; {option} names them on the Hub"
+            )
+    return config, notes
 
 
 def _report_of(folder: Path, report: Path | None) -> tuple[Mapping[str, Any] | None, Path | None]:

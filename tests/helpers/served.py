@@ -73,7 +73,8 @@ class Program:
 
     def __init__(self, *arguments):
         command = [sys.executable, "-m", "wings.cli", *arguments, "--port", "0", "--device", "cpu"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,

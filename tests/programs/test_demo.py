@@ -5,7 +5,7 @@ import re
 import runpy
 import shutil
 import signal
-import threading
+import time
 import urllib.request
 
 import pytest
@@ -143,15 +143,47 @@ def test_a_turn_that_fails_is_a_sentence_and_forgotten(
     assert two == expected(checkpoint, *chat)
 
 
-def test_an_answer_grows_and_ends_where_it_is_closed(checkpoint, files):
+@pytest.fixture
+def lengths(checkpoint, monkeypatch):
+    """Lengths of the generations that have ended; none of them ends by itself for a long time."""
+    model, found = checkpoint[1], []
+    generate = model.generate
+
+    def counted(**options):
+        ids = generate(**options)
+        found.append(ids.shape[1])
+        return ids
+
+    monkeypatch.setattr(model, "generate", counted)
+    monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    return found
+
+
+def test_an_answer_grows_and_ends_where_it_is_closed(checkpoint, files, lengths):
     _, model, processor = checkpoint
-    before = threading.active_count()
-    answers = stream_answer(model, processor, [said(QUESTION, files / "red.png")], 10_000)
-    texts = [next(answers).text for _ in range(2)]
-    assert texts[1].startswith(texts[0]) and len(texts[1]) > len(texts[0])
-    # Its thread is joined, long before ten thousand tokens.
+    answers = stream_answer(model, processor, [said(QUESTION, files / "red.png")], 5000)
+    first = next(answers).text
+    longer = next(one.text for one in answers if one.text != first)
+    assert longer.startswith(first)
+    # Closing waits for the end of its thread.
     answers.close()
-    assert threading.active_count() == before
+    assert len(lengths) == 1 and lengths[0] < 2000
+
+
+def test_a_visitor_who_stops_an_answer_ends_its_generation(checkpoint, lengths):
+    page = build_page(*checkpoint[1:], "long", 5000)
+    port = free_port()
+    launch(page, "127.0.0.1", port, share=False)
+    visitor = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False)
+    job = visitor.submit(message(QUESTION), True, api_name="/chat")
+    while len(job.outputs()) < 2:
+        time.sleep(0.05)
+    job.cancel()
+    end = time.monotonic() + 30
+    while not lengths and time.monotonic() < end:
+        time.sleep(0.05)
+    page.close(verbose=False)
+    assert len(lengths) == 1 and lengths[0] < 2000
 
 
 def test_an_error_in_the_middle_ends_the_answer(checkpoint, monkeypatch):

@@ -77,14 +77,16 @@ def test_the_whole_text_holds_the_messages_and_the_answer(pipe, checkpoint, pict
 
 def test_an_answer_that_was_begun_goes_on(pipe, checkpoint, pictures):
     _, model, processor = checkpoint
-    begun = [*chat("Which?", pictures[0]), {"role": "assistant", "content": "It is"}]
+    started = {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}
+    begun = [*chat("Which?", pictures[0]), started]
     (found,) = pipe(text=begun, max_new_tokens=LENGTH)
     batch = processor.apply_chat_template(
         begun, continue_final_message=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     ids = model.generate(**batch, max_new_tokens=LENGTH, do_sample=False)
     rest = processor.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert found["generated_text"][-1]["content"] == "It is" + rest
+    parts = found["generated_text"][-1]["content"]
+    assert "".join(part["text"] for part in parts) == "It is" + rest
 
 
 @pytest.mark.parametrize("size", [1, 2])

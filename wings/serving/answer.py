@@ -1,6 +1,7 @@
 """Answers of the demo: streamed, with learners or without, and the router's weights for them."""
 
 import contextlib
+import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,9 @@ from transformers import StoppingCriteriaList, TextIteratorStreamer
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.serving.server import StopOnEvent
+
+# Seconds without a new piece after which the answer so far is yielded again.
+SILENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def stream_answer(
         messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
     ).to(model.device)
     streamer: Any = TextIteratorStreamer(
-        processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+        processor.tokenizer, skip_prompt=True, timeout=SILENCE, skip_special_tokens=True
     )
     stopped = threading.Event()
 
@@ -80,14 +84,27 @@ def stream_answer(
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(generate)
         try:
-            for piece in streamer:
-                if piece:
-                    text += piece
-                    yield Answer(text)
+            for piece in pieces(streamer):
+                text += piece
+                yield Answer(text)
             ids = future.result()
         finally:
             stopped.set()
     yield Answer(text.strip(), answer_weights(model, batch, ids) if learners else None)
+
+
+def pieces(streamer: Any) -> Iterator[str]:
+    """The pieces of a streamer with a timeout; empty ones while nothing comes.
+
+    It holds back the letters of a word until its end. A caller that is to stop must have a turn.
+    """
+    while True:
+        try:
+            yield next(streamer)
+        except queue.Empty:
+            yield ""
+        except StopIteration:
+            return
 
 
 @torch.no_grad()

@@ -82,6 +82,8 @@ def build_page(
                     textbox=gr.MultimodalTextbox(
                         file_types=["image"],
                         file_count="multiple",
+                        # While an answer grows; ending it ends its generation.
+                        stop_btn=True,
                         placeholder="Ask something; add images with the button on the left.",
                         show_label=False,
                     ),

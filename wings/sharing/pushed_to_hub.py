@@ -81,7 +81,7 @@ class PushedToHub:
             saved.save_pretrained(folder, max_shard_size=max_shard_size)
             if is_model:
                 options = CardOptions(tags=tuple(tags or ()))
-                origin = Path(saved.config._name_or_path or folder)
+                origin = Path(saved.config.name_or_path or folder)
                 parcel = pack(Path(folder), repository.name, options, origin=origin)
             else:
                 selection = select_files(Path(folder))

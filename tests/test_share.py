@@ -48,8 +48,9 @@ print(json.dumps(report))
 def steps():
     """Commands and blocks of Python of the page in their order; servers are apart."""
     for language, block in BLOCKS:
-        if language == "python":
-            yield "python", block
+        if language in ("python", ""):
+            # The one without a language goes on from those before.
+            yield "python", block if language else f"from wings import WingsForCausalLM\n{block}"
         for words in commands_of(block) if language == "bash" else ():
             if words[:2] == ["python3", "-m"] or words == ["hf", "auth", "login"]:
                 continue
@@ -113,6 +114,10 @@ def check_repository(hub, said):
     assert "What is this?" in said["chat"]
     code = hub.repositories["anna/my-wings-with-code"].files()
     assert sum(name.endswith(".py") for name in code) > 10
+    assert "| steps | 1 | 1 |" in code["README.md"].decode()
+    learners = hub.repositories["anna/my-learners"].files()
+    assert len(learners["model.safetensors"]) < len(files["model.safetensors"]) / 2
+    assert "--base-model names them" in said["push"]
 
 
 def check_server(name, environment):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -317,3 +318,19 @@ def test_paths_within_sentences_are_cut_and_urls_stay():
     )
     template = {"chat_template": "{{ '/home/anna/x/y' }}"}
     assert strip_value(template, sentences=True) == template
+
+
+def test_a_copy_of_a_model_names_its_run(folder, report, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copies" / "copy"
+    copy.parent.mkdir()
+    shutil.copytree(folder, copy)
+    assert main(["card", str(copy)]) == 0
+    alone = capsys.readouterr().out
+    assert "started from align, whose recipe was not found" in alone and "Not measured" in alone
+    assert main(["card", str(copy), "--run", str(folder)]) == 0
+    whole = capsys.readouterr().out
+    assert "| steps | 30 | 60 |" in whole and "not found" not in whole
+    assert "Not measured" not in whole
+    assert main(["card", str(copy), "--run", str(tmp_path)]) == 2
+    assert "has no recipe.yaml" in capsys.readouterr().err

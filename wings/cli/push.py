@@ -19,6 +19,7 @@ from wings.sharing.hub_errors import validate_token
 from wings.sharing.parcel import Parcel, pack, validate_checkpoint
 from wings.sharing.push import push as push_parcel
 from wings.sharing.repository import Repository, validate_name
+from wings.sharing.stages import validate_run
 
 from .terminal import make_console
 
@@ -34,6 +35,7 @@ def push(
     card: Path | None,
     new_card: bool,
     report: Path | None,
+    run: Path | None,
     license: str | None,
     base_model: str | None,
     tower: str | None,
@@ -51,6 +53,7 @@ def push(
         card: file to write the card to, to look at it.
         new_card: replace a card that somebody wrote.
         report: folder of `wings eval`.
+        run: folder of the training run, if the checkpoint is a copy of its model.
         license: of the whole.
         base_model: Hub id of the language model.
         tower: Hub id of the vision tower.
@@ -61,6 +64,8 @@ def push(
     """
     validate_name(name)
     validate_checkpoint(folder)
+    if run is not None:
+        validate_run(run)
     console = make_console()
     with reading_lock(folder):
         if not dry_run:
@@ -71,7 +76,7 @@ def push(
             name = repository.name
         parcel = pack(
             folder, name, CardOptions(license, base_model, tower), include=include, report=report,
-            new_card=new_card, plot=draw,
+            origin=run, new_card=new_card, plot=draw,
         )  # fmt: skip
         if card is not None:
             write_card(card, parcel)
@@ -92,6 +97,7 @@ def card(
     name: str | None,
     output: Path | None,
     report: Path | None,
+    run: Path | None,
     license: str | None,
     base_model: str | None,
     tower: str | None,
@@ -103,6 +109,7 @@ def card(
         name: of the repository; None for the folder's name.
         output: file to write; its plot is written next to it.
         report: folder of `wings eval`.
+        run: folder of the training run, if the checkpoint is a copy of its model.
         license: of the whole.
         base_model: Hub id of the language model.
         tower: Hub id of the vision tower.
@@ -111,9 +118,11 @@ def card(
         WingsError: a folder without a checkpoint, or a report of another one.
     """
     validate_checkpoint(folder)
+    if run is not None:
+        validate_run(run)
     parcel = pack(
         folder, name or folder.resolve().name, CardOptions(license, base_model, tower),
-        report=report, new_card=True, plot=draw,
+        report=report, origin=run, new_card=True, plot=draw,
     )  # fmt: skip
     if output is None:
         print(parcel.card, end="")

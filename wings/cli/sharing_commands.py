@@ -73,6 +73,12 @@ def add_facts(parser: argparse.ArgumentParser) -> None:
         help="folder of wings eval (default: the newest report of this checkpoint next to it or"
         " here)",
     )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the training run, if the checkpoint is a copy of its model",
+    )
     parser.add_argument("--license", metavar="ID", help="licence of the whole, such as apache-2.0")
     parser.add_argument("--base-model", metavar="ID", help="the language model's name on the Hub")
     parser.add_argument("--tower", metavar="ID", help="the vision tower's name on the Hub")

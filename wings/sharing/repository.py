@@ -133,7 +133,8 @@ class Repository:
         """
         added = [CommitOperationAdd(file.name, file.source or file.read()) for file in files]
         with hub_errors(self.name):
-            if self.revision != "main" and not create_pr:
+            is_branch = self.revision != "main" and not self.revision.startswith("refs/")
+            if is_branch and not create_pr:
                 self.api.create_branch(self.name, branch=self.revision, exist_ok=True)
             self.api.preupload_lfs_files(
                 self.name, added, revision=self.revision, create_pr=create_pr, free_memory=False

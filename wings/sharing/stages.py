@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from wings.errors import WingsError
+
 from .local_paths import is_local, last_name
 from .shared_files import RECIPE, RESULT
 
@@ -30,6 +32,12 @@ class Stage:
     def name(self) -> str:
         """`align` or `instruct`."""
         return str(self.recipe.get("stage") or "unknown")
+
+    @property
+    def start(self) -> str | None:
+        """Name of the checkpoint that it started from; None for parts without learners."""
+        start = self.recipe.get("start")
+        return shown_name(start) if start else None
 
     @property
     def data(self) -> list[str]:
@@ -110,6 +118,12 @@ def read_stages(folder: Path) -> list[Stage]:
         start = recipe.get("start")
         here = here / Path(start).expanduser() if isinstance(start, str) else None
     return stages
+
+
+def validate_run(folder: Path) -> None:
+    """Raises a `WingsError` for a folder without the recipe of a run."""
+    if read_recipe(folder / RECIPE) is None:
+        raise WingsError(f"--run {folder} has no {RECIPE} that can be read; name a run's folder.")
 
 
 def read_recipe(path: Path) -> Mapping[str, Any] | None:

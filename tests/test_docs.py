@@ -468,6 +468,7 @@ def lengths(page):
         "CONTRIBUTING.md",
         "docs/costs.md",
         "docs/own-data.md",
+        "docs/serve.md",
         "docs/share.md",
         "train/README.md",
         "eval/README.md",

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -191,6 +192,16 @@ def test_another_model_is_refused_and_the_one_is_listed(client, served):
     assert [model.id for model in client.models.list()] == ["tiny-wings"]
     with urllib.request.urlopen(f"{served.url}/health") as found:
         assert json.load(found) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b""])
+def test_a_request_that_is_no_json_is_a_sentence(body, served):
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{served.url}/v1/chat/completions", body, headers)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(asked)
+    assert caught.value.code == 400
+    assert "no JSON object" in json.load(caught.value)["error"]["message"]
 
 
 def test_an_option_that_cannot_be_read_is_a_wrong_request(client):

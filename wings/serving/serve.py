@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from transformers import StoppingCriteriaList
 
@@ -109,6 +110,10 @@ def build_app(name: str, model: Any, processor: WingsProcessor) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def tell(request: Request, error: HTTPException) -> JSONResponse:
         return error_response(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(400, "The request is no JSON object: send one, as application/json.")
 
     @app.exception_handler(ValueError)
     async def misfit(request: Request, error: ValueError) -> JSONResponse:

@@ -122,7 +122,7 @@ class CheckpointMixin(WingsPreTrainedModel):
             None, *args, config=config, state_dict=state, **kwargs
         )
         model, info = loaded
-        model.config._name_or_path = model.name_or_path = str(source)
+        model.config.name_or_path = model.name_or_path = str(source)
         if model.can_generate() and (folder / GENERATION).is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         return model, info

@@ -5,6 +5,7 @@ stopped from the keyboard, 141 nobody reads the output any more. `--debug` shows
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Any
 from .errors import HubError, WingsError
 
 WRONG, FAULT, STOPPED, UNREAD = 2, 1, 130, 141
+# safetensors and tokenizers give errors of the system as text.
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 # Words of gloo, NCCL and torch's store when another process of a run is gone.
 PEER = (
     "connection closed by peer", "connection reset by peer", "connection refused",
@@ -66,6 +69,9 @@ def ending_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return FAULT, f"The system refused a file or a device: {error.strerror}{where}."
+    if found := RUST_ERROR.search(reason):
+        refused = os.strerror(int(found[1]))
+        return FAULT, f"The system refused a file or a device: {refused} ({what})."
     return FAULT, (
         f"{what}; neither the input nor its place is known to be wrong, so repeat the command with "
         f"--debug and report the traceback."

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import WingsError, nearest
 
@@ -96,6 +97,16 @@ def near_folder(source: str | os.PathLike) -> str:
     prefix = str(source).rstrip("/").removesuffix(path.name)
     close = nearest(path.name, names)
     return close.replace("mean '", f"mean '{prefix}", 1)
+
+
+def inner_folder(source: str | os.PathLike, options: dict[str, Any]) -> str | os.PathLike:
+    """The folder that is read: an argument `subfolder` of a folder here is taken out of `options`.
+
+    A name on the Hub is returned as it is, as transformers looks there itself.
+    """
+    if options.get("subfolder") and Path(source).is_dir():
+        return Path(source) / options.pop("subfolder")
+    return source
 
 
 def validate_has_owner(source: str | os.PathLike, noun: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors import SafetensorError
 
 from wings.cli import build_parser, main
 from wings.endings import PEER, ending_of, is_peer_lost, run_command
@@ -17,6 +18,11 @@ ERRORS = {
     "keyboard": (KeyboardInterrupt(), 130, "stopped"),
     "pipe": (BrokenPipeError(32, "Broken pipe"), 141, "Nobody reads the output"),
     "disk": (OSError(28, "No space left on device", "/x/y"), 1, "No space left on device (/x/y)"),
+    "disk, by Rust": (
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        1,
+        "refused a file or a device: No space left on device (SafetensorError",
+    ),
     "memory": (MemoryError(), 1, "The memory ran out"),
     "library": (RuntimeError("two\nlines"), 1, "RuntimeError: two lines; neither"),
     "no text": (KeyError(), 1, "KeyError; neither"),

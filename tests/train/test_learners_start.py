@@ -1,5 +1,7 @@
 """Training that starts from a checkpoint of learners alone."""
 
+from pathlib import Path
+
 import torch
 from tiny import TEXT, VISION, tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -23,6 +25,7 @@ def test_a_run_starts_from_learners_and_can_be_saved_so(make_recipe, tmp_path):
     train(recipe)
     trained = WingsForCausalLM.from_pretrained(recipe.output)
     assert trained.config.llm_trained is False
+    assert (Path(recipe.output) / "modeling_wings.py").is_file()
     trained.save_pretrained(tmp_path / "again", learners_only=True)
     again = WingsForCausalLM.from_pretrained(tmp_path / "again")
     assert again.config.is_routed

@@ -182,6 +182,18 @@ def test_registered_classes_win(folders):
             assert type(model) is WingsForCausalLM
 
 
+def test_a_subfolder_is_read(folders):
+    base = {"pretrained_model_name_or_path": folders[0].parent}
+    for name in ("saved", "learners"):
+        model = AutoModelForImageTextToText.from_pretrained(**base, subfolder=name)
+        assert type(model) is WingsForCausalLM
+    for kind in (AutoProcessor, WingsProcessor):
+        assert type(kind.from_pretrained(**base, subfolder="saved")) is WingsProcessor
+    for kind in (WingsForCausalLM, WingsProcessor):
+        with pytest.raises(WingsError, match=r"no folder '.*/svaed' .did you mean '.*/saved'"):
+            kind.from_pretrained(**base, subfolder="svaed")
+
+
 def test_parts_that_are_saved_alone_name_their_code(folders, tmp_path):
     model, processor = tiny_model()
     for name, part in {

@@ -11,7 +11,7 @@ from transformers.utils import logging
 from wings.config import BASE_KEY, WingsConfig
 from wings.errors import WingsError
 from wings.output_folder import make_readable
-from wings.saved_files import reading, validate_has_owner
+from wings.saved_files import inner_folder, reading, validate_has_owner
 from wings.upstream.configuration import read_config_dict
 
 from .learners_only import (
@@ -58,6 +58,7 @@ class CheckpointMixin(WingsPreTrainedModel):
         source = pretrained_model_name_or_path
         if source is None:
             raise WingsError("pretrained_model_name_or_path is None: give a folder or a Hub id.")
+        source = inner_folder(source, kwargs)
         validate_has_owner(source, "Wings checkpoint")
         changes = {name: kwargs.pop(name) for name in RECONFIGURABLE if name in kwargs}
         with_info = kwargs.pop("output_loading_info", False)

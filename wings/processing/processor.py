@@ -19,7 +19,7 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
-from wings.saved_files import reading, validate_has_owner
+from wings.saved_files import inner_folder, reading, validate_has_owner
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.vocabulary import remove_token
 
@@ -119,7 +119,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             WingsError: none that can be read (which file, and why), or the model in the same folder
                 has another id for `<image>`, or another number of features per image.
         """
-        source = pretrained_model_name_or_path
+        source = inner_folder(pretrained_model_name_or_path, kwargs)
         validate_has_owner(source, "Wings processor")
         with reading(source, "Wings processor"):
             for name in PROCESSOR_FILES:

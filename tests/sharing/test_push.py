@@ -249,6 +249,25 @@ def test_odd_names_links_and_hidden_files(hub, push, folder, home, tmp_path):
     refused(push(odd, "anna/odd"), 2, "README.md", "home folder", "line 3")
 
 
+def test_damaged_records_of_a_run_and_bad_metadata_are_one_sentence(hub, push, folder, tmp_path):
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text("stage: [align\n")
+    refused(push(folder, "anna/x"), 2, "recipe.yaml", "YAML")
+    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "result.json").write_text('{"steps": ')
+    refused(push(folder, "anna/x"), 2, "result.json", "JSON")
+    (folder / "result.json").unlink()
+    (tmp_path / "report").mkdir()
+    report = tmp_path / "report" / "report.json"
+    for content in ("[]", "{}", '{"measurements": {"text": {"kinds": {"a": 1}}}, "inputs": {}}'):
+        report.write_text(content)
+        refused(push(folder, "anna/x", "--report", report.parent), 2, "--report", "report.json")
+    assert not hub.repositories
+    (folder / "README.md").write_text("---\nlicense: other\n---\n# Mine\n")
+    refused(push(folder, "anna/x"), 1, "license: other needs a license_name")
+    assert not files_of(hub, "anna/x")
+
+
 LOAD = """
 import json, sys, torch
 from wings import WingsForCausalLM, WingsProcessor

@@ -87,7 +87,8 @@ def read_report(folder: Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(report["measurements"], dict):
             raise TypeError("no measurements")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        read_retention(report)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WingsError(
             f"--report {folder} has no {REPORT} of wings eval that can be read ({error}): name the"
             f" folder that wings eval wrote."

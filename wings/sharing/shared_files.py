@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from yaml import YAMLError
+
 from wings.errors import WingsError
 from wings.saved_code import JSON_CLASSES
 
@@ -186,7 +188,10 @@ def _shared(path: Path) -> SharedFile:
     if name in STRIPPED:
         return SharedFile(name, content=strip_json(_text(path)).encode())
     if name == RECIPE:
-        return SharedFile(name, content=strip_yaml(_text(path)).encode())
+        try:
+            return SharedFile(name, content=strip_yaml(_text(path)).encode())
+        except YAMLError as error:
+            raise WingsError(f"{path} cannot be read as YAML: restore it, or remove it.") from error
     if name == RESULT:
         return SharedFile(name, content=shared_result(_read_json(path)).encode())
     if name.endswith(".safetensors"):

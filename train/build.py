@@ -14,6 +14,8 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading
 from wings.train.recipe import PARTS, ModelNames, Recipe
+from wings.upstream.gguf import place_of
+from wings.upstream.quantizers import is_quantized
 
 from .distributed import is_first_process
 from .run_folder import RECIPE, RESULT, RunFolder
@@ -40,7 +42,7 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
     checkpoint lacks are added and start without effect.
 
     Raises:
-        WingsError: neither `model` nor `start`, or `start` has no model.
+        WingsError: neither `model` nor `start`, or `start` has no model, or one that is quantised.
     """
     if recipe.start:
         start = checkpoint_of(recipe.start)
@@ -49,9 +51,21 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
         model = WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
         # Loading replaces the LLM's own dtype, in which it may be extracted later.
         model.config.text_config.dtype = start_config(start).text_config.dtype
-        return model
-    names, options = names_of(recipe), fresh_options(recipe)
-    return WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
+    else:
+        names, options = names_of(recipe), fresh_options(recipe)
+        model = WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
+    validate_not_quantized(recipe, model)
+    return model
+
+
+def validate_not_quantized(recipe: Recipe, model: WingsForCausalLM) -> None:
+    """Raises a `WingsError` if weights are quantised: transformers' Trainer refuses such models."""
+    if is_quantized(model):
+        key = "start" if recipe.start else "model.text"
+        raise WingsError(
+            f"{key}: its weights are quantised, which no recipe trains; name a checkpoint that is "
+            "not, or train adapters with peft, as docs/quantised.md shows."
+        )
 
 
 def start_options(recipe: Recipe) -> dict[str, Any]:
@@ -81,10 +95,11 @@ def generation_config_of(source: str) -> GenerationConfig:
     Raises:
         Exception: nearly any, where neither can be read; see `wings.saved_files.reading`.
     """
+    place, file = place_of(source)
     try:
-        return GenerationConfig.from_pretrained(source)
+        return GenerationConfig.from_pretrained(place)
     except OSError:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(place, **file)
         return GenerationConfig.from_model_config(config)
 
 

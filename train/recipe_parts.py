@@ -44,7 +44,7 @@ class ModelNames:
     Attributes:
         vision: an open_clip or timm name, `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or a mapping of
             the tower's options with `model_name`.
-        text: a Hub id or a folder of a decoder LLM.
+        text: a Hub id or a folder of a decoder LLM, or a GGUF file in either.
     """
 
     vision: Annotated[str | dict[str, Any], PathKind.TOWER]

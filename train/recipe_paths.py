@@ -117,7 +117,7 @@ class _Place:
         return (
             text.startswith((".", "/", "~"))
             or text.count("/") not in slashes
-            or text.lower().endswith(ENDINGS)
+            or text.lower().endswith((*ENDINGS, ".gguf"))
             or os.path.exists(os.path.join(folder, text))
         )
 

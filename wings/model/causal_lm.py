@@ -22,6 +22,8 @@ from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.auto_models import name_for_servers, register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
+from wings.upstream.gguf import place_of
+from wings.upstream.quantizers import forget_gguf, take_quantizer
 from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
@@ -99,7 +101,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
 
         Args:
             vision: as for `VisionTower.from_pretrained`.
-            text: a Hub id, a folder or a loaded causal LM, which the model takes over.
+            text: a Hub id, a folder, a GGUF file or a loaded causal LM, which the model takes
+                over.
             options: fields of `WingsConfig`; `dtype` for a `text` that is loaded here.
 
         Raises:
@@ -139,6 +142,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         with torch.no_grad():
             expected = causal_lm(input_ids=ids, use_cache=False).logits
         generation_config = causal_lm.generation_config
+        forget_gguf(causal_lm)
         config = WingsConfig(
             text_config=copy.deepcopy(causal_lm.config),
             vision_config=tower.config,
@@ -150,6 +154,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         # The decorator of transformers' own `to` hides from mypy that it is a method.
         model.to(causal_lm.device)  # type: ignore[arg-type]
         model.generation_config = generation_config
+        take_quantizer(model, causal_lm, "model.language_model.")
         model.eval()
         model._prove_identity(ids, expected)
         return model
@@ -448,7 +453,8 @@ def validate_options(options: dict[str, Any]) -> None:
 def image_token_id(text: str, vocab_size: int) -> int | None:
     """The id that the processor of `text` gives `<image>`; None where there is no tokenizer."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(text)
+        place, file = place_of(text)
+        tokenizer = AutoTokenizer.from_pretrained(place, **file)
     except (OSError, ValueError):
         return None
     if len(tokenizer) <= len(tokenizer.all_special_tokens):

@@ -13,6 +13,7 @@ from wings.errors import WingsError
 from wings.output_folder import make_readable
 from wings.saved_files import inner_folder, reading, validate_has_owner
 from wings.upstream.configuration import read_config_dict
+from wings.upstream.quantizers import is_quantized, prepare_saving, with_kept_parts
 
 from .learners_only import (
     FINGERPRINT,
@@ -50,6 +51,8 @@ class CheckpointMixin(WingsPreTrainedModel):
         fields of the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So
         stage 2 begins from stage 1's folder. For a checkpoint of learners alone, `text` and
         `vision` replace the language model (also a loaded one) and the tower that it names.
+        With `quantization_config` the language model is quantised; learners, routers, projector,
+        vision tower and output head are not.
 
         Raises:
             WingsError: no Wings checkpoint, tensors that are missing or unexpected (named), or
@@ -64,6 +67,8 @@ class CheckpointMixin(WingsPreTrainedModel):
         with_info = kwargs.pop("output_loading_info", False)
         # Tensors of another shape are named below, with both shapes.
         kwargs["ignore_mismatched_sizes"] = True
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = with_kept_parts(kwargs["quantization_config"])
         with reading(source, "Wings checkpoint"):
             fields = validate_is_wings(source, kwargs)
             parts = {name: kwargs.pop(name, None) for name in (TEXT, VISION)}
@@ -89,6 +94,13 @@ class CheckpointMixin(WingsPreTrainedModel):
                     )
                 else:
                     loaded = super().from_pretrained(source, *args, **kwargs)
+            except RuntimeError as error:
+                if "conversion of the weights" not in str(error):
+                    raise
+                raise WingsError(
+                    f"The weights of '{source}' cannot be quantised in this way on this machine: "
+                    f"choose another quantization_config; docs/quantised.md lists some."
+                ) from error
             finally:
                 logging.set_verbosity(verbosity)
             model, info = loaded
@@ -145,8 +157,15 @@ class CheckpointMixin(WingsPreTrainedModel):
             **kwargs: transformers' own.
 
         Raises:
-            WingsError: `learners_only` of a trained language model.
+            WingsError: `learners_only` of a trained or a quantised language model, or weights that
+                are quantised by a library that cannot save them.
         """
+        prepare_saving(self)
+        if learners_only and is_quantized(self):
+            raise WingsError(
+                "learners_only: the language model is quantised, so its fingerprint would be that "
+                "of another; save the learners of the checkpoint that was quantised."
+            )
         base, trained = getattr(self.config, BASE_KEY, None), self.config.llm_trained
         try:
             if learners_only:

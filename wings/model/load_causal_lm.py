@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from wings.errors import WingsError
 from wings.saved_files import reading
 from wings.upstream.configuration import read_config_dict
+from wings.upstream.gguf import place_of
 
 NAMED = 5
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -17,20 +18,22 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "s
 def load_causal_lm(
     source: str | os.PathLike, dtype: Any = "auto", revision: str | None = None
 ) -> PreTrainedModel:
-    """Loads a language model from a folder or, in a revision, from the Hub.
+    """Loads a language model from a folder or, in a revision, from the Hub; or a GGUF file there.
 
     Raises:
         WingsError: none that can be read, or tensors that are missing (named).
     """
-    with reading(source, "language model"):
+    place, file = place_of(source)
+    with reading(place, "language model"):
         # Annotated as returning the model alone, which is true only without output_loading_info.
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source,
+                place,
                 dtype=dtype,
                 revision=revision or "main",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                **file,
             )
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):

@@ -8,6 +8,7 @@ from transformers import AddedToken, AutoConfig, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 from wings.upstream.configuration import read_config_dict
+from wings.upstream.gguf import place_of
 from wings.upstream.vocabulary import place_token
 
 from .conversation import IMAGE_TOKEN
@@ -51,7 +52,8 @@ def vocab_size_at(source: str | os.PathLike) -> int | None:
     if not str(source):
         return None
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        place, file = place_of(source)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **file)
         return config.get_text_config().vocab_size
     # A folder with a tokenizer alone, a configuration in the repository's own code, and others.
     except Exception:

@@ -21,6 +21,7 @@ from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.saved_files import inner_folder, reading, validate_has_owner
 from wings.sharing.pushed_to_hub import PushedToHub
+from wings.upstream.gguf import place_of
 from wings.upstream.vocabulary import remove_token
 
 from .chat_template import ChatTemplate
@@ -85,7 +86,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
 
         Args:
             vision: as `VisionTower.from_pretrained` takes it.
-            text: a Hub id, a folder, or a tokenizer (which is copied).
+            text: a Hub id, a folder, a GGUF file, or a tokenizer (which is copied).
             **tokenizer_options: for `AutoTokenizer.from_pretrained`.
 
         Raises:
@@ -97,8 +98,12 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         if isinstance(text, PreTrainedTokenizerBase):
             tokenizer = copy.deepcopy(text)
         elif isinstance(text, str | Path):
-            with reading(text, "tokenizer"):
-                tokenizer = AutoTokenizer.from_pretrained(text, **tokenizer_options)
+            place, file = place_of(text)
+            with reading(place, "tokenizer"):
+                tokenizer = AutoTokenizer.from_pretrained(place, **file, **tokenizer_options)
+            if file:
+                # By this name the rows of the embeddings are looked up.
+                tokenizer.name_or_path = str(text)
         else:
             raise WingsError(
                 f"'text' is a {type(text).__name__}; the processor needs the language model's Hub "

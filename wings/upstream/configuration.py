@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .contract import Contract
+from .gguf import place_of
 
 # Keys that transformers passes to any configuration, in addition to its base class's fields.
 _BESIDE_FIELDS = {
@@ -36,7 +37,8 @@ def keys_of_transformers() -> set[str]:
 
 def read_config_dict(source: str | os.PathLike, **hub: Any) -> dict[str, object]:
     """Reads the fields of `config.json` in a folder or on the Hub, for any kind of model."""
-    fields, _ = PreTrainedConfig.get_config_dict(source, **hub)
+    place, file = place_of(source)
+    fields, _ = PreTrainedConfig.get_config_dict(place, **file, **hub)
     return fields
 
 

@@ -53,7 +53,9 @@ def torchao_int4() -> TorchAoConfig:
     """Four bits a weight in blocks of 32; on a CPU each is stored in a byte."""
     from torchao.quantization import IntxWeightOnlyConfig, PerGroup
 
-    return TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32)))
+    # The stubs of torch lack this dtype.
+    four: Any = getattr(torch, "int4")  # noqa: B009
+    return TorchAoConfig(IntxWeightOnlyConfig(weight_dtype=four, granularity=PerGroup(32)))
 
 
 def torchao_gpu_int4() -> TorchAoConfig:

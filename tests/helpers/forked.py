@@ -13,14 +13,28 @@ import subprocess
 import sys
 import threading
 import types
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 import torch
 
 import wings
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "open_clip", "wings.train.run", "wings.eval.evaluation"])
+
+
+def start(target, *arguments):
+    """A process forked off the server, which is started by the first call."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The server imports the Wings that this process has, whatever its folder is by now.
+        paths = [str(Path(wings.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        forkserver.ensure_running()
+    process = CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 class Program:
@@ -34,18 +48,15 @@ class Program:
 
     def __init__(self, *words, cwd=None, **environment):
         ends = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        self._process = CONTEXT.Process(
-            target=_run,
-            args=(
-                [*map(str, words)],
-                str(cwd or Path.cwd()),
-                {**os.environ, **environment},
-                [writer for _, writer in ends],
-                multiprocessing.get_start_method(),
-                wings.__file__,
-            ),
+        self._process = start(
+            _run,
+            [*map(str, words)],
+            str(cwd or Path.cwd()),
+            {**os.environ, **environment},
+            [writer for _, writer in ends],
+            multiprocessing.get_start_method(),
+            wings.__file__,
         )
-        self._process.start()
         self.pid = self._process.pid
         for _, writer in ends:
             writer.close()
@@ -130,8 +141,7 @@ def run_ranks(processes, *words, cwd, timeout=240):
 
 def in_a_child(work, *arguments):
     """Runs `work`, a function of a helper, in a process of its own; its exit code."""
-    child = CONTEXT.Process(target=_quietly, args=(work, *arguments))
-    child.start()
+    child = start(_quietly, work, *arguments)
     child.join(200)
     assert child.exitcode is not None, "the child did not end"
     return child.exitcode

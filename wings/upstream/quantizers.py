@@ -89,9 +89,10 @@ def take_quantizer(model: PreTrainedModel, part: PreTrainedModel, prefix: str) -
         if hasattr(config, field):
             # Its names are those of the part.
             setattr(config, field, None)
-    model.hf_quantizer = copy.copy(quantizer)
-    model.hf_quantizer.quantization_config = with_kept_parts(config, _plain_layers(model, prefix))
-    model.config.quantization_config = model.hf_quantizer.quantization_config
+    taken: Any = copy.copy(quantizer)
+    taken.quantization_config = with_kept_parts(config, _plain_layers(model, prefix))
+    model.hf_quantizer = taken
+    model.config.quantization_config = taken.quantization_config
 
 
 def _plain_layers(model: nn.Module, prefix: str) -> list[str]:

@@ -124,6 +124,21 @@ def test_a_quantised_language_model_is_handed_in(name, start, batch, tmp_path):
     again = WingsForCausalLM.from_pretrained(tmp_path)
     assert quantised(again) == found
     assert torch.equal(logits(again, batch), logits(model, batch))
+    with pytest.raises(WingsError, match="is quantised, so it cannot be taken out: load the check"):
+        again.extract_language_model()
+
+
+def test_learners_alone_are_saved_of_the_unquantised_model(start, four_bits, tmp_path):
+    llm = str(start / "llm")
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, llm, rank=4)
+    model.save_pretrained(tmp_path / "learners", learners_only=True)
+    config, _ = way("torchao int8")
+    loaded = WingsForCausalLM.from_pretrained(tmp_path / "learners", quantization_config=config)
+    assert len(quantised(loaded)) == 2 * 7
+    quantised_whole = WingsForCausalLM.from_pretrained(four_bits)
+    with pytest.raises(WingsError, match=r"^learners_only: the language model is quantised"):
+        quantised_whole.save_pretrained(tmp_path / "no", learners_only=True)
+    assert not (tmp_path / "no").exists()
 
 
 def test_what_sees_images_is_never_quantised():

@@ -23,7 +23,7 @@ from wings.upstream.auto_models import name_for_servers, register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
 from wings.upstream.gguf import place_of
-from wings.upstream.quantizers import forget_gguf, take_quantizer
+from wings.upstream.quantizers import forget_gguf, is_quantized, take_quantizer
 from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
@@ -392,7 +392,15 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
 
         Its tokenizer is `WingsProcessor.extract_tokenizer`; a saved folder needs both, which
         `wings.model.language_model.save_language_model` and `wings extract` write.
+
+        Raises:
+            WingsError: its weights are quantised.
         """
+        if is_quantized(self):
+            raise WingsError(
+                "The language model is quantised, so it cannot be taken out: load the checkpoint "
+                "that was quantised, without quantization_config."
+            )
         causal_lm = extract_causal_lm(self.model.language_model, self.lm_head, self.config)
         causal_lm.generation_config = copy.deepcopy(self.generation_config)
         return causal_lm

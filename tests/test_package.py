@@ -267,7 +267,7 @@ def test_the_wheel_holds_wings_and_nothing_else(archives):
             name.removeprefix("wings/") for name in inside
         }
     assert any(name.startswith("wings/train/recipes/") for name in held)
-    assert "wings/py.typed" in held
+    assert {"wings/py.typed", "wings/sharing/card.md.jinja"} <= set(held)
 
 
 def test_the_source_archive_holds_the_checkout(archives):

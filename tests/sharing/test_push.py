@@ -106,6 +106,18 @@ def test_wrong_tokens_and_names_are_one_sentence_and_leave_nothing(hub, push, fo
     assert not files_of(hub, "anna/x")
 
 
+@pytest.mark.parametrize(("token", "words"), [(None, "No token"), ("hf_wrong", "does not accept")])
+def test_python_gets_the_same_sentences(token, words, hub, home):
+    code = (
+        "from wings.errors import HubError\n"
+        "from wings.sharing.repository import Repository\n"
+        "try:\n    Repository('anna/x')\n"
+        "except HubError as error:\n    print(error)\n"
+    )
+    done = run(["-c", code], hub.environment(home, token, HOME=str(home)))
+    assert done.returncode == 0 and words in done.stdout, done.stderr
+
+
 def test_a_repository_with_something_else_is_left_alone(hub, push, folder):
     hub.add("anna/llama", {"config.json": b'{"model_type": "llama"}'}, private=True)
     refused(push(folder, "anna/llama"), 2, "'llama' model")

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from wings.errors import HubError, WingsError
 
 AGAIN = "run the same command again, which sends only what is missing"
+NO_TOKEN = (
+    "No token for the Hub was found: run hf auth login, or set HF_TOKEN to a token that may write."
+)
 # Clients under which huggingface_hub has run.
 CLIENTS = ("httpx", "httpcore", "requests", "urllib3")
 
@@ -45,10 +48,7 @@ def validate_token() -> None:
     if constants.HF_HUB_OFFLINE:
         raise HubError("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it to push.")
     if not get_token():
-        raise HubError(
-            "No token for the Hub was found: run hf auth login, or set HF_TOKEN to a token that may"
-            " write."
-        )
+        raise HubError(NO_TOKEN)
 
 
 def sentence_of(error: BaseException, name: str) -> str | None:
@@ -56,6 +56,8 @@ def sentence_of(error: BaseException, name: str) -> str | None:
     for one in causes(error):
         if isinstance(one, OfflineModeIsEnabled):
             return "HF_HUB_OFFLINE is set, so the Hub is not asked: unset it to push."
+        if isinstance(one, LocalTokenNotFoundError):
+            return NO_TOKEN
         if isinstance(one, HfHubHTTPError):
             return refused(one, name)
         if is_of_network(one):

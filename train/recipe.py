@@ -321,7 +321,7 @@ def _validate_kl_use(recipe: Recipe) -> None:
         recipe,
         recipe.wings.get("learners", learners),
         recipe.wings.get("text_guard", False),
-        recipe.wings.get("prefix", 0),
+        recipe.wings.get("prefix_length", 0),
     )
 
 

@@ -128,9 +128,9 @@ def validate_wings(stage: str, wings: dict[str, Any]) -> None:
         if name not in known:
             raise WingsError(f"wings.{name}: no such option{nearest(name, known)}.")
         validate_field(name, value, "wings.")
-    for name in ("router", "prefix"):
+    for name, part in (("router", "router"), ("prefix_length", "prefix")):
         if stage == "align" and wings.get(name):
-            raise WingsError(f"wings.{name}: stage align has no {name}; set it in stage instruct.")
+            raise WingsError(f"wings.{name}: stage align has no {part}; set it in stage instruct.")
     if stage == "align" and not set(wings.get("learners") or ()) <= {"image"}:
         raise WingsError("wings.learners: stage align allows [image], or [] for only a projector.")
 

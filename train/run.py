@@ -131,7 +131,7 @@ def _train(
     model, notes = _load(recipe, model, processor, used.records is not None)
     if evaluation is not None:
         config = model.config
-        why = why_text_is_kept(recipe, config.learners, config.text_guard, config.prefix)
+        why = why_text_is_kept(recipe, config.learners, config.text_guard, config.prefix_length)
         notes.append(evaluation.describe(steps, why))
     plan = prepare_groups(model, recipe)
     events = next((one for one in trackers if isinstance(one, EventFiles)), None)
@@ -215,7 +215,7 @@ def _load(
     before = False if is_fresh else model.config.llm_trained
     model.config.llm_trained = is_llm_trained(recipe, before)
     config = model.config
-    validate_kl_to_base(recipe, config.learners, config.text_guard, config.prefix)
+    validate_kl_to_base(recipe, config.learners, config.text_guard, config.prefix_length)
     rift = settle_turn_end(model.generation_config, processor.turn_end()) if has_turns else None
     return model, [rift] if rift else []
 

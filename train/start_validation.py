@@ -30,11 +30,12 @@ def validate_against_start(
             f"wings.learners: {start} has trained {lost[0]} learners, which the recipe would drop;"
             " keep them, or start from a checkpoint without them."
         )
-    prefix = options.get("prefix", config.prefix)
-    if config.prefix and prefix != config.prefix:
+    prefix = options.get("prefix_length", config.prefix_length)
+    if config.prefix_length and prefix != config.prefix_length:
         raise WingsError(
-            f"wings.prefix: {start} has trained a prefix of {config.prefix} keys, which the recipe"
-            f" would replace by {prefix!r}; keep it, or start from a checkpoint without it."
+            f"wings.prefix_length: {start} has trained a prefix of {config.prefix_length} keys, "
+            f"which the recipe would replace by {prefix!r}; keep it, or start from a checkpoint "
+            "without it."
         )
     for part, old in _trained_with(config):
         for name, value in old.items():
@@ -54,7 +55,7 @@ def _trained_with(config: WingsConfig) -> Iterator[tuple[str, dict[str, Any]]]:
         # A single learner shares nothing yet.
         names += ["share_factors"] if len(config.learners) > 1 else []
         yield "learners", {name: getattr(config, name) for name in names}
-    elif config.prefix:
+    elif config.prefix_length:
         yield "a prefix", {"learner_layers": config.learner_layers}
     adapters = config.adapters
     is_gated = adapters is not None and adapters.gate == "attended"

@@ -131,8 +131,8 @@ class WingsConfig(PreTrainedConfig):
         share_factors: all learners of a block use the factors of the first; each has its own
             softmax and its own weight.
         learner_layers: the blocks with learners and prefix; None for all.
-        prefix: learned keys and values per block that every token attends to, a baseline to compare
-            learners with; 0 for none. See `wings/layers/prefix.py`.
+        prefix_length: learned keys and values per block that every token attends to, a baseline to
+            compare learners with; 0 for none. See `wings/layers/prefix.py`.
         lora: the fields of `LoraOptions`, for adapters on the decoder's linear layers; None for
             none. See `wings/layers/adapter.py`.
         normalize_sources: RMS-normalise the learners' source tokens before keys and values.
@@ -158,7 +158,7 @@ class WingsConfig(PreTrainedConfig):
     learners: Settled[tuple | list, tuple[str, ...]] = default(("image", "text"))
     share_factors: bool = False
     learner_layers: Settled[tuple | list | None, tuple[int, ...] | None] = default(None)
-    prefix: int = 0
+    prefix_length: int = 0
     lora: dict | None = None
     normalize_sources: bool = False
     init_std: float | str = 0.02
@@ -261,7 +261,7 @@ class WingsConfig(PreTrainedConfig):
     @property
     def layers_with_prefix(self) -> tuple[int, ...]:
         """Indices of the blocks with a prefix, in order."""
-        return self._chosen_layers() if self.prefix else ()
+        return self._chosen_layers() if self.prefix_length else ()
 
     @property
     def layers_with_wings(self) -> tuple[int, ...]:

@@ -66,7 +66,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or _are_blocks(value),
         "None or a list of block numbers, each once",
     ),
-    "prefix": (
+    "prefix_length": (
         lambda value: is_whole(value, 0, _MOST_TOKENS),
         f"a whole number of keys, 0 for none, at most {_MOST_TOKENS:,}",
     ),

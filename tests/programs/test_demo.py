@@ -232,7 +232,7 @@ def test_the_weights_are_those_of_the_steps_that_chose_the_tokens(router, tmp_pa
             "has no router", "No learner acted",
         ),
         (
-            {"learners": (), "prefix": 2, "router": None},
+            {"learners": (), "prefix_length": 2, "router": None},
             "This checkpoint has no learners", "No learner acted", "No learner acted",
         ),
     ],

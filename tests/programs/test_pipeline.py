@@ -139,3 +139,15 @@ def test_a_name_on_the_hub_needs_no_task(checkpoint, pictures, tmp_path):
     task, module, text = json.loads(done.stdout.splitlines()[-1])
     assert task == TASKS[0] and module == "wings.model.causal_lm"
     assert text == expected(checkpoint, chat("Which?", pictures[0]))
+
+
+def test_plain_text_goes_on(checkpoint):
+    """Pipelines read some fields of any configuration: `prefix` as a string, for one."""
+    folder, model, processor = checkpoint
+    (found,) = pipeline("text-generation", model=str(folder))(
+        "It is", max_new_tokens=LENGTH, do_sample=False
+    )
+    batch = processor(text="It is", return_tensors="pt")
+    ids = model.generate(**batch, max_new_tokens=LENGTH, do_sample=False)
+    rest = processor.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert found["generated_text"] == "It is" + rest

@@ -16,7 +16,7 @@ from wings.train.param_groups import prepare_groups
 from wings.train.recipe import DataSource
 from wings.train.run import train
 
-BASELINE = {"learners": [], "prefix": 4}
+BASELINE = {"learners": [], "prefix_length": 4}
 
 
 def weights(folder):
@@ -52,7 +52,7 @@ def test_a_frozen_language_model_learns_projector_and_prefix_alone(
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith("model.projector.") for name in moved)
     model = WingsForCausalLM.from_pretrained(two.folder)
-    assert model.config.prefix == 4 and model.config.learners == ()
+    assert model.config.prefix_length == 4 and model.config.learners == ()
     untrained = load_model(recipe)
     for name, parameter in model.named_parameters():
         if ".prefix." in name:
@@ -62,7 +62,7 @@ def test_a_frozen_language_model_learns_projector_and_prefix_alone(
 
 
 def test_it_has_a_rate_of_its_own_beside_learners(checkpoint, make_recipe):
-    model = load_model(make_recipe("instruct", wings={"prefix": 4}))
+    model = load_model(make_recipe("instruct", wings={"prefix_length": 4}))
     plan = prepare_groups(model, make_recipe("instruct", freeze_llm=True))
     rates = {group.name: group.rate for group in plan.groups}
     assert rates["prefix"] == 1e-3 and rates["image_learners"] == 1e-5
@@ -74,22 +74,24 @@ def test_it_has_a_rate_of_its_own_beside_learners(checkpoint, make_recipe):
 
 
 def test_stage_align_has_none(make_recipe, aligned, tmp_path):
-    with pytest.raises(WingsError, match=r"wings\.prefix: stage align has no prefix"):
-        make_recipe("align", wings={"prefix": 4})
+    with pytest.raises(WingsError, match=r"wings\.prefix_length: stage align has no prefix"):
+        make_recipe("align", wings={"prefix_length": 4})
     with pytest.raises(WingsError, match=r"learning_rates\.prefix: stage align does not train"):
         make_recipe("align", learning_rates={"prefix": 1e-3})
-    model = WingsForCausalLM.from_pretrained(aligned, prefix=4)
+    model = WingsForCausalLM.from_pretrained(aligned, prefix_length=4)
     with pytest.raises(WingsError, match=r"this model has prefix; train it in stage instruct"):
         prepare_groups(model, make_recipe("align"))
 
 
 def test_a_prefix_that_was_trained_is_kept_or_refused(make_recipe, aligned, tmp_path):
     later = str(tmp_path / "later")
-    WingsForCausalLM.from_pretrained(aligned, prefix=4).save_pretrained(later)
-    assert load_model(make_recipe("instruct", start=later)).config.prefix == 4
+    WingsForCausalLM.from_pretrained(aligned, prefix_length=4).save_pretrained(later)
+    assert load_model(make_recipe("instruct", start=later)).config.prefix_length == 4
     for other in (0, 6):
-        recipe = make_recipe("instruct", start=later, wings={"prefix": other})
-        with pytest.raises(WingsError, match=r"wings\.prefix: .* has trained a prefix of 4 keys"):
+        recipe = make_recipe("instruct", start=later, wings={"prefix_length": other})
+        with pytest.raises(
+            WingsError, match=r"wings\.prefix_length: .* has trained a prefix of 4 keys"
+        ):
             load_model(recipe)
 
 
@@ -110,7 +112,7 @@ def test_it_is_planned_and_counted(make_recipe, aligned):
 
 def load_model_like(model):
     """The same model without its prefix."""
-    bare = type(model)(type(model.config)(**{**model.config.to_dict(), "prefix": 0}))
+    bare = type(model)(type(model.config)(**{**model.config.to_dict(), "prefix_length": 0}))
     bare.model.language_model.requires_grad_(False)
     return bare
 

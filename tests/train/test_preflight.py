@@ -108,7 +108,7 @@ def test_a_broken_first_record_is_named_before_the_model_is_loaded(
         ("align", {}),
         ("instruct", {"lora": {"rank": 2, "alpha": 4.0}}),
         ("instruct", {"freeze_llm": True, "kl_to_base": {"weight": 1.0}, "bf16": True}),
-        ("instruct", {"wings": {"router": "attended", "prefix": 3}, "batching": "pack"}),
+        ("instruct", {"wings": {"router": "attended", "prefix_length": 3}, "batching": "pack"}),
     ],
 )
 def test_it_leaves_nothing_behind(stage, changes, make_recipe, capsys, real_steps):
@@ -193,7 +193,7 @@ def test_a_small_model_keeps_family_width_and_options(family, more, tmp_path):
         **{"hidden_size": 64, "intermediate_size": 1000, "num_hidden_layers": 6,
            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 151000, **more},
     )  # fmt: skip
-    options = {"rank": 4, "router": "attended", "prefix": 2, "learner_layers": [0, 5]}
+    options = {"rank": 4, "router": "attended", "prefix_length": 2, "learner_layers": [0, 5]}
     config = WingsConfig(text_config=text, vision_config=VISION, **options)
     small = small_config(config)
     assert small.text_config.model_type == family and small.hidden_size == 64

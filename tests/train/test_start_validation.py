@@ -19,7 +19,7 @@ VALUES = {
     "learners": ([], ["image"], ["text"], ["image", "text"]),
     "share_factors": (True, False),
     "learner_layers": ([0], [1], [1, 0], None),
-    "prefix": (0, 3, 4),
+    "prefix_length": (0, 3, 4),
     "normalize_sources": (True, False),
     "init_std": ("scaled", 0.5),
     "projector": ("mlp2x_gelu",),
@@ -34,7 +34,7 @@ STARTS = {
     "stage 1": {"learners": ("image",), "router": None},
     "position": {},
     "hill": {"router": "attended", "gate_shape": "hill", "share_factors": True},
-    "prefix": {"learners": (), "prefix": 3, "learner_layers": (1,)},
+    "prefix": {"learners": (), "prefix_length": 3, "learner_layers": (1,)},
     "one block": {"learner_layers": (0,), "router": "modality", "normalize_sources": True},
     "adapters": {"learners": (), "lora": {"rank": 2, "gate": "attended", "targets": ["q_proj"]}},
 }
@@ -75,7 +75,9 @@ def test_a_key_is_refused_with_both_values_or_keeps_every_tensor(starts, make_re
                 sentence = str(error)
                 assert sentence.startswith(f"wings.{key}: {folder} has")
                 assert sentence.endswith(".") and "\n" not in sentence and "; " in sentence
-                assert key in ("learners", "prefix") or f"has {shown(value)}; set" in sentence
+                assert (
+                    key in ("learners", "prefix_length") or f"has {shown(value)}; set" in sentence
+                )
                 assert key in REFUSED[start]
             else:
                 fitting.setdefault(key, []).append(value)
@@ -96,7 +98,7 @@ REFUSED = {
     "stage 1": LEARNERS,
     "position": {*LEARNERS, "share_factors", "router", "router_positions"},
     "hill": {*LEARNERS, "share_factors", "router", "gate_shape", "gate_power"},
-    "prefix": {"prefix", "learner_layers"},
+    "prefix": {"prefix_length", "learner_layers"},
     "one block": {*LEARNERS, "share_factors", "router"},
     "adapters": {"gate_shape"},
 }

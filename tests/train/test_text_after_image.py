@@ -138,7 +138,10 @@ def test_a_run_whose_text_after_images_collapses_is_stopped_by_default(
         ({"freeze_llm": True, "wings": {"router": None, "text_guard": True}}, True),
         ({"freeze_llm": True, "wings": {"learners": ["image"], "router": None}}, True),
         ({"freeze_llm": True, "wings": {"router": None}}, False),
-        ({"freeze_llm": True, "wings": {"prefix": 2, "router": None, "text_guard": True}}, False),
+        (
+            {"freeze_llm": True, "wings": {"prefix_length": 2, "router": None, "text_guard": True}},
+            False,
+        ),
         ({"lora": {"rank": 2}, "wings": {"router": None, "text_guard": True}}, False),
         ({"lora": {"rank": 2, "guard": True}, "wings": {"learners": ["image"]}}, True),
         ({}, False),

@@ -26,7 +26,7 @@ GOOD = {
     "learner_form": ["lorra", "cross_attention"],
     "learners": [[], ["image"]],
     "learner_layers": [None, [], [1]],
-    "prefix": [0, 1, 3],
+    "prefix_length": [0, 1, 3],
     "normalize_sources": [True, False],
     "init_std": [1, 3, 2**40, 2.5, 1e-9],
     "projector": [],

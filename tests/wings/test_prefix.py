@@ -31,12 +31,12 @@ CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
 RANDOM = examples(6, suppress_health_check=list(HealthCheck))
 # The baseline, and beside learners in every way in which they may be quiet or not.
-ALONE = {"learners": (), "prefix": 5}
+ALONE = {"learners": (), "prefix_length": 5}
 BESIDE = [
     ALONE,
-    {"prefix": 5},
-    {"prefix": 3, "router": "modality", "text_guard": True},
-    {"prefix": 3, "learners": ("image",), "router": None},
+    {"prefix_length": 5},
+    {"prefix_length": 3, "router": "modality", "text_guard": True},
+    {"prefix_length": 3, "learners": ("image",), "router": None},
 ]
 
 
@@ -56,11 +56,13 @@ def prefixes(model):
     return [module for module in model.modules() if isinstance(module, Prefix)]
 
 
-@pytest.mark.parametrize("options", [ALONE, {"prefix": 5, "router": None}, {"prefix": 5}])
+@pytest.mark.parametrize(
+    "options", [ALONE, {"prefix_length": 5, "router": None}, {"prefix_length": 5}]
+)
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_a_fresh_prefix_changes_no_bit(family, options):
     with_prefix = fresh(family, **options)
-    without = fresh(family, **{**options, "prefix": 0})
+    without = fresh(family, **{**options, "prefix_length": 0})
     batch, _ = batch_of(with_prefix, Layouts(3).rows(3))
     # Drawing more weights moved the numbers that were drawn after them.
     without.load_state_dict(with_prefix.state_dict(), strict=False)
@@ -280,7 +282,7 @@ def test_round_trip_and_the_language_model_comes_out(family, options, tmp_path):
     batch, _ = batch_of(model, Layouts(3).rows(2))
     model.save_pretrained(tmp_path)
     again = WingsForCausalLM.from_pretrained(tmp_path)
-    assert again.config.prefix == options["prefix"]
+    assert again.config.prefix_length == options["prefix_length"]
     assert again.state_dict().keys() == model.state_dict().keys()
     assert torch.equal(logits(again, batch), logits(model, batch))
     assert len(prefixes(again)) == len(options.get("learner_layers", (0, 1)))
@@ -299,10 +301,10 @@ def test_a_checkpoint_grows_a_prefix(family, options, tmp_path):
     model = build(family, **options)
     batch, _ = batch_of(model, Layouts(3).rows(2))
     model.save_pretrained(tmp_path / "one")
-    grown = WingsForCausalLM.from_pretrained(tmp_path / "one", prefix=7)
+    grown = WingsForCausalLM.from_pretrained(tmp_path / "one", prefix_length=7)
     assert torch.equal(logits(grown, batch), logits(model, batch))
     assert all(prefix.keys.shape[1] == 7 for prefix in prefixes(grown)) and prefixes(grown)
-    assert grown.config.prefix == 7 and "prefix" in grown.parameter_groups()
+    assert grown.config.prefix_length == 7 and "prefix" in grown.parameter_groups()
     for prefix in prefixes(grown):
         prefix.gates.data.fill_(0.7)
     grown.save_pretrained(tmp_path / "two")
@@ -313,7 +315,7 @@ def test_a_checkpoint_grows_a_prefix(family, options, tmp_path):
         assert torch.equal(mine.gates, theirs.gates) and torch.equal(mine.keys, theirs.keys)
     again.reconfigure(learners=options["learners"], router=None)
     torch.testing.assert_close(logits(again, batch), expected, **CLOSE)
-    again.reconfigure(prefix=0)
+    again.reconfigure(prefix_length=0)
     assert not prefixes(again) and "prefix" not in again.parameter_groups()
     torch.testing.assert_close(logits(again, batch), logits(model, batch), **CLOSE)
 
@@ -323,17 +325,19 @@ def test_a_prefix_of_another_length_is_refused_whole():
     batch, _ = batch_of(model, Layouts(3).rows(2))
     expected = logits(model, batch)
     with pytest.raises(WingsError, match=r"a prefix of 5 keys, which cannot become one of 6"):
-        model.reconfigure(learners=("image",), prefix=6)
-    assert model.config.prefix == 5 and model.config.learners == ()
+        model.reconfigure(learners=("image",), prefix_length=6)
+    assert model.config.prefix_length == 5 and model.config.learners == ()
     assert torch.equal(logits(model, batch), expected)
 
 
 @pytest.mark.parametrize("bad", [-1, True, False, 2.0, "8", None])
 def test_bad_lengths_are_refused(bad):
-    with pytest.raises(WingsError, match=rf"prefix is {bad!r}, but must be a whole number"):
-        WingsConfig(text_config=text_config("llama"), vision_config=VISION, rank=4, prefix=bad)
+    with pytest.raises(WingsError, match=rf"prefix_length is {bad!r}, but must be a whole number"):
+        WingsConfig(
+            text_config=text_config("llama"), vision_config=VISION, rank=4, prefix_length=bad
+        )
     with pytest.raises(WingsError, match="whole number"):
-        copy.deepcopy(build("llama")).reconfigure(prefix=bad)
+        copy.deepcopy(build("llama")).reconfigure(prefix_length=bad)
 
 
 def test_attention_of_another_shape_than_the_configuration_says_is_refused():

@@ -30,7 +30,7 @@ PLAIN = [
     ("llama", {"router": None, "normalize_sources": True}),
     ("gemma2", {"router": "position"}),
     ("mistral", {"router": "modality"}),
-    ("llama", {"router": "attended", "text_guard": True, "prefix": 3}),
+    ("llama", {"router": "attended", "text_guard": True, "prefix_length": 3}),
 ]
 FUSED = [
     ("llama", {"router": "position"}),

@@ -93,7 +93,7 @@ class Flops:
         blocks = len(config.layers_with_learners)
         is_lorra = config.learner_form == "lorra"
         factors = 3 * (8 if is_lorra else 4) * width * config.rank * blocks
-        prefixes = config.prefix * len(config.layers_with_wings)
+        prefixes = config.prefix_length * len(config.layers_with_wings)
         return cls(
             token=decoder_flops(model) + 3 * 4 * heads * head_width * prefixes,
             trained=2 * passes(model.lm_head.weight) * model.lm_head.weight.numel(),

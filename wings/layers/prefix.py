@@ -43,8 +43,8 @@ class Prefix(nn.Module):
         self.width = fields.get("head_dim") or config.hidden_size // self.heads
         # A decoder that does not say how many has one for each head.
         groups = fields.get("num_key_value_heads") or self.heads
-        self.keys = nn.Parameter(torch.empty(groups, config.prefix, self.width))
-        self.values = nn.Parameter(torch.empty(groups, config.prefix, self.width))
+        self.keys = nn.Parameter(torch.empty(groups, config.prefix_length, self.width))
+        self.values = nn.Parameter(torch.empty(groups, config.prefix_length, self.width))
         self.gates = nn.Parameter(torch.empty(self.heads))
         self.reset_parameters()
 
@@ -71,7 +71,7 @@ class Prefix(nn.Module):
             raise WingsError(
                 f"The decoder's attention has {query.shape[1]} heads of width {query.shape[-1]} "
                 f"where its configuration says {self.heads} of {self.width}, so a prefix does not "
-                f"fit it: use prefix=0 with this decoder."
+                f"fit it: use prefix_length=0 with this decoder."
             )
         key, value = (
             part.to(query.dtype).expand(len(query), -1, -1, -1) for part in (self.keys, self.values)

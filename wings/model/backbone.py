@@ -189,7 +189,7 @@ class WingsModel(CheckpointMixin):
             inputs_embeds, layout, pixel_values, learner_cache, use_cache and not trained
         )
         wings = None
-        has_wings = bool(config.learners or config.prefix or config.lora)
+        has_wings = bool(config.learners or config.prefix_length or config.lora)
         if has_wings or is_packed or learner_cache is not None:
             later = None
             if left is not None and any(begun):

@@ -301,7 +301,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         return {part: groups[part] for part in order if part in groups}
 
     def reconfigure(self, **changes: Any) -> None:
-        """Changes the blocks' `learners`, `router` with its gate, `prefix` or `lora` in place.
+        """Changes the blocks' `learners`, `router` with its gate, prefix or `lora` in place.
 
         Existing parts keep their weights, new ones start fresh, parts no longer named are removed.
 
@@ -315,10 +315,12 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                     f"'{name}' cannot be reconfigured: give one of {', '.join(RECONFIGURABLE)}."
                 )
         before = {name: getattr(self.config, name) for name in changes}
-        if before.get("prefix") and changes["prefix"] not in (0, before["prefix"]):
+        length = before.get("prefix_length")
+        if length and changes["prefix_length"] not in (0, length):
             raise WingsError(
-                f"The model has a prefix of {before['prefix']} keys, which cannot become one of "
-                f"{changes['prefix']!r}: keep its length, or drop it with prefix=0 first."
+                f"The model has a prefix of {length} keys, which cannot become one of "
+                f"{changes['prefix_length']!r}: keep its length, or drop it with prefix_length=0 "
+                "first."
             )
         had, lora = self.config.adapters, changes.get("lora")
         if had is not None and lora is not None and not had.same_weights(LoraOptions.of(lora)):

@@ -29,7 +29,15 @@ from .pretrained import WingsPreTrainedModel
 
 # Fields that may change when a checkpoint is loaded. New learners, adapters and a new prefix start
 # fresh and have no effect; a new router weighs the learners.
-RECONFIGURABLE = ("learners", "router", "prefix", "lora", "gate_shape", "gate_power", "gate_detach")
+RECONFIGURABLE = (
+    "learners",
+    "router",
+    "prefix_length",
+    "lora",
+    "gate_shape",
+    "gate_power",
+    "gate_detach",
+)
 
 
 GENERATION = "generation_config.json"

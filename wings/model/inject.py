@@ -80,7 +80,7 @@ def attach_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
         WingsError: a chosen block without attention, or no layer for an adapter.
     """
     has_wings = any(isinstance(module, WingsAttentionMixin) for module in decoder.modules())
-    if not (config.learners or config.prefix or config.lora is not None or has_wings):
+    if not (config.learners or config.prefix_length or config.lora is not None or has_wings):
         return
     attentions = find_attentions(decoder)
     if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:

@@ -106,7 +106,9 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
         "stage_keys": list(dict.fromkeys(key for stage in facts.stages for key in stage.rows)),
         "trained": trained,
         "lacking": [NOUNS[part] for part in lacks(config) if part in NOUNS],
-        "exact": trained == "frozen" and config.get("text_guard") and not config.get("prefix"),
+        "exact": trained == "frozen"
+        and config.get("text_guard")
+        and not config.get("prefix_length"),
         "form": learner_form(config),
         "saved_by": saved_by(config),
         "measured": [row.key for row in facts.retention.rows] if facts.retention else [],

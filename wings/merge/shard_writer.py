@@ -90,4 +90,4 @@ class ShardWriter:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor on the CPU, without a copy if it is contiguous."""
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

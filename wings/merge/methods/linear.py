@@ -7,13 +7,13 @@ from torch import Tensor
 
 from wings.errors import WingsError
 
-from .method import Elementwise, Parameter, Values, moved
+from .method import Elementwise, Method, Parameter, Values, moved
 
 # A sum of weights that decimal fractions give may be off by this much.
 ROUNDING = 1e-6
 
 
-class Linear:
+class Linear(Method):
     """`sum of weight_i * theta_i`, divided by the sum of the weights unless `normalize` is false.
 
     The LLM's weight is what the children's leave of 1, if none is given.

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,17 +18,29 @@ from wings.upstream.mergekit import (
 )
 
 from ..chunks import compute_dtype
-from .method import Elementwise, Values
+from .method import Elementwise, Method, Parameter, Values
 
 
-class OfMergekit:
-    """A parameter that mergekit describes, with the attributes of `Parameter`."""
+@dataclass(frozen=True)
+class OfMergekit(Parameter):
+    """A parameter that mergekit describes.
 
-    def __init__(self, method: str, own: MergekitParameter) -> None:
-        self.method, self.own, self.name = method, own, own.name
-        self.is_required = own.default is REQUIRED
-        self.default = own.default
-        self.per_model = own.scope != "shared"
+    Attributes:
+        method: it belongs to.
+        of_base: the LLM has its own value too.
+    """
+
+    method: str = ""
+    of_base: bool = False
+
+    @classmethod
+    def of(cls, method: str, own: MergekitParameter) -> "OfMergekit":
+        """Takes over mergekit's description."""
+        is_shared, of_base = own.scope == "shared", own.scope == "input"
+        return cls(
+            own.name, own.default, own.default is REQUIRED, not is_shared, method=method,
+            of_base=of_base,
+        )  # fmt: skip
 
     def validate(self, value: Any) -> None:
         """Raises a `WingsError` for a value of another type."""
@@ -40,7 +53,7 @@ class OfMergekit:
             ) from error
 
 
-class MergekitMethod:
+class MergekitMethod(Method):
     """A method of mergekit; those that draw random numbers draw the same in every run.
 
     It works on whole tensors, so it takes more memory than our own.
@@ -52,7 +65,7 @@ class MergekitMethod:
 
     def __init__(self, name: str, parameters: Sequence[MergekitParameter]) -> None:
         self.name = name
-        self.parameters = [OfMergekit(name, one) for one in parameters]
+        self.parameters = [OfMergekit.of(name, one) for one in parameters]
 
     def validate(self, values: Values) -> None:
         """Raises a `WingsError` for a number of models that the method does not take."""
@@ -62,7 +75,7 @@ class MergekitMethod:
             reason = str(error).rstrip(".")
             raise WingsError(f"{self.name}: {reason}; use another method.") from error
         for one in self.parameters:
-            if one.own.scope == "input" and one.is_required and one.name not in values.base:
+            if one.of_base and one.is_required and one.name not in values.base:
                 raise WingsError(
                     f"{one.name} has no value for the language model, which {self.name} weighs too:"
                     f" list it under models in a configuration."
@@ -91,7 +104,7 @@ class MergekitMethod:
                 found[one.name] = values.shared[one.name]
                 continue
             own = [child[one.name] for child in values.children]
-            if one.own.scope == "input":
+            if one.of_base:
                 own.insert(0, values.base.get(one.name, one.default))
-            found[one.name] = dict(enumerate(own, start=1 if one.own.scope != "input" else 0))
+            found[one.name] = dict(enumerate(own, start=0 if one.of_base else 1))
         return found

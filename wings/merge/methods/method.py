@@ -1,9 +1,10 @@
 """`Method`: how the tensors of a language model and of its children become one."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -28,7 +29,7 @@ class Parameter:
     """
 
     name: str
-    default: float | bool | str = 1.0
+    default: Any = 1.0
     is_required: bool = False
     per_model: bool = False
     least: float = -math.inf
@@ -69,7 +70,7 @@ class Values:
     base: Mapping[str, Any]
 
 
-class Method(Protocol):
+class Method(ABC):
     """A way of merging.
 
     Attributes:
@@ -80,9 +81,10 @@ class Method(Protocol):
     name: str
     parameters: Sequence[Parameter]
 
-    def validate(self, values: Values) -> None:
+    def validate(self, values: Values) -> None:  # noqa: B027
         """Raises a `WingsError` for values that do not go together."""
 
+    @abstractmethod
     def prepare(
         self, name: str, base: Tensor, children: Sequence[Tensor], values: Values
     ) -> Elementwise:

@@ -1,6 +1,6 @@
 """All methods by name: our own, and those of mergekit where it is installed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from wings.errors import WingsError, nearest
@@ -36,12 +36,12 @@ def find_method(name: str) -> Method:
     if find_spec("mergekit") is None:
         if name in OF_MERGEKIT:
             require("mergekit")
-        known = OF_MERGEKIT
+        known: Iterable[str] = OF_MERGEKIT
     else:
         theirs = mergekit_methods()
         if name in theirs:
             return MergekitMethod(name, theirs[name])
-        known = tuple(theirs)
+        known = theirs
     raise WingsError(
         f"There is no merge method '{name}'{nearest(name, [*OWN, *known])}: choose one of"
         f" {', '.join(OWN)}, or one of mergekit."

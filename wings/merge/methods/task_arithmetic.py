@@ -8,10 +8,10 @@ from torch import Tensor
 from wings.errors import WingsError
 
 from .largest_moves import largest_moves
-from .method import Elementwise, Parameter, Values, moved
+from .method import Elementwise, Method, Parameter, Values, moved
 
 
-class TaskArithmetic:
+class TaskArithmetic(Method):
     """`start + lambda * sum of weight_i * largest(theta_i - base)`.
 
     `start` is the LLM, or the one child: then a weight below 0 takes its largest moves back, and

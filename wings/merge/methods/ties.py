@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .largest_moves import largest_moves
-from .method import Elementwise, Parameter, Values, moved
+from .method import Elementwise, Method, Parameter, Values, moved
 
 
-class Ties:
+class Ties(Method):
     """`base + lambda * mean of the moves that have the elected sign` (arXiv 2306.01708).
 
     Each child keeps the share `density` of its largest moves. The sign of an element is that of the
@@ -24,9 +24,6 @@ class Ties:
         Parameter("normalize", default=True),
         Parameter("lambda"),
     )
-
-    def validate(self, values: Values) -> None:
-        """All values go together."""
 
     def prepare(
         self, name: str, base: Tensor, children: Sequence[Tensor], values: Values

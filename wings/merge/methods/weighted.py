@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ..chunks import chunks, compute_dtype
-from .method import Elementwise, Parameter, Values, moved
+from .method import Elementwise, Method, Parameter, Values, moved
 
 
-class Weighted:
+class Weighted(Method):
     """`a0 * base + (1 - a0) * sum of alpha_i * theta_i`, tensor by tensor.
 
     `alpha = softmax(temperature * mean |theta_i - base|)`. The defaults are those of the paper's
@@ -21,9 +21,6 @@ class Weighted:
         Parameter("a0", default=0.5, least=0.0, most=1.0),
         Parameter("temperature", default=1000.0, least=0.0),
     )
-
-    def validate(self, values: Values) -> None:
-        """All values go together."""
 
     def prepare(
         self, name: str, base: Tensor, children: Sequence[Tensor], values: Values

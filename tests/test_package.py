@@ -202,7 +202,7 @@ def test_several_missing_modules_share_a_sentence(monkeypatch):
 @pytest.mark.parametrize(
     ("commands", "extras"),
     [
-        (["cli.chat"], []),
+        (["cli.chat", "cli.merge"], []),
         (["cli.data", "cli.plan"], ["train"]),
         (["cli.eval", "cli.compare", "cli.iit", "cli.shift"], ["eval"]),
         (["serving.serve"], ["serve"]),

@@ -44,6 +44,9 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
             ],
             "wings shift": ["shift", str(checkpoint), "--items", pictures, "--output", folder],
             "wings iit": ["iit", text, pictures, "--llm", str(llm), "--output", folder],
+            "wings merge": [
+                "merge", str(llm), str(checkpoint), "--weight", "0.5", "--output", folder
+            ],
             "wings gate": ["gate", str(checkpoint), "--report", folder],
             "wings quickstart": ["quickstart", "--output", folder],
             "wings emoji": ["emoji", "--output", folder],
@@ -63,9 +66,9 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
 
 
 NAMES = (
-    "wings train", "wings eval", "wings shift", "wings iit", "wings gate", "wings quickstart",
-    "wings emoji", "wings experiment", "results of wings experiment", "wings.kernels.bench",
-    "wings.eval.builtin",
+    "wings train", "wings eval", "wings shift", "wings iit", "wings gate", "wings merge",
+    "wings quickstart", "wings emoji", "wings experiment", "results of wings experiment",
+    "wings.kernels.bench", "wings.eval.builtin",
 )  # fmt: skip
 # These name the packages of their weights and drawings first.
 REAL = pytest.mark.skipif(

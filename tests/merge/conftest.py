@@ -36,6 +36,8 @@ def merge(tmp_path, capsys):
 
     def run(*arguments, output="merged", code=0):
         folder = tmp_path / output
+        # What saving the models printed.
+        capsys.readouterr()
         found = main(["merge", *map(str, arguments), "--output", str(folder)])
         printed = capsys.readouterr()
         assert found == code, printed.err or printed.out

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 21  # elements
+CHUNK = 1 << 19  # elements
 
 
 def chunks(count: int, width: int = 1) -> Iterator[slice]:

@@ -2,7 +2,7 @@
 
 Python blocks run in a folder made here, with the small models of the quickstart in the place of
 those that would be downloaded (`STAND_INS`). Commands are parsed by the parsers that would run
-them; nothing is trained. YAML blocks are read as parts of a recipe.
+them; nothing is trained. YAML blocks are read as parts of a recipe, or as a merge.
 """
 
 import ast
@@ -22,6 +22,7 @@ from PIL import Image
 
 from wings import WingsConfig, WingsForCausalLM, WingsProcessor
 from wings.cli import build_parser
+from wings.merge.recipe_file import merge_recipe
 from wings.records.formats import to_messages
 from wings.train import recipe as recipes
 from wings.train.recipe import Recipe
@@ -396,7 +397,10 @@ def read_fragment(fragment, overrides=()):
 def test_yaml_is_a_part_of_a_recipe(page, block):
     fragment = read_yaml(block, page)
     assert fragment
-    read_fragment(fragment)
+    if page == "docs/merge.md":
+        assert merge_recipe(fragment).children
+    else:
+        read_fragment(fragment)
 
 
 def test_keys_within_sentences_are_keys_of_a_recipe():
@@ -467,6 +471,7 @@ def lengths(page):
         "README.md",
         "CONTRIBUTING.md",
         "docs/costs.md",
+        "docs/merge.md",
         "docs/own-data.md",
         "docs/serve.md",
         "docs/share.md",

@@ -37,12 +37,21 @@ def read_recipe(path: Path, dtype: str | None = None, keep: str | None = None) -
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise WingsError(f"--config: {path} is no valid YAML ({reason}).") from error
     try:
-        return _recipe(fields, dtype, keep)
+        return merge_recipe(fields, dtype, keep)
     except WingsError as error:
         raise WingsError(f"{path.name}: {error}") from error
 
 
-def _recipe(fields: Any, dtype: str | None, keep: str | None) -> MergeRecipe:
+def merge_recipe(fields: Any, dtype: str | None = None, keep: str | None = None) -> MergeRecipe:
+    """A recipe from the content of a file.
+
+    Args:
+        fields: of the file.
+        dtype, keep: replace the file's.
+
+    Raises:
+        WingsError: an unknown key, or a bad value.
+    """
     if not isinstance(fields, dict):
         raise WingsError("It holds no mapping: give base_model, models and merge_method.")
     for key in fields:

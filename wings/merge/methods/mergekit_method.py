@@ -65,7 +65,7 @@ class MergekitMethod(Method):
 
     def __init__(self, name: str, parameters: Sequence[MergekitParameter]) -> None:
         self.name = name
-        self.parameters = [OfMergekit.of(name, one) for one in parameters]
+        self.parameters: Sequence[OfMergekit] = [OfMergekit.of(name, one) for one in parameters]
 
     def validate(self, values: Values) -> None:
         """Raises a `WingsError` for a number of models that the method does not take."""

@@ -8,10 +8,11 @@ import pytest
 import torch
 from merged import language_model, moved, save
 from safetensors.torch import load_file, save_file
-from tiny import tiny_tokenizer
+from tiny import VISION, tiny_tokenizer
 
 from wings.cli import main
 from wings.merge import merged_model
+from wings.model.causal_lm import WingsForCausalLM
 from wings.output_folder import OutputFolder
 
 
@@ -175,15 +176,12 @@ def test_the_language_model_itself_is_no_child(llm, copy_of, refused):
     assert "equals" in refused(llm, copy_of(llm), "--weight", 0.5)
 
 
-def test_learners_alone_have_nothing_to_merge(llm, wings_child, copy_of, refused):
-    def learners_only(tensors):
-        for name in list(tensors):
-            if ".wings." not in name and name.startswith(("model.language_model.", "lm_head.")):
-                del tensors[name]
-
-    assert "there is nothing to merge" in refused(
-        llm, copy_of(wings_child, learners_only), "--weight", 0.5
-    )
+def test_learners_alone_have_nothing_to_merge(llm, refused, tmp_path):
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, str(llm), rank=4)
+    model.config.llm_trained = False
+    model.save_pretrained(tmp_path / "learners", learners_only=True)
+    said = refused(llm, tmp_path / "learners", "--weight", 0.5)
+    assert "has learners only" in said and "there is nothing to merge" in said
 
 
 def test_a_model_that_sees_is_no_language_model(wings_child, child, refused):

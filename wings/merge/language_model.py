@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from wings.errors import WingsError
+from wings.model.learners_only import DECODER, HEAD
 
 from .source import Source
 
@@ -16,7 +17,7 @@ BUFFERS = (".rotary_emb.inv_freq",)
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """What the LLM calls its tensors.
+    """The names that an LLM has for its tensors.
 
     Attributes:
         source: of its files.
@@ -77,6 +78,12 @@ class LanguageModel:
     def stored(self, name: str) -> str:
         """The stored name of a tensor: the table's for a tied head."""
         return self.table if name == self.head and self.is_tied else name
+
+    def name_in_wings(self, name: str) -> str:
+        """The name of a tensor in a Wings checkpoint of this LLM, by which it is fingerprinted."""
+        if name.startswith(self.prefix):
+            return DECODER + name.removeprefix(self.prefix)
+        return HEAD + name.rpartition(".")[2]
 
 
 def empty_model(source: Source) -> PreTrainedModel:

@@ -1,6 +1,5 @@
 """Merges one tensor of the language model, a chunk at a time."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -8,18 +7,16 @@ import torch
 from torch import Tensor
 
 from wings.errors import WingsError
+from wings.model.fingerprint import digest, fingerprint_of
 
 from .chunks import chunks, compute_dtype
 from .plan import MergePlan
-from .shard_writer import bytes_of
 from .source import Source
-
-LENGTH = 32  # hexadecimal digits
 
 
 @dataclass
 class MergeTrace:
-    """What was seen of the sources while they were merged.
+    """Facts about the sources, collected while they are merged.
 
     Attributes:
         digests: for each source by its name as given, the digest of each tensor of its LLM.
@@ -31,14 +28,11 @@ class MergeTrace:
 
     def add(self, source: Source, name: str, tensor: Tensor) -> None:
         """Adds the digest of a tensor."""
-        digest = hashlib.sha256(bytes_of(tensor)).hexdigest()
-        kind = f"{tensor.dtype} {list(tensor.shape)} {digest}"
-        self.digests.setdefault(source.given, {})[name] = kind
+        self.digests.setdefault(source.given, {})[name] = digest(tensor)
 
     def fingerprint(self, source: Source) -> str:
-        """The digest of a source's language model; equal weights in other files have the same."""
-        lines = [f"{name} {digest}\n" for name, digest in self.digests[source.given].items()]
-        return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:LENGTH]
+        """The fingerprint of a source's language model, as learners name theirs."""
+        return fingerprint_of(self.digests[source.given])
 
 
 def merge_tensor(
@@ -55,8 +49,10 @@ def merge_tensor(
     Raises:
         WingsError: NaN or Inf in a source or in the result, with the tensor's name.
     """
-    base = _read(plan.llm.source, plan.llm.stored(name), name, trace)
-    children = [_read(view.source, view.stored(name, plan.llm), name, trace) for view in plan.views]
+    base = _read(plan, plan.llm.source, plan.llm.stored(name), name, trace)
+    children = [
+        _read(plan, view.source, view.stored(name, plan.llm), name, trace) for view in plan.views
+    ]
     whole = children[list(plan.views).index(plan.kept)]
     width, rows = 1, None
     if name in plan.llm.rows:
@@ -87,7 +83,7 @@ def merge_tensor(
         yield rest
 
 
-def _read(source: Source, stored: str, name: str, trace: MergeTrace) -> Tensor:
+def _read(plan: MergePlan, source: Source, stored: str, name: str, trace: MergeTrace) -> Tensor:
     tensor = source.store[stored].read()
     flat = tensor.reshape(-1)
     if not all(bool(flat[part].isfinite().all()) for part in chunks(flat.numel())):
@@ -95,7 +91,7 @@ def _read(source: Source, stored: str, name: str, trace: MergeTrace) -> Tensor:
             f"The tensor {stored} of '{source.given}' has NaN or infinite elements: name a model"
             f" without them."
         )
-    trace.add(source, name, tensor)
+    trace.add(source, plan.llm.name_in_wings(name), tensor)
     return tensor
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wings.errors import WingsError
+from wings.model.learners_only import is_learners_only
 
 from .language_model import LanguageModel
 from .language_view import LanguageView
@@ -123,9 +124,7 @@ class MergePlan:
 
 def validate_has_language_model(child: Source) -> None:
     """Raises a `WingsError` for a checkpoint of learners alone, whose LLM was not trained."""
-    if child.is_wings and not any(
-        name.startswith("model.language_model.") and ".wings." not in name for name in child.store
-    ):
+    if is_learners_only(child.fields):
         raise WingsError(
             f"'{child.given}' has learners only, and its language model is the one that it names,"
             f" untrained: there is nothing to merge."

@@ -23,12 +23,18 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """
     names = sorted(tensors)
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        digests = pool.map(_digest, (tensors[name] for name in names))
-        lines = [f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True)]
+        digests = pool.map(digest, (tensors[name] for name in names))
+        return fingerprint_of(dict(zip(names, digests, strict=True)))
+
+
+def fingerprint_of(digests: Mapping[str, str]) -> str:
+    """Computes the fingerprint of tensors whose digests are known."""
+    lines = [f"{name} {digests[name]}\n" for name in sorted(digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:LENGTH]
 
 
-def _digest(tensor: Tensor) -> str:
+def digest(tensor: Tensor) -> str:
+    """Computes a text of the dtype, the shape and the bits of a tensor."""
     bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     found = hashlib.sha256(bits.data).hexdigest()
     return f"{tensor.dtype} {list(tensor.shape)} {found}"

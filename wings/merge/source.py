@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 import wings.config  # noqa: F401  (so that Auto classes know Wings)
@@ -18,6 +19,7 @@ from wings.upstream.configuration import read_config_dict
 from .tensor_store import TensorStore
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
+TOKENIZER = "tokenizer.json"
 # Keys of config.json for weights that are stored as whole numbers with scales.
 QUANTISED = ("quantization_config", "compression_config")
 # Dtypes that are merged.
@@ -95,7 +97,11 @@ class Source:
     @cached_property
     def vocabulary(self) -> dict[str, int]:
         """Ids of all tokens."""
+        file = self.folder / TOKENIZER
         with reading(self.given, "tokenizer"):
+            if file.is_file():
+                # Auto classes add tokens of their own, which differ between kinds of models.
+                return Tokenizer.from_file(str(file)).get_vocab()
             return AutoTokenizer.from_pretrained(self.folder).get_vocab()
 
     def _validate_not_quantised(self) -> None:
@@ -128,7 +134,8 @@ def validate_same_architecture(base: Source, child: Source) -> list[str]:
     one, two = base.text_config, child.text_config
     for name in SHAPES:
         values = getattr(one, name, None), getattr(two, name, None)
-        if values[0] != values[1]:
+        # Some families lack a field, and derive it from others.
+        if None not in values and values[0] != values[1]:
             raise WingsError(
                 f"'{child.given}' has another architecture than '{base.given}': {name} is"
                 f" {values[1]} and not {values[0]}; name the LLM that it was trained from."

@@ -55,8 +55,8 @@ class CheckpointMixin(WingsPreTrainedModel):
     ) -> Any:
         """Loads a Wings checkpoint: a folder or a Hub id; no network for a folder.
 
-        The arguments are transformers' own, and `learners`, `router`, `prefix`, `lora` and the
-        fields of the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So
+        The arguments are transformers' own, and `learners`, `router`, `prefix_length`, `lora` and
+        the fields of the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So
         stage 2 begins from stage 1's folder. For a checkpoint of learners alone, `text` and
         `vision` replace the language model (also a loaded one) and the tower that it names.
         With `quantization_config` the language model is quantised; learners, routers, projector,

@@ -36,7 +36,9 @@ def estimate(above: np.ndarray, below: np.ndarray) -> Estimate:
     value = above.sum(1).mean() / below.sum()
     drawn = draws(clusters, 0)
     tops = ((drawn @ above.T) * draws(seeds, 1)).sum(1) / seeds
-    low, high = np.nanquantile(tops / (drawn @ below), LEVELS)
+    # A draw without anything to count in has no ratio, and is left out.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.nanquantile(tops / (drawn @ below), LEVELS)
     return Estimate(float(value), float(low), float(high))
 
 

@@ -28,8 +28,9 @@ SETTINGS = {
 # What `Trainer`, the model and the run write; a test below compares.
 FILES = (
     "chat_template.jinja", "config.json", "generation_config.json", FILE, "model.safetensors",
-    "optimizer.pt", "processor_config.json", "resume_state.json", "rng_state.pth", "scheduler.pt",
-    "tokenizer.json", "tokenizer_config.json", "trainer_state.json",
+    "modeling_wings.py", "optimizer.pt", "processor_config.json", "resume_state.json",
+    "rng_state.pth", "scheduler.pt", "tokenizer.json", "tokenizer_config.json",
+    "trainer_state.json",
 )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_a_kill_before_any_call_to_the_file_system_loses_nothing(make_recipe, da
 
 
 # Sizes between those of the files of an instruct checkpoint, in the order they are written.
-SIZES = {50: "config.json", 50_000: "model.safetensors", 350_000: "optimizer.pt"}
+SIZES = {1_000: "config.json", 50_000: "model.safetensors", 350_000: "optimizer.pt"}
 
 
 def settings(**changes):

@@ -198,7 +198,7 @@ def test_a_small_model_keeps_family_width_and_options(family, more, tmp_path):
     small = small_config(config)
     assert small.text_config.model_type == family and small.hidden_size == 64
     assert small.text_config.num_hidden_layers <= 4 and small.text_config.vocab_size == 512
-    assert (small.rank, small.router, small.prefix) == (4, "attended", 2)
+    assert (small.rank, small.router, small.prefix_length) == (4, "attended", 2)
     assert config.text_config.num_hidden_layers == 6
     check_checkpoint(small, tmp_path / "model")
 

@@ -334,3 +334,26 @@ def test_a_copy_of_a_model_names_its_run(folder, report, tmp_path, monkeypatch, 
     assert "Not measured" not in whole
     assert main(["card", str(copy), "--run", str(tmp_path)]) == 2
     assert "has no recipe.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "exact"),
+    [
+        ({"learners": ["image"], "text_guard": True}, True),
+        ({"learners": ["image"], "text_guard": False}, False),
+        ({"learners": [], "text_guard": False}, True),
+        ({"learners": [], "prefix_length": 4}, False),
+        ({"learners": [], "lora": {"rank": 2, "guard": True}}, True),
+        ({"learners": [], "lora": {"rank": 2, "guard": False}}, False),
+        ({"learners": [], "llm_trained": True}, False),
+    ],
+    ids=str,
+)
+def test_what_acts_on_text_is_said(changes, exact, folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"llm_trained": False, "text_guard": False, "lora": None, "prefix_length": 0}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    card = pack(folder, "x/y", CardOptions()).card
+    assert ("gets the language model's own logits" in card) == exact
+    assert ("it has Wings learners" in card) == bool(changes["learners"])
+    assert ("Learners: none." in card) == (not changes["learners"])

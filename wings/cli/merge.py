@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich import filesize
 from rich.console import Console
 from transformers.utils import logging
 
@@ -74,7 +75,7 @@ def merge(
     names = ", ".join(view.source.shown_name for view in plan.views)
     console.print(
         f"{output}: {plan.llm.source.shown_name} and {names} merged by {recipe.method.name},"
-        f" {plan.size / 1e9:.2f} GB.",
+        f" {filesize.decimal(plan.size)}.",
         markup=False,
     )
 

@@ -106,10 +106,9 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
         "stage_keys": list(dict.fromkeys(key for stage in facts.stages for key in stage.rows)),
         "trained": trained,
         "lacking": [NOUNS[part] for part in lacks(config) if part in NOUNS],
-        "exact": trained == "frozen"
-        and config.get("text_guard")
-        and not config.get("prefix_length"),
+        "exact": trained == "frozen" and not acts_on_text(config),
         "form": learner_form(config),
+        "has_learners": bool(config.get("learners")),
         "saved_by": saved_by(config),
         "measured": [row.key for row in facts.retention.rows] if facts.retention else [],
         "plot": PLOT if has_plot else None,
@@ -117,12 +116,21 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
     }
 
 
+def acts_on_text(config: Mapping[str, Any]) -> bool:
+    """True for a model in which learners, a prefix or adapters act on text without an image."""
+    lora = config.get("lora") or {"guard": True}
+    has_free_learners = config.get("learners") and not config.get("text_guard")
+    return bool(has_free_learners or config.get("prefix_length") or not lora.get("guard"))
+
+
 def learner_form(config: Mapping[str, Any]) -> str:
     """The fields of config.json that say how learners are built, in words."""
+    if not config.get("learners"):
+        return "none"
     layers = config.get("learner_layers")
     where = "in every block" if layers is None else f"in blocks {', '.join(map(str, layers))}"
     return (
-        f"{', '.join(config.get('learners') or ['none'])}; rank {config.get('rank')}, {where};"
+        f"{', '.join(config['learners'])}; rank {config.get('rank')}, {where};"
         f" router {config.get('router')}; text guard {'on' if config.get('text_guard') else 'off'}"
     )
 

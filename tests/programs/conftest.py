@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image
+from served import save_noisy
 from tiny import tiny_model
 
 # As `tiny.TEMPLATE`, with {% generation %} around what the assistant says.
@@ -33,3 +34,10 @@ def tiny_folder(tmp_path_factory):
 def pictures():
     """A red and a blue image."""
     return [Image.new("RGB", (30, 28), colour) for colour in ("red", "blue")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder with noise on all weights, so that learners have an effect; model and processor."""
+    folder = tmp_path_factory.mktemp("noisy") / "tiny"
+    return folder, *save_noisy(folder)

@@ -29,12 +29,6 @@ SPACE = ROOT / "examples" / "space"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "tiny"
-    return folder, *save_noisy(folder)
-
-
-@pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     contents = {

@@ -6,7 +6,7 @@ import pytest
 import transformers
 from hub import Hub, run
 from packaging.version import Version
-from served import answer, save_noisy
+from served import answer
 from transformers import pipeline
 
 from wings.sharing.card import make_card
@@ -14,12 +14,6 @@ from wings.sharing.card_facts import CardOptions, read_facts
 
 LENGTH = 6
 TASKS = ("image-text-to-text", "any-to-any")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pipeline")
-    return folder, *save_noisy(folder)
 
 
 @pytest.fixture(scope="module", params=TASKS)

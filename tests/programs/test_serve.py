@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from served import ROOT, Program, answer, data_uri, free_port, huge_png, png, save_noisy
+from served import ROOT, Program, answer, data_uri, free_port, huge_png, png
 
 from wings.cli import main
 
@@ -17,12 +17,6 @@ pytest.importorskip("fastapi", reason="needs wings-lorra[serve]")
 
 RED, BLUE = data_uri(png("red")), data_uri(png("blue"))
 LENGTH = 8
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("serve") / "tiny"
-    return folder, *save_noisy(folder)
 
 
 @pytest.fixture(scope="module")

@@ -322,6 +322,26 @@ def test_calls_that_make_no_sense(processor):
             processor.apply_chat_template([user("a"), assistant("b")], **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 8}, {"padding": True}, {"return_tensors": "pt"}, {"images": [picture()]},
+        {"processor_kwargs": {"truncation": True}}, {"processor_kwargs": {"images": [picture()]}},
+    ],
+    ids=["max_length", "padding", "tensors", "images", "truncation", "images inside"],
+)  # fmt: skip
+def test_what_has_no_effect_on_a_text_is_said(processor, options):
+    place = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
+    ((name, value),) = options.items()
+    name = next(iter(value)) if name == "processor_kwargs" else name
+    with pytest.warns(UserWarning, match=f"so {name} had no effect"):
+        text = processor.apply_chat_template(place, **options)
+    assert text == processor.apply_chat_template(place)
+    with pytest.raises(WingsError, match="'images' was given twice"):
+        twice = {"images": [picture()], "processor_kwargs": {"images": [picture()]}}
+        processor.apply_chat_template(place, tokenize=True, **twice)
+
+
 def test_a_mask_without_marks_covers_what_is_learned():
     for template in (CHATML, GENERATION, LLAMA3):
         processor = make_processor(template)

@@ -23,8 +23,8 @@ def validate_same_tokens(base: Source, child: Source) -> None:
 def added_rows(base: Source, child: Source, base_rows: int, child_rows: int) -> Tensor:
     """Marks the rows of a child's table that are not merged.
 
-    These are rows of tokens that the child added, also in the place of an LLM's unused rows, and
-    all rows past the LLM's last one.
+    These are rows of tokens that the child added, even where the LLM has an unused row, and all
+    rows past the LLM's last one.
 
     Args:
         base, child: with the same tokens, as `validate_same_tokens` says.

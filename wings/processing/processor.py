@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         given = dict(processor_kwargs or {})
         # transformers took them directly once, and its own programs still hand them on so.
         given |= {name: kwargs.pop(name) for name in TextOptions.names() if name in kwargs}
+        if "images" in given and images is not None:
+            raise WingsError("'images' was given twice: leave it out of processor_kwargs.")
         images = given.pop("images", images)
         if return_tensors != "auto":
             given["return_tensors"] = return_tensors
@@ -324,6 +327,12 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             )
             if value is not None
         }  # fmt: skip
+        if not tokenize and (unused := [*given, *["images"] * (images is not None)]):
+            # Not refused: without `tokenize`, transformers' own processors ignore them.
+            warnings.warn(
+                f"Without tokenize=True the result is text, so {', '.join(unused)} had no effect.",
+                stacklevel=2,
+            )
         rows, is_batch = _conversations(conversation)
         template, letters = ChatTemplate.of(self.tokenizer, template_options)
         conversations = _each_row(rows, lambda one: Conversation.parse(one, letters))

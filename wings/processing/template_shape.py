@@ -13,7 +13,7 @@ from wings.errors import WingsError
 
 Render = Callable[[list[dict], bool], str]
 
-# Private letters around the number of a message, in place of what it says.
+# Private letters around the number of a message, in place of its content.
 _MARK = re.compile("\ue0a2(\\d+)\ue0a3")
 # What may end thoughts, which templates cut off older answers.
 _THOUGHTS_END = re.compile(r"</\w+>|\[/\w+\]|<\|[^|<>]*\|>")

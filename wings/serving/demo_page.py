@@ -131,7 +131,7 @@ def past_messages(history: Sequence[Mapping]) -> list[dict[str, Any]]:
 
 
 def failed(answer: Mapping) -> bool:
-    """True for the error that came in the place of an answer."""
+    """True for an error that was shown instead of an answer."""
     return (answer.get("metadata") or {}).get("title") == FAILED
 
 

@@ -49,7 +49,7 @@ class Parcel:
         return text_of(found[0]) if found else ""
 
     def without_card(self, note: str) -> "Parcel":
-        """The same without a card of its own, as the one on the Hub stays."""
+        """Returns the parcel without its card, so that the card on the Hub stays."""
         files = [file for file in self.files if file.name != CARD]
         return replace(self, files=files, notes=[*self.notes, note])
 

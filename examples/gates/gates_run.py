@@ -6,14 +6,13 @@ by text questions after an image, with pictures at most 2 points below the ungat
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from wings.eval.processes import Processes
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 from wings.examples.quickstart.jobs import ASSETS
+from wings.examples.resumed import DONE, finish, make_whole
 from wings.examples.training import set_up_worker
 from wings.output_folder import OutputFolder
 
@@ -33,7 +32,6 @@ from .measure import (
 from .trainings import BY_NAME, FULL, GateTraining, all_trainings, run_align, run_instruct
 
 MAKER = "wings.examples.gates"
-DONE = "training.json"
 RUNS, QUESTIONS = "runs.jsonl", "questions.json"
 PAGE_FILES = ("README.md", "gates.png")
 
@@ -113,30 +111,12 @@ def train_one(work: OutputFolder, training: GateTraining) -> None:
     data = folder / f"data-{size.pictures or 'full'}-{seed}"
     make_whole(work, data.name, lambda path: draw_training(path, seed, size.pictures))
     start, output = align_folder(folder, training), folder / training.name
-    work.record(start.name, output.name, f"cache-{training.name}")
-    finish(start, lambda: run_align(size, seed, data, start))
-    finish(output, lambda: run_instruct(training, data, start, output))
+    work.record(f"cache-{training.name}")
+    finish(work, start.name, lambda folder: run_align(size, seed, data, folder))
+    finish(work, output.name, lambda folder: run_instruct(training, data, start, folder))
 
 
 def align_folder(folder: Path, training: GateTraining) -> Path:
     """The folder of the first stage, which the gates of a size and seed share."""
     steps = BY_NAME[training.size].align_steps
     return folder / f"{training.name.split('-')[0]}-{steps}-align-{training.seed}"
-
-
-def make_whole(work: OutputFolder, name: str, make: Callable[[Path], None]) -> None:
-    """Makes a folder of `work` among its drafts and renames it, unless it is there."""
-    work.record(name)
-    if not (work.path / name).exists():
-        draft = work.draft(name)
-        make(draft)
-        draft.rename(work.path / name)
-
-
-def finish(folder: Path, run: Callable[[], dict[str, Any]]) -> None:
-    """Runs a training unless the folder has its record; an interrupted one goes on."""
-    if (folder / DONE).is_file():
-        return
-    record = run()
-    (folder / DONE).write_text(json.dumps(record) + "\n", encoding="utf-8")
-    print(f"{folder.name}: {record}", flush=True)

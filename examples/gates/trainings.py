@@ -1,16 +1,14 @@
 """The trainings of the gate experiment: a gate, a seed and an amount of data each."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wings.examples.commit import code_version
 from wings.examples.quickstart.jobs import ASSETS
 from wings.examples.quickstart.methods import TUNED, Method, align_recipe, instruct_recipe
 from wings.examples.training import unwatched
-from wings.train.recipe import Recipe
+from wings.train.result import TrainResult
 from wings.train.run import train
 
 SEEDS = (11, 12, 13)  # of data, new weights and order, in both stages
@@ -90,21 +88,15 @@ def method_of(gate: str) -> Method:
     return Method(gate, gate, {**TUNED, **GATES[gate]}, learner_rate=3e-3)
 
 
-def run_align(size: DataSize, seed: int, data: Path, folder: Path) -> dict[str, Any]:
+def run_align(size: DataSize, seed: int, data: Path, folder: Path) -> TrainResult:
     """Runs the first stage, which all gates of a size and seed share."""
     method = method_of("none")
-    return _train(align_recipe(method, data, ASSETS, folder, size.align_steps, seed))
+    recipe = align_recipe(method, data, ASSETS, folder, size.align_steps, seed)
+    return train(recipe, watch=unwatched)
 
 
-def run_instruct(training: GateTraining, data: Path, start: Path, folder: Path) -> dict[str, Any]:
+def run_instruct(training: GateTraining, data: Path, start: Path, folder: Path) -> TrainResult:
     """Runs the second stage."""
     steps, method = BY_NAME[training.size].instruct_steps, method_of(training.gate)
-    return _train(instruct_recipe(method, data, start, folder, steps, training.seed))
-
-
-def _train(recipe: Recipe) -> dict[str, Any]:
-    version, begun = code_version(), time.process_time()
-    result = train(recipe, watch=unwatched)
-    seconds = time.process_time() - begun
-    last = result.losses[-10:]
-    return {**version, "cpu_seconds": round(seconds, 1), "loss": sum(last) / len(last)}
+    recipe = instruct_recipe(method, data, start, folder, steps, training.seed)
+    return train(recipe, watch=unwatched)

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from merged import TOKENS, language_model, moved, save, weights
+from llava import IMAGE, image_tokenizer, llava
+from merged import moved, save, weights
 from PIL import Image
-from tiny import VISION, tiny_tokenizer
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+from tiny import VISION
+from transformers import LlavaForConditionalGeneration
 
 from wings.cli import main
 from wings.merge import chunks
@@ -15,40 +16,8 @@ from wings.merge.tensor_store import TensorStore
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
-IMAGE = TOKENS
 IDS = torch.tensor([[1, 2, IMAGE, IMAGE, IMAGE, IMAGE, 7, 9]])
 PIXELS = torch.linspace(-1, 1, 3 * 28 * 28).reshape(1, 3, 28, 28)
-
-
-def llava(llm, **changes):
-    """LLaVA's form of transformers around the LLM's weights, trained on."""
-    torch.manual_seed(0)
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        image_size=28, patch_size=14, projection_dim=16,
-    )  # fmt: skip
-    text = language_model(**changes).config
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=IMAGE, image_seq_length=4,
-        tie_word_embeddings=bool(text.tie_word_embeddings),
-    )  # fmt: skip
-    model = LlavaForConditionalGeneration(config).eval()
-    own = weights(llm)
-    head = {} if text.tie_word_embeddings else {"weight": own.pop("lm_head.weight")}
-    own.pop("lm_head.weight", None)
-    model.model.language_model.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in own.items()}
-    )
-    if head:
-        model.lm_head.load_state_dict(head)
-    return moved(model, 3)
-
-
-def image_tokenizer():
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    assert tokenizer.convert_tokens_to_ids("<image>") == IMAGE
-    return tokenizer
 
 
 def logits(model):

@@ -32,30 +32,53 @@ def merge(
     parameters: Sequence[str],
     keep: str | None,
     dtype: str | None,
+    sweep: str | None,
+    **measurement: Any,
 ) -> None:
-    """Merges models and writes the result to a new folder.
+    """Merges models and writes the result to a new folder, or measures a sweep.
 
     Args:
         models: the LLM and its children, folders or Hub ids; empty with `config`.
         config: a recipe in mergekit's form.
-        output: a new folder.
+        output: a new folder; of a sweep the folder of its front.
         method: its name; None for `linear`.
         weights: of the children.
         parameters: `name=value` each.
         keep: the child whose other parts are kept.
         dtype: of the result.
+        sweep: values of a parameter; None for one merge.
+        **measurement: the options of a sweep, see `merge_sweep.SweepOptions`.
 
     Raises:
         WingsError: models or parameters that do not fit, too little space, or a folder in use.
     """
-    target = OutputFolder(output, "wings merge")
-    validate_new_checkpoint(target)
+    given = {name: value for name, value in measurement.items() if value not in (None, [])}
+    if sweep is None and given:
+        option = next(iter(given)).replace("_", "-")
+        raise WingsError(f"--{option} has an effect on a sweep only: add --sweep, or leave it out.")
     if config is None:
         recipe = _recipe(models, method or DEFAULT, weights, parameters, dtype, keep)
     elif models or method or weights or parameters:
         raise WingsError("--config has models, method and parameters: give no others.")
     else:
         recipe = read_recipe(config, dtype, keep)
+    if sweep is not None:
+        # It needs the packages of the evaluation.
+        from .merge_sweep import run_sweep
+
+        run_sweep(recipe, sweep, output, **given)
+    else:
+        write_merge(recipe, output)
+
+
+def write_merge(recipe: MergeRecipe, output: Path) -> None:
+    """Merges and writes a new checkpoint.
+
+    Raises:
+        WingsError: see `merge`.
+    """
+    target = OutputFolder(output, "wings merge")
+    validate_new_checkpoint(target)
     logging.set_verbosity_error()
     plan = MergePlan.of(recipe)
     plan.validate_space(target.path)

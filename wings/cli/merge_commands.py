@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_command, lazy
+from .parsing import add_command, lazy, points, positive
 
 
 def add_merge(commands: argparse._SubParsersAction) -> None:
@@ -28,7 +28,9 @@ def add_merge(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="models, method and parameters in mergekit's form",
     )
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a new folder; a sweep goes on in its own"
+    )
     parser.add_argument(
         "--method",
         help="linear (default), task_arithmetic, ties, weighted, or any of mergekit (extra:"
@@ -55,6 +57,45 @@ def add_merge(commands: argparse._SubParsersAction) -> None:
         "--keep", metavar="CHILD", help="the child whose tower, learners and files are kept"
     )
     parser.add_argument("--dtype", help="of the result (default: the LLM's for what is merged)")
+    add_sweep(parser.add_argument_group("a sweep, which writes a front instead of a model"))
+
+
+def add_sweep(group: argparse._ArgumentGroup) -> None:
+    """The options of `--sweep`."""
+    group.add_argument(
+        "--sweep",
+        metavar="VALUES",
+        help="measure the merge at these values of its weight, such as 0,.1,...,1, or of another"
+        " parameter, such as density=.1,.2; a value multiplies what is given for the parameter",
+    )
+    for name, text in (
+        ("text", "records with questions about text (default: all are generated)"),
+        ("pictures", "records with questions about pictures"),
+        ("conversations", "records with pictures and a last question about text"),
+    ):
+        group.add_argument(f"--{name}", type=Path, nargs="+", metavar="FILE", help=text)
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that paths of pictures are relative to (default: the folder of each file)",
+    )
+    group.add_argument(
+        "--beside",
+        nargs="+",
+        metavar="MODEL",
+        help="further models to measure, such as a gentler fine-tune; folders or Hub ids",
+    )
+    group.add_argument(
+        "--keep-pictures",
+        type=points,
+        metavar="POINTS",
+        help="the most points of pictures that the chosen value may cost (default: 2)",
+    )
+    group.add_argument("--batch-size", type=positive, help="conversations per batch (default: 64)")
+    group.add_argument(
+        "--max-new-tokens", type=positive, help="longest answer, in tokens (default: 32)"
+    )
 
 
 def number(text: str) -> float:

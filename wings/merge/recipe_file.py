@@ -78,6 +78,26 @@ def merge_recipe(fields: Any, dtype: str | None = None, keep: str | None = None)
     )
 
 
+def recipe_fields(recipe: MergeRecipe) -> dict[str, Any]:
+    """The content of a file that `merge_recipe` reads as a recipe."""
+    models = [recipe.base] if recipe.base.settings else []
+    fields: dict[str, Any] = {
+        "base_model": recipe.base.source,
+        "merge_method": recipe.method.name,
+        "models": [
+            {"model": one.source, "parameters": _fields(one.settings)}
+            for one in (*models, *recipe.children)
+        ],
+        "parameters": _fields(recipe.settings),
+    }
+    given = {"dtype": recipe.dtype, "keep": recipe.keep}
+    return fields | {name: value for name, value in given.items() if value is not None}
+
+
+def _fields(settings: Settings) -> dict[str, Any]:
+    return {name: setting.to_json() for name, setting in settings.items()}
+
+
 def _input(fields: Any) -> MergeInput:
     if not isinstance(fields, dict) or not isinstance(fields.get("model"), str):
         raise WingsError(f"models lists {fields!r}: give an entry 'model' with a folder or Hub id.")

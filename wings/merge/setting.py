@@ -84,6 +84,11 @@ class Setting:
         """All values."""
         return [condition.value for condition in self.conditions]
 
+    def scaled(self, factor: float) -> "Setting":
+        """The setting with all values times a factor."""
+        entries = [{"filter": c.filter, "value": c.value * factor} for c in self.conditions]
+        return Setting(self.name, entries)
+
     def for_tensor(self, tensor: str) -> Any:
         """The value for a tensor of the LLM.
 

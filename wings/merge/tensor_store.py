@@ -103,7 +103,7 @@ class TensorStore:
         for file in self.files:
             self._read_header(file)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.tensors
 
     def __getitem__(self, name: str) -> StoredTensor:
@@ -111,6 +111,9 @@ class TensorStore:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
 
     def _files(self) -> list[Path]:
         if (self.folder / WEIGHTS).is_file():

@@ -84,6 +84,7 @@ def run_sweep(
     for other in beside:
         read_model_type(other)
     files = EvalFiles(text, pictures, conversations, images=images)
+    questions = FrontQuestions.split(read_data(files)) if files else None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     plan = MergePlan.of(recipes[0])
@@ -103,8 +104,9 @@ def run_sweep(
         contextlib.closing(Processes()) as processes,
         claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT, RECIPE),
     ):
-        files = files or default_files(plan.kept.source.given, owned, processes, seed=SEED)[0]
-        questions = FrontQuestions.split(read_data(files))
+        if questions is None:
+            files, _ = default_files(plan.kept.source.given, owned, processes, seed=SEED)
+            questions = FrontQuestions.split(read_data(files))
         cache = ResultCache(owned.path / CACHE, processes)
         runner = EvalRunner(processes, cache, batch_size, max_new_tokens)
         front = measure(plan, points, questions, beside, runner, keep_pictures, owned.path)

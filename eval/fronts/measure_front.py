@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from wings.eval.fingerprint import model_fingerprint
 from wings.eval.image_drift import ImageDrift, measure_image_drift
@@ -66,7 +67,7 @@ def measure_front(
     marks = []
     for load in others:
         other = load()
-        marks.append(_measure(llm, other, questions, runner, other.name, None))
+        marks.append(_measure(llm, other, questions, runner, Path(other.name).name, None))
     merges = []
     for point in points:
         merge.write(point.recipe)

@@ -45,26 +45,37 @@ class FrontQuestions:
                 "A sweep weighs pictures against text: give --pictures, and --text or"
                 " --conversations or both; or none of them, for generated questions."
             )
-        every = [(test, item) for test, group in items.items() for item in group]
-        numbers = cluster_items([_unit(test, item) for test, item in every])
+        clusters = _clusters(items)
         counts: Counter[tuple[str, str]] = Counter()
         part_of: dict[int, str] = {}
-        for (test, item), number in zip(every, numbers, strict=True):
-            if number not in part_of:
-                part_of[number] = PARTS[counts[test, item.kind] % 2]
-                counts[test, item.kind] += 1
-        clusters, parts = {}, {}
-        start = 0
         for test, group in items.items():
-            clusters[test] = numbers[start : start + len(group)]
-            parts[test] = [part_of[number] for number in clusters[test]]
-            start += len(group)
+            for item, number in zip(group, clusters[test], strict=True):
+                if number not in part_of:
+                    part_of[number] = PARTS[counts[test, item.kind] % 2]
+                    counts[test, item.kind] += 1
+        parts = {test: [part_of[number] for number in clusters[test]] for test in items}
+        for test, own in parts.items():
             for part in PARTS:
-                if part not in parts[test]:
+                if part not in own:
                     raise WingsError(
                         f"--{test} has too few different questions to choose by some and report"
                         f" others: give at least two that share no image."
                     )
+        return cls(items, clusters, parts)
+
+    @classmethod
+    def of(cls, choice: EvalData, report: EvalData) -> "FrontQuestions":
+        """Takes both parts as they are given."""
+        items = {
+            test: [*getattr(choice, test), *getattr(report, test)]
+            for test in TESTS
+            if getattr(report, test)
+        }
+        clusters = _clusters(items)
+        parts = {}
+        for test, group in items.items():
+            count = len(getattr(choice, test))
+            parts[test] = [CHOICE] * count + [REPORT] * (len(group) - count)
         return cls(items, clusters, parts)
 
     @property
@@ -87,6 +98,12 @@ class FrontQuestions:
             }
             for test, group in self.items.items()
         }
+
+
+def _clusters(items: Mapping[str, Sequence[Item]]) -> dict[str, list[int]]:
+    """The number of each question's cluster, counted over all tests."""
+    numbers = iter(cluster_items([_unit(test, item) for test in items for item in items[test]]))
+    return {test: [next(numbers) for _ in group] for test, group in items.items()}
 
 
 def _unit(test: str, item: Item) -> Item:

@@ -1,32 +1,17 @@
 """Figures of the gate experiment: means over seeds, with intervals over questions and seeds."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]  # [seeds, questions]
-DRAWS = 4000
+from wings.examples.over_seeds import Figure, digits, mean
+
 ORACLE = "learners off in text turns"
 # To reach: shares and differences that a gate was asked for.
 SAME_SHARE, ABOVE_FLOOR, PICTURES_LOST = 90.0, 0.02, 2.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean over seeds and questions, and its 95% interval over both."""
-
-    value: float
-    low: float
-    high: float
-
-    def text(self, digits: int = 1) -> str:
-        """`84.2 (81.0 to 87.1)`."""
-        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 class GateResults:
@@ -123,31 +108,3 @@ class GateResults:
 
     def _none(self, size: str, seed: int) -> dict[str, Any]:
         return next(line for line in self.of(size, "none") if line["seed"] == seed)
-
-
-def digits(text: str) -> Matrix:
-    """`[n]` of a text of 0 and 1."""
-    return np.array([float(one) for one in text])
-
-
-def mean(rows: Sequence[Matrix], weights: Matrix | None = None) -> Figure:
-    """The mean over seeds and questions; a draw resamples both with replacement.
-
-    Args:
-        rows: `[n]` a seed, sums over a question; the same questions for every seed.
-        weights: `[n]` of the questions, such as tokens; None for 1.
-    """
-    matrix = np.stack(rows)
-    seeds, count = matrix.shape
-    below = np.ones(count) if weights is None else weights
-    rng = np.random.default_rng(0)
-    draw: Callable[[], float] = lambda: _resampled(matrix, below, rng, seeds, count)  # noqa: E731
-    low, high = np.quantile([draw() for _ in range(DRAWS)], (0.025, 0.975))
-    return Figure(float(matrix.mean(0).sum() / below.sum()), float(low), float(high))
-
-
-def _resampled(
-    matrix: Matrix, below: Matrix, rng: np.random.Generator, seeds: int, count: int
-) -> float:
-    rows, columns = rng.integers(seeds, size=seeds), rng.integers(count, size=count)
-    return float(matrix[rows].mean(0)[columns].sum() / below[columns].sum())

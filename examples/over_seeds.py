@@ -48,12 +48,14 @@ def mean(
         _, numbers = np.unique(clusters, return_inverse=True)
         matrix = np.stack([np.bincount(numbers, weights=row) for row in matrix])
         below = np.bincount(numbers, weights=below).astype(np.float64)
-    rng = np.random.default_rng(0)
-    low, high = np.quantile([_resampled(matrix, below, rng) for _ in range(DRAWS)], (0.025, 0.975))
+    low, high = np.quantile(_resampled(matrix, below), (0.025, 0.975))
     return Figure(float(value), float(low), float(high))
 
 
-def _resampled(matrix: Matrix, below: Matrix, rng: np.random.Generator) -> float:
-    seeds, count = matrix.shape
-    rows, columns = rng.integers(seeds, size=seeds), rng.integers(count, size=count)
-    return float(matrix[rows].mean(0)[columns].sum() / below[columns].sum())
+def _resampled(matrix: Matrix, below: Matrix) -> Matrix:
+    """The mean of each of `DRAWS` draws."""
+    (seeds, count), rng = matrix.shape, np.random.default_rng(0)
+    rows = rng.integers(seeds, size=(DRAWS, seeds))
+    columns = rng.integers(count, size=(DRAWS, count))
+    above = sum(matrix[rows[:, n]] for n in range(seeds)) / seeds
+    return np.take_along_axis(above, columns, 1).sum(1) / below[columns].sum(1)

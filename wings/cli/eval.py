@@ -153,7 +153,11 @@ def validate_report_folder(owned: OutputFolder, checkpoint: str, against: str | 
 
 
 def default_files(
-    checkpoint: str, owned: OutputFolder, processes: Processes, seed: int = SEED
+    checkpoint: str,
+    owned: OutputFolder,
+    processes: Processes,
+    seed: int = SEED,
+    count: int | None = None,
 ) -> tuple[EvalFiles, str]:
     """The quickstart's own items for its checkpoints; else items that are generated there.
 
@@ -170,7 +174,7 @@ def default_files(
     generated = owned.path / DATA
     if processes.is_first and not generated.exists():
         draft = owned.draft("items")
-        generate_items(draft / DATA, seed)
+        generate_items(draft / DATA, seed, count)
         owned.place(draft)
     processes.wait()
     return _eval_files(generated), (
@@ -179,13 +183,20 @@ def default_files(
     )
 
 
-def generate_items(folder: Path, seed: int = SEED) -> None:
-    """Writes items that need only their own content or common knowledge, to a new folder."""
+def generate_items(folder: Path, seed: int = SEED, count: int | None = None) -> None:
+    """Writes items that need only their own content or common knowledge, to a new folder.
+
+    Args:
+        folder: of the files.
+        seed: of the items.
+        count: items of each file before those are left out that only some models were taught;
+            None for `ITEMS`.
+    """
     from wings.examples.conversations import read_lines, write_lines
     from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
 
     Writer(folder, seed).write(
-        QuickstartAmounts(text=0, captions=0, conversations=0, held_out=ITEMS)
+        QuickstartAmounts(text=0, captions=0, conversations=0, held_out=count or ITEMS)
     )
     for name in DEFAULT_FILES:
         records = [record for record in read_lines(folder / name) if record["kind"] != TAUGHT]

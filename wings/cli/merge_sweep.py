@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.text import Text
 from transformers.utils import logging
@@ -20,7 +21,6 @@ from wings.eval.fronts.front import Front, FrontResult
 from wings.eval.fronts.front_plot import front_figure
 from wings.eval.fronts.measure_front import FrontPoint, measure_front
 from wings.eval.fronts.questions import CONVERSATIONS, PICTURES, FrontQuestions
-from wings.eval.image_drift import format_nats
 from wings.eval.models import copy_chat_template, load_eval_model, read_model_type
 from wings.eval.processes import Processes
 from wings.eval.report.machine import machine, versions
@@ -43,8 +43,10 @@ MAKER = "wings merge --sweep"
 JSON, CSV, PLOT, RECIPE, CACHE = "front.json", "front.csv", "front.png", "merge.yaml", "cache"
 # Of the generated questions: others than those of wings eval and of wings gate.
 SEED = 2
+# Of each test: half of them to choose by, half to report.
+ITEMS = 480
 KEEP, BATCH, LONGEST = 2.0, 64, 32
-TITLES = {"text": "text alone", CONVERSATIONS: "text after an image", PICTURES: "pictures"}
+TITLES = {"text": "text alone", CONVERSATIONS: "after an image", PICTURES: "pictures"}
 
 
 def run_sweep(
@@ -105,7 +107,7 @@ def run_sweep(
         claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT, RECIPE),
     ):
         if questions is None:
-            files, _ = default_files(plan.kept.source.given, owned, processes, seed=SEED)
+            files, _ = default_files(plan.kept.source.given, owned, processes, SEED, ITEMS)
             questions = FrontQuestions.split(read_data(files))
         cache = ResultCache(owned.path / CACHE, processes)
         runner = EvalRunner(processes, cache, batch_size, max_new_tokens)
@@ -181,8 +183,8 @@ def show(console: Console, front: Front) -> None:
     """Prints a table of all models, the chosen one, and what it gained and lost."""
     tests = list(front.questions.items)
     has_drift = CONVERSATIONS in tests
-    headers = [TITLES[test] for test in tests] + ["KL alone", "KL after an image"] * has_drift
-    table = make_table("", *headers, "")
+    headers = [TITLES[test] for test in tests] + ["KL alone", "KL after"] * has_drift
+    table = make_table("", *headers, "", box=SIMPLE_HEAD, pad_edge=False)
     for result in front.results:
         cells = [str(front.accuracy(result, test)) for test in tests]
         if has_drift:
@@ -191,7 +193,7 @@ def show(console: Console, front: Front) -> None:
     console.print(table)
     console.print(
         "  Percent right of the questions that are reported; the choice was made on others. KL is"
-        " from the LLM asked alone, in nats a token; the LLM's row has the floor after words."
+        " from the LLM asked alone, in nats a token; its own row has the floor after words."
     )
     for line in findings(front):
         console.print(f"  {line}")
@@ -202,9 +204,9 @@ def drift_cells(front: Front, result: FrontResult) -> list[str]:
     if result.drift is None:
         drift = front.child.drift
         assert drift is not None
-        return ["0", format_nats(drift.kl("words", drift.kinds[0]))]
+        return ["0", f"{drift.kl('words', drift.kinds[0]).value:.3f}"]
     kind = result.drift.kinds[0]
-    return [format_nats(result.drift.kl(arm, kind)) for arm in ("alone", "image")]
+    return [f"{result.drift.kl(arm, kind).value:.3f}" for arm in ("alone", "image")]
 
 
 def findings(front: Front) -> list[str]:

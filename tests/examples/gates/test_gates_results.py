@@ -9,8 +9,8 @@ import pytest
 
 from wings.examples.gates.gates_page import write_page
 from wings.examples.gates.summary import GateResults
-from wings.examples.over_seeds import digits, mean
 from wings.examples.gates.trainings import FULL
+from wings.examples.over_seeds import digits, mean
 
 RESULTS = Path(__file__).parents[3] / "eval" / "results" / "gates"
 

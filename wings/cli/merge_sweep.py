@@ -184,12 +184,14 @@ def show(console: Console, front: Front) -> None:
     tests = list(front.questions.items)
     has_drift = CONVERSATIONS in tests
     headers = [TITLES[test] for test in tests] + ["KL alone", "KL after"] * has_drift
-    table = make_table("", *headers, "", box=SIMPLE_HEAD, pad_edge=False)
+    table = make_table("", *headers, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for result in front.results:
         cells = [str(front.accuracy(result, test)) for test in tests]
         if has_drift:
             cells += drift_cells(front, result)
-        table.add_row(result.name, *cells, "chosen" * (result is front.chosen))
+        table.add_row(result.name + ", chosen" * (result is front.chosen), *cells)
     console.print(table)
     console.print(
         "  Percent right of the questions that are reported; the choice was made on others. KL is"

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from forked import run_ranks
 from transformers import AutoModelForCausalLM
 
 from wings import WingsForCausalLM
@@ -92,6 +93,18 @@ def test_the_files_agree(folder):
     assert chosen == {document["front"]["chosen"]}
     assert (output / "front.png").stat().st_size > 10_000
     assert (output / "merge.yaml").is_file() == ("weight" in document["front"]["chosen"])
+
+
+def test_two_processes_make_the_same_front(folder, llm, checkpoint, data, tmp_path):
+    words = command(llm, checkpoint, data, "front", "--beside", str(checkpoint))
+    code, printed, errors = run_ranks(2, "-m", "wings.cli", *words, cwd=tmp_path)
+    assert code == 0, errors[-3000:]
+    one, two = (
+        json.loads((output / "front.json").read_text())["front"]
+        for output in (folder[0], tmp_path / "front")
+    )
+    assert one == two and printed.count("The front is in") == 1
+    assert (tmp_path / "front" / "cache" / "rank-1.jsonl").stat().st_size > 0
 
 
 def test_the_chosen_recipe_merges(llm, checkpoint, tmp_path, capsys):

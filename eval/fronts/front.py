@@ -9,7 +9,7 @@ from typing import Any
 from wings.eval.compare.bootstrap import Estimate
 from wings.eval.compare.clusters import cluster_accuracy
 from wings.eval.compare.paired import PairedScores
-from wings.eval.image_drift import ImageDrift
+from wings.eval.image_drift import Arm, ImageDrift
 from wings.eval.scoring.accuracy import Accuracy
 
 from .questions import CHOICE, PARTS, PICTURES, REPORT, FrontQuestions
@@ -147,15 +147,9 @@ class Front:
         if result.drift is None or part == CHOICE:
             cells += ["", "", ""]
         else:
-            kinds = result.drift.kinds[0]
-            cells += [
-                f"{estimate.value:.4f}"
-                for estimate in (
-                    result.drift.kl("alone", kinds),
-                    result.drift.kl("words", kinds),
-                    result.drift.kl("image", kinds),
-                )
-            ]
+            arms: tuple[Arm, ...] = ("alone", "words", "image")
+            kind = result.drift.kinds[0]
+            cells += [f"{result.drift.kl(arm, kind).value:.4f}" for arm in arms]
         value = "" if result.value is None else f"{result.value:g}"
         return [result.name, value, part, str(int(result is self.chosen)), *cells]
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from llava import image_tokenizer, llava
 from merged import language_model, moved, save
+from tiny import VISION
 from transformers import LlavaForConditionalGeneration
 
 from wings.errors import WingsError
@@ -12,6 +13,7 @@ from wings.merge.merged_model import write_merged_model
 from wings.merge.plan import MergePlan
 from wings.merge.recipe_of_command import recipe_of_command
 from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.processor import WingsProcessor
 
 CASES = {
     "linear": ("linear", [0.75], {}),
@@ -74,6 +76,14 @@ def test_weights_that_are_loaded_in_another_form_are_refused(llm, wings_child, t
     layer.up_proj.weight = torch.nn.Parameter(layer.up_proj.weight[:3])
     with pytest.raises(WingsError, match=r"up_proj.weight of .* is loaded in another form"):
         InPlaceMerge(plan, model)
+
+
+def test_a_child_with_the_weights_of_its_language_model_is_refused(llm, tmp_path):
+    model = WingsForCausalLM.from_vision_text_pretrained(VISION, str(llm), rank=4)
+    model.save_pretrained(tmp_path)
+    WingsProcessor.from_vision_text_pretrained(VISION, str(llm)).save_pretrained(tmp_path)
+    with pytest.raises(WingsError, match="nothing to merge"):
+        InPlaceMerge(MergePlan.of(recipe(llm, tmp_path, "linear")), model)
 
 
 def test_nan_in_a_source_names_the_tensor(llm, wings_child, tmp_path):

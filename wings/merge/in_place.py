@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from wings.errors import WingsError
 
-from .language_view import names_in
+from .language_view import LanguageView, names_in
 from .merge_tensor import MergeTrace, merge_tensor
-from .plan import MergePlan, merged_dtype
+from .plan import MergePlan, merged_dtype, nothing_to_merge
 from .recipe import MergeRecipe
 
 
@@ -23,12 +23,16 @@ class InPlaceMerge:
         model: the kept child, as loaded from its folder.
 
     Raises:
-        WingsError: a tensor of the LLM that the loaded model has in another form.
+        WingsError: a tensor of the LLM that the loaded model has in another form, or a child with
+            the LLM's own weights.
     """
 
     def __init__(self, plan: MergePlan, model: PreTrainedModel) -> None:
         self.plan = plan
         self.tensors = _tensors(plan, model)
+        for view in plan.views:
+            if not any(_differs(plan, view, name) for name in plan.llm.names):
+                raise nothing_to_merge(plan, view)
 
     def write(self, recipe: MergeRecipe) -> None:
         """Writes the merge of a recipe with the plan's models; memory is that of one tensor each.
@@ -40,6 +44,17 @@ class InPlaceMerge:
         for name, tensor in self.tensors.items():
             parts = merge_tensor(plan, name, merged_dtype(recipe, plan.llm, name), trace)
             tensor.copy_(torch.cat(list(parts)).view(tensor.shape))
+
+
+def _differs(plan: MergePlan, view: LanguageView, name: str) -> bool:
+    """True if a child's tensor is not the LLM's; rows that only one of them has do not count."""
+    own = plan.llm.source.store[plan.llm.stored(name)].read()
+    other = view.source.store[view.stored(name, plan.llm)].read()
+    if name in plan.llm.rows:
+        common = min(len(own), len(other))
+        own, other = own[:common], other[:common]
+    wide = torch.promote_types(own.dtype, other.dtype)
+    return not torch.equal(own.to(wide), other.to(wide))
 
 
 def _tensors(plan: MergePlan, model: PreTrainedModel) -> Mapping[str, Tensor]:

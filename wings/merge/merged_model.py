@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from wings.errors import WingsError
 from wings.output_folder import make_readable
 
 from .chunks import chunks
 from .merge_tensor import MergeTrace, merge_tensor
 from .merged_files import write_small_files
-from .plan import MergePlan
+from .plan import MergePlan, nothing_to_merge
 from .shard_writer import ShardEntry, ShardWriter
 from .tensor_store import DTYPES
 
@@ -41,7 +40,9 @@ def write_merged_model(plan: MergePlan, folder: Path, progress: Progress) -> Non
                     _copy(plan, entry, writer)
                 done += entry.size
                 progress(done, plan.size)
-    _validate_moved(plan, trace)
+    for view in plan.views:
+        if view.source.given not in trace.moved:
+            raise nothing_to_merge(plan, view)
     write_small_files(plan, trace, folder)
     make_readable(folder.rglob("*"))
 
@@ -55,12 +56,3 @@ def _copy(plan: MergePlan, entry: ShardEntry, writer: ShardWriter) -> None:
     tensor = stored.read().reshape(-1)
     for part in chunks(tensor.numel()):
         writer.write(tensor[part].to(DTYPES[entry.code]))
-
-
-def _validate_moved(plan: MergePlan, trace: MergeTrace) -> None:
-    for view in plan.views:
-        if view.source.given not in trace.moved:
-            raise WingsError(
-                f"The language model of '{view.source.given}' equals '{plan.llm.source.given}' in"
-                f" every tensor, so there is nothing to merge: nothing was written."
-            )

@@ -131,6 +131,14 @@ def validate_has_language_model(child: Source) -> None:
         )
 
 
+def nothing_to_merge(plan: MergePlan, view: LanguageView) -> WingsError:
+    """The error for a child with the LLM's own weights."""
+    return WingsError(
+        f"The language model of '{view.source.given}' equals '{plan.llm.source.given}' in every"
+        f" tensor, so there is nothing to merge: nothing was written."
+    )
+
+
 def kept_child(views: Sequence[LanguageView], keep: str | None) -> LanguageView:
     """The child whose parts beside the language model are kept.
 

@@ -20,6 +20,7 @@ HEAD = (
     "merge", "text alone", "text after an image", "pictures", "KL alone", "KL above its floor",
 )  # fmt: skip
 TESTS = ("text", "conversations", "pictures")
+SHORT = {"full": "full fine-tune", "wings": "Wings"}
 NAMES = {QUICKSTART: "The quickstart's LLM", SMOLLM2: "SmolLM2-135M"}
 HEADINGS = {
     "full": "Full fine-tune, merged with its LLM",
@@ -128,9 +129,14 @@ def plot(results: MergeResults) -> Figure:
         handles, labels = panels[0].get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True))
         figure.legend(
-            named.values(), named.keys(), frameon=False, fontsize=9, loc="lower center", ncols=3
+            named.values(),
+            named.keys(),
+            frameon=False,
+            fontsize=9,
+            loc="lower center",
+            ncols=3 if count > 1 else 2,
         )
-        figure.tight_layout(rect=(0, 0.14, 1, 1))
+        figure.tight_layout(rect=(0, 0.14 if count > 1 else 0.2, 1, 1))
     return figure
 
 
@@ -146,9 +152,9 @@ def draw_panel(axes: Axes, results: MergeResults, base: str) -> None:
         others = [name for name in names if name not in (*line, GENTLE)]
         xs, ys = zip(*(place(results, results.of(base, group, name)) for name in line), strict=True)
         axes.plot(xs, ys, "-o", color=colour, linewidth=1.6, markersize=4,
-                  label=f"{TITLES[group]}, linear")  # fmt: skip
+                  label=f"{SHORT[group]}, linear")  # fmt: skip
         axes.scatter(xs[-1:], ys[-1:], s=75, marker="D", color=colour, zorder=4,
-                     label=f"{TITLES[group]}, unmerged")  # fmt: skip
+                     label=f"{SHORT[group]}, unmerged")  # fmt: skip
         for name in others:
             x, y = place(results, results.of(base, group, name))
             is_added = name.startswith("child +")
@@ -159,7 +165,7 @@ def draw_panel(axes: Axes, results: MergeResults, base: str) -> None:
                 marker="x" if is_added else "s",
                 color=colour,
                 alpha=0.6,
-                label=f"{TITLES[group]}, {'moves added again' if is_added else 'others'}",
+                label=f"{SHORT[group]}, {'moves added again' if is_added else 'others'}",
             )
     for name in results.models(base, "two"):
         x, y = place(results, results.of(base, "two", name))

@@ -28,6 +28,9 @@ class EvalFiles:
         tasks: names of tasks of lm-evaluation-harness.
         include_path: folders of task files that override the harness's own.
         images: folder that paths of pictures are relative to; None for the folder of each file.
+
+    Raises:
+        WingsError: `images` without a file that may name pictures.
     """
 
     text: Sequence[Path] = ()
@@ -37,6 +40,13 @@ class EvalFiles:
     tasks: Sequence[str] = ()
     include_path: Sequence[Path] = ()
     images: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and not (self.pictures or self.conversations):
+            raise WingsError(
+                f"--images {self.images} has no effect without --pictures or --conversations: name"
+                f" a file with pictures, or leave it out."
+            )
 
     def __bool__(self) -> bool:
         return any(paths for name, paths in vars(self).items() if name != "images")

@@ -154,6 +154,19 @@ def test_the_llm_inside_is_taken_only_where_it_stayed_frozen(quick, data, tmp_pa
     assert found["llm"]["parameters"] < found["model"]["parameters"]
 
 
+@pytest.mark.parametrize("command", ["eval", "gate", "merge"])
+def test_a_folder_of_pictures_without_a_file_is_refused(command, checkpoint, llm, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = {
+        "eval": [str(checkpoint), "--against", str(llm), "--output", str(out)],
+        "gate": [str(checkpoint), "--report", str(out)],
+        "merge": [str(llm), str(checkpoint), "--sweep", "0,1", "--output", str(out)],
+    }
+    assert main([command, *words[command], "--images", str(tmp_path)]) == 2
+    assert "has no effect without --pictures or --conversations" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path, capsys):
     text = ["--text", str(data / "text_held_out.jsonl")]
     vit, adapter, cut = tmp_path / "vit", tmp_path / "adapter", tmp_path / "cut"

@@ -72,6 +72,7 @@ def evaluate_checkpoint(
         WingsError: an invalid model, file or folder.
     """
     validate_task_names(files.get("tasks", ()), files.get("include_path", ()))
+    given = EvalFiles(**files)
     with contextlib.closing(Processes()) as processes:
         notes = validate_models(checkpoint, against)
         owned = OutputFolder(output or f"wings-eval-{Path(checkpoint).name}", "wings eval")
@@ -79,7 +80,7 @@ def evaluate_checkpoint(
         with claimed(owned, processes, CACHE, DATA, JSON, HTML):
             return _measure(
                 processes, checkpoint, against, owned, notes, batch_size, max_new_tokens,
-                EvalFiles(**files),
+                given,
             )  # fmt: skip
 
 

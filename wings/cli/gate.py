@@ -80,6 +80,7 @@ def gate(
         raise WingsError(f"{checkpoint} is no Wings checkpoint; name one with learners.")
     if bool(pictures) != bool(conversations):
         raise WingsError("A gate is chosen on both: give --pictures and --conversations, or none.")
+    given = EvalFiles(pictures=pictures, conversations=conversations, images=images)
     folder = report or Path(f"wings-gate-{Path(checkpoint).name}")
     owned = OutputFolder(folder, MAKER, "--report")
     owned.validate()
@@ -87,7 +88,6 @@ def gate(
         contextlib.closing(Processes()) as processes,
         claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT),
     ):
-        given = EvalFiles(pictures=pictures, conversations=conversations, images=images)
         data = read_questions(checkpoint, given, owned, processes)
         console = make_console(quiet=not processes.is_first)
         console.print(f"\nwings gate {checkpoint}, into {folder}\n", style="bold")

@@ -23,6 +23,7 @@ from .models import EvalModel, tokenizer_difference
 from .report.report import Section
 from .report.style import COLOURS, DASHED, GROUND, STYLE, draw_grid
 from .runner import EvalRunner
+from .text_positions import text_positions
 
 WINDOW = 1024  # tokens of a piece; longer documents are cut into pieces
 BATCH = 8192  # tokens of a batch, with padding
@@ -264,6 +265,7 @@ def batch_sums(
                 attention_mask=mask[:, :end],
                 use_cache=end < length - 1 or start > 0,
                 **{names[n]: caches[n]},
+                **text_positions(one, start, end),
             )
             caches[n] = cache_of(out)
             logs.append(out.logits[..., :common].float().log_softmax(-1))

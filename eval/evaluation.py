@@ -107,8 +107,9 @@ class Evaluation:
 def evaluate(llm: EvalModel, model: EvalModel, data: EvalData, runner: EvalRunner) -> Evaluation:
     """Measures text, pictures, conversations, tasks, attention and drift; all ranks must call it.
 
-    A model without vision is not shown pictures, and the drift is skipped if the tokenizers differ.
-    The notes report both.
+    A model without vision is not shown pictures. The attention shift is skipped for a model whose
+    attention cannot be measured, and the drift if the tokenizers differ. The notes report all of
+    these.
     """
     measurements: dict[str, Measurement] = {}
     notes = []

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from wings.errors import WingsError
 from wings.processing.image_reader import load_image
+from wings.processing.processor import WingsProcessor
 from wings.processing.web_image import is_address
 
 from .items import Item
@@ -36,8 +37,10 @@ def model_fingerprint(
         digest.update(flat.view(torch.uint8).numpy().data)
     tokenizer = tokenizer_of(processor)
     inputs = [tokenizer.get_vocab(), str(tokenizer.chat_template), _settings(model)]
-    if isinstance(processor, ProcessorMixin):
+    if isinstance(processor, WingsProcessor):
         inputs.append(str(sorted(processor.image_processor.to_dict().items())))
+    elif isinstance(processor, ProcessorMixin):
+        inputs.append(processor.to_json_string())
     return fingerprint(digest.hexdigest(), *inputs)
 
 

@@ -1,6 +1,8 @@
 """Generates greedy answers to items, in left-padded batches."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TypeGuard
 
 import torch
 from transformers import (
@@ -12,8 +14,10 @@ from transformers import (
 )
 
 from wings.processing.chat_template import ChatTemplate
+from wings.processing.processor import WingsProcessor
+from wings.processing.vision_language import encode_conversations
 
-from .items import Item
+from .items import Item, pictures_of
 
 
 @torch.inference_mode()
@@ -29,7 +33,8 @@ def answer_items(
     """The model's greedy answer to every item, in the order of the items.
 
     Args:
-        model: a Wings model, or any causal LM for items without pictures.
+        model: a Wings model, a composite model of transformers, or any causal LM for items without
+            pictures.
         processor: the model's processor, or the tokenizer of a plain LM.
         batch_size: conversations per batch, grouped by length.
         max_new_tokens: longest answer, in tokens.
@@ -41,7 +46,7 @@ def answer_items(
     tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
     answers = [""] * len(items)
     for chosen in batch_by_length(items, batch_size):
-        batch = encode(processor, [list(items[n].messages) for n in chosen]).to(model.device)
+        batch = encode_for(model, processor, [list(items[n].messages) for n in chosen])
         output = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[:, batch["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -53,9 +58,38 @@ def answer_items(
 
 
 def batch_by_length(items: Sequence[Item], batch_size: int) -> list[list[int]]:
-    """Indices of items in batches of conversations of similar length."""
-    order = sorted(range(len(items)), key=lambda n: (_length(items[n]), n))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    """Indices of items in batches of conversations of similar length.
+
+    Some processors refuse a batch in which only some conversations have pictures, so none has both.
+    """
+
+    def sees(n: int) -> bool:
+        return bool(pictures_of(items[n]))
+
+    order = sorted(range(len(items)), key=lambda n: (sees(n), _length(items[n]), n))
+    groups = [list(group) for _, group in groupby(order, sees)]
+    return [
+        group[start : start + batch_size]
+        for group in groups
+        for start in range(0, len(group), batch_size)
+    ]
+
+
+def is_composite(
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+) -> TypeGuard[ProcessorMixin]:
+    """True for the processor of a composite model of transformers."""
+    return isinstance(processor, ProcessorMixin) and not isinstance(processor, WingsProcessor)
+
+
+def encode_for(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    conversations: list[list[dict]],
+) -> BatchFeature:
+    """`encode` on the model's device; pixels in its dtype for a composite model."""
+    batch = encode(processor, conversations).to(model.device)
+    return batch.to(model.dtype) if is_composite(processor) else batch
 
 
 def encode(
@@ -65,8 +99,13 @@ def encode(
 
     Returns:
         `input_ids` and `attention_mask` [B, T] int64; with pictures also `pixel_values`
-        [N, 3, H, W].
+        [N, 3, H, W] for a Wings model, and whatever the processor of a composite model makes.
+
+    Raises:
+        WingsError: a conversation that cannot be encoded.
     """
+    if is_composite(processor):
+        return encode_conversations(processor, conversations)
     if isinstance(processor, ProcessorMixin):
         # Annotated as a string, which is true only without tokenize.
         return processor.apply_chat_template(  # type: ignore[return-value]

@@ -11,13 +11,16 @@ from torch import Tensor
 from wings import WingsProcessor
 from wings.errors import WingsError
 from wings.processing.tokenization import IGNORED
+from wings.processing.vision_language import encode_conversations
 
 from .compare.bootstrap import Estimate, bootstrap
 from .compare.clusters import cluster_items
 from .compare.comparison import ALL, kinds_of
+from .continuation import continuation_log_probs
 from .divergence import answer_log_probs, divergence
 from .documents import Document
 from .fingerprint import fingerprint, item_fingerprint
+from .generate import encode_for, is_composite
 from .items import Item, question_alone, without_pictures
 from .models import EvalModel
 from .report.report import Section
@@ -179,8 +182,24 @@ def answer_sums(llm: EvalModel, model: EvalModel, item: Item) -> list[float]:
 
 
 def item_log_probs(model: EvalModel, item: Item, count: int | None) -> tuple[Tensor, Tensor]:
-    """`answer_log_probs` of an item's conversation with its reference answer."""
+    """`answer_log_probs` of an item's conversation with its reference answer.
+
+    Raises:
+        WingsError: a chat template that cannot render the conversation, or that changes the prompt
+            once the answer follows it.
+    """
     messages = [*item.messages, {"role": "assistant", "content": item.answer}]
+    if is_composite(model.processor):
+        prompt = encode_for(model.model, model.processor, [list(item.messages)])
+        whole = encode_conversations(model.processor, [messages], add_generation_prompt=False)
+        asked, ids = prompt["input_ids"][0].cpu(), whole["input_ids"][0]
+        if not torch.equal(ids[: len(asked)], asked):
+            raise WingsError(
+                f"The chat template of {model.name} does not put {item.answer!r:.60} after the "
+                "prompt that generation starts from; use another template."
+            )
+        tokens = ids[len(asked) :][:count]
+        return continuation_log_probs(model.model, prompt, tokens), tokens
     if isinstance(model.processor, WingsProcessor):
         sample = model.processor.encode(messages)
     else:

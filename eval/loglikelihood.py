@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
 from wings.processing.tokenization import pad_rows
 
-from .generate import encode
+from .continuation import continuation_log_probs
+from .generate import encode, encode_for, is_composite
 from .items import Item
 
 
@@ -50,9 +52,10 @@ def choice_likelihoods(
     The end of the turn is not included. The prompt has the same tokens before every choice.
 
     Args:
-        model: a Wings model, or any causal LM for items without pictures.
+        model: a Wings model, a composite model of transformers, or any causal LM for items without
+            pictures.
         processor: the model's processor, or the tokenizer of a plain LM.
-        batch_size: answers per batch.
+        batch_size: answers per batch; a composite model reads one at a time.
         on_batch: called after each batch with its number of answers.
 
     Raises:
@@ -65,6 +68,8 @@ def choice_likelihoods(
             raise WingsError(
                 f"An item of kind {item.kind!r} has nothing to choose from; give it its 'choices'."
             )
+    if is_composite(processor):
+        return _of_composite(model, processor, items, on_batch)
     pairs = [(n, choice) for n, item in enumerate(items) for choice in item.choices]
     results: list[list[Likelihood]] = [[] for _ in items]
     for start in range(0, len(pairs), batch_size):
@@ -72,9 +77,7 @@ def choice_likelihoods(
         prompts = {n: _encode_prompt(processor, items[n]) for n in {n for n, _ in chunk}}
         rows, lengths = [], []
         for n, choice in chunk:
-            ids = tokenizer.encode(choice, add_special_tokens=False)
-            if not ids:
-                raise WingsError(f"The choice {choice!r} has no tokens; give it a text.")
+            ids = _encode_choice(tokenizer, choice)
             prompt = prompts[n]["input_ids"]
             lengths.append((len(prompt), len(ids)))
             rows.append({**prompts[n], "input_ids": torch.cat([prompt, torch.tensor(ids)])})
@@ -132,6 +135,45 @@ def top1_scores(items: Sequence[Item], results: Sequence[Sequence[Likelihood]]) 
 def reciprocal_ranks(items: Sequence[Item], results: Sequence[Sequence[Likelihood]]) -> list[float]:
     """One over the rank of the right choice, for every item."""
     return [1 / rank(item, one) for item, one in zip(items, results, strict=True)]
+
+
+def _of_composite(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    items: Sequence[Item],
+    on_batch: Callable[[int], None] | None,
+) -> list[list[Likelihood]]:
+    """`choice_likelihoods` of a composite model; choices of one token share a pass."""
+    results = []
+    for item in items:
+        prompt = encode_for(model, processor, [list(item.messages)])
+        first: Tensor | None = None
+        likelihoods = []
+        for choice in item.choices:
+            tokens = torch.tensor(_encode_choice(processor.tokenizer, choice))
+            rows = first if len(tokens) == 1 else None
+            if rows is None:
+                rows = continuation_log_probs(model, prompt, tokens)
+                first = rows[:1]
+            total = rows.gather(1, tokens[:, None]).sum().item()
+            greedy = torch.equal(rows.argmax(-1), tokens)
+            likelihoods.append(Likelihood(total, len(tokens), greedy))
+        results.append(likelihoods)
+        if on_batch:
+            on_batch(len(likelihoods))
+    return results
+
+
+def _encode_choice(tokenizer: PreTrainedTokenizerBase, choice: str) -> list[int]:
+    """The token ids of a choice.
+
+    Raises:
+        WingsError: there are none.
+    """
+    ids = tokenizer.encode(choice, add_special_tokens=False)
+    if not ids:
+        raise WingsError(f"The choice {choice!r} has no tokens; give it a text.")
+    return ids
 
 
 def _encode_prompt(

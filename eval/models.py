@@ -15,13 +15,17 @@ from transformers import (
 from wings import WingsForCausalLM, WingsProcessor
 from wings.errors import WingsError
 from wings.model.load_causal_lm import load_causal_lm
+from wings.model.load_composite import load_composite, load_composite_processor
 from wings.saved_files import reading
+from wings.upstream.auto_models import reads_images_and_text
 from wings.upstream.configuration import read_config_dict
 from wings.upstream.gguf import place_of
 
 from .fingerprint import model_fingerprint, tokenizer_of
+from .generate import encode
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+TAKEN = "a Wings checkpoint, a model of images and text or a causal language model"
 SAMPLE = "Two  words, 12 numbers: 3.14 + x_1?\n\tÄußerst naïve 你好 …"
 
 
@@ -33,7 +37,8 @@ class EvalModel:
         name: folder or Hub id, as given.
         kind: `model_type` of its configuration; "wings" for a Wings model.
         model: in evaluation mode, on its device.
-        processor: the Wings processor, or the tokenizer of a plain language model.
+        processor: the Wings processor, that of a composite model of transformers, or the tokenizer
+            of a plain language model.
         fingerprint: of weights, configuration and processor.
     """
 
@@ -90,16 +95,31 @@ def read_model_type(name: str) -> str:
 
 
 def load_eval_model(name: str, device: torch.device, dtype: Any = "auto") -> EvalModel:
-    """Loads a Wings checkpoint with its processor, or a language model with its tokenizer.
+    """Loads a Wings checkpoint or a composite with its processor, or an LLM with its tokenizer.
 
     Raises:
-        WingsError: neither of them, or an incomplete checkpoint.
+        WingsError: none of them, or an incomplete checkpoint.
     """
     kind = read_model_type(name)
     if kind == "wings":
         model = WingsForCausalLM.from_pretrained(name, dtype=dtype)
         return _eval_model(name, kind, model, _read(name, WingsProcessor, "processor"), device)
-    model = load_causal_lm(name, dtype)
+    if reads_images_and_text(kind):
+        # The processor first: it is small, and older checkpoints often lack it.
+        processor = load_composite_processor(name)
+        return _eval_model(name, kind, load_composite(name, dtype), processor, device)
+    model = load_causal_lm(name, dtype, expected=TAKEN)
+    return _eval_model(name, kind, model, _read(name, AutoTokenizer, "tokenizer"), device)
+
+
+def load_llm(name: str, device: torch.device, dtype: Any = "auto") -> EvalModel:
+    """Loads a causal language model with its tokenizer, for text alone.
+
+    Raises:
+        WingsError: no causal language model, or an incomplete one.
+    """
+    model = load_causal_lm(name, dtype, expected="a causal language model")
+    kind = model.config.model_type
     return _eval_model(name, kind, model, _read(name, AutoTokenizer, "tokenizer"), device)
 
 
@@ -127,6 +147,17 @@ def copy_chat_template(target: EvalModel, source: EvalModel) -> bool:
         )
     target.tokenizer.chat_template = source.tokenizer.chat_template
     return True
+
+
+def prompt_difference(llm: EvalModel, model: EvalModel) -> bool:
+    """True if both models are asked the same question of text by different tokens.
+
+    Raises:
+        WingsError: a question that a chat template cannot render.
+    """
+    question = [[{"role": "user", "content": SAMPLE}]]
+    llm_ids, ids = (encode(one.processor, question)["input_ids"] for one in (llm, model))
+    return not torch.equal(llm_ids, ids)
 
 
 def tokenizer_difference(

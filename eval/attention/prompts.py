@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
-from wings.processing.processor import WingsProcessor
 
 from ..generate import encode
 from ..items import Item
@@ -40,24 +39,13 @@ def encode_prompts(
     conversations = [add_preamble(item.messages, preamble) for item in items]
     if not isinstance(processor, ProcessorMixin):
         return encode_placeholders(processor, conversations, placeholder)
-    if isinstance(processor, WingsProcessor):
-        batch = encode(processor, conversations)
-        return batch, batch["input_ids"] == processor.image_token_id
     image_token = getattr(processor, "image_token_id", None)
     if image_token is None:
         raise WingsError(
             f"{type(processor).__name__} has no image token id, so image tokens cannot be found; "
             "set processor.image_token_id."
         )
-    # Annotated as a string, which is true only without tokenize.
-    batch = processor.apply_chat_template(  # type: ignore[assignment]
-        [[in_parts(message) for message in messages] for messages in conversations],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
-        processor_kwargs={"padding": True, "padding_side": "left"},
-    )
+    batch = encode(processor, conversations)
     return batch, batch["input_ids"] == image_token
 
 
@@ -69,13 +57,6 @@ def add_preamble(messages: Sequence[dict], preamble: str) -> list[dict]:
     if preamble and parts and parts[0]["type"] == "image":
         messages[0] = first | {"content": [{"type": "text", "text": preamble}, *parts]}
     return messages
-
-
-def in_parts(message: dict) -> dict:
-    """The message with its content as a list, as templates of vision-language models expect."""
-    if not isinstance(message["content"], str):
-        return message
-    return message | {"content": [{"type": "text", "text": message["content"]}]}
 
 
 def encode_placeholders(

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from wings.cli import main
-from wings.cli.chat import ChatSession, load
+from wings.cli.chat import CachedSession, load
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def pictures(data):
 
 def said_at_once(session, turns, max_new_tokens):
     """The last answer of a conversation that is computed from its beginning."""
-    fresh = ChatSession(session.model, session.processor)
+    fresh = CachedSession(session.model, session.processor)
     fresh.messages = session.messages[: 2 * turns - 2]
     user = session.messages[2 * turns - 2]["content"]
     fresh.pictures = [part["image"] for part in user if part["type"] == "image"]

@@ -190,7 +190,7 @@ def test_what_cannot_be_measured_is_one_sentence(checkpoint, llm, data, tmp_path
         (tmp_path / "none", llm, out, text, "none"),
         (adapter, llm, out, text, "adapter"),
         (busy, llm, out, text, "no config.json"),
-        (vit, llm, out, text, "'vit' model, which is neither"),
+        (vit, llm, out, text, "'vit' model, which cannot be used here: name"),
         (cut, llm, out, text, "cut"),
         (short, llm, out, text, "lacks model.layers.3"),
         (llm, None, out, text, "--against"),

@@ -1,4 +1,4 @@
-"""`wings chat`: chats with a saved checkpoint in the terminal; the cache is kept between turns."""
+"""`wings chat`: chats with a saved checkpoint in the terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -7,15 +7,26 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.text import Text
-from transformers import Cache, TextStreamer
+from transformers import (
+    Cache,
+    GenerationMixin,
+    PreTrainedModel,
+    ProcessorMixin,
+    TextStreamer,
+)
 from transformers.utils import logging
 
 from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.model.load_composite import load_composite, load_composite_processor
 from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
+from wings.processing.vision_language import encode_conversations
+from wings.saved_files import reading
+from wings.upstream.auto_models import reads_images_and_text
 from wings.upstream.cache_name import NAME, cache_of
+from wings.upstream.configuration import read_config_dict
 
 from .terminal import make_console
 
@@ -24,16 +35,14 @@ HELP = "/image FILE adds a picture to the next turn, /new starts again, /quit ex
 
 
 class ChatSession:
-    """A conversation with a model; earlier turns are read from its cache.
+    """A conversation with a model, which reads it from its beginning in every turn.
 
     Attributes:
         messages: so far.
         pictures: of the user's next turn: read images, so that a file may go away.
-        cache: of the earlier turns.
-        cached: `[T]`, the token ids in the cache.
     """
 
-    def __init__(self, model: WingsForCausalLM, processor: WingsProcessor) -> None:
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
         self.clear()
@@ -45,9 +54,7 @@ class ChatSession:
         self.forget()
 
     def forget(self) -> None:
-        """Drops the cache; the next turn is computed from the beginning."""
-        self.cache: Cache | None = None
-        self.cached = torch.empty(0, dtype=torch.long)
+        """Drops what is stored of earlier turns beside the messages."""
 
     def add_picture(self, path: str) -> None:
         """Adds a picture to the next turn.
@@ -66,7 +73,7 @@ class ChatSession:
         try:
             return self._say(text, max_new_tokens, streamer)
         except BaseException:
-            # The cache may hold a part of the turn, and one of the pictures may be the fault.
+            # A cache may hold a part of the turn, and one of the pictures may be the fault.
             self.forget()
             self.pictures = []
             raise
@@ -75,6 +82,44 @@ class ChatSession:
         parts = [{"type": "image", "image": path} for path in self.pictures]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
+        answer = self._answer(messages, max_new_tokens, streamer).strip()
+        self.messages = [*messages, {"role": "assistant", "content": answer}]
+        self.pictures = []
+        return answer
+
+    def _answer(
+        self, messages: list[dict], max_new_tokens: int, streamer: TextStreamer | None
+    ) -> str:
+        batch = encode_conversations(self.processor, [messages])
+        batch = batch.to(self.model.device, self.model.dtype)
+        # True for every such model, but not declared by PreTrainedModel.
+        assert isinstance(self.model, GenerationMixin)
+        out = self.model.generate(
+            **batch, max_new_tokens=max_new_tokens, do_sample=False, streamer=streamer
+        )
+        new = out[0, batch["input_ids"].shape[1] :]
+        return str(self.processor.tokenizer.decode(new, skip_special_tokens=True))
+
+
+class CachedSession(ChatSession):
+    """A conversation with a Wings model; earlier turns are read from its cache.
+
+    Attributes:
+        cache: of the earlier turns.
+        cached: `[T]`, the token ids in the cache.
+    """
+
+    model: WingsForCausalLM
+    processor: WingsProcessor
+
+    def forget(self) -> None:
+        """Drops the cache; the next turn is computed from the beginning."""
+        self.cache: Cache | None = None
+        self.cached = torch.empty(0, dtype=torch.long)
+
+    def _answer(
+        self, messages: list[dict], max_new_tokens: int, streamer: TextStreamer | None
+    ) -> str:
         batch = self.processor.apply_chat_template(
             messages,
             add_generation_prompt=True,
@@ -91,14 +136,11 @@ class ChatSession:
             return_dict_in_generate=True,
             streamer=streamer,
         )
-        new = out.sequences[0, ids.shape[1] :]
-        answer = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
         self.cache = cache_of(out)
         length = 0 if self.cache is None else self.cache.get_seq_length()
         self.cached = out.sequences[0, :length].cpu()
-        self.messages = [*messages, {"role": "assistant", "content": answer}]
-        self.pictures = []
-        return answer
+        new = out.sequences[0, ids.shape[1] :]
+        return str(self.processor.tokenizer.decode(new, skip_special_tokens=True))
 
     def _cache_for(self, ids: torch.Tensor) -> Cache | None:
         """The cache, cropped to the prefix that it shares with the new prompt `ids` [T].
@@ -119,7 +161,7 @@ def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
     """Reads turns from the terminal or standard input until `/quit` or end of file.
 
     Args:
-        checkpoint: folder or Hub id of a Wings checkpoint.
+        checkpoint: folder or Hub id of a Wings checkpoint or of a composite model of transformers.
         pictures: files of the first turn.
         max_new_tokens: longest answer, in tokens.
 
@@ -145,9 +187,18 @@ def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
 
 def load(checkpoint: str) -> ChatSession:
     """Loads a checkpoint, on a GPU if there is one."""
-    model = WingsForCausalLM.from_pretrained(checkpoint)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return ChatSession(model, WingsProcessor.from_pretrained(checkpoint))
+    with reading(checkpoint, "Wings checkpoint"):
+        kind = read_config_dict(checkpoint).get("model_type")
+    session: ChatSession
+    if kind != "wings" and reads_images_and_text(str(kind)):
+        processor = load_composite_processor(checkpoint)
+        session = ChatSession(load_composite(checkpoint), processor)
+    else:
+        model = WingsForCausalLM.from_pretrained(checkpoint)
+        session = CachedSession(model, WingsProcessor.from_pretrained(checkpoint))
+    # The decorator of transformers' own `to` hides from mypy that it is a method.
+    session.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+    return session
 
 
 def lines(console: Console) -> Iterator[str]:

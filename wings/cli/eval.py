@@ -22,6 +22,8 @@ from wings.eval.models import (
     copy_chat_template,
     extract_llm,
     load_eval_model,
+    load_llm,
+    prompt_difference,
     read_model_type,
 )
 from wings.eval.processes import Processes
@@ -31,6 +33,7 @@ from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 from wings.output_folder import OutputFolder
+from wings.upstream.auto_models import is_language_model, reads_images_and_text
 
 from .claimed import claimed
 from .eval_output import show
@@ -56,7 +59,8 @@ def evaluate_checkpoint(
     """Measures and writes `report.html` and `report.json`; processes of torchrun share the work.
 
     Args:
-        checkpoint: folder or Hub id of a Wings checkpoint or of a language model.
+        checkpoint: folder or Hub id of a Wings checkpoint, of a composite model of transformers or
+            of a language model.
         against: folder or Hub id of the LLM that it was built from; None for the one inside a
             Wings checkpoint, if it was frozen.
         output: folder of the report; None for `wings-eval-NAME`. It also caches finished batches,
@@ -127,12 +131,18 @@ def validate_models(checkpoint: str, against: str | None) -> list[str]:
         return [validate_frozen_llm(checkpoint)]
     if against is None:
         raise WingsError(
-            f"{checkpoint} is a plain '{kind}' model and does not record the LLM that it was built "
+            f"{checkpoint} is a '{kind}' model, which does not record the LLM that it was built "
             "from; name that LLM with --against."
         )
-    if read_model_type(against) == "wings":
+    llm_kind = read_model_type(against)
+    if llm_kind == "wings":
         raise WingsError(
             f"--against {against} is a Wings checkpoint; name the LLM that it was built from."
+        )
+    if reads_images_and_text(llm_kind) and not is_language_model(llm_kind):
+        raise WingsError(
+            f"--against {against} is a '{llm_kind}' model, which reads images; name the LLM that "
+            "it was built from."
         )
     return []
 
@@ -219,10 +229,15 @@ def load(
     if against is None:
         llm = extract_llm(model)
     else:
-        llm = load_eval_model(against, processes.device, dtype=model.model.dtype)
+        llm = load_llm(against, processes.device, dtype=model.model.dtype)
     for one, other in ((llm, model), (model, llm)):
         if copy_chat_template(one, other):
             notes.append(f"{one.name} has no chat template; that of {other.name} is used.")
+    if prompt_difference(llm, model):
+        notes.append(
+            f"The chat templates of {llm.name} and {model.name} give a question different tokens, "
+            "so a difference in text may come from the template."
+        )
     return model, llm
 
 

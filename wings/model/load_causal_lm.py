@@ -16,9 +16,18 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "s
 
 
 def load_causal_lm(
-    source: str | os.PathLike, dtype: Any = "auto", revision: str | None = None
+    source: str | os.PathLike,
+    dtype: Any = "auto",
+    revision: str | None = None,
+    expected: str = "a Wings checkpoint or a causal language model",
 ) -> PreTrainedModel:
     """Loads a language model from a folder or, in a revision, from the Hub; or a GGUF file there.
+
+    Args:
+        source: folder or Hub id.
+        dtype: of the weights.
+        revision: on the Hub.
+        expected: the models that the caller takes, for the message about another one.
 
     Raises:
         WingsError: none that can be read, or tensors that are missing (named).
@@ -41,8 +50,7 @@ def load_causal_lm(
             # transformers lists every kind that it knows here.
             kind = read_config_dict(source).get("model_type")
             raise WingsError(
-                f"'{source}' holds a '{kind}' model, which is neither a Wings checkpoint nor a "
-                f"causal language model: name one of these."
+                f"'{source}' holds a '{kind}' model, which cannot be used here: name {expected}."
             ) from None
         model, info = loaded
         # Tensors that nobody reads are the business of transformers, which knows some by name.

@@ -135,6 +135,16 @@ class ChatTemplate:
         """
         return self._render(messages, add_generation_prompt, self._roles_of_parts(messages))
 
+    def shaped(self, messages: list[dict]) -> list[dict]:
+        """The messages with content as one part of text wherever the template reads parts.
+
+        Content that is a list, as with pictures, stays.
+
+        Raises:
+            WingsError: no template.
+        """
+        return _shaped(messages, self._roles_of_parts(messages))
+
     def validate(self, conversation: Conversation, add_generation_prompt: bool, text: str) -> None:
         """Raises a `WingsError` unless the rendered `text` has all that was said, exactly once."""
         messages = conversation.messages
@@ -165,7 +175,7 @@ class ChatTemplate:
         variables = {**self.tokenizer.special_tokens_map, **self.options}
         for name in _OPTIONS:
             variables.pop(name, None)
-        messages = _shaped(conversation.messages, self._roles_of_parts(conversation.messages))
+        messages = self.shaped(conversation.messages)
         rendered, spans = render_with_spans(messages, template, variables)
         turns = sum(message["role"] == "assistant" for message in conversation.messages)
         if not text.startswith(rendered) or len(spans) < turns:

@@ -1,0 +1,141 @@
+"""A merged LLaVA of transformers through `wings eval`, `wings chat` and `wings push`."""
+
+import io
+import json
+
+import pytest
+from composites import llava, llava_processor, save_composite
+from merged import language_model, save
+from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Qwen2AudioConfig,
+    Qwen2AudioEncoderConfig,
+)
+
+from wings.cli import main
+from wings.cli.chat import load
+from wings.examples.conversations import write_lines
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("llm"), language_model())
+
+
+@pytest.fixture(scope="module")
+def merged(llm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llava")
+    child = save_composite(folder / "child", llava(llm), llava_processor())
+    command = ["merge", llm, child, "--output", folder / "merged", "--weight", "0.75"]
+    assert main([*map(str, command)]) == 0
+    return folder / "merged"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Files of a few questions of each kind."""
+    folder = tmp_path_factory.mktemp("data")
+    for colour in ("red", "blue"):
+        Image.new("RGB", (30, 28), colour).save(folder / f"{colour}.png")
+    kinds = {"text": [], "pictures": [], "conversations": []}
+    for n, colour in enumerate(("red", "blue")):
+        picture = {"type": "image", "image": f"{colour}.png"}
+        seen = ("user", [picture, {"type": "text", "text": "Which colour?"}])
+        asked, answer = ("user", f"{n}+1?"), ("assistant", str(n + 1))
+        kinds["text"].append([asked, answer])
+        kinds["pictures"].append([seen, ("assistant", colour)])
+        kinds["conversations"].append([seen, ("assistant", colour), asked, answer])
+    for name, conversations in kinds.items():
+        records = [
+            {"messages": [{"role": role, "content": content} for role, content in turns]}
+            for turns in conversations
+        ]
+        if name == "pictures":
+            records[1] |= {"scoring": "likelihood", "choices": ["red", "blue"]}
+        write_lines(folder / f"{name}.jsonl", records)
+    (folder / "held_out.txt").write_text("The quick brown fox.", encoding="utf-8")
+    return folder
+
+
+def arguments(model, llm, data, output):
+    files = [f"--{name}={data / name}.jsonl" for name in ("text", "pictures", "conversations")]
+    command = ["eval", model, "--against", llm, "--output", output, *files]
+    return [*map(str, command), f"--held-out={data / 'held_out.txt'}", "--max-new-tokens=4"]
+
+
+def test_a_merged_llava_is_measured_against_its_language_model(merged, llm, data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(arguments(merged, llm, data, out)) == 0
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    found = report["measurements"]
+    assert list(found) == [
+        "text", "pictures", "conversations", "after_image", "attention", "drift",
+        "drift_after_image",
+    ]  # fmt: skip
+    assert report["notes"] == [] and report["model"]["kind"] == "llava"
+    assert found["drift"]["kl"]["value"] > 0.01
+    drift = found["drift_after_image"]["kinds"]["all"]
+    assert drift["image"]["value"] != drift["alone"]["value"] and drift["floor"]["value"] > 0.01
+    starts = [line.partition(":")[0] for line in report["verdict"]]
+    assert starts == ["Text alone", "Text after an image", "Images"]
+    printed = capsys.readouterr().out
+    assert "Everything is in" in printed and "is skipped" not in printed
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{merged} (llava, " in page
+
+
+def test_a_composite_chats_and_reads_the_whole_conversation(merged, data, monkeypatch, capsys):
+    pictures = [str(data / f"{colour}.png") for colour in ("red", "blue")]
+    lines = ["Which colour?", f"/image {pictures[1]}", "And this?", "<image>?", "/new", "Hi"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    arguments = ["chat", str(merged), "--image", pictures[0], "--max-new-tokens", "3"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    # The processor refuses a text with its own image token; the conversation goes on.
+    assert printed.count("wings  ") == 4 and "cannot encode" in printed
+
+    session = load(str(merged))
+    session.add_picture(pictures[0])
+    first = session.say("Which colour?", 3)
+    session.add_picture(pictures[1])
+    second = session.say("And this?", 3)
+    processor = AutoProcessor.from_pretrained(merged)
+    messages = [
+        {"role": "user", "content": [picture(pictures[0]), text("Which colour?")]},
+        {"role": "assistant", "content": [text(first)]},
+        {"role": "user", "content": [picture(pictures[1]), text("And this?")]},
+    ]
+    batch = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    model = AutoModelForImageTextToText.from_pretrained(merged)
+    new = model.generate(**batch, max_new_tokens=3, do_sample=False)[0, -3:]
+    assert second == processor.decode(new, skip_special_tokens=True).strip()
+
+
+def picture(path):
+    return {"type": "image", "image": path}
+
+
+def text(said):
+    return {"type": "text", "text": said}
+
+
+def test_mistakes_are_one_sentence_before_a_model_is_loaded(merged, llm, data, tmp_path, capsys):
+    audio = tmp_path / "audio"
+    Qwen2AudioConfig(audio_config=Qwen2AudioEncoderConfig(d_model=8)).save_pretrained(audio)
+    text, questions = (f"--{name}={data / name}.jsonl" for name in ("text", "pictures"))
+    for command, words in (
+        (["eval", merged, text], "is a 'llava' model, which does not record the LLM"),
+        (["eval", merged, "--against", merged, text], "is a 'llava' model, which reads images"),
+        (["eval", audio, "--against", llm, text], "'qwen2_audio' model, which cannot be used"),
+        (["eval", merged, "--against", llm, f"--text={data / 'pictures.jsonl'}"], "as --text"),
+        (["chat", audio], "qwen2_audio"),
+        (["gate", merged, questions], "is no Wings checkpoint; name one with learners"),
+    ):
+        where = ["--output", tmp_path / "out"] if command[0] == "eval" else []
+        assert main([*map(str, [*command, *where])]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and error.endswith(".\n"), error

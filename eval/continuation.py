@@ -14,10 +14,10 @@ class ForcedTokens(LogitsProcessor):
 
     Attributes:
         start: tokens of the prompt.
-        tokens: [N] int64 ids that follow it.
+        tokens: ids that follow it.
     """
 
-    def __init__(self, start: int, tokens: Tensor) -> None:
+    def __init__(self, start: int, tokens: list[int]) -> None:
         self.start = start
         self.tokens = tokens
 
@@ -53,7 +53,7 @@ def continuation_log_probs(
         max_new_tokens=len(ids),
         do_sample=False,
         num_beams=1,
-        logits_processor=LogitsProcessorList([ForcedTokens(prompt["input_ids"].shape[1], tokens)]),
+        logits_processor=LogitsProcessorList([ForcedTokens(prompt["input_ids"].shape[1], ids)]),
         # One that does not occur, so that nothing ends in the middle.
         eos_token_id=next(n for n in count() if n not in ids),
         output_logits=True,

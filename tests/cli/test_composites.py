@@ -2,9 +2,11 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from composites import llava, llava_processor, save_composite
+from huggingface_hub import ModelCard
 from merged import language_model, save
 from PIL import Image
 from transformers import (
@@ -16,7 +18,12 @@ from transformers import (
 
 from wings.cli import main
 from wings.cli.chat import load
+from wings.errors import WingsError
 from wings.examples.conversations import write_lines
+from wings.sharing.card_facts import CardOptions
+from wings.sharing.parcel import pack
+from wings.sharing.push import validate_target
+from wings.sharing.repository import RemoteState
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +146,44 @@ def test_mistakes_are_one_sentence_before_a_model_is_loaded(merged, llm, data, t
         assert main([*map(str, [*command, *where])]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1 and error.endswith(".\n"), error
+
+
+def test_a_merged_llava_is_pushed_with_a_card_of_its_own(merged, llm, tmp_path, capsys):
+    card = tmp_path / "card.md"
+    command = ["push", merged, "me/repaired", "--dry-run", "--card", card]
+    assert main([*map(str, command)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("merged.json", "model.safetensors", "processor_config.json", "tokenizer.json"):
+        assert name in printed
+    assert printed.count("stays:") == 1  # .wings
+    page = card.read_text(encoding="utf-8")
+    assert 'AutoModelForImageTextToText.from_pretrained("me/repaired")' in page
+    assert "`llava` model of transformers that reads images" in page
+    assert "| child | weight 0.75 |" in page and f"| {llm.name} | - |" in page
+    assert "WingsForCausalLM" not in page and "learner" not in page.lower()
+    fields = ModelCard(page).data.to_dict()
+    assert fields["library_name"] == "transformers"
+    assert fields["pipeline_tag"] == "image-text-to-text" and "merge" in fields["tags"]
+    parcel = pack(merged, "me/repaired", CardOptions())
+    public = RemoteState("", False, (), "llava", None)
+    validate_target("me/repaired", public, True, parcel.kind)
+    with pytest.raises(WingsError, match="has a 'wings' model already"):
+        validate_target("me/repaired", replace(public, kind="wings"), True, parcel.kind)
+    assert main(["push", str(merged.parent / "child"), "me/child", "--dry-run"]) == 2
+    assert "'llava' model, which is neither a Wings checkpoint nor" in capsys.readouterr().err
+
+
+def test_a_merged_language_model_has_a_card_of_text(llm, tmp_path, capsys):
+    child = save(tmp_path / "child", language_model(1))
+    recipe = tmp_path / "merge.yaml"
+    recipe.write_text(
+        f"base_model: {llm}\nmerge_method: linear\nmodels:\n- model: {child}\n  parameters:\n"
+        "    weight: [{filter: mlp, value: 0.5}, {value: 1.0}]\n"
+    )
+    command = ["merge", "--config", recipe, "--output", tmp_path / "merged"]
+    assert main([*map(str, command)]) == 0
+    capsys.readouterr()
+    assert main(["card", str(tmp_path / "merged")]) == 0
+    page = capsys.readouterr().out
+    assert 'AutoModelForCausalLM.from_pretrained("merged")' in page and "wings chat" not in page
+    assert "| child | weight 0.5 for mlp, else 1 |" in page and "image" not in page.lower()

@@ -204,10 +204,12 @@ def test_a_language_model_without_a_template_reads_what_the_processor_writes(llm
     processor = llava_processor()
     tokenizer = processor.tokenizer
     tokenizer.add_special_tokens({"bos_token": "<|system|>"})
+    tokenizer.pad_token = None
     tokenizer.backend_tokenizer.post_processor = bos_first(tokenizer)
     save_composite(tmp_path / "llava", llava(llm), processor)
     composite = load_eval_model(str(tmp_path / "llava"), CPU)
     base = load_llm(str(llm), CPU)
+    assert composite.tokenizer.pad_token == tokenizer.eos_token
     base.tokenizer.chat_template = None
     base.tokenizer.add_special_tokens({"bos_token": "<|system|>"})
     assert copy_chat_template(base, composite) and not prompt_difference(base, composite)

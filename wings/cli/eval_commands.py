@@ -25,10 +25,13 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
         lazy(".chat:chat"),
         (),
         "chat with a checkpoint in the terminal",
-        "Chats with a saved Wings checkpoint. /image FILE adds a picture to the next turn, /new"
+        "Chats with a saved checkpoint. /image FILE adds a picture to the next turn, /new"
         " starts a new conversation and /quit exits.",
     )
-    parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint")
+    parser.add_argument(
+        "checkpoint",
+        help="folder or Hub id of a Wings checkpoint, or of a composite model of transformers",
+    )
     parser.add_argument(
         "--image",
         dest="pictures",
@@ -76,7 +79,9 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
         " to resume; torchrun -m wings.cli eval ... uses several devices.",
     )
     parser.add_argument(
-        "checkpoint", help="folder or Hub id of a Wings checkpoint or of a plain language model"
+        "checkpoint",
+        help="folder or Hub id of a Wings checkpoint, of a composite model of transformers (LLaVA,"
+        " Qwen2-VL, ...) or of a plain language model",
     )
     parser.add_argument(
         "--against",

@@ -14,12 +14,12 @@ def add_push(commands: argparse._SubParsersAction) -> None:
         lazy(".push:push"),
         (),
         "upload a checkpoint to the Hub with a filled-in model card; private by default",
-        "Uploads a Wings checkpoint to the Hub: model, processor, recipe, result and a model card"
-        " that is filled in from them. Training state, logs and data stay, and local paths are"
-        " taken out. An interrupted upload is resumed by the same command. The token is that of hf"
-        " auth login or of HF_TOKEN.",
+        "Uploads a Wings checkpoint or a merged model to the Hub: model, processor, recipe, result"
+        " and a model card that is filled in from them. Training state, logs and data stay, and"
+        " local paths are taken out. An interrupted upload is resumed by the same command. The token"
+        " is that of hf auth login or of HF_TOKEN.",
     )
-    parser.add_argument("folder", type=Path, help="folder of a Wings checkpoint")
+    parser.add_argument("folder", type=Path, help="folder of a Wings checkpoint or of wings merge")
     parser.add_argument("name", help="owner/name on the Hub, or a name alone for your own")
     parser.add_argument(
         "--public", action="store_true", help="let everybody see it (default: private)"
@@ -56,7 +56,7 @@ def add_card(commands: argparse._SubParsersAction) -> None:
         "Prints the model card of a checkpoint, filled in from its own files, from its recipes and"
         " from a report of wings eval. What none of them tells is said to be unknown.",
     )
-    parser.add_argument("folder", type=Path, help="folder of a Wings checkpoint")
+    parser.add_argument("folder", type=Path, help="folder of a Wings checkpoint or of wings merge")
     parser.add_argument("--name", help="owner/name on the Hub (default: the folder's name)")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the card, and its plot next to it"

@@ -4,11 +4,15 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+)
 
 from wings.errors import WingsError
 from wings.saved_files import reading
-from wings.upstream.configuration import read_config_dict
 from wings.upstream.gguf import place_of
 
 NAMED = 5
@@ -34,24 +38,23 @@ def load_causal_lm(
     """
     place, file = place_of(source)
     with reading(place, "language model"):
+        if not file:
+            config = AutoConfig.from_pretrained(place, revision=revision or "main")
+            # transformers itself would list all kinds that it knows, and import them for that.
+            if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+                raise WingsError(
+                    f"'{source}' holds a '{config.model_type}' model, which cannot be used here: "
+                    f"name {expected}."
+                )
         # Annotated as returning the model alone, which is true only without output_loading_info.
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                place,
-                dtype=dtype,
-                revision=revision or "main",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **file,
-            )
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            # transformers lists every kind that it knows here.
-            kind = read_config_dict(source).get("model_type")
-            raise WingsError(
-                f"'{source}' holds a '{kind}' model, which cannot be used here: name {expected}."
-            ) from None
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=dtype,
+            revision=revision or "main",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **file,
+        )
         model, info = loaded
         # Tensors that nobody reads are the business of transformers, which knows some by name.
         validate_tensors(source, {**info, "unexpected_keys": ()})

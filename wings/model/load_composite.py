@@ -38,7 +38,8 @@ def load_composite(source: str, dtype: Any = "auto") -> PreTrainedModel:
 def load_composite_processor(source: str) -> ProcessorMixin:
     """Loads the processor of a composite model.
 
-    Its tokenizer gets the same chat template, so that text alone has the same tokens with both.
+    Its tokenizer gets the same chat template, so that text alone has the same tokens with both, and
+    a token to pad with.
 
     Raises:
         WingsError: no processor there, or one without images, tokenizer or chat template.
@@ -51,5 +52,9 @@ def load_composite_processor(source: str) -> ProcessorMixin:
                 f"'{source}' has a {type(processor).__name__} in place of a processor of images "
                 "and text; save the model's processor there."
             )
-        processor.tokenizer.chat_template = prompt_template(processor)
+        tokenizer = processor.tokenizer
+        tokenizer.chat_template = prompt_template(processor)
+        if tokenizer.pad_token is None:
+            # Padding is masked; it only needs some id.
+            tokenizer.pad_token = tokenizer.eos_token
     return processor

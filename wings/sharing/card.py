@@ -12,12 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from wings import __version__
 
 from .base_models import UNKNOWN
-from .card_facts import LIBRARY, CardFacts, hub_data, lacks
+from .card_facts import LIBRARY, CardFacts, hub_data, lacks, model_type
+from .merge_facts import Merge
 from .retention import Retention
 from .stages import one_line
 
 TEMPLATE, PLOT = "card.md.jinja", "retention.png"
-PIPELINE = "image-text-to-text"
+PIPELINE, TEXT_PIPELINE = "image-text-to-text", "text-generation"
 NOUNS = {"text": "language model", "vision": "vision tower"}
 # The last line of a card that was filled in; its digest tells if somebody edited the card since.
 MARK = re.compile(r"\n<!-- filled in by wings ([0-9a-f]{32}) -->\n*$")
@@ -62,14 +63,27 @@ def metadata(facts: CardFacts) -> ModelCardData:
         "license": licence,
         "license_name": one_line(facts.licence) if licence != facts.licence else None,
         "library_name": facts.library,
-        "pipeline_tag": PIPELINE,
+        "pipeline_tag": PIPELINE if facts.reads_images else TEXT_PIPELINE,
         "base_model": bases or None,
         "datasets": hub_data(facts.stages) or None,
-        "tags": list(dict.fromkeys(["wings", LIBRARY, "vision", *facts.tags])),
+        "tags": tags_of(facts),
     }
+    if bases and not facts.is_wings:
+        fields["base_model_relation"] = "merge"
     if results:
         fields |= {"model_name": facts.name.rpartition("/")[2], "eval_results": results}
     return ModelCardData(**fields)
+
+
+def tags_of(facts: CardFacts) -> list[str]:
+    """The tags of the card, each once."""
+    known = {
+        "wings": facts.is_wings,
+        LIBRARY: True,
+        "vision": facts.reads_images,
+        "merge": facts.merge is not None,
+    }
+    return list(dict.fromkeys([*(tag for tag, holds in known.items() if holds), *facts.tags]))
 
 
 def eval_results(retention: Retention) -> list[EvalResult]:
@@ -102,6 +116,8 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
     return {
         **vars(facts),
         "title": one_line(facts.name.rpartition("/")[2]),
+        "kind": model_type(config),
+        "is_wings": facts.is_wings,
         "total": facts.total,
         "stage_keys": list(dict.fromkeys(key for stage in facts.stages for key in stage.rows)),
         "trained": trained,
@@ -109,7 +125,7 @@ def _shown(facts: CardFacts, has_plot: bool) -> Mapping[str, Any]:
         "exact": trained == "frozen" and not acts_on_text(config),
         "form": learner_form(config),
         "has_learners": bool(config.get("learners")),
-        "saved_by": saved_by(config),
+        "saved_by": saved_by(config, facts.merge),
         "measured": [row.key for row in facts.retention.rows] if facts.retention else [],
         "plot": PLOT if has_plot else None,
         "package_version": __version__,
@@ -135,9 +151,9 @@ def learner_form(config: Mapping[str, Any]) -> str:
     )
 
 
-def saved_by(config: Mapping[str, Any]) -> str:
-    """The releases that wrote the folder, as far as config.json tells."""
-    own = config.get("wings_version")
+def saved_by(config: Mapping[str, Any], merge: Merge | None) -> str:
+    """The releases that wrote the folder, as far as config.json and merged.json tell."""
+    own = merge.release if merge else config.get("wings_version")
     versions = [f"{LIBRARY} {own or '(release not recorded)'}"]
     if other := config.get("transformers_version"):
         versions.append(f"transformers {other}")

@@ -13,10 +13,15 @@ from wings.errors import WingsError
 
 from .base_models import UNKNOWN, BaseModel, find_base_model
 from .local_paths import BASE_KEY, is_local
+from .merge_facts import Merge, read_merge
 from .retention import Retention
 from .stages import Stage, read_stages
 
 LIBRARY = "wings-lorra"
+# `model_type` of a Wings model.
+WINGS = "wings"
+# Files of a processor; older ones have only the second.
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # Beginnings of tensors' names -> the part; other tensors are the language model's.
 PARTS = (("model.vision_tower.", "vision tower"), ("model.projector.", "projector"))
 
@@ -45,7 +50,8 @@ class CardFacts:
     Attributes:
         name: of the repository, or of the folder.
         config: config.json.
-        parts: language model and vision tower.
+        parts: language model and vision tower; of a merged model of transformers the LLM and the
+            models that were merged with it.
         parameters: number of weights by part.
         stages: of training, the first one first.
         retention: figures of a report.
@@ -54,6 +60,8 @@ class CardFacts:
         loads_with_code: config.json names code for `trust_remote_code=True`.
         is_self_contained: the code is in the folder and needs no installed package.
         tags: further tags of the card.
+        merge: that made it; None for a model that was trained.
+        reads_images: False for a language model.
     """
 
     name: str
@@ -67,15 +75,22 @@ class CardFacts:
     loads_with_code: bool
     is_self_contained: bool
     tags: tuple[str, ...] = ()
+    merge: Merge | None = None
+    reads_images: bool = True
+
+    @property
+    def is_wings(self) -> bool:
+        """False for a model of transformers."""
+        return model_type(self.config) == WINGS
 
     @property
     def library(self) -> str:
         """`library_name` of the card.
 
         A folder that names code loads with transformers alone, and the Hub shows how. Without it
-        only this package knows the model.
+        only this package knows a Wings model.
         """
-        return "transformers" if self.loads_with_code else LIBRARY
+        return "transformers" if self.loads_with_code or not self.is_wings else LIBRARY
 
     @property
     def total(self) -> int:
@@ -101,7 +116,11 @@ def read_facts(
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stages = read_stages(origin or folder)
-    parts = base_models(origin or folder, config, stages, options)
+    merge = read_merge(folder)
+    if model_type(config) == WINGS or merge is None:
+        parts = base_models(origin or folder, config, stages, options)
+    else:
+        parts = merged_models(folder, merge, options)
     licence, reason = licence_of(parts, options)
     has_code = bool(config.get("auto_map"))
     return CardFacts(
@@ -116,7 +135,24 @@ def read_facts(
         has_code,
         has_code and len(list(folder.glob("*.py"))) > 1,
         options.tags,
+        merge,
+        model_type(config) == WINGS or any((folder / name).is_file() for name in PROCESSORS),
     )
+
+
+def merged_models(folder: Path, merge: Merge, options: CardOptions) -> list[BaseModel]:
+    """The LLM and the models that were merged with it, as merged.json names them."""
+    near = [folder.resolve().parent]
+    base = options.base_model or merge.base
+    return [
+        find_base_model("language model", base, near, bool(options.base_model)),
+        *(find_base_model("merged model", child, near) for child in merge.children),
+    ]
+
+
+def model_type(config: Mapping[str, Any]) -> str:
+    """`model_type` of a config.json; that of a Wings model where it has none."""
+    return str(config.get("model_type") or WINGS)
 
 
 def base_models(
@@ -161,13 +197,13 @@ def _named(source: Any) -> str | None:
 def licence_of(parts: Sequence[BaseModel], options: CardOptions) -> tuple[str, str]:
     """The licence of the whole, and the reason in words.
 
-    It holds the weights of both parts, so it is known only where both state the same.
+    It holds the weights of all parts, so it is known only where all state the same.
     """
     if options.licence:
         return options.licence, "as its author states"
     stated = {part.licence for part in parts}
     if len(stated) == 1 and UNKNOWN not in stated:
-        return stated.pop(), "the licence of both parts"
+        return stated.pop(), "the licence of all parts"
     if UNKNOWN in stated:
         return UNKNOWN, "fill in: the licence of a part is not known"
     return UNKNOWN, "fill in: the parts have different licences"

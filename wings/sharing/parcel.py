@@ -10,7 +10,7 @@ from wings.errors import WingsError
 from wings.saved_files import missing, validate_files
 
 from .card import PLOT, is_filled_in, is_placeholder, make_card
-from .card_facts import CardOptions, lacks, named_bases, read_facts
+from .card_facts import WINGS, CardOptions, lacks, model_type, named_bases, read_facts
 from .local_paths import BASE_KEY
 from .repository import RemoteState
 from .retention import (
@@ -21,7 +21,7 @@ from .retention import (
     shared_report,
     validate_report,
 )
-from .shared_files import CARD, SharedFile, select_files
+from .shared_files import CARD, MERGED, SharedFile, select_files
 
 NOUN = "Wings checkpoint"
 CONFIG = "config.json"
@@ -48,6 +48,12 @@ class Parcel:
         found = [file for file in self.files if file.name == CARD]
         return text_of(found[0]) if found else ""
 
+    @property
+    def kind(self) -> str:
+        """`model_type` of the model."""
+        config = next(file for file in self.files if file.name == CONFIG)
+        return model_type(json.loads(text_of(config)))
+
     def without_card(self, note: str) -> "Parcel":
         """Returns the parcel without its card, so that the card on the Hub stays."""
         files = [file for file in self.files if file.name != CARD]
@@ -55,7 +61,9 @@ class Parcel:
 
 
 def validate_checkpoint(folder: Path, with_processor: bool = True) -> None:
-    """Checks by its files that a folder has a whole Wings checkpoint; no weights are loaded.
+    """Checks by its files that a folder has a whole Wings checkpoint or a merged model.
+
+    No weights are loaded.
 
     Raises:
         WingsError: no such folder, another kind of model, or a file that is damaged or missing.
@@ -72,7 +80,16 @@ def validate_checkpoint(folder: Path, with_processor: bool = True) -> None:
     validate_files(folder, NOUN, thorough=True)
     if not any(name.endswith(".safetensors") for name in names):
         raise WingsError(f"The folder '{folder}' has no weights (*.safetensors): save it again.")
-    lost = [name for name in PROCESSOR if name not in names]
+    kind = model_type(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    if kind == WINGS:
+        lost = [name for name in PROCESSOR if name not in names]
+    elif MERGED in names:
+        lost = [name for name in PROCESSOR[1:] if name not in names]
+    else:
+        raise WingsError(
+            f"The folder '{folder}' holds a '{kind}' model, which is neither a Wings checkpoint nor"
+            f" a result of wings merge: push it with its own push_to_hub."
+        )
     if with_processor and lost:
         raise WingsError(
             f"The folder '{folder}' has no {lost[0]}, so nobody could ask the model anything: save"

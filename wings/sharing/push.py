@@ -8,8 +8,6 @@ from .parcel import Parcel, for_repository
 from .repository import RemoteState, Repository, superseded
 from .shared_files import OF_MODEL
 
-KIND = "wings"
-
 
 @dataclass(frozen=True)
 class Pushed:
@@ -48,7 +46,7 @@ def push(
     if state is None:
         repository.create()
         state = repository.state()
-    validate_target(repository.name, state, public)
+    validate_target(repository.name, state, public, parcel.kind)
     parcel = for_repository(parcel, state, new_card)
     removed = superseded(parcel.files, state, OF_MODEL)
     address = repository.commit(parcel.files, removed, state, message)
@@ -58,11 +56,11 @@ def push(
     return Pushed(repository.name, address, is_private and not public, tuple(parcel.notes))
 
 
-def validate_target(name: str, state: RemoteState | None, public: bool) -> None:
-    """Raises a `WingsError` if a repository is not for this model."""
+def validate_target(name: str, state: RemoteState | None, public: bool, kind: str) -> None:
+    """Raises a `WingsError` if a repository is not for a model of this `model_type`."""
     if state is None:
         return
-    if state.kind not in (None, KIND):
+    if state.kind not in (None, kind):
         raise WingsError(
             f"{name} has a '{state.kind}' model already, whose files would mix with these: choose"
             f" another name."

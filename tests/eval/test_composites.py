@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from composites import idefics3, llava, llava_processor, qwen2_vl, save_composite
+from composites import idefics3, llava_processor, qwen2_vl, save_composite
+from llava import llava
 from merged import language_model, save
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -1,44 +1,14 @@
 """Composite models of transformers, each made tiny, and their processors."""
 
-import torch
 import transformers as hf
-from merged import TOKENS, language_model, moved, weights
-from tiny import TEMPLATE, TEXT, tiny_tokenizer
+from llava import IMAGE, image_tokenizer
+from merged import moved
+from tiny import TEMPLATE, TEXT
 
-IMAGE = TOKENS
 CLIP = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "image_size": 28, "patch_size": 14,
 }  # fmt: skip
-
-
-def llava(llm, **changes):
-    """LLaVA's form of transformers around the LLM's weights, trained on."""
-    torch.manual_seed(0)
-    text = language_model(**changes).config
-    config = hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(**CLIP, projection_dim=16), text_config=text,
-        image_token_id=IMAGE, image_seq_length=4,
-        tie_word_embeddings=bool(text.tie_word_embeddings),
-    )  # fmt: skip
-    model = hf.LlavaForConditionalGeneration(config).eval()
-    own = weights(llm)
-    head = {} if text.tie_word_embeddings else {"weight": own.pop("lm_head.weight")}
-    own.pop("lm_head.weight", None)
-    model.model.language_model.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in own.items()}
-    )
-    if head:
-        model.lm_head.load_state_dict(head)
-    return moved(model, 3)
-
-
-def image_tokenizer(*tokens):
-    """The tiny tokenizer with `<image>` and further tokens."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<image>", *tokens], special_tokens=True)
-    assert tokenizer.convert_tokens_to_ids("<image>") == IMAGE
-    return tokenizer
 
 
 def llava_processor():

@@ -32,8 +32,9 @@ def llava(llm, **changes):
     return moved(model, 3)
 
 
-def image_tokenizer():
+def image_tokenizer(*tokens):
+    """The tiny tokenizer with `<image>` and further tokens."""
     tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.add_tokens(["<image>", *tokens], special_tokens=True)
     assert tokenizer.convert_tokens_to_ids("<image>") == IMAGE
     return tokenizer

@@ -16,8 +16,8 @@ def add_push(commands: argparse._SubParsersAction) -> None:
         "upload a checkpoint to the Hub with a filled-in model card; private by default",
         "Uploads a Wings checkpoint or a merged model to the Hub: model, processor, recipe, result"
         " and a model card that is filled in from them. Training state, logs and data stay, and"
-        " local paths are taken out. An interrupted upload is resumed by the same command. The token"
-        " is that of hf auth login or of HF_TOKEN.",
+        " local paths are taken out. An interrupted upload is resumed by the same command. The"
+        " token is that of hf auth login or of HF_TOKEN.",
     )
     parser.add_argument("folder", type=Path, help="folder of a Wings checkpoint or of wings merge")
     parser.add_argument("name", help="owner/name on the Hub, or a name alone for your own")

@@ -7,10 +7,7 @@ import torch
 from rich.progress import Progress
 from rich.text import Text
 from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,9 +23,11 @@ from wings.eval.items import pictures_of, read_items
 from wings.eval.models import on_device
 from wings.model.causal_lm import WingsForCausalLM
 from wings.model.load_causal_lm import load_causal_lm
+from wings.model.load_composite import load_composite, load_composite_processor
 from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading
+from wings.upstream.auto_models import reads_images_and_text
 
 from .terminal import make_console, make_table
 
@@ -99,9 +98,9 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin | PreTrainedT
         if isinstance(config, WingsConfig):
             model = WingsForCausalLM.from_pretrained(checkpoint)
             processor = WingsProcessor.from_pretrained(checkpoint)
-        elif type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            model = AutoModelForImageTextToText.from_pretrained(checkpoint)
-            processor = AutoProcessor.from_pretrained(checkpoint)
+        elif reads_images_and_text(config.model_type):
+            processor = load_composite_processor(checkpoint)
+            model = load_composite(checkpoint)
         else:
             model = load_causal_lm(checkpoint)
             processor = AutoTokenizer.from_pretrained(checkpoint)

@@ -13,7 +13,7 @@ from .shared_files import MERGED
 
 @dataclass(frozen=True)
 class Merge:
-    """What `wings merge` made a model of.
+    """The sources and the method that `wings merge` made a model of.
 
     Attributes:
         method: by its name.

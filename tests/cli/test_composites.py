@@ -94,6 +94,12 @@ def test_a_merged_llava_is_measured_against_its_language_model(merged, llm, data
     assert f"{merged} (llava, " in page
 
 
+def test_the_attention_shift_of_a_composite(merged, data, tmp_path, capsys):
+    command = ["shift", merged, "--items", data / "conversations.jsonl", "--output", tmp_path / "s"]
+    assert main([*map(str, command)]) == 0
+    assert "2 of 2" in capsys.readouterr().out
+
+
 def test_a_composite_chats_and_reads_the_whole_conversation(merged, data, monkeypatch, capsys):
     pictures = [str(data / f"{colour}.png") for colour in ("red", "blue")]
     lines = ["Which colour?", f"/image {pictures[1]}", "And this?", "<image>?", "/new", "Hi"]

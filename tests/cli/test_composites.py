@@ -94,6 +94,21 @@ def test_a_merged_llava_is_measured_against_its_language_model(merged, llm, data
     assert f"{merged} (llava, " in page
 
 
+def test_a_llava_is_swept(merged, llm, data, tmp_path):
+    files = [f"--{name}={data / name}.jsonl" for name in ("text", "pictures", "conversations")]
+    command = ["merge", llm, merged.parent / "child", "--sweep", "0,.75", "--beside", merged]
+    options = ["--output", tmp_path / "front", "--max-new-tokens", 4]
+    assert main([*map(str, (*command, *options)), *files]) == 0
+    front = json.loads((tmp_path / "front" / "front.json").read_text(encoding="utf-8"))["front"]
+    start, merge = front["merges"]
+    # The saved merge has the weights that are written in place.
+    assert merge["scores"] == front["others"][0]["scores"]
+    assert merge["kl"] == front["others"][0]["kl"] != start["kl"]
+    # At weight 0 it is the LLM, but for the output row of the image token.
+    assert start["kl"][0]["alone"] < 0.05 * merge["kl"][0]["alone"]
+    assert start["scores"]["text"] == front["llm"]["scores"]["text"]
+
+
 def test_the_attention_shift_of_a_composite(merged, data, tmp_path, capsys):
     command = ["shift", merged, "--items", data / "conversations.jsonl", "--output", tmp_path / "s"]
     assert main([*map(str, command)]) == 0

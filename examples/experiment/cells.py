@@ -1,33 +1,36 @@
-"""The experiment's cells: ways to teach one LLM to see, with the recipes of their two stages.
+"""The experiment's cells: ways to teach one LLM to see.
 
 All cells start from the same LLM and tower, and get the same pictures, conversations, steps and
 order. A cell is the recipe keys that it adds to both stages.
 """
 
+import itertools
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from wings.examples.training import make_recipe
-from wings.train.recipe import Recipe
-
-from .size import ExperimentSize
-
 Keys = dict[str, Any]
-TOWER = {"pool": 2, "image_size": 112}  # 8 x 8 patches become 16 image tokens
-# A third of SmolLM2's thirty blocks has learners, so that two cores can train them.
+# SmolLM2's blocks that have learners: ten, or all thirty.
+BLOCKS = {
+    "third": list(range(0, 30, 3)), "every": list(range(30)),
+    "early": list(range(10)), "late": list(range(20, 30)),
+}  # fmt: skip
+WHERE = {
+    "third": "every third block", "every": "every block", "early": "the first ten blocks",
+    "late": "the last ten blocks",
+}  # fmt: skip
+# A third of the thirty blocks has learners, so that two cores can train them.
 LEARNER: Keys = {
-    "rank": 64, "learner_layers": list(range(0, 30, 3)), "text_guard": True,
+    "rank": 64, "learner_layers": BLOCKS["third"], "text_guard": True,
     "normalize_sources": True, "init_std": "scaled",
 }  # fmt: skip
 # Four matrices of this width have the weights of a learner's eight.
 CROSS: Keys = {**LEARNER, "learner_form": "cross_attention", "rank": 128}
+RANKS = (64, 16)
 PLAIN: Keys = {"learners": []}
 # One rate of the projector is swept with each rate of the cell's own branch.
 PROJECTOR_RATES = (5e-4, 2e-3)
 BRANCH_RATES = (5e-4, 2e-3)
 LLM_RATES = (2e-5, 1e-4)
-TEXT_SHARE = 0.25
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 GATE_UP = ["gate_proj", "up_proj"]
 
@@ -47,6 +50,11 @@ def learners(*names: str, router: str | None = None) -> Keys:
     return {"wings": {"learners": list(names), "router": router, **LEARNER}, "freeze_llm": True}
 
 
+def start_of(blocks: str, rank: int) -> str:
+    """The name of stage 1 of image learners in some blocks."""
+    return "learner" if (blocks, rank) == ("third", 64) else f"learner-{blocks}-{rank}"
+
+
 # Stage 1 by name. Attended gates act in stage 2 only, so cells with and without one share it.
 STAGE_1: dict[str, Keys] = {
     "projector": {"wings": PLAIN},
@@ -55,6 +63,18 @@ STAGE_1: dict[str, Keys] = {
     "lora-20": lora(20),
     "visual-expert": lora(10, "image_tokens"),
     "cross-attention": {"wings": {"learners": ["image"], **CROSS}},
+    # Of the comparison of costs.
+    **{
+        start_of(blocks, rank): {
+            "wings": {
+                "learners": ["image"],
+                **LEARNER,
+                "rank": rank,
+                "learner_layers": BLOCKS[blocks],
+            }
+        }
+        for blocks, rank in itertools.product(BLOCKS, RANKS)
+    },
 }
 
 
@@ -129,71 +149,33 @@ LATER = (
 )  # fmt: skip
 CELLS = (*FIRST, *LATER)
 BY_KEY = {cell.key: cell for cell in CELLS}
+
+
+def _cheap(both: bool, blocks: str, rank: int, shared: bool = False) -> Cell:
+    """A row of the comparison of costs; two of the rows are cells of the other blocks."""
+    base = BY_KEY["both-learners-attended" if both else "learner-both-attended"]
+    if (blocks, rank, shared) == ("third", 64, False):
+        return base
+    keys = learners(*(("image", "text") if both else ("image",)), router="attended")
+    keys["wings"] |= {"rank": rank, "learner_layers": BLOCKS[blocks]}
+    key, name = f"image-{blocks}-{rank}", "image learner"
+    if both:
+        key, name = f"both-{blocks}-{rank}", "both learners"
+    if shared:
+        keys["wings"]["share_factors"] = True
+        key, name = f"{key}-shared", f"{name} with shared factors"
+    name = f"{name}, {WHERE[blocks]}, rank {rank}, attended gate"
+    return Cell(key, name, start_of(blocks, rank), keys, base.swept)
+
+
+# Rows of the comparison of costs. They take the rates of the sweep of their own kind of learners.
+CHEAP = (
+    *(
+        _cheap(both, blocks, rank)
+        for both, blocks, rank in itertools.product((False, True), BLOCKS, RANKS)
+    ),
+    *(_cheap(True, "third", rank, shared=True) for rank in RANKS),
+)
+BY_KEY |= {cell.key: cell for cell in CHEAP}
 # The primary comparison, named before the first run.
 PRIMARY = ("learner-both-attended", "lora-both-attended")
-
-
-def group_rates(keys: Keys, projector: float, branch: float) -> dict[str, float]:
-    """The learning rate of every parameter group that a stage trains.
-
-    Args:
-        keys: of the stage.
-        projector: rate of the projector.
-        branch: rate of everything else.
-    """
-    wings = keys["wings"]
-    groups = [f"{name}_learners" for name in wings["learners"]]
-    if "lora" in keys:
-        groups.append("lora")
-    if wings.get("router") or keys.get("lora", {}).get("gate") == "attended":
-        groups.append("router")
-    if keys.get("freeze_llm") is False:
-        groups.append("language_model")
-    return {"projector": projector, **dict.fromkeys(groups, branch)}
-
-
-@dataclass(frozen=True)
-class Rates:
-    """The learning rates of a run, the same in both stages."""
-
-    projector: float
-    branch: float
-
-
-def align_recipe(
-    kind: str, rates: Rates, seed: int, steps: int, folder: Path, output: Path,
-    size: ExperimentSize,
-) -> Recipe:  # fmt: skip
-    """Stage 1 of every cell that starts from it: questions about pictures, the LLM frozen."""
-    weights = folder / "weights"
-    vision = {"model_name": f"local-dir:{weights / 'tower'}", **TOWER}
-    return _recipe(
-        "align", STAGE_1[kind], rates, seed, steps, folder, output, size,
-        model={"vision": vision, "text": str(weights / "llm")},
-    )  # fmt: skip
-
-
-def instruct_recipe(
-    cell: Cell, rates: Rates, seed: int, steps: int, folder: Path, start: Path, output: Path,
-    size: ExperimentSize,
-) -> Recipe:  # fmt: skip
-    """Stage 2 of a cell, from the folder `start` of its stage 1."""
-    text = str(folder / "data" / "text.jsonl")
-    return _recipe(
-        "instruct", cell.stage_2, rates, seed, steps, folder, output, size,
-        start=str(start), text_turns={"path": text, "share": TEXT_SHARE},
-    )  # fmt: skip
-
-
-def _recipe(
-    stage: str, stage_keys: Keys, rates: Rates, seed: int, steps: int, folder: Path, output: Path,
-    size: ExperimentSize, **more: Any,
-) -> Recipe:  # fmt: skip
-    keys = dict(stage_keys)
-    wings = {"router": None, **keys.pop("wings")}
-    return make_recipe(
-        stage, folder / "data", {stage: None}, output, wings,
-        group_rates(stage_keys, rates.projector, rates.branch),
-        steps=steps, seed=seed, batch_size=size.batch_size, max_length=320, bf16=True,
-        **keys, **more,
-    )  # fmt: skip

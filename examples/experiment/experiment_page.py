@@ -1,229 +1,85 @@
-"""The experiment's page: the primary comparison, the first table, and all further tables."""
+"""The page of the study `stages`: the primary comparison, the first table, and further tables."""
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from wings.eval.compare.bootstrap import Estimate
-from wings.eval.report.machine import processor_name
 from wings.examples.pages import join_parts, markdown_table
 
-from .cells import BY_KEY, CELLS, FIRST, PRIMARY, STAGE_1, TEXT_SHARE, Cell
+from .cells import BY_KEY, CELLS, FIRST, PRIMARY, Cell
 from .plot import plot
-from .runs import SEEDS, RunResult, chosen_rates, percent, runs_of, selection_score, sweep_runs
+from .runs import RunResult, percent
 from .size import ExperimentSize
-from .summary import CellSummary, difference, summarize
+from .summary import difference
+from .tables import (
+    BLANK,
+    COLUMNS,
+    SELECTION,
+    WANTED,
+    cell_table,
+    finished,
+    kind_tables,
+    made,
+    not_done,
+    primary,
+    recipes,
+    reference,
+    signed,
+    summaries_of,
+    sweep_table,
+)
 
 PAGE_FILES = ("README.md", "front.png")
 FINDINGS = "findings.md"  # written by a person who has read the page
-WANTED = 95  # percent of the LLM's right answers to text after a picture
-SETUP = (
+MODELS = (
     "SmolLM2-135M-Instruct (Apache-2.0) and DINOv2 ViT-S/14 (Apache-2.0), from ordinary Python"
-    " packages, learn to read pictures: OpenMoji's drawings (openmoji.org, CC BY-SA 4.0) by name,"
+    " packages, learn to read"
+)
+SETUP = (
+    f"{MODELS} pictures: OpenMoji's drawings (openmoji.org, CC BY-SA 4.0) by name,"
     " kind and number, two pictures in one turn, and scenes of coloured shapes. Every cell gets the"
     " same pictures, text turns, steps and order in both stages. The LLM is frozen and every cell"
     " is off without an image. Cells differ in the branch (an image learner in every third block,"
     " or LoRA on all linear layers), in the stages that train it, and in its gate in stage 2."
 )
-COLUMNS = (
-    "*Pictures* are percent of the questions about pictures; none of the pictures was trained on."
-    " *Text after* counts right answers to text questions after an exchange about a picture, with"
-    " those of the LLM after the same exchange in words as 100. *Text* is the same without the"
-    " exchange. *Same* is percent of the answers after a picture that equal the LLM's after the"
-    " words. *KL* is KL(LLM || model) in nats a token on held-out answers of the LLM, alone and"
-    " after a picture. Brackets hold the 95% interval over questions and seeds (bootstrap; those"
-    " that show the same drawing are one unit; seeds are those of both stages). *Trained* are the"
-    " weights of the branch in millions; every cell trains the projector too. *Seconds* are those"
-    " of one core for both stages, *MiB* the largest memory of a training process."
-)
-TEXTS = (
-    "Sums, reversals and capitals are answered by the likeliest of four choices, as the LLM writes"
-    " hardly any right answer to them; instructions and facts are generated. Facts are not trained"
-    " on. *Text* is right answers alone, *after* those after a picture, in percent of all."
-)
 STYLE = (
     "*Style* asks for the names of the same concepts in other drawings (Twemoji, CC BY 4.0),"
     " none of which was trained on; `--style FOLDER` adds this test, and `wings experiment --help`"
-    " names the package. *Blank* repeats the first picture questions with grey pictures."
+    " names the package."
 )
-SELECTION = (
-    "Rates are chosen on the validation part with a seed of its own and shorter stages, by the mean"
-    " of pictures and text after a picture (both in percent of all). The same rates hold in both"
-    " stages, and for all cells of a branch."
-)
-HEADERS = (
-    "cell", "pictures", "text after", "same", "text", "KL alone", "KL after", "trained", "seconds",
-    "MiB", "seeds",
-)  # fmt: skip
-Summaries = Sequence[tuple[Cell, CellSummary]]
 
 
 def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize) -> None:
     """Writes `README.md` and the plot from `llm.json` and the runs that are finished."""
     llm = json.loads((folder / "llm.json").read_text(encoding="utf-8"))
-    summaries = []
-    for cell in CELLS:
-        runs = finished(results, cell, size)
-        if summary := summarize(runs, llm):
-            summaries.append((cell, summary))
-    first = [(cell, summary) for cell, summary in summaries if cell in FIRST]
-    later = [(cell, summary) for cell, summary in summaries if cell not in FIRST]
-    parts = ["# Image learners and LoRA, trained in equal stages", primary(results, llm, size)]
-    if (folder / FINDINGS).exists():
-        parts.append((folder / FINDINGS).read_text(encoding="utf-8").strip())
-    guess = percent(llm["guess"]["pictures"])
+    first = summaries_of(results, FIRST, llm, size)
+    later = summaries_of(results, [cell for cell in CELLS if cell not in FIRST], llm, size)
+    parts = [
+        "# Image learners and LoRA, trained in equal stages",
+        primary(results, [BY_KEY[key] for key in PRIMARY], llm, size),
+        findings(folder),
+    ]
     if first:
         marks = [(c.name, s.tests["pictures"], s.tests["mixed"]) for c, s in first]
-        plot(folder / "front.png", marks, guess, WANTED)
-        parts += [
-            markdown_table(HEADERS, map(row, first)),
-            reference(llm, guess),
-            "![text after a picture against pictures](front.png)",
-        ]
-    parts += [SETUP, COLUMNS, made(size)]
+        plot(folder / "front.png", marks, percent(llm["guess"]["pictures"]), WANTED)
+        image = "![text after a picture against pictures](front.png)"
+        parts += [cell_table(first), reference(llm), image]
+    parts += [SETUP, COLUMNS, made(size, "wings experiment")]
     if later:
-        parts += ["## Further cells", markdown_table(HEADERS, map(row, later))]
-    if summaries:
-        parts += ["## By kind", TEXTS, *text_tables(summaries, llm), STYLE]
-        parts.append(picture_table(summaries, llm))
-        parts += ["## Every seed", seed_table(summaries)]
+        parts += ["## Further cells", cell_table(later)]
+    parts += kind_tables([*first, *later], llm, f"{STYLE} {BLANK}")
+    if first:
         parts += ["## Pairs of cells", *pair_table(results, [c for c, _ in first], llm, size)]
-    parts += ["## The sweeps", SELECTION, sweep_table(results, size)]
-    parts += ["## The recipes", recipes()]
-    if missing := [c.name for c in FIRST if len(finished(results, c, size)) < len(SEEDS)]:
-        parts.append(f"**Not done yet** (fewer than {len(SEEDS)} seeds): {'; '.join(missing)}.")
+    parts += ["## The sweeps", SELECTION, sweep_table(results, CELLS, size)]
+    parts += ["## The recipes", recipes(CELLS), not_done(results, FIRST, size)]
     (folder / "README.md").write_text(join_parts(parts), encoding="utf-8")
 
 
-def finished(results: Sequence[RunResult], cell: Cell, size: ExperimentSize) -> list[RunResult]:
-    """The runs of a cell at its chosen rates, by seed."""
-    seeds = sorted({result.run.seed for result in results if result.run.part == "run"})
-    runs = runs_of(results, cell, seeds, size)
-    return sorted((r for r in results if r.run in runs), key=lambda result: result.run.seed)
-
-
-def primary(results: Sequence[RunResult], llm: dict[str, Any], size: ExperimentSize) -> str:
-    """The primary comparison in words and figures."""
-    ours, theirs = (BY_KEY[key] for key in PRIMARY)
-    text = (
-        f"**Primary comparison**, named before the first run: percent of pictures, at text after a"
-        f" picture of at least {WANTED} percent of the LLM's, of *{ours.name}* against"
-        f" *{theirs.name}*."
-    )
-    sides = [finished(results, cell, size) for cell in (ours, theirs)]
-    for cell, runs in zip((ours, theirs), sides, strict=True):
-        summary = summarize(runs, llm)
-        if summary is None:
-            return f"{text} It is not run yet."
-        after = summary.tests["mixed"]
-        reached = "reaches" if after.value >= WANTED else "does not reach"
-        text += (
-            f" The {cell.name.split(',')[0]} answers {bracketed(summary.tests['pictures'])} percent"
-            f" of pictures, and {reached} the text, with {bracketed(after)} ({len(runs)} seeds)."
-        )
-    found = difference(sides[0], sides[1], "pictures", llm)
-    if found:
-        text += f" The paired difference in pictures is {signed(found)} points."
-    return f"{text} Every other comparison on this page is secondary."
-
-
-def bracketed(value: Estimate) -> str:
-    """`81.2 (75.0 to 86.3)`."""
-    return f"{value.value:.1f} ({value.low:.1f} to {value.high:.1f})"
-
-
-def signed(value: Estimate) -> str:
-    """`+3.2 (-1.0 to 7.4)`."""
-    return f"{value.value:+.1f} ({value.low:+.1f} to {value.high:+.1f})"
-
-
-def row(pair: tuple[Cell, CellSummary]) -> tuple[str, ...]:
-    """The row of a cell in the first table."""
-    cell, of = pair
-    branch = sum(count for group, count in of.trained.items() if group != "projector")
-    tests = (bracketed(of.tests[test]) for test in ("pictures", "mixed"))
-    kls = (f"{of.kl[name].value:.3f}" for name in ("alone", "mixed"))
-    return (
-        cell.name, *tests, bracketed(of.same), f"{of.tests['text'].value:.1f}", *kls,
-        f"{branch / 1e6:.2f} M", f"{of.seconds:.0f}", str(of.memory), str(len(of.seeds)),
-    )  # fmt: skip
-
-
-def reference(llm: dict[str, Any], guess: float) -> str:
-    """The untouched LLM's figures in words."""
-    text, mixed = (percent(llm["test"]["scores"][test]) for test in ("text", "mixed"))
-    floor = sum(llm["kl"]["mixed"]) / sum(llm["kl"]["tokens"])
-    return (
-        f"The LLM alone answers {text:.1f} percent of the text questions, and {mixed:.1f} after the"
-        f" exchange in words: these are the 100 of the table. That exchange moves the LLM itself by"
-        f" a KL of {floor:.3f}, the floor of *KL after*. The most frequent answers of training get"
-        f" {guess:.1f} percent of the pictures without a look."
-    )
-
-
-def made(size: ExperimentSize) -> str:
-    """The command, machine and length of the runs."""
-    return (
-        f"`wings experiment`, one run a core of {processor_name()}; {size.align_steps} steps of"
-        f" stage 1 and {size.steps} of stage 2, {size.batch_size} conversations a step, text turns"
-        f" after {TEXT_SHARE:.0%} of the conversations of stage 2, seeds"
-        f" {', '.join(map(str, SEEDS))} of both stages. Every run is a line of `runs.jsonl` with"
-        " the commit of its code; the same command does what is missing there and writes this page."
-    )
-
-
-def text_tables(summaries: Summaries, llm: dict[str, Any]) -> Iterator[str]:
-    """Right answers by kind of text: alone, and after a picture."""
-    scores = llm["test"]["scores"]
-    kinds = list(scores["mixed"])
-    head = ["cell", *(f"{kind} ({len(scores['mixed'][kind])})" for kind in kinds)]
-    rows = [
-        [
-            "the LLM, text / after words",
-            *(
-                _two(percent({k: scores["text"][k]}), percent({k: scores["mixed"][k]}))
-                for k in kinds
-            ),
-        ]
-    ]
-    for cell, of in summaries:
-        rows.append([cell.name, *(_two(of.kinds["text"][k], of.kinds["mixed"][k]) for k in kinds)])
-    yield markdown_table(head, rows)
-
-
-def _two(alone: float, after: float) -> str:
-    return f"{alone:.0f} / {after:.0f}"
-
-
-def picture_table(summaries: Summaries, llm: dict[str, Any]) -> str:
-    """Right answers by kind of picture, with the tests of style and of blank pictures."""
-    guess = llm["guess"]
-    kinds = list(guess["pictures"])
-    head = [
-        "cell",
-        *(f"{kind} ({len(guess['pictures'][kind])})" for kind in kinds),
-        "style",
-        "blank",
-    ]
-    style = f"{percent(guess['style']):.0f}" if "style" in guess else ""
-    guessed = (f"{percent({kind: guess['pictures'][kind]}):.0f}" for kind in kinds)
-    rows = [["the most frequent answer, no look", *guessed, style, ""]]
-    for cell, of in summaries:
-        others = (bracketed(of.tests[t]) if t in of.tests else "" for t in ("style", "blank"))
-        shown = (f"{of.kinds['pictures'][kind]:.0f}" for kind in kinds)
-        rows.append([cell.name, *shown, *others])
-    return markdown_table(head, rows)
-
-
-def seed_table(summaries: Summaries) -> str:
-    """Pictures, text after a picture and its KL of every seed."""
-    rows = [
-        (cell.name, seed, f"{pictures:.1f}", f"{mixed:.1f}", f"{kl:.3f}")
-        for cell, of in summaries
-        for seed, (pictures, mixed, kl) in of.seeds.items()
-    ]
-    return markdown_table(("cell", "seed", "pictures", "text after", "KL after"), rows)
+def findings(folder: Path) -> str:
+    """What a person wrote who has read the page; empty before."""
+    path = folder / FINDINGS
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 def pair_table(
@@ -245,38 +101,3 @@ def pair_table(
         " and of the LLM's right answers to text after the words."
     )
     yield markdown_table(("cells", "pictures", "text after"), rows)
-
-
-def sweep_table(results: Sequence[RunResult], size: ExperimentSize) -> str:
-    """Every run of the sweeps."""
-    rows = []
-    for cell in CELLS:
-        if cell.key != cell.swept:
-            continue
-        best = chosen_rates(results, cell, size)
-        for result in results:
-            if result.run in sweep_runs(cell, size):
-                rates = result.run.rates
-                scores = result.record.get("scores", {})
-                shown = [
-                    f"{percent(scores[t]):.1f}" if scores else "failed"
-                    for t in ("pictures", "mixed")
-                ]
-                mark = "yes" if rates == best else ""
-                rows.append((cell.name, f"{rates.projector:g}", f"{rates.branch:g}", *shown,
-                             f"{selection_score(result):.1f}", mark))  # fmt: skip
-    head = ("swept with", "projector's rate", "branch's rate", "pictures", "text after", "mean")
-    return markdown_table((*head, "chosen"), rows)
-
-
-def recipes() -> str:
-    """The recipe keys of every cell."""
-    rows = [(cell.name, cell.stage_1, f"`{shown(cell.stage_2)}`") for cell in CELLS]
-    stages = "; ".join(f"*{name}*: `{shown(keys)}`" for name, keys in STAGE_1.items())
-    table = markdown_table(("cell", "stage 1", "keys of stage 2"), rows)
-    return f"{table}\n\nStage 1, which trains the projector and what these keys name: {stages}."
-
-
-def shown(keys: dict[str, Any]) -> str:
-    """Recipe keys in one line."""
-    return "; ".join(f"{name}: {value}" for name, value in keys.items())

@@ -16,8 +16,9 @@ from wings.train.param_groups import plan_groups
 from wings.train.recipe import Recipe
 from wings.train.run_folder import RunFolder
 
-from .cells import BY_KEY, TOWER, align_recipe, instruct_recipe
+from .cells import BY_KEY
 from .measure import measure_checkpoint, measure_llm
+from .recipes import TOWER, align_recipe, instruct_recipe
 from .runs import FIGURES, ExperimentRun, Stage1
 from .size import ExperimentSize
 

@@ -1,16 +1,19 @@
 """The runs of the experiment, their order, and the rates that the sweeps choose."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .cells import BY_KEY, PROJECTOR_RATES, Cell, Rates
+from .cells import BY_KEY, PROJECTOR_RATES, Cell
 from .measure import KindScores
+from .recipes import Rates
 from .size import ExperimentSize
 
 SEEDS = (0, 1, 2)
 SWEEP_SEED = 100
+RUNS = "runs.jsonl"
 FIGURES = "figures.json"  # of a finished stage 1, in its folder
 
 
@@ -162,3 +165,17 @@ def percent(kinds: KindScores) -> float:
     """The mean score of a test in percent."""
     scores = [score for scores in kinds.values() for score in scores]
     return 100 * sum(scores) / len(scores)
+
+
+def add_run(folder: Path, result: RunResult) -> None:
+    """Appends a run to `runs.jsonl`."""
+    with (folder / RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result.line()) + "\n")
+
+
+def read_runs(folder: Path) -> list[RunResult]:
+    """Reads the finished runs of a folder of results."""
+    if not (folder / RUNS).exists():
+        return []
+    lines = (folder / RUNS).read_text(encoding="utf-8").splitlines()
+    return [RunResult.from_line(json.loads(line)) for line in lines]

@@ -15,6 +15,7 @@ class ExperimentSize:
         drift: conversations with the LLM's own answers that are held out.
         pictures: questions of each kind about pictures, for validation and test.
         texts: questions of each kind of text, for validation and test.
+        turns: questions of each kind that need a picture and a fact, where a study asks them.
         blank: how many picture questions of the test are asked again with grey pictures.
         align_steps, steps: of stage 1 and of stage 2.
         sweep_steps: both, of the runs that choose rates.
@@ -45,6 +46,7 @@ class ExperimentSize:
             "facts": (15, 50),
         }
     )
+    turns: int = 60
     blank: int = 250
     align_steps: int = 200
     steps: int = 150

@@ -14,8 +14,20 @@ from wings.errors import WingsError
 from wings.examples import drawings
 from wings.examples.drawings import GROUPS, Drawing
 from wings.examples.emoji import data, emoji_run
-from wings.examples.experiment import cells, dataset, experiment_run, jobs, measure
+from wings.examples.experiment import (
+    cells,
+    experiment_page,
+    experiment_run,
+    gallery,
+    jobs,
+    measure,
+    recipes,
+    studies,
+    trial,
+)
 from wings.examples.experiment.cells import BY_KEY, STAGE_1
+from wings.examples.experiment.packages import Packages
+from wings.examples.experiment.runs import SEEDS, read_runs
 from wings.examples.quickstart import tiny_tower
 from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
@@ -99,22 +111,22 @@ def folder(tmp_path, monkeypatch):
         return Image.new("RGB", (28, 28), "red")
 
     monkeypatch.setattr(emoji_run, "catalogue", lambda: DRAWINGS)
-    monkeypatch.setattr(dataset, "catalogue", lambda: DRAWINGS)
+    monkeypatch.setattr(studies, "catalogue", lambda: DRAWINGS)
     monkeypatch.setattr(drawings, "drawing_folder", lambda: tmp_path)
     monkeypatch.setattr(data, "render", picture)
     for name in ("render", "render_several", "draw"):
-        monkeypatch.setattr(dataset, name, picture)
+        monkeypatch.setattr(gallery, name, picture)
     few = {"rank": 4, "learner_layers": [0]}
     stages = {
         name: {**keys, "wings": {**keys["wings"], **(few if keys["wings"]["learners"] else {})}}
         for name, keys in STAGE_1.items()
     }
-    monkeypatch.setattr(cells, "STAGE_1", stages)
+    monkeypatch.setattr(recipes, "STAGE_1", stages)
     wings = {"learners": ["image"], "router": None, **cells.LEARNER, **few}
     for key in TWO:
         small = replace(BY_KEY[key], stage_2={"wings": wings, "freeze_llm": True})
         monkeypatch.setitem(BY_KEY, key, small)
-    monkeypatch.setattr(experiment_run, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(trial, "ProcessPoolExecutor", Inline)
     # A random LLM answers nothing, and the page counts in what it answers.
     monkeypatch.setattr(measure, "score_all", lambda items, answers: [1.0] * len(items))
     return tmp_path
@@ -140,7 +152,7 @@ def of_experiment(folder, flat, monkeypatch):
     (folder / "weights").symlink_to(flat)
     # A random LLM ends no sentence.
     monkeypatch.setattr(
-        experiment_run, "llm_answers", lambda llm, questions, *more: ["Yes."] * len(questions)
+        trial, "llm_answers", lambda llm, questions, *more: ["Yes."] * len(questions)
     )
     return folder
 
@@ -190,7 +202,8 @@ def test_emojis_preflight_leaves_nothing(of_emoji, trained, capsys):
 
 def experiment(folder, *keys):
     results = folder / "results"
-    return experiment_run.experiment(folder, results, [BY_KEY[key] for key in keys], workers=1)
+    cells = [BY_KEY[key] for key in keys]
+    return experiment_run.experiment(folder, results, cells=cells, workers=1)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +212,7 @@ def experiment(folder, *keys):
         ("score the language model", LlamaForCausalLM, "generate"),
         ("stage 1, learner", training, "_finish"),
         ("stage 2 and scores, image learner, both stages, no gate", jobs, "measure_checkpoint"),
-        ("write the page", experiment_run, "write_page"),
+        ("write the page", experiment_page, "cell_table"),
     ],
 )
 def test_an_experiment_ends_at_a_late_step_that_fails(
@@ -221,7 +234,8 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
     torch.manual_seed(5), random.seed(5)
     before = torch.get_rng_state(), random.getstate()
     chosen = [BY_KEY[key] for key in TWO]
-    experiment_run.preflight(of_experiment, chosen, Inline())
+    one = trial.Trial(studies.STAGES, chosen, SEEDS, studies.STAGES.size, Packages())
+    one.preflight(of_experiment, Inline())
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     # Both stages of a sweep and of two cells; the sweep and a cell differ in the seed.
     assert len(trained) == 6
@@ -232,21 +246,19 @@ def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is
 
     monkeypatch.setattr(jobs, "instruct_recipe", gives_up)
     with pytest.raises(WingsError, match=r"preflight, stage 2 and scores, .*: the loss is nan\."):
-        experiment_run.preflight(of_experiment, chosen, Inline())
+        one.preflight(of_experiment, Inline())
 
 
-SMALL = replace(
-    experiment_run.PREFLIGHT_SIZE, pictures={"name": (1, 2), "group": (1, 1), "style": (0, 0)}
-)
+SMALL = replace(trial.PREFLIGHT_SIZE, pictures={"name": (1, 2), "group": (1, 1), "style": (0, 0)})
 
 
 def test_an_experiment_goes_on_where_it_was_stopped(of_experiment, monkeypatch):
-    monkeypatch.setattr(experiment_run, "preflight", lambda *args: None)
+    monkeypatch.setattr(trial.Trial, "preflight", lambda *args: None)
     results = of_experiment / "results"
 
     def run(*seeds):
         return experiment_run.experiment(
-            of_experiment, results, [BY_KEY[TWO[0]]], seeds, 1, size=SMALL
+            of_experiment, results, studies.STAGES, [BY_KEY[TWO[0]]], seeds, 1, size=SMALL
         )
 
     whole, align = jobs.run, jobs.align
@@ -257,7 +269,7 @@ def test_an_experiment_goes_on_where_it_was_stopped(of_experiment, monkeypatch):
     monkeypatch.setattr(jobs, "run", run_sweeps)
     with pytest.raises(RuntimeError, match="it broke"):
         run(0)
-    assert len(experiment_run.read_runs(results)) == 4
+    assert len(read_runs(results)) == 4
     assert len(list((of_experiment / "stage1").iterdir())) == 5
     # The finished stage 1 of seed 0 is on disk; that of seed 1 is not.
     monkeypatch.setattr(jobs, "run", whole)

@@ -6,6 +6,9 @@ from typing import Any
 
 from .parsing import add_command, lazy, positive, seed
 
+# Of `wings experiment`; its modules are imported when it runs.
+STUDIES = ("stages", "cheap", "turns", "photographs")
+
 
 def add_quickstart(commands: argparse._SubParsersAction) -> None:
     """`wings quickstart`."""
@@ -95,7 +98,13 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
         "--results", type=Path, help="folder of runs.jsonl and the page (default: OUTPUT/results)"
     )
     parser.add_argument(
-        "--cells", nargs="+", metavar="CELL", help="methods to run (default: the first eight)"
+        "--cells", nargs="+", metavar="CELL", help="methods to run (default: the study's)"
+    )
+    parser.add_argument(
+        "--study",
+        choices=STUDIES,
+        default=STUDIES[0],
+        help="what to compare (default: stages, learners and LoRA trained in both stages)",
     )
     parser.add_argument("--seeds", nargs="+", type=seed, metavar="N", help="default: 0 1 2")
     parser.add_argument(
@@ -113,16 +122,19 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
 def run_experiment(
     output: Path,
     results: Path | None,
+    study: str,
     cells: list[str] | None,
     seeds: list[int] | None,
     workers: int | None,
-    style: Path | None,
+    **packages: Path | None,
 ) -> None:
     """Runs `wings experiment`."""
     from wings.examples.experiment.experiment_run import cells_of, experiment
+    from wings.examples.experiment.packages import Packages
+    from wings.examples.experiment.studies import STUDIES as studies
 
-    options: dict[str, Any] = {"seeds": seeds, "workers": workers, "style": style}
+    options: dict[str, Any] = {"seeds": seeds, "workers": workers, "packages": Packages(**packages)}
     if cells is not None:
         options["cells"] = cells_of(cells)
     given = {name: value for name, value in options.items() if value is not None}
-    experiment(output, results or output / "results", **given)
+    experiment(output, results or output / "results", studies[study], **given)

@@ -11,14 +11,17 @@ import torch
 from wings.errors import WingsError
 from wings.eval.items import read_items
 from wings.eval.loglikelihood import likeliest_choices
-from wings.examples.experiment import cells, jobs
-from wings.examples.experiment.cells import BY_KEY, STAGE_1, Rates
+from wings.examples.experiment import cells, jobs, recipes
+from wings.examples.experiment.cells import BY_KEY, STAGE_1
 from wings.examples.experiment.dataset import CLUSTERS, Dataset, read_pairs
-from wings.examples.experiment.experiment_run import measure_llm
 from wings.examples.experiment.measure import drift, guess, likeliest
+from wings.examples.experiment.packages import Packages
+from wings.examples.experiment.recipes import Rates
 from wings.examples.experiment.runs import FIGURES, ExperimentRun
 from wings.examples.experiment.size import ExperimentSize
+from wings.examples.experiment.studies import gallery_of_drawings
 from wings.examples.experiment.style import redrawn
+from wings.examples.experiment.trial import measure_llm
 from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
@@ -41,16 +44,14 @@ def written(tmp_path_factory):
         pytest.skip("needs the extras real and harness")
     folder = tmp_path_factory.mktemp("experiment")
     (folder / "package").mkdir()
-    names = Dataset(folder / "names", SIZE, list).names
+    names = gallery_of_drawings(folder / "names", Packages()).names
     body = '<circle cx="8" cy="8" r="6" fill="#123456"/>'
     icons = {"icons": {d.name: {"body": body} for d in names}, "width": 16, "height": 16}
     (folder / "package" / "icons.json").write_text(json.dumps(icons))
     chars = {d.code.lower(): d.name for d in names}
     (folder / "package" / "chars.json").write_text(json.dumps(chars))
-    dataset = Dataset(
-        folder / "data", SIZE, lambda questions: [f"{q} Yes." for q in questions],
-        folder / "package",
-    )  # fmt: skip
+    gallery = gallery_of_drawings(folder / "data", Packages(style=folder / "package"))
+    dataset = Dataset(gallery, SIZE, lambda questions: [f"{q} Yes." for q in questions])
     dataset.write()
     return dataset
 
@@ -79,7 +80,7 @@ def test_nothing_that_is_asked_was_trained_on(written):
         for name in pictures_in(record["messages"])
     }
     assert trained and asked and not trained & asked
-    codes = [{drawing.code for drawing in part} for part in written.parts.values()]
+    codes = [{drawing.code for drawing in part} for part in written.gallery.parts.values()]
     assert not codes[0] & codes[1] | codes[0] & codes[2] | codes[1] & codes[2]
     texts = {record["messages"][0]["content"] for record in lines(written, "text")}
     held_out = {pair["alone"][0]["content"] for pair in lines(written, "drift")}
@@ -102,7 +103,7 @@ def test_the_tests_have_the_kinds_and_clusters_of_their_items(written):
         assert found == asked
         mixed = read_items(written.folder / f"mixed_{part}.jsonl")
         assert sum(map(len, clusters[part]["mixed"].values())) == len(mixed)
-    trained = {drawing.code for drawing in written.parts["train"]}
+    trained = {drawing.code for drawing in written.gallery.parts["train"]}
     assert set(clusters["test"]["pictures"]["name"]) <= trained
     assert not set(clusters["test"]["pictures"]["group"]) & trained
     assert set(clusters["test"]["style"]["style"]) <= trained
@@ -133,11 +134,11 @@ def test_blank_pictures_replace_the_first_ones(written):
 
 def test_a_folder_without_other_drawings_is_one_sentence(written, tmp_path):
     with pytest.raises(WingsError, match=r"no readable icons.json .*npm pack @iconify-json"):
-        redrawn(written.names, tmp_path, tmp_path / "style")
+        redrawn(written.gallery.names, tmp_path, tmp_path / "style")
     (tmp_path / "icons.json").write_text('{"icons": {}}')
     (tmp_path / "chars.json").write_text("{}")
     with pytest.raises(WingsError, match=r"has none of the drawings"):
-        redrawn(written.names, tmp_path, tmp_path / "style")
+        redrawn(written.gallery.names, tmp_path, tmp_path / "style")
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +162,10 @@ class Inline:
 
 def test_a_cell_goes_from_stage_1_to_its_scores(folder, monkeypatch):
     small = {k: v for k, v in cells.LEARNER.items() if k != "learner_layers"}
-    monkeypatch.setattr(cells, "TOWER", {})
+    monkeypatch.setattr(recipes, "TOWER", {})
     monkeypatch.setattr(jobs, "TOWER", {})
     stage_1 = {**STAGE_1, "learner": {"wings": {"learners": ["image"], **small}}}
-    monkeypatch.setattr(cells, "STAGE_1", stage_1)
+    monkeypatch.setattr(recipes, "STAGE_1", stage_1)
     cell = BY_KEY["learner-both-attended"]
     wings = {"learners": ["image"], "router": "attended", **small}
     cell = replace(cell, stage_2={"wings": wings, "freeze_llm": True})

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from wings.errors import WingsError
-from wings.examples.experiment import experiment_page
-from wings.examples.experiment.cells import BY_KEY, FIRST, LATER, PROJECTOR_RATES, Rates
+from wings.examples.experiment import experiment_page, tables
+from wings.examples.experiment.cells import BY_KEY, FIRST, LATER, PROJECTOR_RATES
 from wings.examples.experiment.experiment_page import write_page
-from wings.examples.experiment.experiment_run import add_run, cells_of, read_runs
+from wings.examples.experiment.experiment_run import cells_of
+from wings.examples.experiment.recipes import Rates
 from wings.examples.experiment.runs import (
     FIGURES,
     SEEDS,
@@ -22,9 +23,11 @@ from wings.examples.experiment.runs import (
     ExperimentRun,
     RunResult,
     Stage1,
+    add_run,
     chosen_rates,
     pending_tasks,
     percent,
+    read_runs,
     sweep_runs,
 )
 from wings.examples.experiment.size import ExperimentSize
@@ -279,7 +282,7 @@ def test_the_committed_page_is_what_the_code_writes(tmp_path, monkeypatch):
     page = (COMMITTED / "README.md").read_text(encoding="utf-8")
     # The machine of the runs, and no plot.
     machine = re.search(r"one run a core of (.+?); ", page)[1]
-    monkeypatch.setattr(experiment_page, "processor_name", lambda: machine)
+    monkeypatch.setattr(tables, "processor_name", lambda: machine)
     monkeypatch.setattr(experiment_page, "plot", lambda *_: None)
     results = read_runs(tmp_path)
     write_page(tmp_path, results, SIZE)

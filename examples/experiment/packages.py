@@ -1,0 +1,15 @@
+"""Unpacked packages that are no Python packages."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Folders of unpacked packages; used when the data is made.
+
+    Attributes:
+        style: other drawings for the test of style, see `style.py`; None for no such test.
+    """
+
+    style: Path | None = None

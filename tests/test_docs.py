@@ -205,9 +205,10 @@ class Shell:
             # Commands of others, which fetch something.
             known = [
                 ["pre-commit", "install"], ["npm", "pack", "@iconify-json/twemoji"],
-                ["hf", "auth", "login"],
+                ["hf", "auth", "login"], ["npm", "pack", "world-countries"],
+                ["apt-get", "download", "tuxpaint-stamps-default"],
             ]  # fmt: skip
-            is_unpacking = words[:2] == ["tar", "xzf"]
+            is_unpacking = words[:2] in (["tar", "xzf"], ["dpkg-deb", "-x"])
             assert words in known or is_unpacking, f"no test of: {shlex.join(words)}"
 
     def python(self, words):

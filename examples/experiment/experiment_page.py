@@ -76,9 +76,9 @@ def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize)
     (folder / "README.md").write_text(join_parts(parts), encoding="utf-8")
 
 
-def findings(folder: Path) -> str:
-    """What a person wrote who has read the page; empty before."""
-    path = folder / FINDINGS
+def findings(folder: Path, name: str = FINDINGS) -> str:
+    """The text of a person who has read the page; empty before."""
+    path = folder / name
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 

@@ -10,7 +10,7 @@ from wings.output_folder import OutputFolder
 from .cells import BY_KEY, Cell
 from .jobs import KNOWN
 from .packages import Packages
-from .runs import RUNS, SEEDS, RunResult
+from .runs import RUNS, SEEDS, RunResult, borrow_sweeps
 from .size import ExperimentSize
 from .studies import STAGES, Study
 from .trial import Trial
@@ -48,12 +48,24 @@ def experiment(
     """
     work, found = OutputFolder(folder, MAKER), OutputFolder(results, MAKER, "--results")
     with work.locked(), found.locked():
-        work.record("weights", "data", "stage1", "runs")
-        found.record(RUNS, KNOWN, *study.pages)
-        packages, size = packages or Packages(), size or study.size
-        return Trial(study, cells or study.cells, seeds, size, packages).run(
-            folder, results, workers
+        trial = Trial(
+            study, cells or study.cells, seeds, size or study.size, packages or Packages()
         )
+        if not study.inside:
+            work.record("weights", "data", "stage1", "runs")
+            found.record(RUNS, KNOWN, *study.pages)
+            return trial.run(folder, results, workers)
+        work.record("weights", study.inside)
+        found.record(study.inside)
+        inner, page = folder / study.inside, results / study.inside
+        inner.mkdir(exist_ok=True)
+        page.mkdir(exist_ok=True)
+        (folder / "weights").mkdir(exist_ok=True)
+        if not (inner / "weights").exists():
+            (inner / "weights").symlink_to(Path("..", "weights"))
+        # The cells keep the rates that were chosen on drawings.
+        borrow_sweeps(page, results, trial.cells, trial.size)
+        return trial.run(inner, page, workers)
 
 
 def cells_of(keys: Sequence[str]) -> list[Cell]:

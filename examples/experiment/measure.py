@@ -25,10 +25,12 @@ from wings.upstream.cache_name import cache_name, cache_of
 
 from .dataset import read_pairs
 from .texts import LIKELIHOOD
+from .turns import KNOWN, TOLD, TURN_TESTS
 
-TESTS = ("pictures", "style", "blank", "text", "mixed")
+PICTURES = ("pictures", "style", "blank", "seen")
+TESTS = (*PICTURES[:3], "text", "mixed", *TURN_TESTS)
 TEXTS = ("text", "mixed")
-PICTURE_TOKENS = 8  # length limit of an answer about a picture
+PICTURE_TOKENS = 8  # length limit of an answer that is about a picture alone
 BATCH = 64
 DTYPE = torch.bfloat16
 KindScores = dict[str, list[int]]  # kind of question -> 0 or 1 of each of its items
@@ -55,15 +57,14 @@ def measure_checkpoint(
     model = WingsForCausalLM.from_pretrained(checkpoint, dtype=DTYPE).eval()
     processor = WingsProcessor.from_pretrained(checkpoint)
     base = AutoModelForCausalLM.from_pretrained(llm, dtype=DTYPE).eval()
-    tests = [test for test in TESTS if (data / f"{test}_{part}.jsonl").exists()]
+    tests = {test: items for test in TESTS if (items := items_of(data, test, part))}
     found = {
-        test: predict(model, processor, items_of(data, test, part), test, text_tokens)
-        for test in tests
+        test: predict(model, processor, items, test, text_tokens) for test, items in tests.items()
     }
-    scores = {test: by_kind(items_of(data, test, part), found[test]) for test in tests}
+    scores = {test: by_kind(items, found[test]) for test, items in tests.items()}
     same: KindScores = defaultdict(list)
-    mixed = items_of(data, "mixed", part)
-    for item, ours, theirs in zip(mixed, found["mixed"], known[part]["answers"], strict=True):
+    expected = known[part]["answers"]
+    for item, ours, theirs in zip(tests["mixed"], found["mixed"], expected, strict=True):
         same[item.kind].append(int(ours == theirs))
     kl = drift(model, processor, base, read_pairs(data / "drift.jsonl"))
     return {"scores": scores, "same": dict(same), "kl": kl}
@@ -81,8 +82,9 @@ def measure_llm(
         text_tokens: length limit of a generated answer.
 
     Returns:
-        per part `scores` {test: {kind: [0 or 1]}} and `answers` [str] of the mixed test; `kl`, the
-        floor of drift: what the same exchange in words does to the LLM; `guess`, see `guess`.
+        per part `scores` {test: {kind: [0 or 1]}} and `answers` [str] of the mixed test; `turns`,
+        scores of turns that need a picture and a fact, with the picture in words; `kl`, the floor
+        of drift: what the same exchange in words does to the LLM; `guess`, see `guess`.
     """
     model = AutoModelForCausalLM.from_pretrained(llm, dtype=DTYPE).eval()
     tokenizer = AutoTokenizer.from_pretrained(llm)
@@ -94,6 +96,11 @@ def measure_llm(
             answers[test] = predict(model, tokenizer, items, test, text_tokens)
             scores[test] = by_kind(items, answers[test])
         known[part] = {"scores": scores, "answers": answers["mixed"]}
+    known["turns"] = {
+        test: by_kind(items, predict(model, tokenizer, items, test, text_tokens))
+        for test in (KNOWN, TOLD)
+        if (items := items_of(data, test, "test"))
+    }
     pairs = read_pairs(data / "drift.jsonl")
     for pair in pairs:
         pair["before"] = [
@@ -104,8 +111,9 @@ def measure_llm(
 
 
 def items_of(data: Path, test: str, part: str) -> list[Item]:
-    """The items of a test."""
-    return read_items(data / f"{test}_{part}.jsonl")
+    """The items of a test; none where the data has no such test."""
+    path = data / f"{test}_{part}.jsonl"
+    return read_items(path) if path.exists() else []
 
 
 def by_kind(items: Sequence[Item], answers: Sequence[str]) -> KindScores:
@@ -120,7 +128,7 @@ def predict(
     model: PreTrainedModel, processor: Processor, items: Sequence[Item], test: str, text_tokens: int
 ) -> list[str]:
     """A model's answer to every item: the likeliest choice where an item asks for it."""
-    length = text_tokens if test in TEXTS else PICTURE_TOKENS
+    length = PICTURE_TOKENS if test in PICTURES else text_tokens
     ranked = [n for n, item in enumerate(items) if item.scoring == LIKELIHOOD]
     others = [n for n, item in enumerate(items) if item.scoring != LIKELIHOOD]
     answers = dict(
@@ -222,9 +230,8 @@ def guess(data: Path) -> dict[str, KindScores]:
             answers.setdefault(question, Counter())[item.answer] += 1
     guesses: dict[str, KindScores] = {}
     for test in ("pictures", "style"):
-        if (data / f"{test}_test.jsonl").exists():
-            for item in items_of(data, test, "test"):
-                counts = answers.get(text_of(item.messages[-1]["content"]), Counter({"": 1}))
-                right = int(score(item, counts.most_common(1)[0][0]))
-                guesses.setdefault(test, {}).setdefault(item.kind, []).append(right)
+        for item in items_of(data, test, "test"):
+            counts = answers.get(text_of(item.messages[-1]["content"]), Counter({"": 1}))
+            right = int(score(item, counts.most_common(1)[0][0]))
+            guesses.setdefault(test, {}).setdefault(item.kind, []).append(right)
     return guesses

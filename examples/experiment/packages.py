@@ -10,6 +10,10 @@ class Packages:
 
     Attributes:
         style: other drawings for the test of style, see `style.py`; None for no such test.
+        flags: flags and facts about countries, see `flags.py`.
+        stamps: photographs, see `photographs.py`.
     """
 
     style: Path | None = None
+    flags: Path | None = None
+    stamps: Path | None = None

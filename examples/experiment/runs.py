@@ -1,7 +1,7 @@
 """The runs of the experiment, their order, and the rates that the sweeps choose."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -179,3 +179,12 @@ def read_runs(folder: Path) -> list[RunResult]:
         return []
     lines = (folder / RUNS).read_text(encoding="utf-8").splitlines()
     return [RunResult.from_line(json.loads(line)) for line in lines]
+
+
+def borrow_sweeps(folder: Path, other: Path, cells: Iterable[Cell], size: ExperimentSize) -> None:
+    """Copies the sweeps that choose the rates of `cells` from `other` where they are missing."""
+    wanted = {run for cell in cells for run in sweep_runs(cell, size)}
+    have = {result.run for result in read_runs(folder)}
+    for result in read_runs(other):
+        if result.run in wanted - have:
+            add_run(folder, result)

@@ -7,13 +7,19 @@ from typing import Protocol
 
 from wings.examples.drawings import DESCRIBED, catalogue, named, split
 
-from .cells import FIRST, Cell
+from .cells import CHEAP, FIRST, Cell
+from .cheap_page import CHEAP_PAGE, write_cheap_page
 from .experiment_page import PAGE_FILES, write_page
+from .flags import read_flags
 from .gallery import Gallery
 from .packages import Packages
+from .photographs import PhotographGallery, asked_by_name, read_photographs
+from .photographs_page import PHOTOGRAPHS, PHOTOGRAPHS_PAGE, write_photographs_page
 from .runs import RunResult
 from .size import ExperimentSize
 from .style import redrawn
+from .turns import TurnsGallery
+from .turns_page import TURNS, TURNS_PAGE, write_turns_page
 
 SEED = 17  # of the drawings' split: another than that of `wings emoji`
 
@@ -56,5 +62,36 @@ def gallery_of_drawings(folder: Path, packages: Packages) -> Gallery:
     return Gallery(folder, parts, names, redrawn(names, style, folder / "style") if style else ())
 
 
+def gallery_of_turns(folder: Path, packages: Packages) -> Gallery:
+    """OpenMoji's drawings and flags."""
+    drawings = gallery_of_drawings(folder, Packages())
+    return TurnsGallery(folder, drawings.parts, drawings.names, read_flags(packages.flags))
+
+
+def gallery_of_photographs(folder: Path, packages: Packages) -> Gallery:
+    """Photographs."""
+    parts = split(read_photographs(packages.stamps), SEED)
+    return PhotographGallery(folder, parts, asked_by_name(parts["train"]))
+
+
 STAGES = Study("stages", FIRST, gallery_of_drawings, write_page, PAGE_FILES)
-STUDIES = {study.name: study for study in (STAGES,)}
+# Shares data, stage 1 and runs with `stages`.
+WHAT_IS_CHEAP = Study("cheap", CHEAP, gallery_of_drawings, write_cheap_page, (CHEAP_PAGE,))
+NEED_BOTH = Study(
+    "turns", TURNS, gallery_of_turns, write_turns_page, (TURNS_PAGE,), "turns",
+    ExperimentSize(
+        pictures={
+            "name": (10, 100), "group": (10, 50), "count": (10, 50), "scene": (10, 50),
+            "pair": (10, 50), "flag": (10, 100),
+        },
+        blank=100,
+    ),
+)  # fmt: skip
+OF_PHOTOGRAPHS = Study(
+    "photographs", PHOTOGRAPHS, gallery_of_photographs, write_photographs_page,
+    (PHOTOGRAPHS_PAGE,), "photographs",
+    ExperimentSize(
+        pictures={"name": (40, 200), "group": (40, 150), "count": (40, 150), "pair": (40, 150)}
+    ),
+)  # fmt: skip
+STUDIES = {s.name: s for s in (STAGES, WHAT_IS_CHEAP, NEED_BOTH, OF_PHOTOGRAPHS)}

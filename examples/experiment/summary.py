@@ -24,22 +24,23 @@ def draws(units: int, seed: int) -> np.ndarray:
 
 
 def estimate(above: np.ndarray, below: np.ndarray) -> Estimate:
-    """The mean over seeds of `above / below`, with a 95% interval over clusters and seeds.
+    """All of `above` over all of `below`, with a 95% interval over clusters and seeds.
 
     A draw resamples clusters and seeds with replacement. With one seed, only clusters.
 
     Args:
         above: [S, C] sum of each seed and cluster.
-        below: [C] what the sums are counted in, the same for every seed.
+        below: [S, C] what the sums are counted in, or [C] if it is the same for every seed. Its sum
+            is not 0.
     """
     seeds, clusters = above.shape
-    value = above.sum(1).mean() / below.sum()
-    drawn = draws(clusters, 0)
-    tops = ((drawn @ above.T) * draws(seeds, 1)).sum(1) / seeds
+    below = np.broadcast_to(below, above.shape)
+    drawn, weights = draws(clusters, 0), draws(seeds, 1)
+    tops, bottoms = (((drawn @ sums.T) * weights).sum(1) for sums in (above, below))
     # A draw without anything to count in has no ratio, and is left out.
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanquantile(tops / (drawn @ below), LEVELS)
-    return Estimate(float(value), float(low), float(high))
+        low, high = np.nanquantile(tops / bottoms, LEVELS)
+    return Estimate(float(above.sum() / below.sum()), float(low), float(high))
 
 
 def cluster_sums(scores: Mapping[str, Sequence[float]], clusters: Clusters) -> np.ndarray:

@@ -36,6 +36,7 @@ SELECTION = (
     " of pictures and text after a picture (both in percent of all). The same rates hold in both"
     " stages, and for all cells of a branch."
 )
+BORROWED = "Where the study `stages` had these sweeps, its lines are copied: they are on its data."
 HEADERS = (
     "cell", "pictures", "text after", "same", "text", "KL alone", "KL after", "trained", "seconds",
     "MiB", "seeds",

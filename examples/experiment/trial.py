@@ -121,7 +121,7 @@ class Trial:
         Raises:
             WingsError, PreflightError: a part fails; the message names it.
         """
-        pictures = dict.fromkeys(self.size.pictures, (1, 2))
+        pictures = dict.fromkeys(self.size.pictures, (1, 1))
         small = replace(self, size=replace(PREFLIGHT_SIZE, pictures=pictures))
         with small_run(folder) as scratch:
             (scratch / "weights").symlink_to((folder / "weights").resolve())

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from country_package import write_countries
 from PIL import Image
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -229,12 +230,14 @@ def test_an_experiment_ends_at_a_late_step_that_fails(
 
 
 def test_an_experiments_preflight_leaves_nothing_and_a_training_that_gives_up_is_an_error(
-    of_experiment, monkeypatch, trained
+    of_experiment, monkeypatch, trained, tmp_path_factory
 ):
     torch.manual_seed(5), random.seed(5)
     before = torch.get_rng_state(), random.getstate()
     chosen = [BY_KEY[key] for key in TWO]
-    one = trial.Trial(studies.STAGES, chosen, SEEDS, studies.STAGES.size, Packages())
+    # The study with the most tests.
+    packages = Packages(flags=write_countries(tmp_path_factory.mktemp("flags") / "package"))
+    one = trial.Trial(studies.NEED_BOTH, chosen, SEEDS, studies.NEED_BOTH.size, packages)
     one.preflight(of_experiment, Inline())
     assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
     # Both stages of a sweep and of two cells; the sweep and a cell differ in the seed.

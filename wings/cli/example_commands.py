@@ -104,7 +104,8 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
         "--study",
         choices=STUDIES,
         default=STUDIES[0],
-        help="what to compare (default: stages, learners and LoRA trained in both stages)",
+        help="what to compare: learners and LoRA in equal stages (stages, the default), learners"
+        " by what they cost (cheap), turns that need a picture and a fact (turns), or photographs",
     )
     parser.add_argument("--seeds", nargs="+", type=seed, metavar="N", help="default: 0 1 2")
     parser.add_argument(
@@ -116,6 +117,18 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
         metavar="FOLDER",
         help="other drawings of the same concepts, for a test of style: the folder that npm pack"
         " @iconify-json/twemoji unpacks to (default: no such test)",
+    )
+    parser.add_argument(
+        "--flags",
+        type=Path,
+        metavar="FOLDER",
+        help="flags for the study turns: the folder that npm pack world-countries unpacks to",
+    )
+    parser.add_argument(
+        "--stamps",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs for the study photographs: Debian's tuxpaint-stamps-default, unpacked",
     )
 
 

@@ -1,7 +1,6 @@
 """The experiment's runs, summaries and page: order of tasks, choice of rates, figures."""
 
 import json
-import random
 import re
 import shutil
 from dataclasses import replace
@@ -9,6 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiment_runs import (
+    LLM,
+    SIZE,
+    count,
+    everything,
+    finish,
+    mean,
+    result,
+    rows_of,
+    value_of,
+)
 
 from wings.errors import WingsError
 from wings.examples.experiment import experiment_page, tables
@@ -17,7 +27,6 @@ from wings.examples.experiment.experiment_page import write_page
 from wings.examples.experiment.experiment_run import cells_of
 from wings.examples.experiment.recipes import Rates
 from wings.examples.experiment.runs import (
-    FIGURES,
     SEEDS,
     SWEEP_SEED,
     ExperimentRun,
@@ -30,61 +39,7 @@ from wings.examples.experiment.runs import (
     read_runs,
     sweep_runs,
 )
-from wings.examples.experiment.size import ExperimentSize
 from wings.examples.experiment.summary import difference, estimate, summarize
-
-SIZE = ExperimentSize()
-KINDS = {"pictures": {"name": 12, "scene": 8}, "style": {"style": 6}, "blank": {"name": 4},
-         "text": {"sums": 10, "facts": 5}, "mixed": {"sums": 10, "facts": 5}}  # fmt: skip
-
-
-def bits(rng, share, test):
-    return {k: [int(rng.random() < share) for _ in range(n)] for k, n in KINDS[test].items()}
-
-
-def some_llm():
-    rng = random.Random(0)
-    clusters = {t: {k: [f"{k} {n // 2}" for n in range(c)] for k, c in kinds.items()}
-                for t, kinds in KINDS.items()}  # fmt: skip
-    scores = {test: bits(rng, 0.6, test) for test in ("text", "mixed")}
-    return {
-        "test": {"scores": scores}, "clusters": {"test": clusters},
-        "kl": {"alone": [0, 0], "mixed": [0.4, 0.7], "tokens": [4, 6]},
-        "guess": {test: bits(rng, 0.2, test) for test in ("pictures", "style")},
-    }  # fmt: skip
-
-
-LLM = some_llm()
-
-
-def result(run: ExperimentRun, share: float = 0.7) -> RunResult:
-    rng = random.Random(f"{run}")
-    figures = {"cpu_seconds": 100.0 + run.seed, "seconds": 1.0, "memory_mib": 900 + run.seed}
-    return RunResult(run, {
-        "trained": {"projector": 5, "image_learners": 2_950_000},
-        "stage_1": figures, "stage_2": figures, "scoring": 3.0,
-        "scores": {test: bits(rng, share, test) for test in KINDS},
-        "same": bits(rng, 0.5, "mixed"),
-        "kl": {"alone": [0.0, 0.0], "mixed": [rng.random(), rng.random()], "tokens": [4, 6]},
-    })  # fmt: skip
-
-
-def finish(stage: Stage1, folder):
-    stage.output(folder).mkdir(parents=True, exist_ok=True)
-    (stage.output(folder) / FIGURES).write_text("{}")
-
-
-def everything(folder, cells=FIRST, seeds=SEEDS, share=lambda run: 0.7):
-    """Does every task in its order; returns the order and the results."""
-    done: list[RunResult] = []
-    order = []
-    while task := next(pending_tasks(done, folder, cells, seeds, SIZE), None):
-        order.append(task)
-        if isinstance(task, Stage1):
-            finish(task, folder)
-        else:
-            done.append(result(task, share(task)))
-    return order, done
 
 
 def test_sweeps_come_first_and_then_every_cell_of_a_seed(tmp_path):
@@ -195,35 +150,15 @@ def test_an_unknown_cell_is_one_sentence():
 def test_the_page_is_written_from_any_runs(tmp_path):
     (tmp_path / "llm.json").write_text(json.dumps(LLM))
     _, done = everything(tmp_path, cells=(*FIRST, LATER[0]))
-    for count in (0, 1, 4, 9, 14, 20, len(done)):
-        write_page(tmp_path, done[:count], SIZE)
+    for number in (0, 1, 4, 9, 14, 20, len(done)):
+        write_page(tmp_path, done[:number], SIZE)
         page = (tmp_path / "README.md").read_text()
-        assert ("Not done yet" in page) == (count < len(done) - 1)
+        assert ("Not done yet" in page) == (number < len(done) - 1)
     assert (tmp_path / "front.png").stat().st_size > 10_000
     assert "## Further cells" in page
     (tmp_path / "findings.md").write_text("Nothing is as expected.")
     write_page(tmp_path, done, SIZE)
     assert "Nothing is as expected." in (tmp_path / "README.md").read_text()
-
-
-def rows_of(page, first):
-    """The rows of the first table with this first header, by their first cells."""
-    (table, *_) = [t for t in page.split("\n\n") if t.startswith(f"| {first} |")]
-    rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
-    return rows[0], {row[0]: row[1:] for row in rows[2:]}
-
-
-def value_of(cell):
-    return float(cell.partition(" ")[0])
-
-
-def count(kinds):
-    return sum(map(sum, kinds.values()))
-
-
-def mean(values):
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def recompute(page, results, llm, cells):

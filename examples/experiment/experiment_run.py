@@ -1,6 +1,7 @@
 """`wings experiment`: the sweeps, both stages of every cell with every seed, then the page."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wings.errors import WingsError, nearest
@@ -27,6 +28,7 @@ def experiment(
     workers: int = WORKERS,
     packages: Packages | None = None,
     size: ExperimentSize | None = None,
+    keep: bool = False,
 ) -> list[RunResult]:
     """Does the runs of a study that are missing, and writes its page after every run.
 
@@ -42,6 +44,7 @@ def experiment(
         workers: processes of one thread.
         packages: folders of pictures that are in no Python package.
         size: smaller for a trial.
+        keep: the checkpoints of the runs stay in the folder, several hundred MB each.
 
     Raises:
         WingsError, PreflightError: a package is missing, or a part fails.
@@ -49,7 +52,7 @@ def experiment(
     work, found = OutputFolder(folder, MAKER), OutputFolder(results, MAKER, "--results")
     with work.locked(), found.locked():
         trial = Trial(
-            study, cells or study.cells, seeds, size or study.size, packages or Packages()
+            study, cells or study.cells, seeds, size or study.size, packages or Packages(), keep
         )
         if not study.inside:
             work.record("weights", "data", "stage1", "runs")
@@ -65,7 +68,7 @@ def experiment(
             (inner / "weights").symlink_to(Path("..", "weights"))
         # The cells keep the rates that were chosen on drawings.
         borrow_sweeps(page, results, trial.cells, trial.size)
-        return trial.run(inner, page, workers)
+        return replace(trial, others=(folder, results)).run(inner, page, workers)
 
 
 def cells_of(keys: Sequence[str]) -> list[Cell]:

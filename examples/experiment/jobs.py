@@ -17,7 +17,7 @@ from wings.train.recipe import Recipe
 from wings.train.run_folder import RunFolder
 
 from .cells import BY_KEY
-from .measure import measure_checkpoint, measure_llm
+from .measure import measure_checkpoint, measure_llm, measure_turns
 from .recipes import TOWER, align_recipe, instruct_recipe
 from .runs import FIGURES, ExperimentRun, Stage1
 from .size import ExperimentSize
@@ -49,15 +49,23 @@ def align(stage: Stage1, folder: Path, size: ExperimentSize) -> None:
     (output / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
 
 
-def run(one: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any]:
+def run(
+    one: ExperimentRun, folder: Path, size: ExperimentSize, keep: bool = False
+) -> dict[str, Any]:
     """Runs stage 2 of one run from its stage 1, scores the checkpoint, and deletes it.
+
+    Args:
+        one: the run.
+        folder: of the experiment.
+        size: of the experiment.
+        keep: the checkpoint stays; that of a sweep does not.
 
     Returns:
         `trained` weights by group; `stage_1` and `stage_2`, see `train_measured`; `scoring`
         seconds; and what `measure_checkpoint` returns. Or `failed`, the error of a training.
     """
     set_up_worker()
-    cell, start, output = BY_KEY[one.cell], one.stage_1.output(folder), folder / "runs" / one.name
+    cell, start, output = BY_KEY[one.cell], one.stage_1.output(folder), one.output(folder)
     RunFolder(output).owned.remove()
     stage_1 = json.loads((start / FIGURES).read_text(encoding="utf-8"))
     if "failed" in stage_1:
@@ -75,11 +83,31 @@ def run(one: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any
     llm = folder / "weights" / "llm"
     found = measure_checkpoint(output, llm, data, part, size.text_tokens, known)
     seconds = round(time.process_time() - begin, 1)
-    RunFolder(output).owned.remove()
+    if not keep or one.part == "sweep":
+        RunFolder(output).owned.remove()
     trained = {group.name: group.count for group in plan.trained if group.count}
     return {
         "trained": trained, "stage_1": stage_1, "stage_2": stage_2, "scoring": seconds, **found,
     }  # fmt: skip
+
+
+def score_turns(
+    one: ExperimentRun, folder: Path, data: Path, size: ExperimentSize
+) -> dict[str, Any]:
+    """Scores the kept checkpoint of a run on turns that need a picture and a fact.
+
+    Args:
+        one: the run.
+        folder: of the experiment that kept its checkpoint.
+        data: folder of the questions.
+        size: of the experiment.
+
+    Returns:
+        `scores` {test: {kind: [0 or 1]}}, and of the code `commit` and `dirty`.
+    """
+    set_up_worker()
+    scores = measure_turns(one.output(folder), data, size.text_tokens)
+    return {"scores": scores, **code_version()}
 
 
 def must_run(one: ExperimentRun, folder: Path, size: ExperimentSize) -> dict[str, Any]:

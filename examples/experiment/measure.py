@@ -70,6 +70,23 @@ def measure_checkpoint(
     return {"scores": scores, "same": dict(same), "kl": kl}
 
 
+def measure_turns(checkpoint: Path, data: Path, text_tokens: int) -> dict[str, KindScores]:
+    """Scores of a Wings checkpoint on turns that need a picture and a fact, by test.
+
+    Args:
+        checkpoint: its folder.
+        data: folder of the questions.
+        text_tokens: length limit of an answer that needs a fact.
+    """
+    model = WingsForCausalLM.from_pretrained(checkpoint, dtype=DTYPE).eval()
+    processor = WingsProcessor.from_pretrained(checkpoint)
+    scores = {}
+    for test in TURN_TESTS:
+        items = items_of(data, test, "test")
+        scores[test] = by_kind(items, predict(model, processor, items, test, text_tokens))
+    return scores
+
+
 def measure_llm(
     llm: Path, processor: WingsProcessor, data: Path, text_tokens: int
 ) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class ExperimentRun:
         rates = f"{self.rates.projector:g}-{self.rates.branch:g}"
         return f"{self.part}-{self.cell}-{rates}-seed{self.seed}-{self.steps[1]}"
 
+    def output(self, folder: Path) -> Path:
+        """The folder of its checkpoint, which is kept on request."""
+        return folder / "runs" / self.name
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -167,17 +171,17 @@ def percent(kinds: KindScores) -> float:
     return 100 * sum(scores) / len(scores)
 
 
-def add_run(folder: Path, result: RunResult) -> None:
-    """Appends a run to `runs.jsonl`."""
-    with (folder / RUNS).open("a", encoding="utf-8") as file:
+def add_run(folder: Path, result: RunResult, name: str = RUNS) -> None:
+    """Appends a run to `runs.jsonl`, or to another file of a folder of results."""
+    with (folder / name).open("a", encoding="utf-8") as file:
         file.write(json.dumps(result.line()) + "\n")
 
 
-def read_runs(folder: Path) -> list[RunResult]:
-    """Reads the finished runs of a folder of results."""
-    if not (folder / RUNS).exists():
+def read_runs(folder: Path, name: str = RUNS) -> list[RunResult]:
+    """Reads the finished runs of a folder of results; none where the file is missing."""
+    if not (folder / name).exists():
         return []
-    lines = (folder / RUNS).read_text(encoding="utf-8").splitlines()
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
     return [RunResult.from_line(json.loads(line)) for line in lines]
 
 

@@ -19,7 +19,7 @@ from .runs import RunResult
 from .size import ExperimentSize
 from .style import redrawn
 from .turns import TurnsGallery
-from .turns_page import TURNS, TURNS_PAGE, write_turns_page
+from .turns_page import KEPT, TURNS, TURNS_PAGE, write_turns_page
 
 SEED = 17  # of the drawings' split: another than that of `wings emoji`
 
@@ -43,6 +43,7 @@ class Study:
         pages: the files that this writes.
         inside: a folder of its own in the folders of the experiment; "" for the experiment's.
         size: of its data.
+        kept: the file with scores of checkpoints that other studies kept; "" for none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Study:
     pages: Sequence[str]
     inside: str = ""
     size: ExperimentSize = field(default_factory=ExperimentSize)
+    kept: str = ""
 
 
 def gallery_of_drawings(folder: Path, packages: Packages) -> Gallery:
@@ -86,6 +88,7 @@ NEED_BOTH = Study(
         },
         blank=100,
     ),
+    KEPT,
 )  # fmt: skip
 OF_PHOTOGRAPHS = Study(
     "photographs", PHOTOGRAPHS, gallery_of_photographs, write_photographs_page,

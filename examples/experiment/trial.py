@@ -46,13 +46,22 @@ PREFLIGHT_SIZE = ExperimentSize(
 
 @dataclass(frozen=True)
 class Trial:
-    """A study with the cells, seeds, size and packages that it is run with."""
+    """A study with the cells, seeds, size and packages that it is run with.
+
+    Attributes:
+        study, cells, seeds, size, packages: as in `experiment_run.experiment`.
+        keep: the checkpoints of the runs stay; those of sweeps do not.
+        others: folders of an experiment and its results, whose kept checkpoints the study scores
+            too; None for none.
+    """
 
     study: Study
     cells: Sequence[Cell]
     seeds: Sequence[int]
     size: ExperimentSize
     packages: Packages
+    keep: bool = False
+    others: tuple[Path, Path] | None = None
 
     def run(self, folder: Path, results: Path, workers: int) -> list[RunResult]:
         """Does what is missing.
@@ -74,7 +83,7 @@ class Trial:
             while True:
                 for task in self.pending(folder, results):
                     if len(running) < workers and task not in running.values():
-                        running[start(task, folder, self.size, pool)] = task
+                        running[self.start(task, folder, pool)] = task
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -83,8 +92,28 @@ class Trial:
                         add_run(results, RunResult(task, record))
                     console.print(describe(task, record))
                 self.study.write_page(results, read_runs(results), self.size)
+            if self.others and self.study.kept:
+                self.score_others(folder, results, *self.others, pool, console)
         self.study.write_page(results, read_runs(results), self.size)
         return read_runs(results)
+
+    def score_others(
+        self, folder: Path, results: Path, kept: Path, lines: Path, pool: Executor, console: Console
+    ) -> None:
+        """Scores checkpoints that another study kept, each once."""
+        done = {result.run for result in read_runs(results, self.study.kept)}
+        for one in (result.run for result in read_runs(lines)):
+            if one not in done and (one.output(kept) / "config.json").exists():
+                work = (one, kept, folder / "data", self.size)
+                record = pool.submit(jobs.score_turns, *work).result()
+                add_run(results, RunResult(one, record), self.study.kept)
+                console.print(f"{one.name}: scored")
+
+    def start(self, task: Task, folder: Path, pool: Executor) -> Future:
+        """Submits a task."""
+        if isinstance(task, Stage1):
+            return pool.submit(jobs.align, task, folder, self.size)
+        return pool.submit(jobs.run, task, folder, self.size, self.keep)
 
     def pending(self, folder: Path, results: Path) -> Iterator[Task]:
         """The tasks that can begin now, in order."""
@@ -162,13 +191,6 @@ class Trial:
         # With so few answers some bootstrap samples have no right one.
         with checking("write the page"), np.errstate(divide="ignore", invalid="ignore"):
             self.study.write_page(results, read_runs(results), size)
-
-
-def start(task: Task, folder: Path, size: ExperimentSize, pool: Executor) -> Future:
-    """Submits a task."""
-    if isinstance(task, Stage1):
-        return pool.submit(jobs.align, task, folder, size)
-    return pool.submit(jobs.run, task, folder, size)
 
 
 def measure_llm(folder: Path, size: ExperimentSize, pool: Executor) -> None:

@@ -13,7 +13,7 @@ from wings.examples.pages import join_parts, markdown_table
 from .cells import BY_KEY
 from .experiment_page import MODELS, findings
 from .measure import KindScores
-from .runs import RunResult, percent
+from .runs import RunResult, percent, read_runs
 from .size import ExperimentSize
 from .summary import cluster_sums, estimate
 from .tables import (
@@ -35,6 +35,7 @@ from .tables import (
 from .turns import BOTH, KNOWN, SEEN, TOLD, UNSEEN
 
 TURNS_PAGE = "README.md"
+KEPT = "kept.jsonl"
 # Learners and LoRA with and without a gate, and a fine-tune, which has no switch.
 TURNS = tuple(
     BY_KEY[key]
@@ -54,6 +55,10 @@ SETUP = (
 HEAD = (
     "cell", "given both halves", "halves", "all", "grey", "picture half", "fact half", "seeds",
 )  # fmt: skip
+OTHERS = (
+    "Checkpoints that `wings experiment --keep` left. They were trained on drawings and on no flag,"
+    " so that turns about flags are hardly among those with both halves right."
+)
 PRIMARY_TEXT = (
     "**The comparison**, named before the first run: percent of the turns given both halves, of the"
     " image learner against guarded LoRA, both with the attended gate and trained in both stages."
@@ -77,11 +82,22 @@ def write_turns_page(folder: Path, results: Sequence[RunResult], size: Experimen
             made(size, "wings experiment --study turns"),
         ]
         parts += ["## By kind of turn", both_kinds(runs, llm)]
+    if others := of_others(folder):
+        parts += ["## Cells of the other studies", OTHERS, both_table(others, llm)]
+    if summaries:
         parts += ["## All tests", cell_table(summaries), reference(llm), COLUMNS]
     parts += kind_tables(summaries, llm, BLANK)
     parts += ["## The sweeps", SELECTION, BORROWED, sweep_table(results, TURNS, size)]
     parts += ["## The recipes", recipes(TURNS), not_done(results, TURNS, size)]
     (folder / TURNS_PAGE).write_text(join_parts(parts), encoding="utf-8")
+
+
+def of_others(folder: Path) -> dict[str, list[Mapping[str, KindScores]]]:
+    """Scores of the checkpoints that other studies kept, by the cell's name."""
+    found: dict[str, list[Mapping[str, KindScores]]] = {}
+    for result in read_runs(folder, KEPT):
+        found.setdefault(BY_KEY[result.run.cell].name, []).append(result.record["scores"])
+    return found
 
 
 def with_model(runs: Sequence[RunResult]) -> list[Mapping[str, KindScores]]:

@@ -112,6 +112,11 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
         "--workers", type=positive, metavar="N", help="processes of one thread (default: 2)"
     )
     parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the checkpoints of the runs in OUTPUT; the study turns scores those of others",
+    )
+    parser.add_argument(
         "--style",
         type=Path,
         metavar="FOLDER",
@@ -139,6 +144,7 @@ def run_experiment(
     cells: list[str] | None,
     seeds: list[int] | None,
     workers: int | None,
+    keep: bool,
     **packages: Path | None,
 ) -> None:
     """Runs `wings experiment`."""
@@ -150,4 +156,4 @@ def run_experiment(
     if cells is not None:
         options["cells"] = cells_of(cells)
     given = {name: value for name, value in options.items() if value is not None}
-    experiment(output, results or output / "results", studies[study], **given)
+    experiment(output, results or output / "results", studies[study], keep=keep, **given)

@@ -22,6 +22,7 @@ from wings.examples.experiment.size import ExperimentSize
 from wings.examples.experiment.studies import gallery_of_drawings
 from wings.examples.experiment.style import redrawn
 from wings.examples.experiment.trial import measure_llm
+from wings.examples.experiment.turns import TURN_TESTS
 from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
@@ -160,7 +161,7 @@ class Inline:
         return type("Done", (), {"result": lambda self: value})()
 
 
-def test_a_cell_goes_from_stage_1_to_its_scores(folder, monkeypatch):
+def test_a_cell_goes_from_stage_1_to_its_scores(written, folder, tmp_path, monkeypatch):
     small = {k: v for k, v in cells.LEARNER.items() if k != "learner_layers"}
     monkeypatch.setattr(recipes, "TOWER", {})
     monkeypatch.setattr(jobs, "TOWER", {})
@@ -176,7 +177,7 @@ def test_a_cell_goes_from_stage_1_to_its_scores(folder, monkeypatch):
     assert not run.stage_1.is_done(folder)
     jobs.align(run.stage_1, folder, SIZE)
     assert run.stage_1.is_done(folder)
-    found = jobs.run(run, folder, SIZE)
+    found = jobs.run(run, folder, SIZE, keep=True)
     known = json.loads((folder / "data" / jobs.KNOWN).read_text())
     # With a frozen LLM and the guard, answers to text alone are the LLM's.
     assert found["scores"]["text"] == known["test"]["scores"]["text"]
@@ -189,10 +190,17 @@ def test_a_cell_goes_from_stage_1_to_its_scores(folder, monkeypatch):
     for stage in ("stage_1", "stage_2"):
         assert found[stage]["cpu_seconds"] > 0 and found[stage]["memory_mib"] > 100
         assert {"commit", "dirty", "date"} <= set(found[stage])
-    assert not (folder / "runs" / run.name).exists()
-    # A sweep is scored on the other part.
+    # The kept checkpoint is scored on other questions later.
+    (tmp_path / "pictures").symlink_to(written.folder / "pictures")
+    for test in TURN_TESTS:
+        (tmp_path / f"{test}_test.jsonl").symlink_to(written.folder / "style_test.jsonl")
+    later = jobs.score_turns(run, folder, tmp_path, SIZE)["scores"]
+    assert later == dict.fromkeys(TURN_TESTS, found["scores"]["style"])
+    # A sweep is scored on the other part, and its checkpoint is never kept.
     sweep = replace(run, part="sweep")
-    assert sum(map(len, jobs.run(sweep, folder, SIZE)["scores"]["pictures"].values())) == 8
+    scores = jobs.run(sweep, folder, SIZE, keep=True)["scores"]
+    assert sum(map(len, scores["pictures"].values())) == 8
+    assert not sweep.output(folder).exists()
 
 
 def test_a_training_that_gives_up_is_a_result(folder, monkeypatch):

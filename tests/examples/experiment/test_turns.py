@@ -1,5 +1,6 @@
 """Turns that need a picture and a fact: flags, the forms of each question, and the page."""
 
+import io
 import json
 import random
 
@@ -8,13 +9,18 @@ import pytest
 from country_package import write_countries
 from experiment_runs import LLM, SIZE, everything, result, rows_of, value_of
 from PIL import Image
+from rich.console import Console
 
 from wings.errors import WingsError
 from wings.eval.scoring.score import score
 from wings.examples.drawings import Drawing
+from wings.examples.experiment import flags, jobs
 from wings.examples.experiment.cells import BY_KEY
 from wings.examples.experiment.flags import read_flags
+from wings.examples.experiment.packages import Packages
 from wings.examples.experiment.runs import RunResult, add_run, borrow_sweeps, read_runs, sweep_runs
+from wings.examples.experiment.studies import STUDIES
+from wings.examples.experiment.trial import Trial
 from wings.examples.experiment.turns import (
     BOTH,
     KNOWN,
@@ -25,7 +31,12 @@ from wings.examples.experiment.turns import (
     TurnsGallery,
     backwards,
 )
-from wings.examples.experiment.turns_page import TURNS, given_halves, write_turns_page
+from wings.examples.experiment.turns_page import (
+    TURNS,
+    given_halves,
+    of_others,
+    write_turns_page,
+)
 
 
 class Square(Drawing):
@@ -38,13 +49,18 @@ class Square(Drawing):
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory):
     folder = tmp_path_factory.mktemp("turns")
-    names = [
-        Square(f"c{n}", name, "thing") for n, name in enumerate(("apple", "bus", "cat", "dog"))
-    ]
-    flags = read_flags(write_countries(folder / "package"))
-    for flag in flags:
-        type(flag).raster = Square.raster
-    return TurnsGallery(folder / "data", {"train": names, "test": names}, names, flags)
+    names = [Square(name, name, "thing") for name in ("apple", "bus", "cat", "dog")]
+    parts = {"train": names, "test": names}
+    found = read_flags(write_countries(folder / "package"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "raster_svg", lambda file, *size: Image.new("RGBA", size, "blue"))
+        yield TurnsGallery(folder / "data", parts, names, found)
+
+
+def test_a_flag_keeps_its_proportions_in_a_square(gallery):
+    alpha = np.asarray(gallery.flags[0].raster(90))[..., 3]
+    assert alpha.shape == (90, 90)
+    assert not alpha[:15].any() and alpha[15:75].all() and not alpha[75:].any()
 
 
 def test_flags_are_of_members_whose_capital_can_be_asked(tmp_path):
@@ -186,6 +202,33 @@ def test_the_page_counts_turns_whose_halves_are_right(tmp_path):
     both = sum(a & b for k in KINDS for a, b in zip(known[k], words[k], strict=True))
     expected = 100 * both / sum(map(sum, known.values()))
     assert f"{expected:.1f} percent of those whose fact it knows" in page
+
+
+def test_kept_checkpoints_of_other_studies_are_scored_once(tmp_path, monkeypatch):
+    for name in ("kept", "lines", "results"):
+        (tmp_path / name).mkdir()
+    cell = BY_KEY["learner-both-attended"]
+    _, done = everything(tmp_path, cells=[cell], seeds=(0, 1))
+    for one in done:
+        add_run(tmp_path / "lines", one)
+    kept = done[-1].run
+    kept.output(tmp_path / "kept").mkdir(parents=True)
+    (kept.output(tmp_path / "kept") / "config.json").touch()
+    scores = turn_scores(random.Random(1))
+    asked = []
+    monkeypatch.setattr(jobs, "score_turns", lambda *work: asked.append(work) or {"scores": scores})
+
+    class Inline:
+        def submit(self, job, *work):
+            return type("Done", (), {"result": lambda self: job(*work)})()
+
+    one = Trial(STUDIES["turns"], [cell], (0,), SIZE, Packages())
+    for _ in range(2):
+        places = (tmp_path / "results", tmp_path / "kept", tmp_path / "lines")
+        one.score_others(tmp_path, *places, Inline(), Console(file=io.StringIO()))
+    assert [work[0] for work in asked] == [kept]
+    assert asked[0][2] == tmp_path / "data"
+    assert of_others(tmp_path / "results") == {cell.name: [scores]}
 
 
 def test_without_right_halves_nothing_is_given():

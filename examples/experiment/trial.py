@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -121,24 +122,12 @@ class Trial:
 
     def prepare(self, folder: Path, results: Path, pool: Executor, console: Console) -> None:
         """Makes the data and scores the untouched LLM where that is missing."""
-        self.make_data(folder, console)
+        make_data(self.study, folder, self.size, self.packages, console)
         known = folder / "data" / jobs.KNOWN
         if not known.exists():
             console.print("asking the untouched language model")
             measure_llm(folder, self.size, pool)
         (results / jobs.KNOWN).write_text(known.read_text(encoding="utf-8"), encoding="utf-8")
-
-    def make_data(self, folder: Path, console: Console) -> None:
-        """Makes the data where it is missing."""
-        whole = folder / "data" / "whole"
-        if not whole.exists():
-            console.print("drawing pictures, asking the language model for text to replay")
-            llm = folder / "weights" / "llm"
-            Dataset(
-                self.study.gallery(folder / "data", self.packages), self.size,
-                lambda questions: llm_answers(llm, questions, 64, REPLAY_TOKENS),
-            ).write()  # fmt: skip
-            whole.touch()
 
     def preflight(self, folder: Path, pool: Executor) -> None:
         """Runs every part on a few samples, each cell once, in a folder that is removed.
@@ -161,7 +150,7 @@ class Trial:
         size, results = self.size, scratch / "results"
         results.mkdir()
         with checking("draw the data and ask the language model for text"):
-            self.make_data(scratch, Console(file=io.StringIO()))
+            make_data(self.study, scratch, size, self.packages, Console(file=io.StringIO()))
         with checking("score the language model"):
             self.prepare(scratch, results, pool, Console(file=io.StringIO()))
         rates = Rates(PROJECTOR_RATES[0], self.cells[0].rates[0])
@@ -191,6 +180,20 @@ class Trial:
         # With so few answers some bootstrap samples have no right one.
         with checking("write the page"), np.errstate(divide="ignore", invalid="ignore"):
             self.study.write_page(results, read_runs(results), size)
+
+
+def make_data(
+    study: Study, folder: Path, size: ExperimentSize, packages: Packages, console: Console
+) -> None:
+    """Makes the data of a study in `folder`, which has `weights/`, where it is missing."""
+    whole = folder / "data" / "whole"
+    if not whole.exists():
+        console.print("drawing pictures, asking the language model for text to replay")
+        llm = folder / "weights" / "llm"
+        gallery = study.gallery(folder / "data", packages)
+        replay = partial(llm_answers, llm, batch_size=64, max_new_tokens=REPLAY_TOKENS)
+        Dataset(gallery, size, replay).write()
+        whole.touch()
 
 
 def measure_llm(folder: Path, size: ExperimentSize, pool: Executor) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from wings.examples.experiment.experiment_run import make_data
-from wings.examples.experiment.size import ExperimentSize
+from wings.examples.experiment.packages import Packages
+from wings.examples.experiment.studies import STAGES
+from wings.examples.experiment.trial import make_data
 from wings.examples.quickstart.dataset import QuickstartAmounts, QuickstartSize, Writer
 from wings.examples.quickstart.jobs import ASSETS
 from wings.examples.quickstart.methods import METHODS, Method, align_recipe, instruct_recipe
@@ -103,7 +104,7 @@ def smollm2_family(work: OutputFolder, seed: int) -> Family:
     folder = work.path / SMOLLM2
     folder.mkdir(exist_ok=True)
     write_weights(folder / "weights")
-    make_data(folder, ExperimentSize(), None, Console())
+    make_data(STAGES, folder, STAGES.size, Packages(), Console())
     folders = {}
     for child in LLM_RATES:
         kind = "learner" if child == "wings" else "projector"

@@ -153,7 +153,7 @@ def of_experiment(folder, flat, monkeypatch):
     (folder / "weights").symlink_to(flat)
     # A random LLM ends no sentence.
     monkeypatch.setattr(
-        trial, "llm_answers", lambda llm, questions, *more: ["Yes."] * len(questions)
+        trial, "llm_answers", lambda llm, questions, **more: ["Yes."] * len(questions)
     )
     return folder
 

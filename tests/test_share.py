@@ -6,11 +6,10 @@ which is told where the Hub is before it imports anything.
 
 import json
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import interpreter
 from hub import Hub, yaml_of
 from own_data import BLOCKS as OWN_DATA
 from own_data import commands_of, write_data
@@ -84,10 +83,7 @@ def test_the_page_runs_from_beginning_to_end(tmp_path, monkeypatch):
     todo = list(steps())
     with Hub() as hub:
         environment = hub.environment(tmp_path / "home")
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER], input=json.dumps(todo), env=environment,
-            capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
+        done = interpreter.run(["-c", DRIVER], environment, stdin=json.dumps(todo), timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
         report = json.loads(done.stdout.splitlines()[-1])
         assert len(report) == len(todo)

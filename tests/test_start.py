@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import interpreter
 import pytest
 from tiny import tiny_model
 
@@ -33,7 +34,15 @@ LOADED = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 def run(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return reported(subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
+
+
+def run_after_torch(code, *arguments):
+    """The same with torch imported before."""
+    return reported(interpreter.run(["-c", code, *arguments], cwd=ROOT))
+
+
+def reported(done):
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -63,19 +72,21 @@ def test_import_loads_neither_torch_nor_transformers():
     assert len(loaded) < MOST
 
 
-def test_the_configuration_loads_no_tower_library():
-    loaded = run(f"import wings; wings.WingsConfig; {LOADED}")
-    assert "wings.config" in loaded and not ONLY_WITH_A_TOWER & set(loaded)
-
-
-def test_the_model_loads_no_more_than_transformers_own():
+def test_parts_load_no_tower_library():
     """transformers' own base class of models imports torchvision and triton where it finds them."""
-    base = "from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin"
-    before = set(run(f"{base}; {LOADED}"))
-    loaded = set(run(f"import wings; wings.WingsForCausalLM, wings.WingsProcessor; {LOADED}"))
-    assert "wings.model.causal_lm" in loaded and "wings.processing.processor" in loaded
-    assert not {"open_clip", "timm"} & loaded
-    assert not (ONLY_WITH_A_TOWER & loaded) - before
+    config, before, loaded = run(
+        "import json, sys, wings\n"
+        "wings.WingsConfig; config = sorted(sys.modules)\n"
+        "from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin\n"
+        "before = sorted(sys.modules)\n"
+        "wings.WingsForCausalLM, wings.WingsProcessor\n"
+        "print(json.dumps([config, before, sorted(sys.modules)]))"
+    )
+    assert "wings.config" in config and not ONLY_WITH_A_TOWER & set(config)
+    assert not any(name.startswith("wings.model.") for name in before)
+    assert {"wings.model.causal_lm", "wings.processing.processor"} <= set(loaded)
+    assert not {"open_clip", "timm"} & set(loaded)
+    assert not (ONLY_WITH_A_TOWER & set(loaded)) - set(before)
 
 
 def test_names_are_listed_and_wrong_ones_refused():
@@ -120,14 +131,14 @@ CLASSES = {
 
 @pytest.mark.parametrize("name", ["AutoModelForCausalLM", "AutoImageProcessor", "AutoProcessor"])
 def test_an_auto_class_used_first_after_wings_knows_it(name, checkpoint):
-    kinds, _ = run(f"import wings\n{LOAD}", checkpoint, "wings first", name)
+    kinds, _ = run_after_torch(f"import wings\n{LOAD}", checkpoint, "wings first", name)
     assert kinds == [CLASSES[name]]
 
 
 @pytest.mark.parametrize("order", ["wings first", "wings last"])
 def test_all_auto_classes_know_wings_in_either_order(order, checkpoint):
     begin = "import wings\n" if order == "wings first" else ""
-    kinds, finders = run(begin + LOAD, checkpoint, order, *CLASSES)
+    kinds, finders = run_after_torch(begin + LOAD, checkpoint, order, *CLASSES)
     assert kinds == list(CLASSES.values())
     assert not finders, "the finder stays when there is nothing left to register"
 
@@ -142,7 +153,9 @@ def test_all_auto_classes_know_wings_in_either_order(order, checkpoint):
     ],
 )
 def test_auto_classes_know_wings_whatever_was_imported_first(first, checkpoint):
-    kinds, _ = run(f"{first}\n{LOAD}", checkpoint, "wings first", "AutoModelForImageTextToText")
+    kinds, _ = run_after_torch(
+        f"{first}\n{LOAD}", checkpoint, "wings first", "AutoModelForImageTextToText"
+    )
     assert kinds == [CLASSES["AutoModelForImageTextToText"]]
 
 
@@ -157,4 +170,4 @@ def test_a_watched_module_keeps_its_own_loader():
         "print(json.dumps([own, specs, 'def tokenize' in found]))"
     )
     names = ["SourceFileLoader"] * 2
-    assert run(code) == [names, names, True]
+    assert run_after_torch(code) == [names, names, True]

@@ -3,10 +3,10 @@
 import json
 import runpy
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import interpreter
 import pytest
 
 import wings
@@ -17,10 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(script):
-    """A script in a fresh interpreter: (exit code, stderr)."""
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    """A script in a process that has imported torch alone: (exit code, stdout, stderr)."""
+    done = interpreter.run(["-c", script], cwd=ROOT)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -118,14 +116,6 @@ class Hub:
         dropped = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY")
         kept = {name: value for name, value in os.environ.items() if name not in dropped}
         return {**kept, **own}
-
-
-def run(arguments, environment, cwd=None, timeout=300):
-    """Runs Python in a process of its own; returns it with its output as text."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], env=environment, cwd=cwd, timeout=timeout,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 class Handler(BaseHTTPRequestHandler):

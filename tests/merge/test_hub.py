@@ -3,7 +3,8 @@
 import json
 
 import torch
-from hub import Hub, run
+from hub import Hub
+from interpreter import run
 from merged import weights
 
 

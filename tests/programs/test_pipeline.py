@@ -4,7 +4,8 @@ import json
 
 import pytest
 import transformers
-from hub import Hub, run
+from hub import Hub
+from interpreter import run
 from packaging.version import Version
 from served import answer
 from transformers import pipeline

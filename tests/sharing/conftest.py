@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from hub import Hub, run
+from hub import Hub
+from interpreter import run
 from small_checkpoint import checkpoint, data  # noqa: F401
 
 RECIPE = """\

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hub import run
+from interpreter import run
 
 STEPS = """
 import sys, torch

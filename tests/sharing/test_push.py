@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from hub import run
+from interpreter import run
 from safetensors.torch import load_file, save_file
 
 GOES_UP = {

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
+import interpreter
 import pytest
 import torch
 from families import FAMILIES, VISION, Layouts, batch_of, build, text_config
@@ -80,7 +79,8 @@ def test_a_fresh_process_gives_the_same_logits(tmp_path):
         "with torch.no_grad(): out = model(**batch, use_cache=False)\n"
         "torch.save(out.logits, sys.argv[1] + '/logits.pt')\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, cwd=tmp_path)
+    done = interpreter.run(["-c", script, tmp_path], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits(model, batch), **SAME)
 
 

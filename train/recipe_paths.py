@@ -62,7 +62,9 @@ def open_paths(
         if place.is_pattern(text, joined):
             # Brackets in the folder's own name are no pattern.
             joined = os.path.join(glob.escape(folder), text)
-        return _normal(joined)
+        path = _normal(joined)
+        # A path where nothing is would read as a name on the Hub.
+        return path if place.is_path(path, ".") else os.path.join(".", path)
 
     return _changed(cls, values, change)
 

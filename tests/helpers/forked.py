@@ -5,6 +5,7 @@ nothing is forked: autograd's threads do not survive a fork.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -148,6 +149,7 @@ def in_a_child(work, *arguments):
 
 
 def _quietly(work, *arguments):
+    _leave_imports()
     torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -155,8 +157,14 @@ def _quietly(work, *arguments):
     work(*arguments)
 
 
+def _leave_imports():
+    """Keeps collections, one of which ends each training, from visiting all that was imported."""
+    gc.freeze()
+
+
 def _run(words, folder, environment, writers, start_method, place):
     """The child: as the interpreter would begin."""
+    _leave_imports()
     assert wings.__file__ == place, f"{wings.__file__} was imported beforehand, not {place}"
     # Data workers start as in any other process, not as this one did.
     multiprocessing.set_start_method(start_method, force=True)

@@ -117,9 +117,8 @@ class Budget:
     def largest(self, parallel: str, checkpointing: bool) -> int:
         """Most samples of full length that fit on a GPU at once; 0 if none does."""
         room = self.room - self.device_memory(parallel).fixed
-        if self.activations(parallel, 1, checkpointing) > room:
-            return 0
-        low, high = 1, 2
+        # One sample, which takes a step of its own, is tried only where two do not fit.
+        low, high = 0, 2
         while high < 4096 and self.activations(parallel, high, checkpointing) <= room:
             low, high = high, 2 * high
         while high - low > 1:

@@ -2,16 +2,14 @@
 
 import base64
 import io
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import zlib
 from pathlib import Path
 
+import forked
 import torch
 from PIL import Image
 from tiny import tiny_model
@@ -72,13 +70,8 @@ class Program:
     """`wings COMMAND` in a process of its own, until the sentence with its address."""
 
     def __init__(self, *arguments):
-        command = [sys.executable, "-m", "wings.cli", *arguments, "--port", "0", "--device", "cpu"]
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        words = ["-m", "wings.cli", *arguments, "--port", "0", "--device", "cpu"]
+        self.process = forked.Program(*words, cwd=ROOT, HF_HUB_OFFLINE="1")
         self.errors = ""
         self.reader = threading.Thread(target=self._read)
         self.reader.start()

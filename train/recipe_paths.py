@@ -62,9 +62,7 @@ def open_paths(
         if place.is_pattern(text, joined):
             # Brackets in the folder's own name are no pattern.
             joined = os.path.join(glob.escape(folder), text)
-        path = _normal(joined)
-        # A path where nothing is would read as a name on the Hub.
-        return path if place.is_path(path, ".") else os.path.join(".", path)
+        return place.as_path(_normal(joined), ".")
 
     return _changed(cls, values, change)
 
@@ -79,9 +77,9 @@ def written_paths(cls: type, values: Any, folder: Path) -> dict[str, Any]:
         if place.is_pattern(text, text):
             here, there = glob.escape(here), glob.escape(there)
         path = os.path.relpath(os.path.join(here, text), there)
-        if same_place(os.path.join(there, path), os.path.join(here, text)):
-            return path
-        return os.path.relpath(os.path.realpath(text), there)
+        if not same_place(os.path.join(there, path), os.path.join(here, text)):
+            path = os.path.relpath(os.path.realpath(text), there)
+        return place.as_path(path, there)
 
     return _changed(cls, values, change)
 
@@ -122,6 +120,10 @@ class _Place:
             or text.lower().endswith((*ENDINGS, ".gguf"))
             or os.path.exists(os.path.join(folder, text))
         )
+
+    def as_path(self, path: str, folder: str) -> str:
+        """The path, with `./` if it would read as a name on the Hub; `folder` as in `is_path`."""
+        return path if self.is_path(path, folder) else os.path.join(".", path)
 
     def is_pattern(self, text: str, path: str) -> bool:
         """True if the text is a pattern; `path` leads to the file of that very name."""

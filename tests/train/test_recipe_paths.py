@@ -89,6 +89,16 @@ def test_shipped_recipes_are_relative_to_the_working_folder(tree):
     assert (recipe.output, recipe.start) == ("instruct", "align")
 
 
+@pytest.mark.parametrize("text", ["./gone", "./org/gone"])
+def test_a_path_where_nothing_is_becomes_no_name(tree, monkeypatch, text):
+    """The Hub would be asked for a name."""
+    monkeypatch.chdir(tree)
+    Path("one.yaml").write_text(FRESH.replace("VISION", "ViT-B-32").replace("TEXT", text))
+    recipe = Recipe.from_yaml("one.yaml")
+    assert recipe.model.text == text
+    assert f"text: {text}\n" in recipe.to_yaml(Path())
+
+
 @pytest.mark.parametrize(
     ("vision", "text", "is_path"),
     [

@@ -1,6 +1,8 @@
 """Quantised checkpoints: bitsandbytes, torchao and optimum-quanto, on a CPU."""
 
+import importlib.util
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,8 +85,24 @@ def quantised(model):
     return {n for n, m in model.named_modules() if isinstance(m, linear) and not is_plain(m)}
 
 
+def unpacked(packed, bits):
+    """Numbers of a few bits, of which a byte holds several: the lowest bits of all bytes first."""
+    return torch.cat([packed >> lowest & (1 << bits) - 1 for lowest in range(0, 8, bits)])
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Replaces quanto's operation for CPUs, which it would compile for most of a minute."""
+    if importlib.util.find_spec("optimum") is not None:
+        from optimum.quanto.library.extensions import cpp
+
+        monkeypatch.setattr(cpp.ext, "_lib", SimpleNamespace(unpack=unpacked))
+
+
 @pytest.mark.parametrize("name", WAYS)
-def test_the_language_model_is_quantised_and_saved_as_it_is(name, start, batch, expected, tmp_path):
+def test_the_language_model_is_quantised_and_saved_as_it_is(
+    name, start, batch, expected, uncompiled, tmp_path
+):
     config, most = way(name)
     model = WingsForCausalLM.from_pretrained(start, quantization_config=config)
     found = quantised(model)

@@ -1,6 +1,7 @@
 """Encodes conversations with the processor of a composite model of transformers."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from jinja2.exceptions import TemplateError
 from transformers import BatchFeature, ProcessorMixin
@@ -31,9 +32,10 @@ def encode_conversations(
         `pixel_values`, `image_grid_thw`, `image_sizes` and so on; none of pictures without any.
 
     Raises:
-        WingsError: a picture that cannot be read, no chat template, or a conversation that the
-            processor cannot encode.
+        WingsError: a picture that cannot be read, no chat template, a text with the processor's own
+            image token, or a conversation that it cannot encode.
     """
+    _validate_texts(processor, conversations)
     template = ChatTemplate(processor.tokenizer, {"chat_template": chat_template_of(processor)})
     shaped = [
         template.shaped([_with_images(message) for message in messages])
@@ -89,6 +91,18 @@ def prompt_template(processor: ProcessorMixin) -> str:
     return source if text.startswith(bos) else "{{ bos_token }}" + source
 
 
+def _validate_texts(processor: ProcessorMixin, conversations: Sequence[list[dict]]) -> None:
+    """Raises a `WingsError` for a text that would be read as an image without pixels."""
+    token = getattr(processor, "image_token", None)
+    for message in chain.from_iterable(conversations):
+        text = _text(message["content"])
+        if token and token in text:
+            raise WingsError(
+                f"{type(processor).__name__} would read {token} in the text {text!r:.60} as an "
+                "image; change the text."
+            )
+
+
 def _with_images(message: dict) -> dict:
     """The message with its pictures read, so that all models see the same pixels."""
     if isinstance(message["content"], str):
@@ -104,6 +118,10 @@ def _with_images(message: dict) -> dict:
 def _described(conversations: Sequence[list[dict]]) -> str:
     if len(conversations) > 1:
         return f"one of {len(conversations)} conversations"
-    content = conversations[0][-1]["content"]
-    parts = [content] if isinstance(content, str) else [p.get("text", "") for p in content]
-    return f"the conversation that ends in {' '.join(filter(None, parts))!r:.60}"
+    return f"the conversation that ends in {_text(conversations[0][-1]['content'])!r:.60}"
+
+
+def _text(content: str | list[dict]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")

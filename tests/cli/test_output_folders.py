@@ -47,6 +47,10 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
             "wings merge": [
                 "merge", str(llm), str(checkpoint), "--weight", "0.5", "--output", folder
             ],
+            "wings merge --sweep": [
+                "merge", str(llm), str(checkpoint), "--sweep", "0,1", *eval_items,
+                "--pictures", pictures, "--output", folder,
+            ],
             "wings gate": ["gate", str(checkpoint), "--report", folder],
             "wings quickstart": ["quickstart", "--output", folder],
             "wings emoji": ["emoji", "--output", folder],
@@ -67,6 +71,7 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
 
 NAMES = (
     "wings train", "wings eval", "wings shift", "wings iit", "wings gate", "wings merge",
+    "wings merge --sweep",
     "wings quickstart", "wings emoji", "wings experiment", "results of wings experiment",
     "wings.kernels.bench", "wings.eval.builtin",
 )  # fmt: skip

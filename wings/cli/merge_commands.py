@@ -57,11 +57,12 @@ def add_merge(commands: argparse._SubParsersAction) -> None:
         "--keep", metavar="CHILD", help="the child whose tower, learners and files are kept"
     )
     parser.add_argument("--dtype", help="of the result (default: the LLM's for what is merged)")
-    add_sweep(parser.add_argument_group("a sweep, which writes a front instead of a model"))
+    add_sweep(parser)
 
 
-def add_sweep(group: argparse._ArgumentGroup) -> None:
+def add_sweep(parser: argparse.ArgumentParser) -> None:
     """The options of `--sweep`."""
+    group = parser.add_argument_group("a sweep, which writes a front instead of a model")
     group.add_argument(
         "--sweep",
         metavar="VALUES",

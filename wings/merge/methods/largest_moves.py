@@ -30,7 +30,7 @@ def largest_moves(base: Tensor, child: Tensor, density: float) -> Tensor | None:
     # A partition in place takes a third of the memory of an order.
     sizes = np.empty(count, np.float32)
     for part in chunks(count):
-        sizes[part] = _size(before[part], after[part])
+        sizes[part] = _size(before[part], after[part]).numpy()
     sizes.partition(count - wanted)
     least = float(sizes[count - wanted])
     # The threshold is the smallest of the last ones, so no larger move is before it.

@@ -25,7 +25,7 @@ class FrontResult:
         name: in tables.
         value: of the parameter that is swept; None for a model that is a mark.
         scores: test -> the score of each question, from 0 to 1.
-        drift: on the answers to the conversations that are reported; None without any.
+        drift: on the answers to the conversations that are reported; None if not measured.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Front:
         others: further models that are marks.
         keep_pictures: points of pictures that the chosen merge may cost.
         seed: of the bootstrap.
+        notes: sentences on what was not measured.
     """
 
     questions: FrontQuestions
@@ -61,6 +62,7 @@ class Front:
     others: Sequence[FrontResult]
     keep_pictures: float
     seed: int = 0
+    notes: Sequence[str] = ()
 
     @property
     def results(self) -> list[FrontResult]:
@@ -118,6 +120,7 @@ class Front:
             "keep_pictures": self.keep_pictures,
             "picture_floor": self.picture_floor,
             "chosen": self.chosen.name,
+            "notes": list(self.notes),
             "questions": self.questions.to_dict(),
             "llm": self.llm.to_dict(),
             "child": self.child.to_dict(),

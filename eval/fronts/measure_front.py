@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wings.errors import WingsError
 from wings.eval.fingerprint import model_fingerprint
 from wings.eval.image_drift import ImageDrift, measure_image_drift
 from wings.eval.items import without_pictures
@@ -59,22 +60,36 @@ def measure_front(
         keep_pictures: points of pictures that the chosen merge may cost.
 
     Raises:
-        WingsError: see `EvalRunner.compute`, `InPlaceMerge.write` and `measure_image_drift`.
+        WingsError: see `EvalRunner.compute` and `InPlaceMerge.write`. Where KL cannot be measured,
+            as with another chat template, a note says so.
     """
+    notes: list[str] = []
     blind = replace_pictures(questions)
     base = FrontResult(LLM, None, _scores(llm, blind, runner, LLM))
-    unmerged = _measure(llm, child, questions, runner, CHILD, None)
+
+    def measure(model: EvalModel, name: str, value: float | None, has_kl: bool) -> FrontResult:
+        scores = _scores(model, questions, runner, name)
+        drift: ImageDrift | None = None
+        if has_kl:
+            try:
+                drift = _drift(llm, model, questions, runner, name)
+            except WingsError as error:
+                notes.append(f"KL of {name} is skipped: {error}")
+        return FrontResult(name, value, scores, drift)
+
+    has_kl = CONVERSATIONS in questions.items
+    unmerged = measure(child, CHILD, None, has_kl)
     marks = []
     for load in others:
         other = load()
-        marks.append(_measure(llm, other, questions, runner, Path(other.name).name, None))
+        marks.append(measure(other, Path(other.name).name, None, has_kl))
     merges = []
     for point in points:
         merge.write(point.recipe)
         mark = model_fingerprint(child.model, child.processor)
         merged = replace(child, fingerprint=mark)
-        merges.append(_measure(llm, merged, questions, runner, point.name, point.value))
-    return Front(questions, base, unmerged, merges, marks, keep_pictures, runner.seed)
+        merges.append(measure(merged, point.name, point.value, unmerged.drift is not None))
+    return Front(questions, base, unmerged, merges, marks, keep_pictures, runner.seed, notes)
 
 
 def replace_pictures(questions: FrontQuestions) -> FrontQuestions:
@@ -85,22 +100,14 @@ def replace_pictures(questions: FrontQuestions) -> FrontQuestions:
     return replace(questions, items=blind)
 
 
-def _measure(
-    llm: EvalModel,
-    model: EvalModel,
-    questions: FrontQuestions,
-    runner: EvalRunner,
-    name: str,
-    value: float | None,
-) -> FrontResult:
-    scores = _scores(model, questions, runner, name)
-    drift: ImageDrift | None = None
-    if CONVERSATIONS in questions.items:
-        named = replace(
-            runner, progress=lambda _, done, total: runner.progress(f"{name}: KL", done, total)
-        )
-        drift = measure_image_drift(llm, model, questions.reported(CONVERSATIONS), named)
-    return FrontResult(name, value, scores, drift)
+def _drift(
+    llm: EvalModel, model: EvalModel, questions: FrontQuestions, runner: EvalRunner, name: str
+) -> ImageDrift:
+    """The drift on the answers to the conversations that are reported."""
+    named = replace(
+        runner, progress=lambda _, done, total: runner.progress(f"{name}: KL", done, total)
+    )
+    return measure_image_drift(llm, model, questions.reported(CONVERSATIONS), named)
 
 
 def _scores(

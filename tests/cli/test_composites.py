@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -107,6 +108,21 @@ def test_a_llava_is_swept(merged, llm, data, tmp_path):
     # At weight 0 it is the LLM, but for the output row of the image token.
     assert start["kl"][0]["alone"] < 0.05 * merge["kl"][0]["alone"]
     assert start["scores"]["text"] == front["llm"]["scores"]["text"]
+
+
+def test_a_sweep_goes_on_where_kl_cannot_be_measured(merged, llm, data, tmp_path, capsys):
+    child = shutil.copytree(merged.parent / "child", tmp_path / "child")
+    template = child / "chat_template.jinja"
+    # The end of an answer is another token than with the LLM's template.
+    template.write_text(template.read_text().replace("<|end|>", "<|user|>"))
+    files = [f"--{name}={data / name}.jsonl" for name in ("text", "pictures", "conversations")]
+    command = ["merge", llm, child, "--sweep", ".5", "--output", tmp_path / "front", "--beside"]
+    assert main([*map(str, (*command, merged, "--max-new-tokens", 4)), *files]) == 0
+    front = json.loads((tmp_path / "front" / "front.json").read_text(encoding="utf-8"))["front"]
+    assert front["child"]["kl"] is None and front["merges"][0]["kl"] is None
+    (note,) = front["notes"]
+    assert "KL of the child, unmerged is skipped" in note
+    assert "is skipped: " in capsys.readouterr().out
 
 
 def test_the_attention_shift_of_a_composite(merged, data, tmp_path, capsys):

@@ -182,7 +182,7 @@ def write_chosen(console: Console, chosen: Sequence[MergeRecipe], path: Path) ->
 def show(console: Console, front: Front) -> None:
     """Prints a table of all models, the chosen one, and what it gained and lost."""
     tests = list(front.questions.items)
-    has_drift = CONVERSATIONS in tests
+    has_drift = front.child.drift is not None
     headers = [TITLES[test] for test in tests] + ["KL alone", "KL after"] * has_drift
     table = make_table("", *headers, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns[1:]:
@@ -193,22 +193,28 @@ def show(console: Console, front: Front) -> None:
             cells += drift_cells(front, result)
         table.add_row(result.name + ", chosen" * (result is front.chosen), *cells)
     console.print(table)
-    console.print(
-        "  Percent right of the questions that are reported; the choice was made on others. KL is"
-        " from the LLM asked alone, in nats a token; its own row has the floor after words."
-    )
+    said = "Percent right of the questions that are reported; the choice was made on others."
+    if has_drift:
+        said += (
+            " KL is from the LLM asked alone, in nats a token; its own row has the floor after"
+            " words."
+        )
+    console.print(f"  {said}")
+    for note in front.notes:
+        console.print(f"  {note}")
     for line in findings(front):
         console.print(f"  {line}")
 
 
 def drift_cells(front: Front, result: FrontResult) -> list[str]:
-    """KL alone and after an image; of the LLM the floor after words."""
-    if result.drift is None:
-        drift = front.child.drift
-        assert drift is not None
-        return ["0", f"{drift.kl('words', drift.kinds[0]).value:.3f}"]
-    kind = result.drift.kinds[0]
-    return [f"{result.drift.kl(arm, kind).value:.3f}" for arm in ("alone", "image")]
+    """KL alone and after an image; of the LLM the floor after words; blank where not measured."""
+    drift = front.child.drift if result is front.llm else result.drift
+    if drift is None:
+        return ["", ""]
+    kind = drift.kinds[0]
+    if result is front.llm:
+        return ["0", f"{drift.kl('words', kind).value:.3f}"]
+    return [f"{drift.kl(arm, kind).value:.3f}" for arm in ("alone", "image")]
 
 
 def findings(front: Front) -> list[str]:

@@ -97,7 +97,8 @@ def test_wandb_offline(make_recipe, tmp_path, monkeypatch):
     for name, value in {"MODE": "offline", "DIR": tmp_path, "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", str(value))
     result = train(make_recipe("align", steps=2, trackers=["wandb"]))
-    wandb.finish()
+    # `finish` returns before the file is closed; `teardown` waits for the process that writes it.
+    wandb.teardown()
     # No public reader of the file is left in wandb; names and values are JSON in it.
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     text = file.read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wings.errors import WingsError
-from wings.processing.web_image import is_address
+from wings.processing.web_file import is_address
 
 from .documents import Document, read_documents
 from .fingerprint import fingerprint

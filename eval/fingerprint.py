@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from wings.errors import WingsError
 from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
-from wings.processing.web_image import is_address
+from wings.processing.web_file import is_address
 
 from .items import Item
 

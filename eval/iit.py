@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
-from wings.processing.web_image import is_address
+from wings.processing.web_file import is_address
 
 from .items import Item, pictures_of
 from .runner import ProgressCallback, no_progress

@@ -15,7 +15,7 @@ from wings.eval.items import Item
 from wings.eval.report.report import SAMPLES, Sample, Section
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.score import is_exact, score
-from wings.processing.web_image import is_address
+from wings.processing.web_file import is_address
 from wings.records.formats import text_of
 
 from .clusters import cluster_accuracy, cluster_items

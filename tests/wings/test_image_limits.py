@@ -17,7 +17,7 @@ from wings.errors import WingsError
 from wings.processing.image_limits import ImageLimits
 from wings.processing.image_processor import WingsImageProcessor
 from wings.processing.image_reader import MissingImage, load_image
-from wings.processing.web_image import _is_public, fetch_image
+from wings.processing.web_file import _is_public, fetch_file
 
 
 def saved(image, kind="PNG", **options):
@@ -147,7 +147,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(server, monkeypatch):
     port = server.rpartition(":")[2]
     # The first host counts as public; what it redirects to does not.
     monkeypatch.setattr(
-        "wings.processing.web_image._is_public", lambda address: address == "127.0.0.1"
+        "wings.processing.web_file._is_public", lambda address: address == "127.0.0.1"
     )
     for inner in (f"http://127.0.0.2:{port}/picture", "http://10.0.0.1/x", "http://[::1]/x"):
         with pytest.raises(WingsError, match="private network"):
@@ -250,6 +250,6 @@ def test_a_proxy_is_asked_only_for_public_hosts(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254"):
         with pytest.raises(WingsError, match="private network"):
-            fetch_image(f"http://{host}/x.png", ImageLimits(url_seconds=3.0))
+            fetch_file(f"http://{host}/x.png", ImageLimits(url_seconds=3.0))
     with pytest.raises(WingsError, match="cannot be downloaded"):
-        fetch_image("http://example.org/x.png", ImageLimits(url_seconds=3.0))
+        fetch_file("http://example.org/x.png", ImageLimits(url_seconds=3.0))

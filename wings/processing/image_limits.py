@@ -1,6 +1,7 @@
 """`ImageLimits`: bounds on the cost of reading an image."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass
@@ -19,3 +20,9 @@ class ImageLimits:
     image_pixels: int = 120_000_000
     url_seconds: float = 30.0
     private_addresses: bool = False
+    kind: ClassVar[str] = "image"
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of one file, data URI or download."""
+        return self.image_bytes

@@ -1,8 +1,6 @@
 """Reads an image from any source: RGB pixels, whatever holds them."""
 
 import io
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from wings.errors import WingsError
 
 from .image_limits import ImageLimits
 from .image_metadata import orientation_of, without_metadata
-from .web_image import fetch_image, is_address, too_many_bytes
+from .web_file import fetch_file, is_address, read_file, too_many_bytes
 
 ImageSource = (
     Image.Image | str | Path | bytes | bytearray | memoryview | Mapping | np.ndarray | Tensor
@@ -86,12 +84,12 @@ def _bytes_of(source: ImageSource, limits: ImageLimits) -> bytes | Image.Image:
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, str) and is_address(source):
-        return fetch_image(source, limits)
+        return fetch_file(source, limits)
     if isinstance(source, str | Path):
-        return _read(source, limits.image_bytes)
+        return read_file(source, limits)
     if isinstance(source, bytes | bytearray | memoryview):
-        if memoryview(source).nbytes > limits.image_bytes:
-            raise too_many_bytes(memoryview(source).nbytes, limits.image_bytes)
+        if memoryview(source).nbytes > limits.most_bytes:
+            raise too_many_bytes(memoryview(source).nbytes, limits)
         return bytes(source)
     if isinstance(source, Tensor):
         # A matrix is a grey image in either layout.
@@ -108,20 +106,6 @@ def _bytes_of(source: ImageSource, limits: ImageLimits) -> bytes | Image.Image:
             "and tensors uint8 [3, height, width]."
         )
     return Image.fromarray(source[:, :, 0] if source.ndim == 3 and channels == 1 else source)
-
-
-def _read(path: str | Path, most: int) -> bytes:
-    # Without waiting: opening a named pipe would last until something is written to it.
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
-    with open(descriptor, "rb") as file:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it is not a regular file")
-        if state.st_size > most:
-            raise too_many_bytes(state.st_size, most)
-        return file.read(most)
 
 
 def _decode(data: bytes, limits: ImageLimits) -> Image.Image:

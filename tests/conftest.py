@@ -1,6 +1,7 @@
 """Fixed random numbers unless `--fresh` asks for others; Triton's interpreter without a GPU."""
 
 import gc
+import importlib.util
 import os
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import settings
 # Kernels run in the interpreter where there is no GPU; it must be asked for beforehand.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton_interpreter").drop_unused_work()
 
 
 def pytest_addoption(parser):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from wings.errors import WingsError
 from wings.upstream import open_clip as upstream
 
+from .lost_buffers import reset_lost_buffers
 from .tower_config import TowerSource, canonical_config
 
 
@@ -133,18 +134,7 @@ class VisionTower(nn.Module):
 
         Needed after the tower was built on the meta device and its weights were loaded.
         """
-        lost = [name for name, _ in self.named_buffers() if name not in self.state_dict()]
-        if not lost:
-            return
-        device = next(self.parameters()).device
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            fresh = dict(VisionTower(self.config).named_buffers())
-        for name in lost:
-            owner, _, leaf = name.rpartition(".")
-            module = self.get_submodule(owner)
-            module.register_buffer(
-                leaf, fresh[name].to(device, module.get_buffer(leaf).dtype), persistent=False
-            )
+        reset_lost_buffers(self, lambda: VisionTower(self.config))
 
     def _measure(self) -> tuple[int, int]:
         """Returns (features per image, their width), found by a forward on the meta device."""

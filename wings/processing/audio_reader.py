@@ -56,7 +56,7 @@ def load_audio(source: Any, rate: int, limits: AudioLimits | None = None) -> np.
                 f"'path', and this one has {', '.join(map(repr, source)) or 'nothing'}."
             )
         return load_audio(held, rate, limits)
-    name = _describe(source)
+    name = describe_sound(source)
     limits = limits or AudioLimits()
     try:
         samples, own_rate = _samples_of(source, limits)
@@ -99,7 +99,7 @@ def _samples_of(source: Any, limits: AudioLimits) -> tuple[np.ndarray, int]:
         array, rate = decoded.data, decoded.sample_rate
     else:
         raise _NotASound(
-            f"{_describe(source)} is not a sound; give a path, the bytes of a file or "
+            f"{describe_sound(source)} is not a sound; give a path, the bytes of a file or "
             "(array, rate)."
         )
     rate = _checked_rate(rate)
@@ -202,14 +202,15 @@ def _check_length(samples: int, rate: int, limits: AudioLimits) -> None:
         )
 
 
-def _describe(source: Any) -> str:
+def describe_sound(source: Any) -> str:
+    """A name of a source for messages, such as "Sound 'a.wav'"."""
     match source:
         case str() | Path():
             return f"Sound {str(source)[:200]!r}"
         case bytes() | bytearray() | memoryview():
             return f"Sound of {len(source)} bytes"
         case Mapping():
-            return _describe((source.get("array"), source.get("sampling_rate")))
+            return describe_sound((source.get("array"), source.get("sampling_rate")))
         case (np.ndarray() | Tensor() as array, _) | (np.ndarray() | Tensor() as array):
             return f"Sound array {array.dtype} {list(array.shape)}"
         case (Sequence() as numbers, _) if not isinstance(numbers, str | bytes):

@@ -160,7 +160,8 @@ def test_it_says_what_was_chosen_and_what_that_costs(data, capsys):
 def test_mistakes_are_one_sentence_and_leave_nothing(
     llm, checkpoint, data, tmp_path, capsys, monkeypatch, change, said
 ):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable is read when the library is imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     output = tmp_path / "front"
     assert main(command(llm, checkpoint, data, str(output), *change)) == 2
     error = capsys.readouterr().err

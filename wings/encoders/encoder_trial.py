@@ -155,20 +155,13 @@ def try_encoder(model_config: Mapping, values: StretchValues, select_layer: int)
             raise WingsError(
                 f"'model_config' is none of a model of transformers ({short(error)})."
             ) from error
-        for part in model.modules():
-            if not isinstance(part, PreTrainedModel):
-                continue
-            parameters = inspect.signature(part.forward).parameters
-            if values.name not in parameters:
-                continue
-            known = {name: size for name, size in values.flags.items() if name in parameters}
-            for flags in [{}, known] if known else [{}]:
-                try:
-                    grid, size = _pass(part, values, flags, select_layer)
-                    return EncoderTrial(type(part), part.config, config, flags, grid, size)
-                # Models raise nearly anything.
-                except Exception as error:
-                    reason = reason if changes else short(error)
+        for part, flags in _parts(model, values):
+            try:
+                grid, size = _pass(part, values, flags, select_layer)
+                return EncoderTrial(type(part), part.config, config, flags, grid, size)
+            # Models raise nearly anything.
+            except Exception as error:
+                reason = reason if changes else short(error)
     values.item_shape = item_shape
     raise WingsError(
         f"No part of the model {kind!r} turns {values.samples / values.rate:g} seconds of sound "
@@ -193,6 +186,20 @@ def _attempts(
         if stride <= _MOST_STRIDE and positions:
             cut = (*shape[:axis], positions * stride, *shape[axis + 1 :])
             yield {name: positions}, cut
+
+
+def _parts(
+    model: nn.Module, values: StretchValues
+) -> Iterator[tuple[PreTrainedModel, dict[str, tuple[int, ...]]]]:
+    """The parts of a model that take the values, outermost first; then once more with flags."""
+    found = []
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            keywords = inspect.signature(part.forward).parameters
+            if values.name in keywords:
+                yield part, {}
+                found.append((part, {n: s for n, s in values.flags.items() if n in keywords}))
+    yield from ((part, flags) for part, flags in found if flags)
 
 
 def _pass(

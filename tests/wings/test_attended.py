@@ -15,7 +15,8 @@ from wings.layers.router import GAIN, AttendedRouter
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
-RANDOM = examples(6, suppress_health_check=list(HealthCheck))
+# Each case has layouts of its own: together they are many.
+RANDOM = examples(3, suppress_health_check=list(HealthCheck))
 LEARNERS = [("image",), ("text",), ("image", "text")]
 
 
@@ -123,11 +124,12 @@ def test_text_alone_runs_the_decoder(family, learners):
 @pytest.mark.parametrize("learners", [("image",), ("text",)])
 @pytest.mark.parametrize("family", MAIN)
 @RANDOM
-@given(seed=SEEDS, static=st.booleans())
-def test_a_single_learner_keeps_the_guarantees(family, learners, seed, static):
+@given(seed=SEEDS)
+def test_a_single_learner_keeps_the_guarantees(family, learners, seed):
     """Neither rows nor padding nor packing nor a cache matters; nothing sees the future."""
     model = attended(family, learners)
-    layouts = Layouts(seed)
+    layouts = Layouts(f"{family} {learners} {seed}")
+    static = layouts.random.random() < 0.5
     batch, alone = batch_of(model, layouts.rows(2, longest=10), seed, side="left")
     whole, real = logits(model, batch), batch["attention_mask"].bool()
     rows = [logits(model, single(*row)) for row in alone]

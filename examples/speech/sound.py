@@ -46,6 +46,12 @@ class Sound:
         samples = np.fft.irfft(spectrum[: length // 2 + 1], length) * (length / len(self.samples))
         return Sound(np.clip(samples, -1, 1).astype(np.float32), sampling_rate)
 
+    def faster(self, factor: float) -> "Sound":
+        """The sound as a tape that runs `factor` times as fast: shorter and higher."""
+        places = np.arange(0, len(self.samples) - 1, factor)
+        samples = np.interp(places, np.arange(len(self.samples)), self.samples)
+        return Sound(samples.astype(np.float32), self.sampling_rate)
+
     def padded(self, before: float, after: float) -> "Sound":
         """The sound with silence around it, in seconds."""
         around = (round(before * self.sampling_rate), round(after * self.sampling_rate))

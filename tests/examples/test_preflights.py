@@ -71,14 +71,14 @@ class Inline:
         return future
 
 
-def make_weights(folder, blocks):
-    """A random LLM and a random tower where `write_weights` would put the real ones."""
+def make_weights(folder):
+    """A random LLM of two blocks and a random tower where `write_weights` puts the real ones."""
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "llm")
     torch.manual_seed(0)
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(tokenizer), num_hidden_layers=blocks, bos_token_id=None, **special, **LLM
+            vocab_size=len(tokenizer), num_hidden_layers=2, bos_token_id=None, **special, **LLM
         )
     ).bfloat16().save_pretrained(folder / "llm")
     tokenizer.save_pretrained(folder / "llm")
@@ -89,18 +89,10 @@ def make_weights(folder, blocks):
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory):
-    """Weights of 28 blocks: the recipe of `wings emoji` names the last of them."""
-    folder = tmp_path_factory.mktemp("deep") / "weights"
-    make_weights(folder, 28)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def flat(tmp_path_factory):
-    """Weights of two blocks."""
-    folder = tmp_path_factory.mktemp("flat") / "weights"
-    make_weights(folder, 2)
+def weights(tmp_path_factory):
+    """A folder of them."""
+    folder = tmp_path_factory.mktemp("made") / "weights"
+    make_weights(folder)
     return folder
 
 
@@ -141,16 +133,19 @@ def claim(folder, maker):
 
 
 @pytest.fixture
-def of_emoji(folder, deep):
+def of_emoji(folder, weights, monkeypatch):
     claim(folder, "wings emoji")
-    (folder / "weights").symlink_to(deep)
+    (folder / "weights").symlink_to(weights)
+    # The recipe names blocks that only the real LLM has.
+    few = (*emoji_run.PREFLIGHT_CHANGES, "wings.learner_layers=[0, 1]")
+    monkeypatch.setattr(emoji_run, "PREFLIGHT_CHANGES", few)
     return folder
 
 
 @pytest.fixture
-def of_experiment(folder, flat, monkeypatch):
+def of_experiment(folder, weights, monkeypatch):
     claim(folder, "wings experiment")
-    (folder / "weights").symlink_to(flat)
+    (folder / "weights").symlink_to(weights)
     # A random LLM ends no sentence.
     monkeypatch.setattr(
         trial, "llm_answers", lambda llm, questions, **more: ["Yes."] * len(questions)

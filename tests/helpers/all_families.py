@@ -47,14 +47,14 @@ TRIES = (
     {"mamba_n_heads": 8, "mamba_d_head": 8, "attn_layer_indices": [1]},
     {"num_hidden_layers": 4},
 )
+# The types of all causal LMs, of which nothing is imported yet.
+KINDS = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def all_kinds():
-    """`{model_type: class}` of every causal LM."""
-    kinds = {}
-    for kind, name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()):
-        kinds[kind] = getattr(transformers, name if isinstance(name, str) else name[0])
-    return kinds
+def class_of(kind):
+    """The causal LM of a type."""
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
+    return getattr(transformers, name if isinstance(name, str) else name[0])
 
 
 def code_of(kind):
@@ -65,11 +65,12 @@ def code_of(kind):
     return "\n".join([*hooks, *(ast.unparse(statement) for statement in plain)])
 
 
+@functools.cache
 def groups():
     """Lists of model types whose causal LMs have the same code around their decoders."""
     found = defaultdict(list)
-    for kind, model_class in all_kinds().items():
-        found[code_of(model_class)].append(kind)
+    for kind in KINDS:
+        found[code_of(class_of(kind))].append(kind)
     return list(found.values())
 
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from wings.train import run
 from wings.train.data import dataset as data
 from wings.train.data.sampler import RecordSampler
+from wings.train.metrics import answers
 from wings.train.recipe import Recipe
 from wings.train.trainer import WingsTrainer
 
@@ -54,20 +55,20 @@ class GradientRecorder(TrainerCallback):
 
 
 def recorded(recipe, stop_after=None):
-    """`train` with the two above in place."""
+    """`train` with the two above in place, and with short answers to its questions."""
 
     class Recording(WingsTrainer):
         def __init__(self, **kwargs):
             extra = [*kwargs.pop("callbacks"), GradientRecorder(stop_after)]
             super().__init__(callbacks=extra, **kwargs)
 
-    before = run.WingsTrainer, data.RecordSampler
-    run.WingsTrainer, data.RecordSampler = Recording, InOrder
+    before = run.WingsTrainer, data.RecordSampler, answers.MAX_NEW_TOKENS
+    run.WingsTrainer, data.RecordSampler, answers.MAX_NEW_TOKENS = Recording, InOrder, 6
     InOrder.used = False
     try:
         return run.train(recipe, watch=lambda *call: None)
     finally:
-        run.WingsTrainer, data.RecordSampler = before
+        run.WingsTrainer, data.RecordSampler, answers.MAX_NEW_TOKENS = before
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_every_family_gives_features_of_a_stretch(name, encoders):
     assert cosine.mean() > 0.98
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["whisper", "wav2vec2", "hubert", "clap-fused", "ast"])
 def test_the_config_rebuilds_the_encoder(name, encoders, folders):
     encoder, values = encoders[name], values_of(encoders[name])
     config = json.loads(json.dumps(encoder.config))
@@ -294,7 +294,7 @@ BAD = {
     "pool": (tiny_audio("hubert", pool=0), "'pool' of the audio config is 0"),
     "layer": (tiny_audio("hubert", select_layer=9), "another 'select_layer'"),
     "layer text": (tiny_audio("hubert", select_layer="a"), "'select_layer' of the audio config"),
-    "layer of maps": (tiny_audio("clap", select_layer=1), "not [N, features, width]"),
+    "layer of maps": (tiny_audio("clap-fused", select_layer=1), "not [N, features, width]"),
     "shape": (tiny_audio("hubert", item_shape=[7, 7]), "'item_shape' is [7, 7]; leave it out"),
     "shape text": (tiny_audio("hubert", item_shape=["a"]), "a list of sizes"),
     "no model": (tiny_audio("hubert", model_config={"model_type": "hubbub"}), "hubbub"),

@@ -77,7 +77,7 @@ def test_a_clip_that_is_too_long_is_named(processor):
         "more than max_stretches allows, 5."
     )
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.zeros(3600 * 8000, "i2"), 8000, format="FLAC")
+    soundfile.write(buffer, np.zeros(601 * 8000, "i2"), 8000, format="FLAC")
     with pytest.raises(WingsError, match=r"^Sound of .* longer than audio_seconds allows, 600\.$"):
         processor(buffer.getvalue())
     with pytest.raises(WingsError, match=r"^Sound 'none\.wav' does not exist"):

@@ -6,6 +6,7 @@ write_spoken(folder, synthesiser() or Tones(), SpokenQuestions(), SpokenAmounts(
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ class SpokenAmounts:
     Attributes:
         align: transcripts.
         instruct: questions for training, of all kinds in turn.
-        held_out: questions of each kind in `validation` and in `test`.
+        held_out: questions of each kind in `validation` and in `test`; beyond those that the part
+            has, they repeat in other voices.
     """
 
     align: int = 3000
@@ -65,20 +67,33 @@ def write_spoken(
         WingsError: the speaker cannot say a text.
     """
     drawn = {
-        "align": ("train", ["transcript"] * amounts.align),
-        "instruct": ("train", [kinds[n % len(kinds)] for n in range(amounts.instruct)]),
-        "validation": ("validation", list(kinds) * amounts.held_out),
-        "test": ("test", list(kinds) * amounts.held_out),
+        "align": ["transcript"] * amounts.align,
+        "instruct": [kinds[n % len(kinds)] for n in range(amounts.instruct)],
     }
     counts = {}
-    for name, (part, order) in drawn.items():
-        rng = random.Random(f"{name} {seed}")
-        items = [questions.draw(rng, part, kind) for kind in order]
+    for name in ("align", "instruct", "validation", "test"):
+        rng, part = random.Random(f"{name} {seed}"), "train" if name in drawn else name
+        if name in drawn:
+            items = [questions.draw(rng, part, kind) for kind in drawn[name]]
+        else:
+            items = every_in_turn(questions, rng, part, kinds, amounts.held_out)
         sounds = save_sounds(folder, name, speaker, part, [item.words for item in items], seed)
         _write(folder / f"{name}.jsonl", items, sounds)
         counts[name] = len(items)
     _write(folder / "ceiling.jsonl", items, [None] * len(items))
     return counts | {"ceiling": len(items)}
+
+
+def every_in_turn(
+    questions: SpokenQuestions, rng: random.Random, part: str, kinds: Sequence[str], amount: int
+) -> list[Spoken]:
+    """`amount` items of each kind, the kinds in turn; an item repeats after all others alone."""
+    order = []
+    for kind in kinds:
+        items = questions.every(part, kind)
+        rng.shuffle(items)
+        order.append(list(islice(cycle(items), amount)))
+    return [item for group in zip(*order, strict=True) for item in group]
 
 
 def save_sounds(

@@ -1,9 +1,9 @@
 """A small audio encoder, trained on spoken words from random weights in half a minute.
 
 Its architecture is Whisper's encoder in small: log-mel frames, two convolutions, transformer
-layers. From each position's feature it predicts the word that is said there, or silence. On one
-core, with the default words and steps, it recognises 87% of eSpeak's words in voices and accents
-that it was not trained on, and all words of the tones.
+layers. From each position's feature it predicts the word that is said there, or silence. With the
+default words and steps it recognised 79% to 87% (five seeds) of eSpeak's words in five voices that
+it was not trained on, four of them of other accents, and all words of the tones.
 """
 
 import random

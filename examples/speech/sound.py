@@ -1,5 +1,6 @@
 """Sounds as arrays: trimming, resampling, noise, and wav files; and how a speaker is asked."""
 
+import math
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,10 +42,15 @@ class Sound:
         """The sound at another rate: its spectrum is cut off or continued by zeros."""
         if sampling_rate == self.sampling_rate or not len(self.samples):
             return Sound(self.samples, sampling_rate)
-        length = max(1, round(len(self.samples) * sampling_rate / self.sampling_rate))
-        spectrum = np.fft.rfft(self.samples)
-        samples = np.fft.irfft(spectrum[: length // 2 + 1], length) * (length / len(self.samples))
-        return Sound(np.clip(samples, -1, 1).astype(np.float32), sampling_rate)
+        # With silence up to a whole number of periods of both rates, the ratio is exact, and the
+        # length has small factors, for which the transform is fast.
+        divisor = math.gcd(sampling_rate, self.sampling_rate)
+        old, new = self.sampling_rate // divisor, sampling_rate // divisor
+        periods = -(-len(self.samples) // old)
+        spectrum = np.fft.rfft(self.samples, periods * old)
+        samples = np.fft.irfft(spectrum[: periods * new // 2 + 1], periods * new) * (new / old)
+        length = math.ceil(len(self.samples) * new / old)
+        return Sound(np.clip(samples[:length], -1, 1).astype(np.float32), sampling_rate)
 
     def faster(self, factor: float) -> "Sound":
         """The sound as a tape that runs `factor` times as fast: shorter and higher."""

@@ -9,7 +9,13 @@ import pytest
 from wings.errors import WingsError
 from wings.examples.conversations import fact_questions, read_lines
 from wings.examples.speech.questions import PARTS, WORDS, SpokenQuestions, in_words, split
-from wings.examples.speech.records import KINDS, SpokenAmounts, save_sounds, write_spoken
+from wings.examples.speech.records import (
+    KINDS,
+    SpokenAmounts,
+    every_in_turn,
+    save_sounds,
+    write_spoken,
+)
 from wings.examples.speech.tones import Tones
 from wings.processing.audio_reader import load_audio
 
@@ -130,6 +136,14 @@ def test_files_repeat_for_a_seed_and_do_not_depend_on_the_amount_of_others(writt
     assert same == names
     write_spoken(tmp_path / "b", Tones(), SpokenQuestions(), more, seed=4)
     assert not filecmp.cmp(folder / "test.jsonl", tmp_path / "b" / "test.jsonl", shallow=False)
+
+
+def test_held_out_items_repeat_after_all_others_alone():
+    items = every_in_turn(SpokenQuestions(), random.Random(0), "test", ("sum", "word"), 130)
+    sums, words = items[::2], items[1::2]
+    known = SpokenQuestions().every("test", "sum")
+    assert len(set(sums[: len(known)])) == len(known) and sums[len(known)] == sums[0]
+    assert len(set(words[:60])) == len(set(words)) == 60
 
 
 def test_a_part_that_does_not_exist_is_named(tmp_path):

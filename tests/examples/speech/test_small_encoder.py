@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
+from wings.encoders.audio_encoder import AudioEncoder
 from wings.examples.speech import small_encoder
 from wings.examples.speech.small_encoder import HOP, POSITIONS, Take, stretch, train_encoder
 from wings.examples.speech.sound import Sound, Utterance
@@ -40,8 +41,12 @@ def test_the_folder_loads_without_a_tensor_that_is_missing(trained):
         inputs[0],
         small_encoder.log_mel([sound.samples, np.zeros(32000, np.float32)])[0],
     )
+    encoder = AudioEncoder.from_pretrained({"model_name": str(folder), "pool": 1})
+    assert encoder.item_shape == tuple(inputs.shape[1:])
     with torch.inference_mode():
-        assert model.encoder(inputs).last_hidden_state.shape == (1, POSITIONS, 64)
+        features = encoder(inputs)
+        assert features.shape == (1, POSITIONS, 64)
+        assert torch.allclose(features, model.encoder(inputs).last_hidden_state, atol=1e-5)
 
 
 def test_labels_are_at_the_positions_of_the_words():

@@ -2,8 +2,8 @@
 
 Its architecture is Whisper's encoder in small: log-mel frames, two convolutions, transformer
 layers. From each position's feature it predicts the word that is said there, or silence. With the
-default words and steps it recognised 79% to 87% (five seeds) of eSpeak's words in five voices that
-it was not trained on, four of them of other accents, and all words of the tones.
+default words and steps it recognised 79% to 87% (six runs) of eSpeak's words in five voices that it
+was not trained on, four of them with other accents. Of the tones it recognised 99% after 600 steps.
 """
 
 import random

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from child_processes import children_end  # noqa: F401
 from deprecations import no_deprecated_call  # noqa: F401  an autouse fixture
 from draws import SEEDS, new_seed, seed_all
 from hypothesis import settings

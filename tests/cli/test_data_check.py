@@ -171,7 +171,9 @@ def test_quick_takes_a_number_from_one(number, capsys):
     assert end.value.code == 2 and "--quick" in capsys.readouterr().err
 
 
-def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(recipe, tmp_path, capsys):
+def test_a_stream_is_read_from_its_beginning_and_its_end_is_named(
+    recipe, tmp_path, capsys, children_end
+):
     pytest.importorskip("datasets")
     lines = [json.dumps(talk(f"{n}?", ANSWER)) for n in range(40)]
     (tmp_path / "lines.jsonl").write_text("\n".join(lines))

@@ -75,7 +75,7 @@ def test_losses_are_means_over_all_trained_tokens(make_recipe, evaluate, size):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_training_is_the_same_with_and_without(
-    make_recipe, make_model, evaluate, tmp_path, workers
+    make_recipe, make_model, evaluate, tmp_path, workers, children_end
 ):
     """To the last bit, with dropout, which draws random numbers in every step."""
     ends = []
@@ -192,7 +192,7 @@ def test_a_killed_run_goes_on_with_what_it_was_at_the_start(make_recipe, evaluat
     assert result.evaluations == whole.evaluations and result.losses == whole.losses
 
 
-def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path):
+def test_held_out_records_that_cannot_be_used(make_recipe, data, tmp_path, children_end):
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
     (folder / "0-1.png").write_text("not a picture")

@@ -231,7 +231,7 @@ def test_the_whole_gradient_is_the_sum_of_its_parts(make):
         {"bf16": True},
     ],
 )
-def test_a_step_is_the_same_however_it_is_carried_out(make, change):
+def test_a_step_is_the_same_however_it_is_carried_out(make, change, children_end):
     results = []
     for name, changes in (("plain", {}), ("other", change)):
         recipe = make(name, steps=2, learning_rates={"image_learners": 1e-2}, **changes)

@@ -13,6 +13,7 @@ from wings.processing.image_processor import WingsImageProcessor
 from wings.processing.processor import WingsProcessor
 from wings.records.records import locate
 from wings.train.recipe import DataSource, Recipe
+from wings.upstream.loader import batches_of
 
 from .dataset import ConversationDataset, exchanges_of
 from .inspect import SourceSurvey, SurveyDataset
@@ -48,8 +49,12 @@ class _Part:
             num_workers=min(workers, len(self.dataset) // _BATCH),
             collate_fn=list,
         )
-        with reporting_lost_workers(), unwrapping_worker_errors(loader.num_workers):
-            for reports in loader:
+        with (
+            reporting_lost_workers(),
+            unwrapping_worker_errors(loader.num_workers),
+            batches_of(loader) as batches,
+        ):
+            for reports in batches:
                 for report in reports:
                     source = locate(report.number, self.data.starts)[0]
                     self.sources[source].add(report)

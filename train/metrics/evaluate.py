@@ -21,6 +21,7 @@ from wings.train.data.dataset import ConversationDataset
 from wings.train.kl_to_base import BaseLLM, kl_sum
 from wings.train.recipe import HeldOutSource, Recipe
 from wings.train.recipe_parts import DEFAULT_STOP, TEXT_AFTER_IMAGE, EarlyStop
+from wings.upstream.loader import batches_of
 
 from .answers import Question, choose_questions
 
@@ -227,19 +228,20 @@ class HeldOutEvaluation:
         )  # fmt: skip
         tokens, has_kl = 0, False
         losses, divergences = [torch.zeros(())], [torch.zeros(())]
-        for batch in loader:
-            skipped = batch.pop("skipped", ())
-            self.skipped |= {(name, number): sentence for number, sentence in skipped}
-            tokens += int((batch["labels"][:, 1:] != -100).sum())
-            batch = send_to_device(batch, llm.accelerator.device)
-            batch |= loss_columns(batch["labels"])
-            target = llm.target(model, batch) if "base_inputs" in batch else None
-            # num_items_in_batch=1 returns the sum of the losses.
-            out = model(**batch, num_items_in_batch=1, use_cache=False)
-            losses.append(out.loss.float())
-            if target is not None:
-                has_kl = True
-                divergences.append(kl_sum(target, out.logits))
+        with batches_of(loader) as batches:
+            for batch in batches:
+                skipped = batch.pop("skipped", ())
+                self.skipped |= {(name, number): sentence for number, sentence in skipped}
+                tokens += int((batch["labels"][:, 1:] != -100).sum())
+                batch = send_to_device(batch, llm.accelerator.device)
+                batch |= loss_columns(batch["labels"])
+                target = llm.target(model, batch) if "base_inputs" in batch else None
+                # num_items_in_batch=1 returns the sum of the losses.
+                out = model(**batch, num_items_in_batch=1, use_cache=False)
+                losses.append(out.loss.float())
+                if target is not None:
+                    has_kl = True
+                    divergences.append(kl_sum(target, out.logits))
         loss, kl = (
             float(sum(part.double().cpu() for part in parts)) for parts in (losses, divergences)
         )

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.data_loader import DataLoaderAdapter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
 from .contract import Contract
+from .loader import base_loader, end_persistent_workers
 
 WorkerInit = Callable[[int], None]
 State = dict[str, Tensor]
@@ -30,6 +30,8 @@ torch.serialization.register_package(1, lambda storage: None, _on_numbered_cpu)
 
 class TrainerHooks(Trainer):
     """`Trainer` whose private steps call methods with plain names."""
+
+    _loader: DataLoader | None = None
 
     def prepare_sharding(self) -> None:
         """Called after the accelerator was made and before anything is sharded."""
@@ -104,9 +106,17 @@ class TrainerHooks(Trainer):
         """As in `Trainer`, with workers that begin as `worker_init` says."""
         loader = super().get_train_dataloader()
         # accelerate's loader reads worker_init_fn from the loader that it wraps.
-        base = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader
-        base.worker_init_fn = self.worker_init(base.worker_init_fn)
+        self._loader = base_loader(loader)
+        self._loader.worker_init_fn = self.worker_init(self._loader.worker_init_fn)
         return loader
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`; the workers of the training set have exited when it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self._loader is not None:
+                end_persistent_workers(self._loader)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.training_sampler()
@@ -279,12 +289,5 @@ CONTRACTS = (
             "transformers.trainer:TRAINING_ARGS_NAME",
         ),
         check=_check_steps,
-    ),
-    Contract(
-        "accelerate",
-        "1.13",
-        "a loader that accelerate prepared keeps the one it was made of as base_dataloader, whose "
-        "worker_init_fn its workers call",
-        ("accelerate.data_loader:DataLoaderAdapter(dataset)",),
     ),
 )

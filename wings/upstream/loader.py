@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate.data_loader import DataLoaderAdapter
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from .contract import Contract
@@ -43,7 +44,8 @@ def _end_workers(batches: Iterator[Any] | None) -> None:
 
 
 def _check_ends() -> None:
-    loader: DataLoader = DataLoader([1, 2, 3], num_workers=1, persistent_workers=True)
+    data = TensorDataset(torch.arange(3))
+    loader = DataLoader(data, num_workers=1, persistent_workers=True)
     first = iter(loader)
     assert isinstance(first, _MultiProcessingDataLoaderIter) and loader._iterator is first
     (worker,) = first._workers

@@ -11,6 +11,7 @@ from .config_fields import Settled, default
 from .config_values import CHECKS, shown, validate_field
 from .errors import WingsError, nearest
 from .saved_code import JSON_CLASSES, auto_map, stamp, validate_format, write_code
+from .sense import FIELDS, IMAGE, TEXT, Sense, validate_senses
 from .upstream.configuration import keys_of_transformers
 
 # Where language model and tower came from; with fingerprints, a checkpoint lacks them.
@@ -18,6 +19,11 @@ BASE_KEY = "wings_base"
 # Keys of config.json that are ours and no fields.
 NO_FIELDS = {*stamp(), BASE_KEY}
 GATES = ("attended", "image_tokens", None)
+# Fields of a sense that have another name for images.
+OF_IMAGES = {
+    "encoder": "vision_config", "token_id": "image_token_id", "seq_length": "image_seq_length",
+    "guard": "text_guard",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +35,11 @@ class LoraOptions:
         dropout: on the input of the adapters, in training.
         targets: names of the layers with an adapter, such as `q_proj`; None for all linear layers
             of all blocks.
-        guard: adapters act only on tokens that can see an image.
+        guard: adapters act only on tokens that can see an image, or an item of one of `senses`.
         gate: weight of a token's adapters: `"attended"` as by the attended router, `"image_tokens"`
             1 on image tokens and 0 elsewhere (a visual expert, as CogVLM's), or None for 1. With a
             gate there is no effect before an image, guard or not.
+        senses: whose items the guard and the gate look for; None for all senses of the model.
         layers: the blocks with adapters; filled in by the model.
         gate_layers: the blocks whose attention gives the gate; filled in by the model.
     """
@@ -43,6 +50,7 @@ class LoraOptions:
     targets: tuple[str, ...] | None = None
     guard: bool = True
     gate: str | None = None
+    senses: tuple[str, ...] | None = None
     layers: tuple[int, ...] = ()
     gate_layers: tuple[int, ...] = ()
 
@@ -61,7 +69,7 @@ class LoraOptions:
                 raise WingsError(f"lora has no field {name!r}{nearest(str(name), known)}.")
         lists = {
             name: tuple(fields[name])
-            for name in ("targets", "layers", "gate_layers")
+            for name in ("targets", "senses", "layers", "gate_layers")
             if isinstance(fields.get(name), (list, tuple))
         }
         options = cls(**{**fields, **lists})
@@ -86,6 +94,8 @@ class LoraOptions:
             or not all(isinstance(name, str) for name in self.targets)
         ):
             raise WingsError(f"lora.targets is {self.targets!r}, but must list names of layers.")
+        if self.senses is not None and not (isinstance(self.senses, tuple) and self.senses):
+            raise WingsError(f"lora.senses is {self.senses!r}, but must list names of senses.")
         if not isinstance(self.guard, bool):
             raise WingsError(f"lora.guard is {self.guard!r}, but must be true or false.")
         if self.gate not in GATES:
@@ -114,7 +124,13 @@ class WingsConfig(PreTrainedConfig):
     Args:
         text_config: the decoder's own configuration, as an object or a dict with `model_type`.
         vision_config: open_clip's fields (`model_name` or `vision_cfg`) plus `select_layer`, `pool`
-            and the preprocessing; see `wings.encoders.open_clip_tower.VisionTower`.
+            and the preprocessing; see `wings.encoders.open_clip_tower.VisionTower`. None for a
+            model that does not see.
+        other_senses: further senses by name, such as `{"audio": {"encoder": {...}}}`; see
+            `wings.sense.Sense` for their fields. Those of images are here, without a prefix.
+        senses_rule: how the learners of several senses share a token that can see items of
+            each: `"sum"`, `"mean"`, `"newest"` or `"attended"`; see
+            `wings/layers/combination.py`. With one sense there is nothing to share.
         rank: r of every low-rank factor.
         router: `"position"` (the paper's), `"modality"` (independent of length), `"attended"`
             (weights grow with the block's attention to image tokens) or None (weight 1 each). The
@@ -170,14 +186,18 @@ class WingsConfig(PreTrainedConfig):
     gate_shape: str = "tanh"
     gate_power: float = 8.0
     gate_detach: bool = False
+    other_senses: Settled[dict | None, dict[str, dict]] = default(None)
+    senses_rule: str = "sum"
     llm_trained: bool | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         validate_format(kwargs)
-        for name in ("text_config", "vision_config"):
-            if getattr(self, name) is None:
-                raise WingsError(f"{name} is missing: a Wings model needs a decoder and a tower.")
+        self.other_senses = {} if self.other_senses is None else self.other_senses
+        if self.text_config is None:
+            raise WingsError("text_config is missing: a Wings model needs a decoder.")
+        if self.vision_config is None and not self.other_senses:
+            raise WingsError("vision_config is missing: a Wings model needs a decoder and a tower.")
         if isinstance(self.text_config, dict):
             self.text_config = _decoder_config(self.text_config)
         if not isinstance(self.text_config, PreTrainedConfig):
@@ -190,8 +210,7 @@ class WingsConfig(PreTrainedConfig):
         self.learners = tuple(self.learners)
         if self.learner_layers is not None:
             self.learner_layers = tuple(self.learner_layers)
-        if self.image_token_id is None:
-            self.image_token_id = self.text_config.vocab_size
+        self._settle_tokens()
         self.validate()
         super().__post_init__(**kwargs)
 
@@ -234,14 +253,53 @@ class WingsConfig(PreTrainedConfig):
         return self.text_config.hidden_size
 
     @property
-    def is_routed(self) -> bool:
-        """Blocks have a router: one is configured, and there are enough learners for it."""
-        fewest = 1 if self.router == "attended" else 2
-        return self.router is not None and len(self.learners) >= fewest
+    def senses(self) -> dict[str, Sense]:
+        """The senses by name, images first."""
+        found = {} if self.vision_config is None else {IMAGE: self._sense(IMAGE, 1, self._of_image)}
+        for name, fields in self.other_senses.items():
+            found[name] = self._sense(name, len(found) + 1, {**FIELDS, **fields})
+        return found
+
+    def change_sense(self, name: str, **fields: Any) -> None:
+        """Sets fields of a sense, by their names in `Sense`; `validate` looks at them."""
+        for field, value in fields.items():
+            if name == IMAGE:
+                setattr(self, OF_IMAGES.get(field, field), value)
+            else:
+                self.other_senses = {
+                    **self.other_senses, name: {**self.other_senses[name], field: value}
+                }  # fmt: skip
+
+    @property
+    def _of_image(self) -> dict[str, Any]:
+        return {name: getattr(self, OF_IMAGES.get(name, name)) for name in FIELDS}
+
+    def _sense(self, name: str, kind: int, fields: dict[str, Any]) -> Sense:
+        fields = dict(fields)
+        learners = fields["learners"]
+        fields["learners"] = (name, TEXT) if learners is None else tuple(learners)
+        layers = fields.pop("learner_layers")
+        if layers is None:
+            layers = range(self.text_config.num_hidden_layers)
+        return Sense(
+            name, kind, **fields, layers=tuple(sorted(layers)) if fields["learners"] else ()
+        )
+
+    def _settle_tokens(self) -> None:
+        """Gives the placeholders that have no id the first free ones past the vocabulary."""
+        size = self.text_config.vocab_size
+        if self.image_token_id is None and self.vision_config is not None:
+            self.image_token_id = size
+        ids = [self.image_token_id, *(one.get("token_id") for one in self.other_senses.values())]
+        free = max([size - 1, *(one for one in ids if isinstance(one, int))]) + 1
+        for name, fields in self.other_senses.items():
+            if fields.get("token_id") is None:
+                self.change_sense(name, token_id=free)
+                free += 1
 
     @property
     def gate_options(self) -> dict[str, Any]:
-        """Keywords of `wings.layers.router.AttendedRouter`."""
+        """Keywords of the adapters' `wings.layers.router.AttendedRouter`."""
         return {
             "shape": self.gate_shape,
             "detach": self.gate_detach,
@@ -254,14 +312,40 @@ class WingsConfig(PreTrainedConfig):
         return None if self.lora is None else LoraOptions.of(self.lora)
 
     @property
+    def kinds_of_adapters(self) -> tuple[int, ...]:
+        """The kinds of the tokens that the adapters' guard and gate look for."""
+        senses, adapters = self.senses, self.adapters
+        named = None if adapters is None else adapters.senses
+        return tuple(senses[name].kind for name in (named or senses))
+
+    @property
     def layers_with_learners(self) -> tuple[int, ...]:
-        """Indices of the blocks with learners, in order."""
-        return self._chosen_layers() if self.learners else ()
+        """Indices of the blocks with learners of any sense, in order."""
+        return tuple(sorted({layer for one in self.senses.values() for layer in one.layers}))
+
+    @property
+    def is_routed(self) -> bool:
+        """Blocks have a router of some sense."""
+        return any(sense.is_routed for sense in self.senses.values())
+
+    @property
+    def position_limit(self) -> int | None:
+        """The fewest positions that a position router knows; None without one."""
+        known = [
+            sense.router_positions
+            for sense in self.senses.values()
+            if sense.is_routed and sense.router == "position"
+        ]
+        return min(known, default=None)
 
     @property
     def layers_with_prefix(self) -> tuple[int, ...]:
         """Indices of the blocks with a prefix, in order."""
-        return self._chosen_layers() if self.prefix_length else ()
+        if not self.prefix_length:
+            return ()
+        if self.learner_layers is None:
+            return tuple(range(self.text_config.num_hidden_layers))
+        return tuple(sorted(self.learner_layers))
 
     @property
     def layers_with_wings(self) -> tuple[int, ...]:
@@ -269,11 +353,6 @@ class WingsConfig(PreTrainedConfig):
         chosen = self.layers_with_learners or self.layers_with_prefix
         gated = () if self.adapters is None else self.adapters.gate_layers
         return tuple(sorted({*chosen, *gated}))
-
-    def _chosen_layers(self) -> tuple[int, ...]:
-        if self.learner_layers is None:
-            return tuple(range(self.text_config.num_hidden_layers))
-        return tuple(sorted(self.learner_layers))
 
     @classmethod
     def _foreign(cls, fields: dict[str, Any]) -> list[str]:
@@ -303,26 +382,47 @@ class WingsConfig(PreTrainedConfig):
                     f"WingsConfig has no field '{name}'{nearest(name, own)}; remove or rename it."
                 )
 
+    def _validate_shape(self, sense: Sense, where: str) -> None:
+        width, blocks = self.hidden_size, self.text_config.num_hidden_layers
+        if not 1 <= sense.rank <= width:
+            raise WingsError(
+                f"{where}rank is {sense.rank}, but must be between 1 and the decoder's width "
+                f"{width}."
+            )
+        given = self.learner_layers if not where else sense.layers
+        outside = [i for i in given or () if not 0 <= i < blocks]
+        if outside:
+            raise WingsError(
+                f"{where}learner_layers names block {outside[0]}, but the decoder has blocks 0 to "
+                f"{blocks - 1}."
+            )
+
     def _validate_values(self) -> None:
         for name in CHECKS:
             validate_field(name, getattr(self, name, None))
+        validate_senses(self.other_senses)
 
     def validate(self) -> None:
         """Raises a `WingsError` for the first bad field."""
         self._validate_values()
-        width, blocks = self.hidden_size, self.text_config.num_hidden_layers
-        if not 1 <= self.rank <= width:
+        width = self.hidden_size
+        for name, sense in self.senses.items():
+            self._validate_shape(sense, "" if name == IMAGE else f"other_senses[{name!r}].")
+        if self.vision_config is None:
+            self._validate_shape(self._sense(IMAGE, 1, self._of_image), "")
+        ids = [sense.token_id for sense in self.senses.values()]
+        if len(set(ids)) < len(ids):
             raise WingsError(
-                f"rank is {self.rank}, but must be between 1 and the decoder's width {width}."
-            )
-        outside = [i for i in self.learner_layers or () if not 0 <= i < blocks]
-        if outside:
-            raise WingsError(
-                f"learner_layers names block {outside[0]}, but the decoder has blocks 0 to "
-                f"{blocks - 1}."
+                f"The placeholders of two senses have one token id ({', '.join(map(str, ids))}): "
+                f"give each its own."
             )
         if self.lora is not None:
-            LoraOptions.of(self.lora)
+            for name in LoraOptions.of(self.lora).senses or ():
+                if name not in self.senses:
+                    raise WingsError(
+                        f"lora.senses names {shown(name)}, but the model has the senses "
+                        f"{', '.join(self.senses)}."
+                    )
         if width % 2:
             raise WingsError(
                 f"the decoder's width {width} is odd, so rotary heads cannot divide it."

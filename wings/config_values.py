@@ -11,6 +11,8 @@ ROUTERS = ("position", "modality", "attended", None)
 FORMS = ("lorra", "cross_attention")
 GATE_SHAPES = ("tanh", "hill")
 PROJECTORS = ("mlp2x_gelu",)
+# For tokens that can see items of several senses, see `wings/layers/combination.py`.
+RULES = ("sum", "mean", "newest", "attended")
 # More tokens than any context has; ids and sizes of tensors fit into 32 bits.
 _MOST_TOKENS = 2**24
 _MOST_IDS = 2**31 - 1
@@ -81,6 +83,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "'mlp2x_gelu'",
     ),
     "text_guard": (_is_switch, "true or false"),
+    "senses_rule": (
+        lambda value: isinstance(value, str) and value in RULES,
+        "'sum', 'mean', 'newest' or 'attended'",
+    ),
     "llm_trained": (lambda value: value is None or _is_switch(value), "true, false or None"),
     "image_token_id": (
         lambda value: value is None or is_whole(value, 0, _MOST_IDS),

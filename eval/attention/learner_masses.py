@@ -82,12 +82,17 @@ class LearnerMasses:
     def of_block(self, block: WingsLayer, x: Tensor, wings: WingsPass) -> Tensor:
         """sum over m of g_m times the sums of learner m: `[B, T, D]` -> `[B, T, C]`."""
         assert wings.learners is not None, "learners act where their block is called"
-        gates = wings.trace.weights[block.layer]
         total = x.new_zeros(*x.shape[:2], self.by_position.shape[-1], dtype=torch.float32)
-        for number, name in enumerate(block.names):
-            source = wings.learners.sources[name]
+        read = [
+            (sense, number, name)
+            for sense in dict(block.acting(wings.learners)).values()
+            for number, name in enumerate(sense.modules)
+        ]
+        for sense, number, name in read:
+            gates = wings.trace.weights[block.layer, sense.name]
+            source = wings.learners.senses[sense.name].sources[name]
             if source is not None:
-                learner = block.learner(number)
+                learner = block.learner(number, sense.name)
                 if not isinstance(learner, LoRRALearner):
                     raise WingsError(
                         "The attention shift is defined for LoRRA learners; this model's are"

@@ -76,8 +76,11 @@ def masked(wings: WingsPass, mask: Tensor) -> WingsPass:
     """A pass whose learners and adapters act only where `mask` `[B, T]` is True as well."""
     learners, adapters = wings.learners, wings.adapters
     if learners is not None:
-        guard = learners.guard_mask
-        learners = replace(learners, guard_mask=mask if guard is None else mask & guard)
+        senses = {
+            name: replace(one, guard_mask=mask if one.guard_mask is None else mask & one.guard_mask)
+            for name, one in learners.senses.items()
+        }
+        learners = replace(learners, senses=senses)
     if adapters is not None:
         open_mask = mask[..., None]
         if adapters.gate_mask is not None:

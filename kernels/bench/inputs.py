@@ -38,9 +38,9 @@ def as_text(shape: Shape, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def layout(shape: Shape, batch: int, length: int, device: torch.device) -> TokenLayout:
     """The layout of such rows."""
-    is_image = torch.zeros(batch, length, dtype=torch.bool, device=device)
-    is_image[:, BEFORE : BEFORE + shape.image_tokens] = True
-    return TokenLayout.read(is_image, None, None, shape.image_tokens)
+    kinds = torch.full((batch, length), TEXT, device=device)
+    kinds[:, BEFORE : BEFORE + shape.image_tokens] = IMAGE
+    return TokenLayout.read(kinds, None, None, [shape.image_tokens])
 
 
 @dataclass(frozen=True)

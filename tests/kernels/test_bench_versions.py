@@ -56,7 +56,7 @@ def random_layout(seed):
         mask[:] = 1
         cut = int(torch.randint(5, length - 5, ()))
         positions = torch.cat([torch.arange(cut), torch.arange(length - cut)]).expand(3, -1)
-    return TokenLayout.read(is_image, mask, positions, SHAPE.image_tokens)
+    return TokenLayout.read(is_image.long(), mask, positions, [SHAPE.image_tokens])
 
 
 def same_with_gradients(ours, books, inputs):

@@ -11,7 +11,7 @@ def layouts():
     segment = torch.tensor([[0, 0, 0, 1, 1], [0, 1, 1, 1, 1]])
     zero = torch.zeros_like(segment)
     keys = TokenLayout.of(
-        position=zero, visible_at=zero, segment=segment, kind=zero + TEXT, images=zero
+        position=zero, visible_at=zero, segment=segment, kind=zero + TEXT, begun=[zero]
     )
     return TokenLayout(keys.table[:, 2:]), keys
 

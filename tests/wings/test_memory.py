@@ -109,7 +109,7 @@ def test_an_image_in_pieces_is_kept_once(chunk):
     pictures = {"pixel_values": batch["pixel_values"]}
     for start in range(0, 4, chunk):
         followed(model, cache, ids[:, start : start + chunk], **(pictures if not start else {}))
-    assert cache.learners.sources["image"].tokens.value.shape[1] == 4
+    assert cache.learners.products["image"].source.tokens.value.shape[1] == 4
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -167,6 +167,16 @@ def test_a_static_cache_knows_its_slots_and_cannot_be_cropped():
     cache = WingsStaticCache(model.config, 9)
     for ids in ([[3, 4, 5, 6]], [[7, 8]]):
         followed(model, cache, torch.tensor(ids))
-    assert cache.learners.sources["text"].slots.value[0].tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
+    assert cache.learners.products["text"].source.slots.value[0].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        -1,
+        -1,
+        -1,
+    ]
     with pytest.raises(WingsError, match="cannot be cropped"):
         cache.crop(-1)

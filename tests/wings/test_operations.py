@@ -13,33 +13,36 @@ from wings.attention.rotary import RotaryEmbedding, count_heads
 from wings.attention.routed_attention import Rule, routed_attention
 from wings.attention.token_layout import IMAGE, PADDING, TEXT, TokenLayout
 
-PER_IMAGE = 3
+# Tokens per item of three senses.
+LENGTHS = (3, 1, 2)
 
 
 def random_layout(seed, rows=2, longest=9, packed=False):
-    """A padded layout `[B, T]` and what it was read from."""
+    """A padded layout `[B, T]` of one to three senses."""
     layouts = Layouts(seed)
+    lengths = LENGTHS[: layouts.random.randint(1, 3)]
     flags, positions = [], []
     for _ in range(rows):
         flag, position = [], []
         for _ in range(layouts.random.randint(1, 3) if packed else 1):
             own = []
             for part in layouts.row(longest=longest):
-                own += [True] * PER_IMAGE if part == "image" else [False]
+                kind = layouts.random.randint(1, len(lengths)) if part == "image" else TEXT
+                own += [kind] * (1 if kind == TEXT else lengths[kind - 1])
             flag += own
             position += range(len(own))
         flags.append(flag)
         positions.append(position)
     width = max(map(len, flags)) + layouts.random.randint(0, 2)
-    is_image = torch.zeros(rows, width, dtype=torch.bool)
+    kinds = torch.full((rows, width), TEXT)
     mask = torch.zeros(rows, width, dtype=torch.long)
     position = torch.zeros(rows, width, dtype=torch.long)
     for row, flag in enumerate(flags):
         start = layouts.random.choice([0, width - len(flag)])
         where = slice(start, start + len(flag))
-        is_image[row, where], mask[row, where] = torch.tensor(flag), 1
+        kinds[row, where], mask[row, where] = torch.tensor(flag), 1
         position[row, where] = torch.tensor(positions[row])
-    return TokenLayout.read(is_image, mask, position if packed else None, PER_IMAGE)
+    return TokenLayout.read(kinds, mask, position if packed else None, lengths)
 
 
 def visible_by_rule(layout, i, j, row, kind):
@@ -48,10 +51,10 @@ def visible_by_rule(layout, i, j, row, kind):
     if PADDING in (kinds[i], kinds[j]) or kinds[j] != kind or segment[i] != segment[j]:
         return False
     opens = position[j]
-    if kind == IMAGE:
+    if kind > TEXT:
         nth = sum(
-            int(kinds[k] == IMAGE and segment[k] == segment[j]) for k in range(j)
-        ) % PER_IMAGE  # fmt: skip
+            int(kinds[k] == kind and segment[k] == segment[j]) for k in range(j)
+        ) % LENGTHS[kind - 1]  # fmt: skip
         opens = opens - nth
     return bool(opens <= position[i])
 
@@ -60,15 +63,21 @@ def visible_by_rule(layout, i, j, row, kind):
 @given(seed=st.integers(0, 10_000), packed=st.booleans())
 def test_layout_says_what_each_token_sees(seed, packed):
     layout = random_layout(seed, packed=packed)
-    for kind in (IMAGE, TEXT):
+    senses = range(IMAGE, IMAGE + len(layout.begun))
+    for kind in (TEXT, *senses):
         keys = layout.padded_where(layout.kind != kind)
         sees = layout.sees(keys)
         for row in range(sees.shape[0]):
             for i in range(sees.shape[1]):
                 expected = [visible_by_rule(layout, i, j, row, kind) for j in range(layout.length)]
                 assert sees[row, i].tolist() == expected
-    has_image = layout.sees(layout.padded_where(layout.kind != IMAGE)).any(-1)
-    assert torch.equal(layout.sees_image, has_image)
+    for kind in senses:
+        has_item = layout.sees(layout.padded_where(layout.kind != kind)).any(-1)
+        assert torch.equal(layout.sees_sense(kind), has_item)
+    for row, i in (layout.kind != PADDING).nonzero().tolist():
+        same = layout.segment[row, : i + 1] == layout.segment[row, i]
+        items = [k for k in layout.kind[row, : i + 1][same].tolist() if k > TEXT]
+        assert layout.newest[row, i] == (items[-1] if items else TEXT)
 
 
 def compact(layout, kind):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wings.attention.token_layout import IMAGE, PADDING, TEXT, TokenLayout
 from wings.config import WingsConfig
+from wings.model.inputs import kinds_of
 
 # Places, tokens, image tokens, images, trained tokens, pairs of a token and a visible one; then per
 # learner: tokens that query it, its source tokens, and pairs of both.
@@ -19,11 +20,12 @@ NAMES = (
 
 def layout_of(batch: dict[str, Any], config: WingsConfig) -> TokenLayout:
     """The token layout of a batch, as the model computes it."""
+    senses = config.senses
     return TokenLayout.read(
-        batch["input_ids"] == config.image_token_id,
+        kinds_of(batch["input_ids"], senses),
         batch.get("attention_mask"),
         batch.get("position_ids"),
-        config.image_seq_length,
+        [sense.seq_length or 0 for sense in senses.values()],
     )
 
 
@@ -36,7 +38,7 @@ def count(batch: dict[str, Any], config: WingsConfig) -> Tensor:
     pixels = batch.get("pixel_values")
     images = 0 if pixels is None else len(pixels)
     active = bool(config.learners) and (images > 0 or not config.text_guard)
-    queries = layout.sees_image if config.text_guard else is_real
+    queries = layout.sees_sense(IMAGE) if config.text_guard else is_real
     starts = (layout.position == 0) & is_real
     # Every token of an image sees the whole image, also the tokens after it.
     rest = torch.where(is_image, layout.visible_at + config.image_seq_length - 1, 0)

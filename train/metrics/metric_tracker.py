@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from wings.attention.token_layout import IMAGE
 from wings.model.causal_lm import WingsForCausalLM
 
 from .batch_counts import NAMES, count, layout_of
@@ -65,7 +66,7 @@ class MetricTracker:
         """
         if weights is None:
             return
-        sees = layout_of(batch, self.config).sees_image
+        sees = layout_of(batch, self.config).sees_sense(IMAGE)
         gates = torch.stack([gate.detach().to(self.device) for gate in weights])
         self._gates += (gates.float() * sees[None, :, :, None]).sum((1, 2))
         self._gated += sees.sum()

@@ -1,8 +1,8 @@
-"""`SourceTokens`: the layer-0 tokens of one modality that a pass can see."""
+"""`SourceTokens`: the layer-0 tokens of one kind that a pass can see."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,29 @@ class ProductsCache(Protocol):
     def update(
         self, compressed: Tensor | None, keys: Tensor | None, length: Tensor | None
     ) -> tuple[Tensor, Tensor | None]: ...
+
+
+class SourceKind(NamedTuple):
+    """The tokens that a learner reads: of one kind of `TokenLayout`, RMS-normalised or not."""
+
+    kind: int
+    normalized: bool
+
+
+class LayerZero:
+    """Layer-0 embeddings `[B, T, D]`, as they are and RMS-normalised, which is done once."""
+
+    def __init__(self, embeddings: Tensor) -> None:
+        self.plain = embeddings
+        self._normalized: Tensor | None = None
+
+    def of(self, reads: SourceKind) -> Tensor:
+        """The embeddings as learners of that kind read them."""
+        if not reads.normalized:
+            return self.plain
+        if self._normalized is None:
+            self._normalized = normalized(self.plain)
+        return self._normalized
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,7 @@ class DecodeSource:
 
 @dataclass(frozen=True)
 class SourceTokens:
-    """Tokens of one modality, `[B, S]`, as one learner of every block sees them in a pass.
+    """Tokens of one kind, `[B, S]`, as one learner of every block sees them in a pass.
 
     Attributes:
         layout: of the tokens.

@@ -14,11 +14,14 @@ from .learner_cache import LearnerCache
 MOST_KEYS = 8192
 
 
-def keeps_keys(config: WingsConfig) -> bool:
-    """True for a model so small that its cache keeps the learners' whole keys."""
-    is_small = config.hidden_size * len(config.layers_with_learners) <= MOST_KEYS
+def keeps_keys(config: WingsConfig) -> list[str]:
+    """The senses whose learners are so small that their cache keeps whole keys."""
     # Cross-attention has no rotary positions, so its cached products are its keys.
-    return is_small and config.learner_form == "lorra"
+    return [
+        name
+        for name, sense in config.senses.items()
+        if config.hidden_size * len(sense.layers) <= MOST_KEYS and sense.learner_form == "lorra"
+    ]
 
 
 class LearnerCacheMixin(Cache):
@@ -65,9 +68,7 @@ class WingsCache(LearnerCacheMixin, DynamicCache):
     def __init__(self, config: WingsConfig) -> None:
         super().__init__(config=config.text_config)
         replace_plain_layers(self, GrowingLayer)
-        self.learners = LearnerCache(
-            config.learners, config.layers_with_learners, keeps_keys(config)
-        )
+        self.learners = LearnerCache(config.senses.values(), keeps_keys(config))
 
 
 class WingsStaticCache(LearnerCacheMixin, StaticCache):
@@ -80,21 +81,16 @@ class WingsStaticCache(LearnerCacheMixin, StaticCache):
     """
 
     def __init__(self, config: WingsConfig, max_cache_len: int) -> None:
-        if (
-            config.is_routed
-            and config.router == "position"
-            and (max_cache_len > config.router_positions)
-        ):
+        positions = config.position_limit
+        if positions is not None and max_cache_len > positions:
             raise WingsError(
-                f"a static cache of {max_cache_len} tokens reaches beyond the "
-                f"{config.router_positions} positions that the position router knows: give it "
-                f"fewer, or build the model with larger router_positions or router='modality'."
+                f"a static cache of {max_cache_len} tokens reaches beyond the {positions} "
+                f"positions that the position router knows: give it fewer, or build the model with "
+                f"larger router_positions or router='modality'."
             )
         super().__init__(config=config.text_config, max_cache_len=max_cache_len)
         self.room = max_cache_len
-        self.learners = LearnerCache(
-            config.learners, config.layers_with_learners, keeps_keys(config), max_cache_len
-        )
+        self.learners = LearnerCache(config.senses.values(), keeps_keys(config), max_cache_len)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refused, as by transformers' own static cache."""

@@ -89,6 +89,18 @@ class VisionTower(nn.Module):
         return tower
 
     @property
+    def seq_length(self) -> int:
+        """Features per image, as every encoder calls them."""
+        return self.image_seq_length
+
+    @property
+    def item_shape(self) -> tuple[int, int, int]:
+        """The shape of one image's pixels, (3, height, width)."""
+        size = self.config["image_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        return 3, height, width
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, to which pixels are cast."""
         return next(self.parameters()).dtype
@@ -111,8 +123,7 @@ class VisionTower(nn.Module):
         Raises:
             WingsError: images of another shape than the tower's.
         """
-        size = self.config["image_size"]
-        wanted = [3, size, size] if isinstance(size, int) else [3, *size]
+        wanted = list(self.item_shape)
         if list(pixel_values.shape[1:]) != wanted or pixel_values.ndim != 4:
             raise WingsError(
                 f"'pixel_values' are {list(pixel_values.shape)} where the vision tower takes "
@@ -142,8 +153,7 @@ class VisionTower(nn.Module):
             name: torch.empty_like(tensor, device="meta")
             for name, tensor in chain(self.named_parameters(), self.named_buffers())
         }
-        size = self.config["image_size"]
-        height, width = (size, size) if isinstance(size, int) else size
+        _, height, width = self.item_shape
         pixels = torch.empty(1, 3, height, width, device="meta")
         try:
             with torch.no_grad():

@@ -50,13 +50,18 @@ class PositionRouter(nn.Module):
 class ModalityRouter(nn.Module):
     """A router independent of length: logits = MLP(mass on three kinds of keys).
 
-    The masses are those on image tokens, on text before the newest image and on text after it. The
-    newest is the query's own, so nothing later matters. The masses are the paper's attention-shift
-    measure (LAWS, section 2).
+    The masses are those on items of the sense (image tokens), on text before the newest item and on
+    text after it. The newest is the query's own, so nothing later matters. The masses are the
+    paper's attention-shift measure (LAWS, section 2).
+
+    Args:
+        learners: how many it weighs.
+        kind: of the sense's tokens, see `TokenLayout`.
     """
 
-    def __init__(self, learners: int) -> None:
+    def __init__(self, learners: int, kind: int) -> None:
         super().__init__()
+        self.kind = kind
         self.inner = nn.Linear(3, HIDDEN)
         self.outer = nn.Linear(HIDDEN, learners)
         self.reset_parameters()
@@ -69,17 +74,18 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.bias)
 
     def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, 2 + n]`: one-hot of image, and of the n + 1 pieces of text around images.
+        """`[B, S, 2 + n]`: one-hot of an item, and of the n + 1 pieces of text around items.
 
         For a single query the three kinds are known beforehand: `[B, S, 3]`.
         """
+        is_item, is_text = keys.kind == self.kind, keys.kind == TEXT
+        begun, newest = self._begun(keys), self._begun(queries)
         if queries.length == 1:
-            is_text, newest = keys.kind == TEXT, queries.images
-            before, after = is_text & (keys.images < newest), is_text & (keys.images == newest)
-            return torch.stack([keys.kind == IMAGE, before, after], dim=-1).to(dtype)
-        stretches = torch.arange(int(keys.images.max()) + 1, device=keys.table.device)
-        text = (keys.kind == TEXT)[..., None] & (keys.images[..., None] == stretches)
-        found = torch.cat([(keys.kind == IMAGE)[..., None], text], dim=-1)
+            before, after = is_text & (begun < newest), is_text & (begun == newest)
+            return torch.stack([is_item, before, after], dim=-1).to(dtype)
+        stretches = torch.arange(int(begun.max()) + 1, device=keys.table.device)
+        text = is_text[..., None] & (begun[..., None] == stretches)
+        found = torch.cat([is_item[..., None], text], dim=-1)
         return found.to(dtype)
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
@@ -88,9 +94,12 @@ class ModalityRouter(nn.Module):
         inner = self.inner(masses.to(self.inner.weight.dtype))
         return gate_mask.softmax(self.outer(nn.functional.gelu(inner)))
 
+    def _begun(self, layout: TokenLayout) -> Tensor:
+        return layout.begun[self.kind - 1]
+
     def _masses(self, sums: Tensor, queries: TokenLayout) -> Tensor:
         image, text = sums[..., :1], sums[..., 1:]
-        newest = queries.images[..., None]
+        newest = self._begun(queries)[..., None]
         stretch = torch.arange(text.shape[-1], device=text.device)
         before = (text * (stretch < newest)).sum(-1, keepdim=True)
         after = (text * (stretch == newest)).sum(-1, keepdim=True)
@@ -98,10 +107,11 @@ class ModalityRouter(nn.Module):
 
 
 class AttendedRouter(nn.Module):
-    r"""Weights that grow with the main attention's mass on image tokens, zero without any.
+    r"""Weights that grow with the main attention's mass on items of a sense, zero without any.
 
     With mass_i the block's head-averaged attention of token i on image tokens (the paper's LAWS,
-    section 2) and one parameter per learner m, the gain or the threshold tau::
+    section 2), or on those of another sense, and one parameter per learner m, the gain or the
+    threshold tau::
 
         shape "tanh":  g_im = tanh(gain_m mass_i)                   gain_m = softplus(p_m)
         shape "hill":  g_im = 1 / (1 + (tau_m / mass_i)^power)      tau_m = exp(p_m)
@@ -123,6 +133,7 @@ class AttendedRouter(nn.Module):
         detach: the mass enters without gradient, so that training cannot open the gate by raising
             the attention to images. The parameters learn all the same.
         power: steepness of the Hill gate.
+        kinds: of the tokens whose mass it reads, see `TokenLayout`.
     """
 
     def __init__(
@@ -131,8 +142,10 @@ class AttendedRouter(nn.Module):
         shape: str = "tanh",
         detach: bool = False,
         power: float = 8.0,
+        kinds: tuple[int, ...] = (IMAGE,),
     ) -> None:
         super().__init__()
+        self.kinds = kinds
         self.names, self.shape, self.detach, self.power = learners, shape, detach, power
         for name in learners:
             # One parameter by name, so that adding a learner keeps those of the others. Gains and
@@ -157,8 +170,8 @@ class AttendedRouter(nn.Module):
         return {name: read(self._parameter(name).float()).item() for name in self.names}
 
     def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, 1]`: is the key an image token."""
-        return (keys.kind == IMAGE)[..., None].to(dtype)
+        """`[B, S, 1]`: is the key a token of these kinds."""
+        return is_of(keys, self.kinds)[..., None].to(dtype)
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
@@ -182,6 +195,14 @@ class AttendedRouter(nn.Module):
         parameter = self._parameters[self._key(name)]
         assert parameter is not None, "a learner's gate is registered with a value"
         return parameter
+
+
+def is_of(layout: TokenLayout, kinds: tuple[int, ...]) -> Tensor:
+    """`[B, S]` bool: tokens of one of the kinds."""
+    found = layout.kind == kinds[0]
+    for kind in kinds[1:]:
+        found = found | (layout.kind == kind)
+    return found
 
 
 def inverse_softplus(value: float) -> float:

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from wings.attention.rotary import count_heads
 from wings.attention.routed_attention import Rule, attention_weights, causal_mask
 from wings.attention.routed_attention import routed_attention as routed_attention_in_torch
+from wings.attention.token_layout import TokenLayout
 from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.saved_code import SUFFIX
+from wings.sense import IMAGE, Sense
 from wings.upstream.attention import (
     AttentionFunction,
     eager_attention_of,
@@ -22,6 +24,7 @@ from wings.upstream.attention import (
 )
 
 from .adapter import gate_block
+from .combination import attended_shares
 from .cross_attention import CrossAttentionLearner
 from .dispatch import routed_attention
 from .lorra import LoRRALearner
@@ -30,6 +33,7 @@ from .router import AttendedRouter, ModalityRouter, PositionRouter
 from .wings_pass import LearnerInputs, WingsPass
 
 Learner = LoRRALearner | CrossAttentionLearner
+Router = PositionRouter | ModalityRouter | AttendedRouter
 
 # Names under which transformers finds our attention, by the implementation the decoder would use
 # on its own.
@@ -38,92 +42,141 @@ OWN: dict[str | None, str] = {ours: own for own, ours in IMPLEMENTATIONS.items()
 
 
 class WingsLayer(nn.Module):
-    """The learners of one block with their router, the prefix, and the gate of the adapters."""
+    """The learners of one block with their routers, the prefix, and the gate of the adapters."""
 
     def __init__(self, config: WingsConfig, layer: int) -> None:
         super().__init__()
-        width = config.hidden_size
-        std = width**-0.5 if config.init_std == "scaled" else float(config.init_std)
         self.layer = layer
-        self.names = config.learners if layer in config.layers_with_learners else ()
-        # With shared factors the first learner also reads the other's tokens.
-        self.shared = config.share_factors
-        for name in self.names[:1] if self.shared else self.names:
-            self.add_module(name, self._make_learner(config, std))
-        self.router: PositionRouter | ModalityRouter | AttendedRouter | None = None
-        is_routed = config.is_routed and bool(self.names)
-        if is_routed and config.router == "position":
-            self.router = PositionRouter(len(self.names), config.router_positions)
-        elif is_routed and config.router == "modality":
-            self.router = ModalityRouter(len(self.names))
-        elif is_routed:
-            self.router = AttendedRouter(self.names, **config.gate_options)
+        # The senses that have learners here; their modules are this module's own.
+        self.senses = {
+            name: sense for name, sense in config.senses.items() if layer in sense.layers
+        }
+        for sense in self.senses.values():
+            # With shared factors the first learner also reads the other's tokens.
+            for name in sense.modules[:1] if sense.share_factors else sense.modules:
+                self.add_module(name, make_learner(config, sense))
+            self.add_module(sense.router_name, make_router(sense))
+        if "router" not in self._modules:
+            self.router: nn.Module | None = None
         self.prefix = Prefix(config) if layer in config.layers_with_prefix else None
         adapters = config.adapters
-        is_gated = adapters is not None and layer in adapters.gate_layers
-        self.lora_router = AttendedRouter(("lora",), **config.gate_options) if is_gated else None
+        self.lora_router: AttendedRouter | None = None
+        if adapters is not None and layer in adapters.gate_layers:
+            kinds = config.kinds_of_adapters
+            self.lora_router = AttendedRouter(("lora",), **config.gate_options, kinds=kinds)
 
-    def forward(self, x: Tensor, sums: Tensor | None, wings: WingsPass) -> Tensor:
+    def forward(self, x: Tensor, sums: "Sums | None", wings: WingsPass) -> Tensor:
         """sum over learners of gate * O, added to the main attention's output: `[B, T, D]`.
 
         Args:
             x: the block's normed input, `[B, T, D]`.
-            sums: routed attention's sums for the router, `[B, T, C]`, or None without a router.
+            sums: routed attention's sums for the routers, or None without a router.
             wings: the pass, on x's device and in its dtype; its learners act.
         """
         inputs = wings.learners
         assert inputs is not None, "a block is asked for its learners only where they act"
-        gates = self._gates(sums, wings, inputs)
         share: Tensor | None = None
         absent: list[nn.Module] = []
-        for number, name in enumerate(self.names):
-            # Not by `self.learner`: one call less a block.
-            learner = self._modules[self.names[0 if self.shared else number]]
-            assert learner is not None
-            source = inputs.sources[name]
-            if source is None:
-                absent.append(learner)
-                continue
-            cached = None if source.blocks is None else source.blocks[self.layer]
-            out = learner(x, source, inputs.rope, gates[..., number, None], cached)
-            share = out if share is None else share + out
-        if share is None and self.router is not None:
-            absent.append(self.router)
-        if absent and self.training and torch.is_grad_enabled():
-            for module in absent:
-                zero = zero_of(module).expand_as(x)
+        shares = None
+        if sums is not None and sums.masses is not None:
+            shares = attended_shares(sums.masses).unbind(-1)
+        for place, (name, sense) in enumerate(self.acting(inputs)):
+            own = inputs.senses[name]
+            of_sense = None if sums is None else sums.of_routers.get(name)
+            weight = own.share if shares is None else shares[place]
+            gates = self._gates(sense, of_sense, weight, wings, inputs)
+            found = False
+            for number, module in enumerate(sense.modules):
+                # Not by `self.learner`: one call less a block.
+                learner = self._modules[sense.modules[0] if sense.share_factors else module]
+                assert learner is not None
+                source = own.sources[module]
+                if source is None:
+                    absent.append(learner)
+                    continue
+                cached = None if source.blocks is None else source.blocks[self.layer]
+                out = learner(x, source, inputs.rope, gates[..., number, None], cached)
+                share = out if share is None else share + out
+                found = True
+            router = self._modules[sense.router_name]
+            if not found and router is not None:
+                absent.append(router)
+        if self.training and torch.is_grad_enabled():
+            for part in (*absent, *self._idle(inputs)):
+                zero = zero_of(part).expand_as(x)
                 share = zero if share is None else share + zero
         return torch.zeros_like(x) if share is None else share
+
+    def acting(self, inputs: LearnerInputs) -> list[tuple[str, Sense]]:
+        """The senses whose learners act in this block in a pass."""
+        return [(name, self.senses[name]) for name in inputs.senses if name in self.senses]
 
     @property
     def is_empty(self) -> bool:
         """True if nothing is left: no learner, no prefix and no gate."""
-        return not self.names and self.prefix is None and self.lora_router is None
+        return not self.senses and self.prefix is None and self.lora_router is None
 
-    def _make_learner(self, config: WingsConfig, std: float) -> Learner:
-        width = config.hidden_size
-        if config.learner_form == "cross_attention":
-            return CrossAttentionLearner(width, config.rank, std)
-        heads = count_heads(width, config.text_config.num_attention_heads)
-        return LoRRALearner(width, config.rank, heads, std)
+    def router_of(self, sense: Sense) -> Router | None:
+        """The router of a sense's learners."""
+        router: Any = self._modules[sense.router_name]
+        return router
 
-    def learner(self, number: int) -> Learner:
+    def learner(self, number: int, sense: str = IMAGE) -> Learner:
         """The learner of that number, in the order of the configuration."""
-        learner: Any = self._modules[self.names[0 if self.shared else number]]
+        of = self.senses[sense]
+        learner: Any = self._modules[of.modules[0 if of.share_factors else number]]
         return learner
 
-    def _gates(self, sums: Tensor | None, wings: WingsPass, inputs: LearnerInputs) -> Tensor:
-        """Weights of the learners, `[B, T, M]`; written to the trace in float32."""
-        if self.router is None:
-            gates = inputs.gate_mask.visible
+    def _idle(self, inputs: LearnerInputs) -> list[nn.Module]:
+        """Learners and routers of the senses that do not act in a pass."""
+        idle = [sense for name, sense in self.senses.items() if name not in inputs.senses]
+        names = [name for sense in idle for name in (*sense.modules, sense.router_name)]
+        found = [self._modules.get(name) for name in names]
+        return [module for module in found if module is not None]
+
+    def _gates(
+        self,
+        sense: Sense,
+        sums: Tensor | None,
+        weight: Tensor | None,
+        wings: WingsPass,
+        inputs: LearnerInputs,
+    ) -> Tensor:
+        """Weights of a sense's learners, `[B, T, M]`; written to the trace in float32."""
+        own, router = inputs.senses[sense.name], self._modules[sense.router_name]
+        if router is None:
+            gates = own.gate_mask.visible
         else:
-            gates = self.router(sums, wings.queries, inputs.gate_mask)
-        if inputs.guard_mask is not None:
-            gates = gates * inputs.guard_mask[..., None]
+            gates = router(sums, wings.queries, own.gate_mask)
+        if own.guard_mask is not None:
+            gates = gates * own.guard_mask[..., None]
+        if weight is not None:
+            gates = gates * weight[..., None]
         # Only the first: gradient checkpointing runs a block again, and the trace would keep all of
         # that graph alive.
-        wings.trace.weights.setdefault(self.layer, gates)
+        wings.trace.weights.setdefault((self.layer, sense.name), gates)
         return gates.to(inputs.rope.table.dtype)
+
+
+def make_learner(config: WingsConfig, sense: Sense) -> Learner:
+    """A fresh learner of a sense."""
+    width = config.hidden_size
+    std = width**-0.5 if sense.init_std == "scaled" else float(sense.init_std)
+    if sense.learner_form == "cross_attention":
+        return CrossAttentionLearner(width, sense.rank, std)
+    heads = count_heads(width, config.text_config.num_attention_heads)
+    return LoRRALearner(width, sense.rank, heads, std)
+
+
+def make_router(sense: Sense) -> Router | None:
+    """A fresh router of a sense's learners; None where they have weight 1."""
+    if not sense.is_routed:
+        return None
+    if sense.router == "position":
+        return PositionRouter(len(sense.learners), sense.router_positions)
+    if sense.router == "modality":
+        return ModalityRouter(len(sense.learners), sense.kind)
+    return AttendedRouter(sense.learners, **sense.gate_options, kinds=(sense.kind,))
 
 
 def zero_of(module: nn.Module) -> Tensor:
@@ -159,7 +212,7 @@ class WingsAttentionMixin(nn.Module):
         if isinstance(second, RouterInputs):
             sums, weights = second
         is_training = self.training and torch.is_grad_enabled()
-        if wings.learners is not None and self.wings.names:
+        if wings.learners is not None and self.wings.senses:
             # After the main attention, as the router reads its weights.
             main = main + self.wings(hidden_states, sums, wings).to(main.dtype)
             if is_training and wings.adapters is None and self.wings.lora_router is not None:
@@ -169,15 +222,83 @@ class WingsAttentionMixin(nn.Module):
         return main, weights, *rest
 
 
+class Sums(NamedTuple):
+    """Routed attention's sums in one block.
+
+    of_routers: `[B, T, C]` by sense with a router. masses: on the tokens of each sense that acts,
+    `[B, T, K]`, where the senses share tokens by them, else None.
+    """
+
+    of_routers: dict[str, Tensor]
+    masses: Tensor | None
+
+
 class RouterInputs(NamedTuple):
     """Returned in place of attention weights.
 
-    sums: routed attention's, `[B, T, C]`, or None without a router. weights: `[B, H, T, S]` on
-    request, else None.
+    sums: None without a router. weights: `[B, H, T, S]` on request, else None.
     """
 
-    sums: Tensor | None
+    sums: Sums | None
     weights: Tensor | None
+
+
+class ColumnPlan(NamedTuple):
+    """Who reads the columns that routed attention sums in one block of a pass.
+
+    layer: the block. routers: of the senses that act, by name. kinds: whose masses are wanted, as
+    the senses share tokens by them; () if not. gate: of the adapters, or None.
+    """
+
+    layer: int
+    routers: dict[str, Router]
+    kinds: tuple[int, ...]
+    gate: AttendedRouter | None
+
+    @classmethod
+    def of(cls, module: nn.Module, wings: WingsPass) -> "ColumnPlan":
+        """The plan of a block, whether it has wings or not."""
+        if not isinstance(module, WingsAttentionMixin):
+            return cls(-1, {}, (), None)
+        layer, inputs = module.wings, wings.learners
+        routers, kinds = {}, []
+        for name, sense in () if inputs is None else layer.acting(inputs):
+            kinds.append(sense.kind)
+            router = layer.router_of(sense)
+            if router is not None:
+                routers[name] = router
+        shares = inputs is not None and inputs.weighs_masses and len(kinds) > 1
+        gate = None if wings.adapters is None else layer.lora_router
+        return cls(layer.layer, routers, tuple(kinds) if shares else (), gate)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether any column is wanted."""
+        return bool(self.routers or self.kinds) or self.gate is not None
+
+    def columns(
+        self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype
+    ) -> tuple[Tensor, list[int]]:
+        """`[B, S, C]`: those of the routers, of the masses and of the gate; how many of each."""
+        readers = [*self.routers.values(), *([] if self.gate is None else [self.gate])]
+        parts = [one.columns(keys, queries, dtype) for one in readers]
+        if self.kinds:
+            masses = torch.stack([keys.kind == kind for kind in self.kinds], dim=-1)
+            parts.insert(len(self.routers), masses.to(dtype))
+        if not parts:
+            return keys.table.new_zeros(*keys.kind.shape, 1, dtype=dtype), []
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return whole, [part.shape[-1] for part in parts]
+
+    def split(self, sums: Tensor, widths: list[int]) -> tuple[Sums | None, Tensor | None]:
+        """Routed attention's sums `[B, T, C]`, for the learners and for the adapters' gate."""
+        if not widths:
+            return None, None
+        parts = list(sums.split(widths, dim=-1)) if len(widths) > 1 else [sums]
+        mass = None if self.gate is None else parts.pop()
+        masses = parts.pop() if self.kinds else None
+        of_routers = dict(zip(self.routers, parts, strict=True))
+        return Sums(of_routers, masses) if of_routers or self.kinds else None, mass
 
 
 def wings_attention(
@@ -256,13 +377,8 @@ def _main_attention(
 ) -> tuple[Tensor, Any]:
     if wings is not None and wings.is_packed:
         mask = wings.keys.within_sequences(mask, key.shape[2])
-    router = gate = layer = None
-    if isinstance(module, WingsAttentionMixin) and wings is not None:
-        layer = module.wings.layer
-        router = None if wings.learners is None else module.wings.router
-        gate = None if wings.adapters is None else module.wings.lora_router
-    is_routed = router is not None or gate is not None
-    if wings is None or not (is_routed or wings.options.output_attentions):
+    plan = None if wings is None else ColumnPlan.of(module, wings)
+    if wings is None or plan is None or not (plan.is_routed or wings.options.output_attentions):
         if decoder_attention is None:
             raise TypeError(f"{type(module).__name__} has no eager attention function.")
         output, _ = decoder_attention(module, query, key, value, mask, **kwargs)
@@ -284,12 +400,7 @@ def _main_attention(
         keys = wings.keys.tokens
     else:
         keys = wings.keys.layout(count)
-    routers = [one for one in (router, gate) if one is not None]
-    if routers:
-        parts = [one.columns(keys, wings.queries, key.dtype) for one in routers]
-        columns = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-    else:
-        columns = key.new_zeros(key.shape[0], key.shape[2], 1)
+    columns, widths = plan.columns(keys, wings.queries, key.dtype)
     rule = Rule(
         mask,
         _scale(query, kwargs),
@@ -302,12 +413,12 @@ def _main_attention(
         output, sums = routed_attention_in_torch(query, key, value, columns, rule)
     else:
         output, sums = routed_attention(query, key, value, columns, rule, wings.options.impl)
-    if gate is not None:
-        assert layer is not None and wings.adapters is not None
+    of_block, mass = plan.split(sums, widths)
+    if plan.gate is not None and mass is not None:
+        assert wings.adapters is not None
         assert wings.adapters.gate_mask is not None, "gated adapters are guarded"
-        sums, mass = sums[..., :-1], sums[..., -1:]
-        gates = gate(mass, wings.queries, wings.adapters.gate_mask)
-        gate_block(layer, gates[..., 0], wings)
+        gates = plan.gate(mass, wings.queries, wings.adapters.gate_mask)
+        gate_block(plan.layer, gates[..., 0], wings)
     weights = None
     if wings.options.output_attentions:
         group = query.shape[1] // key.shape[1]
@@ -316,7 +427,7 @@ def _main_attention(
         weights = attention_weights(query, key.repeat_interleave(group, 1), rule).to(query.dtype)
     if not isinstance(module, WingsAttentionMixin):
         return output, weights
-    return output, RouterInputs(None if router is None else sums, weights)
+    return output, RouterInputs(of_block, weights)
 
 
 register_attention(IMPLEMENTATIONS["sdpa"], wings_attention, sdpa_mask)

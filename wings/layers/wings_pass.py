@@ -30,14 +30,44 @@ class RouterTrace:
 
     Attributes:
         reached: the blocks whose wings ran. adapted: the blocks that knew of the pass's adapters.
-        weights: of the learners, `[B, T, M]` by block. adapter_gates: of the adapters, `[B, T]`.
+        weights: of a sense's learners, `[B, T, M]` by block and sense.
+        adapter_gates: of the adapters, `[B, T]` by block.
     """
 
     def __init__(self) -> None:
         self.reached: set[int] = set()
         self.adapted: set[int] = set()
-        self.weights: dict[int, Tensor] = {}
+        self.weights: dict[tuple[int, str], Tensor] = {}
         self.adapter_gates: dict[int, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class SenseInputs:
+    """Inputs of the learners of one sense, for every block.
+
+    Attributes:
+        sources: for each learner, by the name of its module, its source tokens; None where the pass
+            has none.
+        gate_mask: which of its learners share a token's weight.
+        guard_mask: `[B, T]` bool, tokens that its guard lets them act on; None without a guard.
+        share: `[B, T]` float32, the factor of their weights beside other senses; None for 1.
+    """
+
+    sources: dict[str, SourceTokens | None]
+    gate_mask: GateMask
+    guard_mask: Tensor | None
+    share: Tensor | None = None
+
+    def like(self, x: Tensor) -> "SenseInputs":
+        """A copy on the device and in the dtype of `x`."""
+        sources = {
+            name: None if source is None else source.like(x)
+            for name, source in self.sources.items()
+        }
+        guard, share = (
+            None if one is None else one.to(x.device) for one in (self.guard_mask, self.share)
+        )
+        return SenseInputs(sources, self.gate_mask.to(x.device), guard, share)
 
 
 @dataclass(frozen=True)
@@ -46,24 +76,19 @@ class LearnerInputs:
 
     Attributes:
         rope: of the positions of the new tokens.
-        sources: for each learner its source tokens; None where the pass has none.
-        gate_mask: which learners share a token's weight.
-        guard_mask: `[B, T]` bool, tokens that the text guard lets learners act on; None without it.
+        senses: those whose learners act in this pass, by name.
+        weighs_masses: whether the senses share tokens by the attention that each gets, which every
+            block finds out for itself.
     """
 
     rope: CosSin
-    sources: dict[str, SourceTokens | None]
-    gate_mask: GateMask
-    guard_mask: Tensor | None
+    senses: dict[str, SenseInputs]
+    weighs_masses: bool = False
 
     def like(self, x: Tensor) -> "LearnerInputs":
         """A copy on the device and in the dtype of `x`."""
-        sources = {
-            name: None if source is None else source.like(x)
-            for name, source in self.sources.items()
-        }
-        guard = None if self.guard_mask is None else self.guard_mask.to(x.device)
-        return LearnerInputs(self.rope.like(x), sources, self.gate_mask.to(x.device), guard)
+        senses = {name: inputs.like(x) for name, inputs in self.senses.items()}
+        return LearnerInputs(self.rope.like(x), senses, self.weighs_masses)
 
 
 @dataclass(frozen=True)

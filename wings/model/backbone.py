@@ -1,7 +1,7 @@
-"""`WingsModel`: vision tower, projector and decoder with wings, without the output head."""
+"""`WingsModel`: encoders, projectors and decoder with wings, without the output head."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
@@ -14,27 +14,31 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from wings.attention.rotary import RotaryEmbedding
-from wings.attention.token_layout import IMAGE, TokenLayout
+from wings.attention.token_layout import TEXT, TokenLayout
 from wings.cache.learner_cache import LearnerCache, PendingFeatures
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
 from wings.config import LoraOptions, WingsConfig
-from wings.encoders.open_clip_tower import VisionTower
+from wings.encoders.encoder import Encoder, build_encoder
 from wings.errors import WingsError
 from wings.layers.projector import Projector
 from wings.layers.wings_pass import WingsPass
+from wings.sense import IMAGE, Sense
 from wings.upstream.attention import has_plain_masks, same_attention
 from wings.upstream.cache_layers import is_recurrent
 from wings.upstream.cache_name import NAME, NAMES, BothCacheNames, cache_name, one_cache
+from wings.upstream.weights import mark_as_drawn
 
 from .checkpoint import CheckpointMixin
-from .embeds import count_images, layout_of_later, place
+from .embeds import count_items, layout_of_later, place
 from .inject import add_wings, build_causal_lm, split, validate_adapted, validate_reached
-from .inputs import unknown_token
+from .inputs import kinds_of, take_values, unknown_token
 from .prepare import prepare
 
 # Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
 # not a flag on the model, so that one thread does not change the passes of another.
 WITHOUT_WINGS: ContextVar[frozenset[int]] = ContextVar("without_wings", default=frozenset())
+# Words of errors about images; other senses have no words of their own.
+ENCODERS, ITEMS = {IMAGE: "vision tower"}, {IMAGE: "image"}
 # How many such contexts are open in all threads. While there are none no pass reads the variable,
 # which torch.compile cannot trace in torch 2.11; where one opens, a compiled pass is traced again.
 open_contexts = 0
@@ -100,9 +104,15 @@ class WingsModel(CheckpointMixin):
         self,
         config: WingsConfig,
         decoder: PreTrainedModel | None = None,
-        tower: VisionTower | None = None,
+        encoders: Mapping[str, Any] | None = None,
     ) -> None:
-        """Builds a model with random weights, or from the given parts, which it takes over."""
+        """Builds a model with random weights, or from the given parts, which it takes over.
+
+        Args:
+            config: of the model.
+            decoder: the language model without its head.
+            encoders: of the senses, by name.
+        """
         if decoder is None:
             decoder, _ = split(build_causal_lm(config.text_config))
             config.text_config = decoder.config
@@ -110,9 +120,18 @@ class WingsModel(CheckpointMixin):
         # configuration; the decoder keeps its own choice.
         with same_attention(decoder.config):
             super().__init__(config)
-        self.vision_tower = VisionTower(config.vision_config) if tower is None else tower
-        self._settle_images()
-        self.projector = Projector(self.vision_tower.hidden_size, config.hidden_size)
+        given = {} if encoders is None else encoders
+        for name, sense in config.senses.items():
+            encoder = given.get(name)
+            if encoder is None:
+                encoder = build_encoder(name, sense.encoder)
+            else:
+                # Its weights are loaded already and must not be drawn again.
+                mark_as_drawn(encoder)
+            self.add_module(sense.encoder_name, encoder)
+            self._settle(sense, encoder)
+            projector = Projector(encoder.hidden_size, config.hidden_size)
+            self.add_module(sense.projector_name, projector)
         add_wings(decoder, config)
         self.language_model = decoder
         self._cache_name = cache_name(decoder)
@@ -130,10 +149,19 @@ class WingsModel(CheckpointMixin):
         """Replaces the decoder's token embeddings."""
         self.language_model.set_input_embeddings(value)
 
+    def encoder(self, sense: Sense) -> Any:
+        """Returns the encoder of a sense, an `Encoder`."""
+        return self._modules[sense.encoder_name]
+
+    def features(self, sense: Sense, values: Tensor) -> Tensor:
+        """`[N, *item shape]` -> `[N, seq_length, D]`: the embeddings of a sense's tokens."""
+        projector: Any = self._modules[sense.projector_name]
+        features = self.encoder(sense)(values)
+        return projector(features.to(projector.first.weight.dtype))
+
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """`[N, 3, H, W]` -> `[N, image_seq_length, D]`: the embeddings of image tokens."""
-        features = self.vision_tower(pixel_values)
-        return self.projector(features.to(self.projector.first.weight.dtype))
+        return self.features(self.config.senses[IMAGE], pixel_values)
 
     def forward(
         self,
@@ -150,19 +178,17 @@ class WingsModel(CheckpointMixin):
         **kwargs: Any,
     ) -> WingsOutput:
         """Computes hidden states `[B, T, D]`; arguments as for `WingsForCausalLM.forward`."""
-        config = self.config
-        if pixel_values is not None and not len(pixel_values):
-            pixel_values = None
+        config, senses = self.config, self.config.senses
+        values = take_values(senses, pixel_values, kwargs)
         if input_ids is None:
             assert inputs_embeds is not None
-            # Of text: embeddings do not say where images are.
-            is_image = torch.zeros(
-                inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device
+            # Of text: embeddings do not say where items are.
+            kinds = torch.full(
+                inputs_embeds.shape[:2], TEXT, dtype=torch.long, device=inputs_embeds.device
             )
         else:
-            # The id of an image token may be past the table; its embedding is replaced anyway.
-            is_image = input_ids == config.image_token_id
-            inputs_embeds = self._embeddings_of(input_ids, is_image)
+            kinds = kinds_of(input_ids, senses)
+            inputs_embeds = self._embeddings_of(input_ids, kinds > TEXT)
         trained = self.training and torch.is_grad_enabled()
         given = one_cache(cache, past_key_values)
         if use_cache is None:
@@ -171,29 +197,34 @@ class WingsModel(CheckpointMixin):
         learner_cache = None if wings_cache is None else wings_cache.learners
         past = None if learner_cache is None else learner_cache.layout
         layout = TokenLayout.read(
-            is_image, attention_mask, position_ids,
-            config.image_seq_length, past, 0 if learner_cache is None else learner_cache.length,
+            kinds, attention_mask, position_ids,
+            [sense.seq_length or 0 for sense in senses.values()],
+            past, 0 if learner_cache is None else learner_cache.length,
         )  # fmt: skip
-        sees_images = pixel_values is not None or (
-            learner_cache is not None and learner_cache.has_images
-        )
+        beginning = {senses[name].kind for name in values}
+        seen = beginning if learner_cache is None else beginning | learner_cache.begun
         without = bool(open_contexts) and id(self) in WITHOUT_WINGS.get()
-        enabled = bool(config.learners) and (sees_images or not config.text_guard) and not without
+        acting = [
+            sense
+            for sense in senses.values()
+            if sense.learners and (sense.kind in seen or not sense.guard) and not without
+        ]
         adapters = config.adapters
-        if adapters is not None and (without or (adapters.needs_images and not sees_images)):
+        if adapters is not None and (
+            without or (adapters.needs_images and seen.isdisjoint(config.kinds_of_adapters))
+        ):
             adapters = None
-        if enabled:
+        if acting:
             self._validate_positions(layout, learner_cache, position_ids is not None)
         is_packed = self._is_packed(layout, past, position_ids, learner_cache)
-        embeddings, left, begun = self._embed(
-            inputs_embeds, layout, pixel_values, learner_cache, use_cache and not trained
+        embeddings, left, later = self._embed(
+            inputs_embeds, layout, values, learner_cache, use_cache and not trained
         )
         wings = None
-        has_wings = bool(config.learners or config.prefix_length or config.lora)
+        has_wings = any(sense.learners for sense in senses.values()) or bool(
+            config.prefix_length or config.lora
+        )
         if has_wings or is_packed or learner_cache is not None:
-            later = None
-            if left is not None and any(begun):
-                later = layout_of_later(left, layout, begun), left.features
             wings = prepare(
                 config,
                 self.rotary,
@@ -201,8 +232,8 @@ class WingsModel(CheckpointMixin):
                 embeddings,
                 learner_cache,
                 later,
-                has_pictures=pixel_values is not None,
-                enabled=enabled,
+                beginning=beginning,
+                acting=acting,
                 adapters=adapters,
                 is_packed=is_packed,
                 is_plain=self._plain_masks,
@@ -212,7 +243,7 @@ class WingsModel(CheckpointMixin):
             )
         if learner_cache is not None:
             learner_cache.pending = left
-            learner_cache.has_images |= pixel_values is not None
+            learner_cache.begun |= beginning
         out = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -232,26 +263,26 @@ class WingsModel(CheckpointMixin):
             **{NAME: wings_cache},
         )
 
-    def _embeddings_of(self, input_ids: Tensor, is_image: Tensor) -> Tensor:
+    def _embeddings_of(self, input_ids: Tensor, is_item: Tensor) -> Tensor:
         table = self.get_input_embeddings()
         try:
-            return table(input_ids.masked_fill(is_image, 0))
+            # The id of a placeholder may be past the table; its embedding is replaced anyway.
+            return table(input_ids.masked_fill(is_item, 0))
         except IndexError as error:
-            fault = unknown_token(
-                input_ids, self.config.image_token_id, len(cast(Tensor, table.weight))
-            )
+            ids = [sense.token_id for sense in self.config.senses.values()]
+            fault = unknown_token(input_ids, ids, len(cast(Tensor, table.weight)))
             raise (error if fault is None else WingsError(fault)) from error
 
-    def _settle_images(self) -> None:
-        config, tower = self.config, self.vision_tower
-        config.vision_config = tower.config
-        if config.image_seq_length is None:
-            config.image_seq_length = tower.image_seq_length
-        if config.image_seq_length != tower.image_seq_length:
+    def _settle(self, sense: Sense, encoder: Encoder) -> None:
+        """Writes the encoder's configuration and number of features into the model's."""
+        found = encoder.seq_length
+        if sense.seq_length not in (None, found):
+            where = "image_seq_length" if sense.name == IMAGE else f"{sense.name}: seq_length"
             raise WingsError(
-                f"image_seq_length is {config.image_seq_length}, but the vision tower gives "
-                f"{tower.image_seq_length} features an image: leave it out."
+                f"{where} is {sense.seq_length}, but the {ENCODERS.get(sense.name, 'encoder')} "
+                f"gives {found} features an {ITEMS.get(sense.name, 'item')}: leave it out."
             )
+        self.config.change_sense(sense.name, encoder=encoder.config, seq_length=found)
 
     def _cache(self, given: Cache | None, use_cache: bool) -> WingsCache | WingsStaticCache | None:
         if given is None:
@@ -271,21 +302,22 @@ class WingsModel(CheckpointMixin):
     ) -> None:
         config = self.config
         length = layout.length
-        if not config.is_routed or config.router != "position" or not length:
+        limit = config.position_limit
+        if limit is None or not length:
             return
         before = 0 if cache is None else cache.length
         if cache is not None and isinstance(before, Tensor) and cache.is_static_step(layout):
             return
         # Positions count tokens unless the caller says otherwise: most passes need no look at them.
-        if not given and int(before) + length <= config.router_positions:
+        if not given and int(before) + length <= limit:
             return
         # Earlier tokens count too: under the text guard the router was not asked about them.
         past = None if cache is None else cache.layout
         largest = int(layout.after(past).position.max())
-        if largest >= config.router_positions:
+        if largest >= limit:
             raise WingsError(
-                f"Position {largest} is beyond the {config.router_positions} that the position "
-                f"router knows: build the model with larger router_positions or router='modality'."
+                f"Position {largest} is beyond the {limit} that the position router knows: build "
+                f"the model with larger router_positions or router='modality'."
             )
 
     def _is_packed(
@@ -319,39 +351,44 @@ class WingsModel(CheckpointMixin):
         self,
         embeddings: Tensor,
         layout: TokenLayout,
-        pixel_values: Tensor | None,
+        values: Mapping[str, Tensor],
         cache: LearnerCache | None,
         may_cut: bool,
-    ) -> tuple[Tensor, PendingFeatures | None, list[int]]:
-        """Returns layer-0 embeddings `[B, T, D]` with image features in place.
+    ) -> tuple[Tensor, dict[int, PendingFeatures], dict[int, tuple[TokenLayout, Tensor]]]:
+        """Returns layer-0 embeddings `[B, T, D]` with features in place.
 
-        Also the features left of an image that goes on in the next chunk, and how many images began
-        in each row.
+        Also, by kind, the features left of items that go on in the next chunk, and those of items
+        that began here with their layout.
         """
-        config = self.config
-        late = None if cache is None else cache.pending
-        if cache is not None and cache.is_static_step(layout) and pixel_values is None:
-            return embeddings, None, []
-        is_image = layout.kind == IMAGE
-        waiting = [0] * len(is_image) if late is None else late.counts
-        images = 0 if pixel_values is None else len(pixel_values)
-        begun = count_images(is_image, images, config.image_seq_length, waiting, may_cut)
-        features = None if pixel_values is None else self.image_features(pixel_values)
-        if features is None and self.training and torch.is_grad_enabled():
-            embeddings = embeddings + self._weightless_image(embeddings)
-        embeddings, left = place(embeddings, is_image, features, begun, late)
-        return embeddings, left, begun
+        waiting = {} if cache is None else cache.pending
+        left: dict[int, PendingFeatures] = {}
+        later: dict[int, tuple[TokenLayout, Tensor]] = {}
+        if cache is not None and cache.is_static_step(layout) and not values:
+            return embeddings, left, later
+        for name, sense in self.config.senses.items():
+            given, late = values.get(name), waiting.get(sense.kind)
+            is_item = layout.kind == sense.kind
+            counts = [0] * len(is_item) if late is None else late.counts
+            items = 0 if given is None else len(given)
+            begun = count_items(sense, is_item, items, counts, may_cut)
+            features = None if given is None else self.features(sense, given)
+            if features is None and self.training and torch.is_grad_enabled():
+                embeddings = embeddings + self._weightless_item(sense, embeddings)
+            embeddings, rest = place(embeddings, is_item, features, begun, late)
+            if rest is not None:
+                left[sense.kind] = rest
+                if any(begun):
+                    later[sense.kind] = layout_of_later(rest, layout, begun), rest.features
+        return embeddings, left, later
 
-    def _weightless_image(self, embeddings: Tensor) -> Tensor:
-        """Returns a zero that depends on tower and projector.
+    def _weightless_item(self, sense: Sense, embeddings: Tensor) -> Tensor:
+        """Returns a zero that depends on a sense's encoder and projector.
 
         Every process of a distributed run then runs the same parts, and the projector has a
-        gradient whether its share of a batch has images or not.
+        gradient whether its share of a batch has items or not.
         """
-        size = self.vision_tower.config["image_size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        blank = embeddings.new_zeros(1, 3, height, width)
-        return self.image_features(blank).sum().to(embeddings.dtype) * 0.0
+        blank = embeddings.new_zeros(1, *self.encoder(sense).item_shape)
+        return self.features(sense, blank).sum().to(embeddings.dtype) * 0.0
 
     def _router_weights(
         self, wings: WingsPass | None, adapters: LoraOptions | None, wanted: bool
@@ -365,4 +402,16 @@ class WingsModel(CheckpointMixin):
             validate_adapted(self.language_model, set(adapters.layers), wings.trace.adapted)
         if not wanted or wings.learners is None:
             return None
-        return tuple(wings.trace.weights[layer] for layer in self.config.layers_with_learners)
+        return tuple(self._weights_of(wings, layer) for layer in self.config.layers_with_learners)
+
+    def _weights_of(self, wings: WingsPass, layer: int) -> Tensor:
+        """Weights of the learners of all senses in a block, `[B, T, M]`; 0 where one is idle."""
+        parts = []
+        for name, sense in self.config.senses.items():
+            if layer in sense.layers:
+                found = wings.trace.weights.get((layer, name))
+                shape = (*wings.queries.kind.shape, len(sense.learners))
+                parts.append(torch.zeros(shape) if found is None else found)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([part.to(wings.queries.table.device) for part in parts], dim=-1)

@@ -18,6 +18,7 @@ from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
 from wings.processing.image_token import add_image_token
+from wings.sense import IMAGE, Sense
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.auto_models import name_for_servers, register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
@@ -30,7 +31,7 @@ from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import RECONFIGURABLE, CheckpointMixin
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
-from .inputs import labels_of_text, validate_inputs
+from .inputs import labels_of_text, take_values, validate_inputs
 from .learners_only import named_parts
 from .load_causal_lm import load_causal_lm
 from .logits import prefix_of
@@ -67,9 +68,15 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         self,
         config: WingsConfig,
         causal_lm: PreTrainedModel | None = None,
-        vision_tower: VisionTower | None = None,
+        encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        """Builds a model with random weights, or from the given parts, which it takes over."""
+        """Builds a model with random weights, or from the given parts, which it takes over.
+
+        Args:
+            config: of the model.
+            causal_lm: the language model.
+            encoders: of the senses, by name.
+        """
         super().__init__(config)
         if causal_lm is None:
             causal_lm = build_causal_lm(config.text_config)
@@ -81,14 +88,15 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         # What the family computes around its decoder: logits, losses, inputs of generation.
         self.own = OwnCausalLM(causal_lm, prefix_of(decoder, causal_lm), prefix_of(head, causal_lm))
         self._is_stateful = causal_lm._is_stateful
-        self.model = WingsModel(config, decoder, vision_tower)
+        self.model = WingsModel(config, decoder, encoders)
         self.lm_head = head
         self.keep_whole(decoder)
         table = prefix_of(decoder.get_input_embeddings(), decoder)
         self.tie_head(f"model.language_model.{table}.weight")
         self.post_init()
         # Parts may come in other dtypes; a model has one.
-        self.model.projector.to(decoder.dtype)
+        for sense in config.senses.values():
+            self.model.get_submodule(sense.projector_name).to(decoder.dtype)
         for name, module in decoder.named_modules():
             if name.endswith(".wings"):
                 module.to(decoder.dtype)
@@ -150,7 +158,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             **options,
         )
         tower = tower.to(causal_lm.device, causal_lm.dtype)
-        model = cls(config, causal_lm, tower)
+        model = cls(config, causal_lm, {IMAGE: tower})
         # The decorator of transformers' own `to` hides from mypy that it is a method.
         model.to(causal_lm.device)  # type: ignore[arg-type]
         model.generation_config = generation_config
@@ -209,22 +217,26 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             return_dict: False for a tuple.
             past_key_values: the same as `cache`, under its name before transformers 5.24.
             inputs_embeds: `[B, T, D]` of text, in place of `input_ids`.
+            **kwargs: items of further senses, such as `audio_values` `[N, *item shape]`, as
+                `pixel_values` are of images; the rest goes to the decoder.
 
         Raises:
             WingsError: pictures and image tokens that do not match (both counts, the row), or
                 shapes that do not fit.
         """
-        validate_inputs(
-            input_ids, inputs_embeds, attention_mask, position_ids, labels, pixel_values
-        )
+        senses = self.config.senses
+        values = take_values(senses, pixel_values, kwargs)
+        items = {senses[name].values_name: given for name, given in values.items()}
+        validate_inputs(input_ids, inputs_embeds, attention_mask, position_ids, labels, items)
         given_cache = one_cache(cache, past_key_values)
         of_loss = {name: kwargs.pop(name) for name in LOSS_KEYWORDS if name in kwargs}
 
         def run(**added: Any) -> WingsOutput:
             return self.model(
-                input_ids, attention_mask, position_ids, pixel_values, given_cache, use_cache,
+                input_ids, attention_mask, position_ids, cache=given_cache, use_cache=use_cache,
                 output_attentions=output_attentions, output_hidden_states=output_hidden_states,
-                output_router_weights=output_router_weights, inputs_embeds=inputs_embeds, **added,
+                output_router_weights=output_router_weights, inputs_embeds=inputs_embeds,
+                **items, **added,
             )  # fmt: skip
 
         def loss_of(logits: Tensor, labels: Tensor, *_: Any, **others: Any) -> Tensor:
@@ -232,7 +244,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             return self.loss_function(logits=logits, labels=labels, **others)
 
         if labels is not None:
-            labels = labels_of_text(labels, self.config.image_token_id)
+            labels = labels_of_text(labels, [sense.token_id for sense in senses.values()])
             labels = without_first(labels, attention_mask, position_ids)
         decoder = DecoderCall(self.model.language_model, run)
         out = self.own(
@@ -288,17 +300,16 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns all parameters by part, in this order; parts without any are absent:
 
-        vision_tower, projector, image_learners, text_learners, router, prefix, lora,
-        language_model.
+        vision_tower, projector, image_learners, text_learners, router, the same of further senses
+        (audio_encoder, audio_projector, audio_learners, audio_text_learners, audio_router), prefix,
+        lora, language_model.
         """
-        order = (
-            "vision_tower", "projector", "image_learners", "text_learners", "router",
-            "prefix", "lora", "language_model",
-        )  # fmt: skip
         groups = defaultdict(list)
         for name, parameter in self.named_parameters():
             groups[part_of(name)].append(parameter)
-        return {part: groups[part] for part in order if part in groups}
+        parts = [part for sense in self.config.senses.values() for part in parts_of(sense)]
+        order = (*parts, "prefix", "lora", "router", "language_model")
+        return {part: groups[part] for part in dict.fromkeys(order) if part in groups}
 
     def reconfigure(self, **changes: Any) -> None:
         """Changes the blocks' `learners`, `router` with its gate, prefix or `lora` in place.
@@ -473,21 +484,24 @@ def image_token_id(text: str, vocab_size: int) -> int | None:
     return add_image_token(tokenizer, vocab_size)
 
 
-# Group of the parameters of a block's wings that are not of a learner.
-PARTS = {
-    "router": "router", "prefix": "prefix", "lora_a": "lora", "lora_b": "lora",
-    "lora_router": "router",
-}  # fmt: skip
+# Group of the parameters of a block's wings that are of no sense.
+PARTS = {"prefix": "prefix", "lora_a": "lora", "lora_b": "lora", "lora_router": "router"}
 
 
 def part_of(name: str) -> str:
     """The group of a parameter, by its name."""
     if ".wings." in name:
         part = name.split(".wings.")[1].split(".")[0]
-        return PARTS.get(part) or f"{part}_learners"
+        return PARTS.get(part) or (part if part.endswith("router") else f"{part}_learners")
     if name.startswith("model.") and not name.startswith("model.language_model."):
         return name.split(".")[1]
     return "language_model"
+
+
+def parts_of(sense: Sense) -> list[str]:
+    """The groups of the parameters of a sense, in order."""
+    learners = [f"{sense.module_of(name)}_learners" for name in (sense.name, "text")]
+    return [sense.encoder_name, sense.projector_name, *learners, sense.router_name]
 
 
 # At import, before any weights are loaded: with a release that nobody tested, results are proven.

@@ -1,6 +1,7 @@
-"""Counts images and image tokens, and puts image features in place of the tokens' embeddings."""
+"""Counts items and their tokens, and puts features in place of the tokens' embeddings."""
 
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,79 +9,100 @@ from torch import Tensor
 from wings.attention.token_layout import PADDING, TokenLayout
 from wings.cache.learner_cache import PendingFeatures
 from wings.errors import WingsError
+from wings.sense import IMAGE, Sense
 
 
-def count_images(
-    is_image: Tensor, images: int, image_seq_length: int, waiting: list[int], may_cut: bool
+class Words(NamedTuple):
+    """How errors name a sense: its items, its tensor and its name."""
+
+    one: str
+    many: str
+    values: str
+    name: str
+
+    @classmethod
+    def of(cls, sense: Sense) -> "Words":
+        """An image is an image; the items of other senses have no name of their own."""
+        if sense.name == IMAGE:
+            return cls("an image", "images", sense.values_name, sense.name)
+        return cls(
+            f"an item of {sense.name}", f"items of {sense.name}", sense.values_name, sense.name
+        )
+
+
+def count_items(
+    sense: Sense, is_item: Tensor, items: int, waiting: list[int], may_cut: bool
 ) -> list[int]:
-    """Counts the images that begin in each row, after checking that tokens and images agree.
+    """Counts the items that begin in each row, after checking that tokens and items agree.
 
     Args:
-        is_image: `[B, T]` bool.
-        images: how many images there are for the whole batch.
-        image_seq_length: tokens per image.
-        waiting: per row, features left of an image that an earlier chunk began.
-        may_cut: whether the last image of a row may go on in a later chunk.
+        sense: of the items; its `seq_length` tokens stand for one.
+        is_item: `[B, T]` bool.
+        items: how many there are for the whole batch.
+        waiting: per row, features left of an item that an earlier chunk began.
+        may_cut: whether the last item of a row may go on in a later chunk.
 
     Raises:
-        WingsError: the counts differ or an image is cut, with the row.
+        WingsError: the counts differ or an item is cut, with the row.
     """
-    tokens = is_image.sum(1).tolist()
+    assert sense.seq_length is not None, "a model knows its encoders"
+    words, seq_length = Words.of(sense), sense.seq_length
+    tokens = is_item.sum(1).tolist()
     fresh = [max(found - late, 0) for found, late in zip(tokens, waiting, strict=True)]
-    begun = [-(-count // image_seq_length) for count in fresh]
+    begun = [-(-count // seq_length) for count in fresh]
     for row, count in enumerate(fresh):
-        if count % image_seq_length and not may_cut:
+        if count % seq_length and not may_cut:
             raise WingsError(
-                f"Row {row} has {count} image tokens, but an image takes {image_seq_length}: "
-                f"an image was cut, so shorten the text by whole turns instead."
+                f"Row {row} has {count} {words.name} tokens, but {words.one} takes {seq_length}: "
+                f"{words.one} was cut, so shorten the text by whole turns instead."
             )
-    if images:
-        validate_contiguous(is_image, image_seq_length, waiting)
-    if sum(begun) != images:
-        # Images are used in reading order: the first row without enough of them, or the last.
+    if items:
+        validate_contiguous(words, is_item, seq_length, waiting)
+    if sum(begun) != items:
+        # Items are used in reading order: the first row without enough of them, or the last.
         totals = list(accumulate(begun))
-        row = next((row for row, used in enumerate(totals) if used > images), len(begun) - 1)
+        row = next((row for row, used in enumerate(totals) if used > items), len(begun) - 1)
         raise WingsError(
-            f"pixel_values has {images} images, but the image tokens of input_ids make "
-            f"{sum(begun)} ({image_seq_length} tokens an image; see row {row}, which has room for "
-            f"{begun[row]}): give one image per placeholder."
+            f"{words.values} has {items} {words.many}, but the {words.name} tokens of input_ids "
+            f"make {sum(begun)} ({seq_length} tokens {words.one}; see row {row}, which has room "
+            f"for {begun[row]}): give one {words.name} per placeholder."
         )
     return begun
 
 
-def validate_contiguous(is_image: Tensor, image_seq_length: int, waiting: list[int]) -> None:
-    """Raises a `WingsError` if other tokens are between those of one image."""
-    late = torch.tensor(waiting, device=is_image.device)[:, None]
-    ordinal = is_image.long().cumsum(1) - late
-    goes_on = is_image & (ordinal > 0) & ((ordinal - 1) % image_seq_length != 0)
-    broken = (goes_on[:, 1:] & ~is_image[:, :-1]).any(1)
+def validate_contiguous(words: Words, is_item: Tensor, seq_length: int, waiting: list[int]) -> None:
+    """Raises a `WingsError` if other tokens are between those of one item."""
+    late = torch.tensor(waiting, device=is_item.device)[:, None]
+    ordinal = is_item.long().cumsum(1) - late
+    goes_on = is_item & (ordinal > 0) & ((ordinal - 1) % seq_length != 0)
+    broken = (goes_on[:, 1:] & ~is_item[:, :-1]).any(1)
     if broken.any():
         row = int(broken.long().argmax())
         raise WingsError(
-            f"Row {row} has other tokens between the {image_seq_length} tokens of one image: write "
-            f"them one after another."
+            f"Row {row} has other tokens between the {seq_length} tokens of "
+            f"{words.one.replace('an ', 'one ', 1)}: write them one after another."
         )
 
 
 def place(
     embeddings: Tensor,
-    is_image: Tensor,
+    is_item: Tensor,
     features: Tensor | None,
     begun: list[int],
     late: PendingFeatures | None,
 ) -> tuple[Tensor, PendingFeatures | None]:
-    """Replaces the embeddings of image tokens, `[B, T, D]`, by features; also returns the rest.
+    """Replaces the embeddings of a sense's tokens, `[B, T, D]`, by features; also returns the rest.
 
-    `features [N, P, D]` are the images that begin here, `begun` of them in each row; `late` are
-    features of images that an earlier chunk began.
+    `features [N, P, D]` are the items that begin here, `begun` of them in each row; `late` are
+    features of items that an earlier chunk began.
     """
     if features is None and late is None:
         return embeddings, None
     width = embeddings.shape[-1]
     if late is None and features is not None:
-        total = is_image.sum()
+        total = is_item.sum()
         if total == features.shape[0] * features.shape[1]:
-            return embeddings.masked_scatter(is_image[..., None], features.to(embeddings)), None
+            return embeddings.masked_scatter(is_item[..., None], features.to(embeddings)), None
     streams, start = [], 0
     for row, count in enumerate(begun):
         parts = []
@@ -90,10 +112,10 @@ def place(
             parts.append(features[start : start + count].reshape(-1, width).to(embeddings))
         start += count
         streams.append(torch.cat(parts))
-    used = is_image.sum(1).tolist()
+    used = is_item.sum(1).tolist()
     now = torch.cat([stream[:count] for stream, count in zip(streams, used, strict=True)])
     left = [stream[count:] for stream, count in zip(streams, used, strict=True)]
-    embeddings = embeddings.masked_scatter(is_image[..., None], now)
+    embeddings = embeddings.masked_scatter(is_item[..., None], now)
     if not any(len(rows) for rows in left):
         return embeddings, None
     waiting = torch.tensor([len(rows) for rows in left], device=embeddings.device)
@@ -103,11 +125,11 @@ def place(
 
 
 def layout_of_later(left: PendingFeatures, queries: TokenLayout, begun: list[int]) -> TokenLayout:
-    """Returns the layout `[B, P]` of the features of images begun here that come in the next chunk.
+    """Returns the layout `[B, P]` of the features of items begun here that come in the next chunk.
 
-    `PADDING` for rows that have none, or that go on with an image of an earlier chunk still.
+    `PADDING` for rows that have none, or that go on with an item of an earlier chunk still.
     """
-    # They follow the newest token of their row, which is of the same image.
+    # They follow the newest token of their row, which is of the same item.
     newest = (queries.kind != PADDING).long().cumsum(1).argmax(1, keepdim=True)
     nth = torch.arange(1, left.features.shape[1] + 1, device=newest.device)
     starts_here = torch.tensor(begun, device=newest.device) > 0

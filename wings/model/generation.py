@@ -1,5 +1,6 @@
-"""`generate` for rows with images: caches, images of a step, padding and logits."""
+"""`generate` for rows with images and other items: caches, items of a step, padding, logits."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -9,35 +10,42 @@ from transformers import Cache, LogitsProcessorList, ProcessorMixin
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
 from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.sense import IMAGE, Sense
 from wings.upstream.cache_name import NAME, take_cache
 from wings.upstream.causal_lm import OwnCausalLM
 from wings.upstream.generation import GenerationHooks
 
+PIXELS = "pixel_values"
+# Words of errors; the items of other senses have no name of their own.
+ITEMS = {IMAGE: "images"}
 
-class ImageBlindProcessors(LogitsProcessorList):
-    """Logits processors without image tokens in their input, and with no score for them.
 
-    The image token's id may be past the vocabulary, where a repetition penalty would index it. An
-    image cannot be generated.
+class ItemBlindProcessors(LogitsProcessorList):
+    """Logits processors without tokens of items in their input, and with no score for them.
+
+    Such a token's id may be past the vocabulary, where a repetition penalty would index it. No item
+    can be generated.
     """
 
-    def __init__(self, processors: LogitsProcessorList, image_token_id: int) -> None:
+    def __init__(self, processors: LogitsProcessorList, token_ids: Sequence[int]) -> None:
         super().__init__(processors)
-        self.image_token_id = image_token_id
+        self.token_ids = token_ids
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         """ids `[B, T]`, scores `[B, V]` -> `[B, V]`."""
-        if self.image_token_id < scores.shape[-1]:
+        known = [token_id for token_id in self.token_ids if token_id < scores.shape[-1]]
+        if known:
             scores = scores.clone()
-            scores[:, self.image_token_id] = -torch.inf
-        is_image = input_ids == self.image_token_id
+            scores[:, known] = -torch.inf
         replacement = scores.argmin(-1, keepdim=True).expand_as(input_ids)
-        ids = cast(torch.LongTensor, torch.where(is_image, replacement, input_ids))
-        return super().__call__(ids, scores, **kwargs)
+        ids = input_ids
+        for token_id in self.token_ids:
+            ids = torch.where(ids == token_id, replacement, ids)
+        return super().__call__(cast(torch.LongTensor, ids), scores, **kwargs)
 
 
 class WingsGenerationMixin(GenerationHooks):
-    """`generate` for rows with images: padding on either side, beams, longer conversations."""
+    """`generate` for rows with items: padding on either side, beams, longer conversations."""
 
     config: WingsConfig
     own: OwnCausalLM
@@ -75,68 +83,87 @@ class WingsGenerationMixin(GenerationHooks):
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Returns the inputs of one step: of all images, those that begin in the step's tokens."""
+        """Returns the inputs of one step: of all items, those that begin in the step's tokens."""
         # transformers looks for `inputs_embeds` in this signature.
         kwargs |= {"pixel_values": pixel_values, "inputs_embeds": inputs_embeds}
+        # It knows the pixels of images, and hands them to the first step only; so it is with items
+        # of other senses here.
+        others = {n: kwargs.pop(n) for n in self.item_inputs() if n != PIXELS and n in kwargs}
         if "prepare_inputs_for_generation" in self.own.replaces:
             inputs = self.own.prepare_inputs(self, input_ids, **kwargs)
             self._validate_kept(input_ids, kwargs.get(NAME), inputs)
         else:
             inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if kwargs.get("is_first_iteration") or not kwargs.get("use_cache", True):
+            inputs |= others
         if inputs["input_ids"] is None:
             # The first step of a prompt of embeddings.
             return inputs
         step = inputs["input_ids"].shape[1]
-        if inputs.get("pixel_values") is not None and step < input_ids.shape[1]:
-            inputs["pixel_values"] = self._new_images(input_ids, step, inputs["pixel_values"])
+        if step < input_ids.shape[1]:
+            for sense in self.config.senses.values():
+                values = inputs.get(sense.values_name)
+                if values is not None:
+                    inputs[sense.values_name] = self._new_items(sense, input_ids, step, values)
         return inputs
 
     def _validate_kept(
         self, input_ids: Tensor, cache: Cache | None, inputs: dict[str, Any]
     ) -> None:
-        """Raises a `WingsError` if the family drops a cache that holds images.
+        """Raises a `WingsError` if the family drops a cache that holds items.
 
         A family whose positions change at some length computes the whole row again there, and
-        `generate` hands images to the first step only.
+        `generate` hands items to the first step only.
         """
         dropped = cache is not None and cache.get_seq_length() and inputs.get(NAME) is None
-        if not dropped or inputs.get("pixel_values") is not None:
+        if not dropped or any(inputs.get(name) is not None for name in self.item_inputs()):
             return
-        if bool((input_ids == self.config.image_token_id).any()):
-            raise WingsError(
-                f"{self.own.kind.__name__} computes the whole row anew at {input_ids.shape[1]} "
-                f"tokens, where generate no longer has its images: call generate again with all "
-                f"tokens and pixel_values, or with use_cache=False."
-            )
+        for name, sense in self.config.senses.items():
+            if bool((input_ids == sense.token_id).any()):
+                raise WingsError(
+                    f"{self.own.kind.__name__} computes the whole row anew at {input_ids.shape[1]} "
+                    f"tokens, where generate no longer has its {ITEMS.get(name, 'items')}: call "
+                    f"generate again with all tokens and {sense.values_name}, or with "
+                    f"use_cache=False."
+                )
 
-    def _new_images(self, input_ids: Tensor, step: int, pixel_values: Tensor) -> Tensor | None:
-        """Selects the images whose first token is among the last `step` ones.
+    def _new_items(
+        self, sense: Sense, input_ids: Tensor, step: int, values: Tensor
+    ) -> Tensor | None:
+        """Selects the items whose first token is among the last `step` ones.
 
-        A caller may give the images of the whole rows, or only the new ones.
+        A caller may give the items of the whole rows, or only the new ones.
         """
-        is_image = input_ids == self.config.image_token_id
-        per_image = self.config.image_seq_length
-        total = (is_image.sum(1) // per_image).tolist()
-        before = (-(-is_image[:, :-step].sum(1) // per_image)).tolist()
+        is_item = input_ids == sense.token_id
+        per_item = sense.seq_length
+        assert per_item is not None, "a model knows its encoders"
+        total = (is_item.sum(1) // per_item).tolist()
+        before = (-(-is_item[:, :-step].sum(1) // per_item)).tolist()
         fresh = [all_ - old for all_, old in zip(total, before, strict=True)]
-        if len(pixel_values) == sum(fresh) != sum(total):
-            return pixel_values
-        rows = pixel_values.split(total) if len(pixel_values) == sum(total) else None
+        if len(values) == sum(fresh) != sum(total):
+            return values
+        rows = values.split(total) if len(values) == sum(total) else None
         if rows is None:
             raise WingsError(
-                f"pixel_values has {len(pixel_values)} images, but the conversation has "
-                f"{sum(total)}, {sum(fresh)} of them new: give all of them or the new ones."
+                f"{sense.values_name} has {len(values)} {ITEMS.get(sense.name, 'items')}, but the "
+                f"conversation has {sum(total)}, {sum(fresh)} of them new: give all of them or the "
+                f"new ones."
             )
         chosen = torch.cat([row[old:] for row, old in zip(rows, before, strict=True)])
         return chosen if len(chosen) else None
 
-    def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
-        """Repeats each row's images as a group, for rows that are repeated for beams."""
-        is_image = input_ids == self.config.image_token_id
-        counts = (is_image.sum(1) // self.config.image_seq_length).tolist()
-        if sum(counts) != len(pixel_values):
-            return pixel_values
-        groups = pixel_values.split(counts)
+    def item_inputs(self) -> tuple[str, ...]:
+        """Names of the tensors with the items of each sense."""
+        return tuple(sense.values_name for sense in self.config.senses.values())
+
+    def repeat_items(self, name: str, values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+        """Repeats each row's items as a group, for rows that are repeated for beams."""
+        (sense,) = (one for one in self.config.senses.values() if one.values_name == name)
+        assert sense.seq_length is not None, "a model knows its encoders"
+        counts = ((input_ids == sense.token_id).sum(1) // sense.seq_length).tolist()
+        if sum(counts) != len(values):
+            return values
+        groups = values.split(counts)
         return torch.cat([copy for group in groups for copy in [group] * times])
 
     def make_cache(self, implementation: str | None, room: int) -> Cache:
@@ -167,13 +194,19 @@ class WingsGenerationMixin(GenerationHooks):
         return torch.nn.functional.pad(attention_mask, (0, cache.room - attention_mask.shape[1]))
 
     def text_ids(self, input_ids: Tensor) -> Tensor:
-        """Ids `[B, T]` with a token of text in place of image tokens."""
-        image = self.config.image_token_id
-        return input_ids.masked_fill(input_ids == image, 1 if image == 0 else 0)
+        """Ids `[B, T]` with a token of text in place of those of items."""
+        ids = self._token_ids()
+        text = next(number for number in range(len(ids) + 1) if number not in ids)
+        for token_id in ids:
+            input_ids = input_ids.masked_fill(input_ids == token_id, text)
+        return input_ids
 
     def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
-        """Wraps processors so that they see no image token."""
-        return ImageBlindProcessors(processors, self.config.image_token_id)
+        """Wraps processors so that they see no token of an item."""
+        return ItemBlindProcessors(processors, self._token_ids())
+
+    def _token_ids(self) -> list[int]:
+        return [sense.token_id for sense in self.config.senses.values()]
 
 
 def pad_left(input_ids: Tensor, attention_mask: Tensor, held: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,17 @@
 """Checks of what `forward` is called with, before anything is computed."""
 
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from wings.errors import WingsError
+from wings.sense import Sense
+
+# Names of the tensors with the items of a sense; `past_key_values` is none.
+VALUES = re.compile("[a-z][a-z0-9]*_values")
 
 
 def validate_inputs(
@@ -12,13 +20,13 @@ def validate_inputs(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
     labels: Tensor | None,
-    pixel_values: Tensor | None,
+    values: Mapping[str, Tensor],
 ) -> tuple[int, int]:
     """Returns the number of rows B and of new tokens T; shapes only, no value is looked at.
 
     Raises:
-        WingsError: neither or both of `input_ids` and `inputs_embeds`, images with the latter, or
-            a shape or dtype that does not fit.
+        WingsError: neither or both of `input_ids` and `inputs_embeds`, images or other items with
+            the latter, or a shape or dtype that does not fit.
     """
     if (input_ids is None) == (inputs_embeds is None):
         raise WingsError("Give either input_ids or inputs_embeds, and not both.")
@@ -34,10 +42,12 @@ def validate_inputs(
             f"'{name}' is {list(tokens.shape)} of {tokens.dtype}, but must be {form}, with at "
             f"least one row and one token."
         )
-    if inputs_embeds is not None and pixel_values is not None and len(pixel_values):
+    given = [name for name, items in values.items() if len(items)]
+    if inputs_embeds is not None and given:
+        what = "images" if given[0] == "pixel_values" else "items"
         raise WingsError(
-            "inputs_embeds do not say where the images of pixel_values are: give input_ids with "
-            "image tokens instead, or leave pixel_values out."
+            f"inputs_embeds do not say where the {what} of {given[0]} are: give input_ids with "
+            f"their tokens instead, or leave {given[0]} out."
         )
     rows, length = tokens.shape[:2]
     if attention_mask is not None:
@@ -64,17 +74,61 @@ def validate_shape(
         )
 
 
-def labels_of_text(labels: Tensor, image_token_id: int) -> Tensor:
-    """Returns labels `[B, T]` with -100 at image tokens, which no output predicts."""
-    return labels.masked_fill(labels == image_token_id, -100)
+def labels_of_text(labels: Tensor, token_ids: Iterable[int]) -> Tensor:
+    """Returns labels `[B, T]` with -100 at the tokens of items, which no output predicts."""
+    for token_id in token_ids:
+        labels = labels.masked_fill(labels == token_id, -100)
+    return labels
 
 
-def unknown_token(input_ids: Tensor | None, image_token_id: int, vocabulary: int) -> str | None:
+def kinds_of(input_ids: Tensor, senses: Mapping[str, Sense]) -> Tensor:
+    """The kinds of tokens `[B, T]` of a `TokenLayout`, by the ids of the senses' placeholders."""
+    kinds = torch.zeros_like(input_ids, dtype=torch.long)
+    for sense in senses.values():
+        kinds = kinds.masked_fill(input_ids == sense.token_id, sense.kind)
+    return kinds
+
+
+def take_values(
+    senses: Mapping[str, Sense], pixel_values: Tensor | None, others: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The items of each sense that has any, `[N, *item shape]`, by the name of the sense.
+
+    Args:
+        senses: of the model.
+        pixel_values: of images.
+        others: further keywords; those that hold items are taken out.
+
+    Raises:
+        WingsError: items of a sense that the model does not have.
+    """
+    given = {"pixel_values": pixel_values}
+    given |= {name: others.pop(name) for name in [*others] if VALUES.fullmatch(name)}
+    known = {sense.values_name: name for name, sense in senses.items()}
+    found = {}
+    for name, items in given.items():
+        if items is None:
+            continue
+        if name not in known:
+            raise WingsError(
+                f"'{name}' was given, but the model has no such sense; it takes "
+                f"{', '.join(known)}: leave it out, or use a model that has it."
+            )
+        if len(items):
+            found[known[name]] = items
+    return found
+
+
+def unknown_token(
+    input_ids: Tensor | None, token_ids: Iterable[int], vocabulary: int
+) -> str | None:
     """Describes the first id that is not in the table of embeddings; None if there is none."""
     if input_ids is None:
         return None
     foreign = (input_ids < 0) | (input_ids >= vocabulary)
-    rows, places = (foreign & (input_ids != image_token_id)).nonzero(as_tuple=True)
+    for token_id in token_ids:
+        foreign &= input_ids != token_id
+    rows, places = foreign.nonzero(as_tuple=True)
     if not len(rows):
         return None
     row, place = int(rows[0]), int(places[0])

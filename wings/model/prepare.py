@@ -1,5 +1,9 @@
 """Prepares a forward pass: builds the `WingsPass` that the blocks read."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,24 +12,28 @@ from wings.attention.main_keys import MainKeys
 from wings.attention.rotary import CosSin, RotaryEmbedding
 from wings.attention.source_tokens import (
     DecodeSource,
+    LayerZero,
     NewTokens,
+    SourceKind,
     SourceTokens,
-    normalized,
     pick,
     wanted_columns,
 )
-from wings.attention.token_layout import IMAGE, KINDS, TokenLayout
-from wings.cache.learner_cache import LearnerCache, SourceCache
+from wings.attention.token_layout import TEXT, TokenLayout
+from wings.cache.learner_cache import LearnerCache, ProductsOfLearner
 from wings.config import LoraOptions, WingsConfig
+from wings.layers.combination import constant_shares
 from wings.layers.dispatch import choose, lorra_impl
-from wings.layers.router import GateMask
+from wings.layers.router import GateMask, is_of
 from wings.layers.wings_pass import (
     AdapterInputs,
     LearnerInputs,
     PassOptions,
     RouterTrace,
+    SenseInputs,
     WingsPass,
 )
+from wings.sense import Sense
 
 
 def prepare(
@@ -34,10 +42,10 @@ def prepare(
     queries: TokenLayout,
     embeddings: Tensor,
     cache: LearnerCache | None,
-    later: tuple[TokenLayout, Tensor] | None,
+    later: Mapping[int, tuple[TokenLayout, Tensor]],
     *,
-    has_pictures: bool,
-    enabled: bool,
+    beginning: Collection[int],
+    acting: list[Sense],
     adapters: LoraOptions | None,
     is_packed: bool,
     is_plain: bool,
@@ -51,11 +59,11 @@ def prepare(
         config: of the model.
         rotary: the learners' rotary positions.
         queries: layout of the T tokens.
-        embeddings: layer-0 embeddings with image features in place, `[B, T, D]`.
+        embeddings: layer-0 embeddings with features in place, `[B, T, D]`.
         cache: of the tokens before; None in a pass without a cache.
-        later: layout and features `[B, P, D]` of images that go on in the next chunk.
-        has_pictures: whether an image begins among the tokens.
-        enabled: whether the learners act.
+        later: by kind, layout and features `[B, P, D]` of items that go on in the next chunk.
+        beginning: the kinds of the items that begin among the tokens.
+        acting: the senses whose learners act.
         adapters: their options; None where they do not act.
         is_packed: whether a row holds several sequences.
         is_plain: see `MainKeys`.
@@ -65,108 +73,140 @@ def prepare(
     """
     past_length = 0 if cache is None else cache.length
     is_first = cache is None or cache.layout is None
-    tokens = normalized(embeddings) if config.normalize_sources else embeddings
-    layout, new = queries, {}
+    layout, tokens, new = queries, LayerZero(embeddings), {}
     if cache is not None:
-        if later is not None and config.normalize_sources:
-            later = later[0], normalized(later[1])
-        new = cache.append(queries, tokens, later, rotary, enabled, has_pictures)
+        names = {sense.name for sense in acting}
+        new = cache.append(queries, tokens, later, rotary, names, beginning)
         layout = cache.layout or queries
     held = None if cache is None or isinstance(past_length, int) else cache.length
     assert not isinstance(held, int)
     # Without a GPU no block needs to ask again whether a kernel can run.
     resolved = impl if choose(impl, embeddings.device, lambda: None) == "triton" else "torch"
     learners = None
-    if enabled:
-        learner_impl = "torch"
-        if queries.length > 1 and config.learner_form == "lorra":
-            learner_impl = lorra_impl(impl, embeddings, rotary.width, config.rank, not is_first)
-        sources: dict[str, SourceTokens | None] = {}
-        for name in config.learners:
-            if cache is None:
-                sources[name] = _fresh_source(
-                    queries, tokens, KINDS[name], rotary, learner_impl, recompute_kv, has_pictures
-                )
-            else:
-                sources[name] = _cached_source(
-                    queries, cache.sources[name], new[name], learner_impl, not is_first
-                )
-        nothing = torch.zeros_like(queries.kind, dtype=torch.bool)
-        visible = [nothing if s is None else s.mask.sees_any for s in sources.values()]
-        learners = LearnerInputs(
-            rotary.at(queries.position, embeddings.dtype),
-            sources,
-            GateMask(torch.stack(visible, dim=-1)),
-            queries.sees_image if config.text_guard else None,
-        )
+    if acting:
+        maker = SourceMaker(queries, tokens, rotary, is_first, recompute_kv, beginning)
+        senses = {}
+        for sense in acting:
+            learner_impl = "torch"
+            if queries.length > 1 and sense.learner_form == "lorra":
+                learner_impl = lorra_impl(impl, embeddings, rotary.width, sense.rank, not is_first)
+            sources: dict[str, SourceTokens | None] = {}
+            for name in sense.learners:
+                module = sense.module_of(name)
+                if cache is None:
+                    reads = SourceKind(sense.kind_of(name), sense.normalize_sources)
+                    sources[module] = maker.fresh(reads, learner_impl)
+                else:
+                    products = cache.products[module]
+                    sources[module] = maker.cached(products, new[module], learner_impl)
+            senses[sense.name] = _sense_inputs(sense, queries, sources)
+        weighs_masses = False
+        if len(acting) > 1:
+            kinds = [sense.kind for sense in acting]
+            weighs_masses = config.senses_rule == "attended"
+            shares = constant_shares(config.senses_rule, queries, kinds)
+            for sense, share in zip(acting, shares or [], strict=shares is not None):
+                senses[sense.name] = replace(senses[sense.name], share=share)
+        rope = rotary.at(queries.position, embeddings.dtype)
+        learners = LearnerInputs(rope, senses, weighs_masses)
+    inputs = None
+    if adapters is not None:
+        inputs = _adapter_inputs(adapters, queries, config.kinds_of_adapters)
     return WingsPass(
         queries,
         MainKeys(queries, layout, held, is_plain),
         is_first,
         is_packed,
         learners,
-        None if adapters is None else _adapter_inputs(adapters, queries),
+        inputs,
         PassOptions(resolved, output_attentions),
         RouterTrace(),
     )
 
 
-def _adapter_inputs(options: LoraOptions, queries: TokenLayout) -> AdapterInputs:
+def _adapter_inputs(
+    options: LoraOptions, queries: TokenLayout, kinds: tuple[int, ...]
+) -> AdapterInputs:
     if not options.needs_images:
         return AdapterInputs(None, is_gated=False)
-    acts = queries.kind == IMAGE if options.gate == "image_tokens" else queries.sees_image
+    if options.gate == "image_tokens":
+        acts = is_of(queries, kinds)
+    else:
+        acts = queries.sees_sense(kinds[0])
+        for kind in kinds[1:]:
+            acts = acts | queries.sees_sense(kind)
     return AdapterInputs(GateMask(acts[..., None]), is_gated=options.gate == "attended")
 
 
-def _fresh_source(
-    queries: TokenLayout,
-    tokens: Tensor,
-    kind: int,
-    rotary: RotaryEmbedding,
-    impl: str,
-    recompute_kv: bool,
-    has_pictures: bool,
-) -> SourceTokens | None:
-    """The tokens of one kind in a pass without a cache; None where there are none."""
-    wanted = queries.kind == kind
-    if kind == IMAGE and not has_pictures:
-        return None
-    columns = wanted_columns(wanted)
-    if columns is None:
-        return None
-    keys, picked = pick(queries, tokens, wanted, columns)
-    rope = rotary.at(keys.position, picked.dtype)
-    is_step = queries.length == 1
-    return SourceTokens(
-        keys,
-        picked,
-        None if is_step else rope,
-        LearnerMask(queries, keys, continued=False, fused=impl == "triton"),
-        impl,
-        recompute_kv,
-        decode=DecodeSource.of(picked, rope.table, has_keys=False) if is_step else None,
-    )
+def _sense_inputs(
+    sense: Sense, queries: TokenLayout, sources: dict[str, SourceTokens | None]
+) -> SenseInputs:
+    nothing = torch.zeros_like(queries.kind, dtype=torch.bool)
+    visible = [nothing if one is None else one.mask.sees_any for one in sources.values()]
+    guard = queries.sees_sense(sense.kind) if sense.guard else None
+    return SenseInputs(sources, GateMask(torch.stack(visible, dim=-1)), guard)
 
 
-def _cached_source(
-    queries: TokenLayout,
-    cache: SourceCache,
-    new: NewTokens | None,
-    impl: str,
-    continued: bool,
-) -> SourceTokens | None:
-    """All tokens of one kind in the cache; None where there are none."""
-    keys, tokens, ropes = cache.layout, cache.tokens.value, cache.ropes.value
-    if keys is None or tokens is None or ropes is None:
-        return None
-    is_step = queries.length == 1
-    return SourceTokens(
-        keys,
-        tokens,
-        None if is_step else CosSin.of(ropes),
-        LearnerMask(queries, keys, continued, fused=impl == "triton"),
-        impl,
-        new=new,
-        blocks=cache.blocks,
-        decode=DecodeSource.of(tokens, ropes, cache.keeps_keys) if is_step else None,
-    )
+class SourceMaker:
+    """The source tokens of a pass; the learners of several senses share what is equal."""
+
+    def __init__(
+        self,
+        queries: TokenLayout,
+        tokens: LayerZero,
+        rotary: RotaryEmbedding,
+        is_first: bool,
+        recompute_kv: bool,
+        beginning: Collection[int],
+    ) -> None:
+        self.queries, self.tokens, self.rotary = queries, tokens, rotary
+        self.is_first, self.recompute_kv, self.beginning = is_first, recompute_kv, beginning
+        self._made: dict[Any, SourceTokens | None] = {}
+
+    def fresh(self, reads: SourceKind, impl: str) -> SourceTokens | None:
+        """The tokens of one kind in a pass without a cache; None where there are none."""
+        if (reads, impl) not in self._made:
+            self._made[reads, impl] = self._fresh(reads, impl)
+        return self._made[reads, impl]
+
+    def _fresh(self, reads: SourceKind, impl: str) -> SourceTokens | None:
+        queries = self.queries
+        wanted = queries.kind == reads.kind
+        if reads.kind != TEXT and reads.kind not in self.beginning:
+            return None
+        columns = wanted_columns(wanted)
+        if columns is None:
+            return None
+        keys, picked = pick(queries, self.tokens.of(reads), wanted, columns)
+        rope = self.rotary.at(keys.position, picked.dtype)
+        is_step = queries.length == 1
+        return SourceTokens(
+            keys,
+            picked,
+            None if is_step else rope,
+            LearnerMask(queries, keys, continued=False, fused=impl == "triton"),
+            impl,
+            self.recompute_kv,
+            decode=DecodeSource.of(picked, rope.table, has_keys=False) if is_step else None,
+        )
+
+    def cached(
+        self, products: ProductsOfLearner, new: NewTokens | None, impl: str
+    ) -> SourceTokens | None:
+        """All tokens in the cache that a learner reads; None where there are none."""
+        source, keeps = products.source, products.keeps_keys
+        keys, tokens, ropes = source.layout, source.tokens.value, source.ropes.value
+        if keys is None or tokens is None or ropes is None:
+            return None
+        made = self._made.get((id(source), impl, keeps))
+        if made is None:
+            is_step = self.queries.length == 1
+            made = self._made[id(source), impl, keeps] = SourceTokens(
+                keys,
+                tokens,
+                None if is_step else CosSin.of(ropes),
+                LearnerMask(self.queries, keys, not self.is_first, fused=impl == "triton"),
+                impl,
+                decode=DecodeSource.of(tokens, ropes, keeps) if is_step else None,
+            )
+        return replace(made, new=new, blocks=products.blocks)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from wings.config import WingsConfig
-from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
 from wings.layers.adapter import Adapter
 from wings.layers.cross_attention import CrossAttentionLearner
@@ -59,13 +58,15 @@ class WingsPreTrainedModel(ModelHooks):
         name_attention(self.config.text_config, IMPLEMENTATIONS[name])
 
     def draw_own_weights(self) -> None:
-        """Initialises wings that no checkpoint filled, and computes the tower's missing buffers."""
-        for module in self.modules():
+        """Initialises wings that no checkpoint filled, and computes buffers of the encoders."""
+        names = {sense.encoder_name for sense in self.config.senses.values()}
+        for name, module in self.named_modules():
             if isinstance(module, OF_WINGS):
                 module.reset_parameters()
                 mark_as_drawn(module)
-            elif isinstance(module, VisionTower):
-                module.reset_buffers()
+            elif name.removeprefix("model.") in names:
+                encoder: Any = module
+                encoder.reset_buffers()
 
     def on_gradient_checkpointing(self, enable: bool) -> None:
         """Tells both models whether their blocks run twice in a training step."""

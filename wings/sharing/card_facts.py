@@ -243,6 +243,8 @@ def part_of(name: str) -> str:
     for beginning, part in PARTS:
         if name.startswith(beginning):
             return part
+    if of_sense := re.match(r"model\.([a-z0-9]+)_(encoder|projector)\.", name):
+        return f"{of_sense[1]} encoder" if of_sense[2] == "encoder" else "projector"
     return "language model"
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
         def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> CandidateGenerator: ...
 
+        def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None: ...
+
 else:
     _Generating = GenerationMixin
 
@@ -66,9 +68,13 @@ class GenerationHooks(_Generating):
         """
         raise TypeError(f"{type(self).__name__} must define make_cache.")
 
-    def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
-        """Repeats pixels `[N, 3, H, W]` as the rows of beams are repeated."""
-        raise TypeError(f"{type(self).__name__} must define repeat_images.")
+    def item_inputs(self) -> tuple[str, ...]:
+        """Names of the tensors with all items of a sense, such as pixels of images."""
+        return ("pixel_values",)
+
+    def repeat_items(self, name: str, values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+        """Repeats items `[N, ...]` of the tensor `name` as the rows of beams are repeated."""
+        raise TypeError(f"{type(self).__name__} must define repeat_items.")
 
     def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
         """The logits processors of a call."""
@@ -85,16 +91,23 @@ class GenerationHooks(_Generating):
         input_ids: Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Any]]:
-        pixel_values = model_kwargs.pop("pixel_values", None)
-        if pixel_values is not None and expand_size > 1 and input_ids is not None:
-            pixel_values = self.repeat_images(pixel_values, input_ids, expand_size)
+        items = {name: model_kwargs.pop(name, None) for name in self.item_inputs()}
+        items = {name: values for name, values in items.items() if values is not None}
+        if expand_size > 1 and input_ids is not None:
+            items = {
+                name: self.repeat_items(name, values, input_ids, expand_size)
+                for name, values in items.items()
+            }
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder,
             input_ids=input_ids, **model_kwargs,
         )  # fmt: skip
-        if pixel_values is not None:
-            model_kwargs["pixel_values"] = pixel_values
-        return input_ids, model_kwargs
+        return input_ids, model_kwargs | items
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        # Items of further senses are no arguments by name.
+        items = self.item_inputs()
+        super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in items})
 
     def _prepare_cache_for_generation(
         self,
@@ -133,8 +146,9 @@ class GenerationHooks(_Generating):
         for name in ("input_ids", "inputs_tensor"):
             if isinstance(prompt := kwargs.get(name), Tensor) and prompt.ndim == 2:
                 kwargs[name] = self.text_ids(prompt)
-        # Whatever drafts does so without images; the model itself accepts or rejects its tokens.
-        kept = {k: v for k, v in kwargs["model_kwargs"].items() if k != "pixel_values"}
+        # Whatever drafts does so without items; the model itself accepts or rejects its tokens.
+        items = self.item_inputs()
+        kept = {k: v for k, v in kwargs["model_kwargs"].items() if k not in items}
         kwargs["model_kwargs"] = kept
         return TextCandidates(super()._get_candidate_generator(*args, **kwargs), self.text_ids)
 
@@ -148,17 +162,22 @@ def _check_steps() -> None:
             assert implementation is None, "a kind of cache is asked for that nobody named"
             return DynamicCache(config=self.config)
 
-        def repeat_images(self, pixel_values: Tensor, input_ids: Tensor, times: int) -> Tensor:
-            calls.append(f"images times {times}")
-            return pixel_values.repeat_interleave(times, 0)
+        def item_inputs(self) -> tuple[str, ...]:
+            return ("pixel_values", "tone_values")
+
+        def repeat_items(self, name: str, values: Tensor, input_ids: Tensor, times: int) -> Tensor:
+            calls.append(f"{name} times {times}")
+            return values.repeat_interleave(times, 0)
 
         def wrap_processors(self, processors: LogitsProcessorList) -> LogitsProcessorList:
             calls.append("processors")
             return processors
 
         def forward(self, *args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
-            ids = kwargs["input_ids"]
-            calls.append(f"{ids.shape[1]} tokens{'' if pixel_values is None else ' with images'}")
+            ids, tones = kwargs["input_ids"], kwargs.pop("tone_values", None)
+            given = ("images", pixel_values), ("tones", tones)
+            found = [name for name, values in given if values is not None]
+            calls.append(" ".join([f"{ids.shape[1]} tokens", *found]))
             assert kwargs.get(NAME) is not None, "the cache is not handed to forward"
             return super().forward(*args, **kwargs)
 
@@ -167,11 +186,15 @@ def _check_steps() -> None:
         "input_ids": torch.tensor([[1, 2, 3]]),
         "attention_mask": torch.ones(1, 3, dtype=torch.long),
         "pixel_values": torch.zeros(1, 3, 2, 2),
+        "tone_values": torch.zeros(1, 4),
     }
     model.generate(**given, max_new_tokens=2, num_beams=2, do_sample=False)
     steps = [call for call in calls if "tokens" in call]
-    assert steps == ["3 tokens with images", "1 tokens"], f"the steps were {steps}"
-    assert "images times 2" in calls, "rows are repeated for beams by another member"
+    # Who prepares a step takes items out of further ones that transformers does not know.
+    assert steps[0] == "3 tokens images tones", f"the steps were {steps}"
+    assert steps[1].startswith("1 tokens") and "images" not in steps[1], f"the steps were {steps}"
+    for name in ("pixel_values", "tone_values"):
+        assert f"{name} times 2" in calls, "rows are repeated for beams by another member"
     assert "cache of 4" in calls, f"the cache is made by another member ({calls})"
     assert "processors" in calls, "logits processors are made by another member"
 
@@ -233,6 +256,7 @@ CONTRACTS = (
             "transformers:GenerationMixin._expand_inputs_for_generation(expand_size, "
             "is_encoder_decoder, input_ids)",
             "transformers:GenerationMixin._get_logits_processor(logits_processor)",
+            "transformers:GenerationMixin._validate_model_kwargs(model_kwargs)",
             "transformers:GenerationMixin.prepare_inputs_for_generation(input_ids)",
         ),
         check=_check_steps,

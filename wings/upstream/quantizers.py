@@ -13,8 +13,9 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from ..errors import WingsError
 from .contract import Contract
 
-# Modules in full precision: the output head, as transformers keeps it, and what sees images.
-HEAD, TOWER, ADDED = ["lm_head"], ["model.vision_tower"], ["model.projector", ".*[.]wings"]
+# Modules in full precision: the output head, as transformers keeps it, and those of the senses.
+HEAD, TOWER = ["lm_head"], ["model.vision_tower", "model[.][a-z0-9]+_encoder"]
+ADDED = ["model.projector", "model[.][a-z0-9]+_projector", ".*[.]wings"]
 # Where a quantiser reads the modules that it skips.
 _FIELDS = ("llm_int8_skip_modules", "modules_to_not_convert")
 # What a loaded model with quantised weights has besides them.

@@ -1,4 +1,4 @@
-"""Wings: low-rank attention learners that let any decoder LLM read images."""
+"""Wings: low-rank attention learners that give any decoder LLM new senses."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -255,9 +255,9 @@ class WingsConfig(PreTrainedConfig):
     @property
     def senses(self) -> dict[str, Sense]:
         """The senses by name, images first."""
-        found = {} if self.vision_config is None else {IMAGE: self._sense(IMAGE, 1, self._of_image)}
-        for name, fields in self.other_senses.items():
-            found[name] = self._sense(name, len(found) + 1, {**FIELDS, **fields})
+        found = {} if self.vision_config is None else {IMAGE: self._sense(IMAGE, 1)}
+        for name in self.other_senses:
+            found[name] = self._sense(name, len(found) + 1)
         return found
 
     def change_sense(self, name: str, **fields: Any) -> None:
@@ -270,12 +270,14 @@ class WingsConfig(PreTrainedConfig):
                     **self.other_senses, name: {**self.other_senses[name], field: value}
                 }  # fmt: skip
 
-    @property
-    def _of_image(self) -> dict[str, Any]:
-        return {name: getattr(self, OF_IMAGES.get(name, name)) for name in FIELDS}
+    def fields_of(self, name: str) -> dict[str, Any]:
+        """The fields of a sense as they are written, by their names in `wings.sense.FIELDS`."""
+        if name == IMAGE:
+            return {field: getattr(self, OF_IMAGES.get(field, field)) for field in FIELDS}
+        return {**FIELDS, **self.other_senses[name]}
 
-    def _sense(self, name: str, kind: int, fields: dict[str, Any]) -> Sense:
-        fields = dict(fields)
+    def _sense(self, name: str, kind: int) -> Sense:
+        fields = self.fields_of(name)
         learners = fields["learners"]
         fields["learners"] = (name, TEXT) if learners is None else tuple(learners)
         layers = fields.pop("learner_layers")
@@ -409,7 +411,7 @@ class WingsConfig(PreTrainedConfig):
         for name, sense in self.senses.items():
             self._validate_shape(sense, "" if name == IMAGE else f"other_senses[{name!r}].")
         if self.vision_config is None:
-            self._validate_shape(self._sense(IMAGE, 1, self._of_image), "")
+            self._validate_shape(self._sense(IMAGE, 1), "")
         ids = [sense.token_id for sense in self.senses.values()]
         if len(set(ids)) < len(ids):
             raise WingsError(

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from wings.config import LoraOptions, WingsConfig
+from wings.config_values import validate_field
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
@@ -29,6 +30,7 @@ from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import RECONFIGURABLE, CheckpointMixin
+from .compose import composed, drop_sense
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .inputs import labels_of_text, take_values, validate_inputs
@@ -166,6 +168,38 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         model.eval()
         model._prove_identity(ids, expected)
         return model
+
+    @classmethod
+    def compose(
+        cls, first: "WingsForCausalLM", *others: "WingsForCausalLM", rule: str = "sum"
+    ) -> "WingsForCausalLM":
+        """Puts the senses of models that were trained apart on one language model, untrained.
+
+        Rows with neither sense are computed as by the language model, to the last bit; rows with
+        one as by the model that has it.
+
+        Args:
+            first: a model, which is copied.
+            *others: further models, on the same frozen language model.
+            rule: how senses share a token that can see items of several: `"sum"`, `"mean"`,
+                `"newest"` or `"attended"`; see `wings/layers/combination.py`.
+
+        Raises:
+            WingsError: language models that differ in a bit, senses without a guard, or a sense or
+                adapters that two of the models have.
+        """
+        validate_field("senses_rule", rule, "compose: ")
+        if not others:
+            raise WingsError("compose: only one model was given; give two or more.")
+        return composed(first, list(others), rule)
+
+    def drop(self, sense: str) -> None:
+        """Takes a sense off, in place; all others compute what they did, to the last bit.
+
+        Raises:
+            WingsError: the model does not have it, or no other.
+        """
+        drop_sense(self, sense)
 
     @property
     def impl(self) -> str:

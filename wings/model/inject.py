@@ -10,6 +10,7 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.layers.subclasses import put_before
 from wings.layers.wings_layer import IMPLEMENTATIONS, WingsAttentionMixin, WingsLayer
+from wings.sense import IMAGE
 from wings.upstream.attention import attention_classes, attention_name, block_index, name_attention
 from wings.upstream.weights import no_init_weights
 
@@ -80,12 +81,15 @@ def attach_wings(decoder: PreTrainedModel, config: WingsConfig) -> None:
         WingsError: a chosen block without attention, or no layer for an adapter.
     """
     has_wings = any(isinstance(module, WingsAttentionMixin) for module in decoder.modules())
-    if not (config.learners or config.prefix_length or config.lora is not None or has_wings):
+    has_learners = any(sense.learners for sense in config.senses.values())
+    if not (has_learners or config.prefix_length or config.lora is not None or has_wings):
         return
     attentions = find_attentions(decoder)
-    if config.learner_layers is None and len(attentions) < decoder.config.num_hidden_layers:
+    if len(attentions) < decoder.config.num_hidden_layers:
         # A hybrid decoder: some of its blocks have no attention.
-        config.learner_layers = tuple(sorted(attentions))
+        for name in {*config.senses, IMAGE}:
+            if config.fields_of(name)["learner_layers"] is None:
+                config.change_sense(name, learner_layers=tuple(sorted(attentions)))
     for layer in {*config.layers_with_learners, *config.layers_with_prefix}:
         if layer not in attentions:
             raise WingsError(

@@ -1,6 +1,7 @@
 """Everything that a model card shows, collected from a checkpoint's own files."""
 
 import json
+import re
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence

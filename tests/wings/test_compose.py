@@ -125,9 +125,9 @@ def test_models_that_do_not_fit_together_are_refused():
     with pytest.raises(WingsError, match="Model 2 has the sense 'image', and one before it too"):
         WingsForCausalLM.compose(first, build(only="image", router="modality"))
     free = build(only="tone", guard=False)
-    with pytest.raises(WingsError, match="'tone' act without a guard.*guard: true"):
+    with pytest.raises(WingsError, match=r"'tone' act without a guard.*guard: true"):
         WingsForCausalLM.compose(first, free)
-    with pytest.raises(WingsError, match="tensor.* only one has|only one has the tensor"):
+    with pytest.raises(WingsError, match="only one has the tensor"):
         WingsForCausalLM.compose(first, build("qwen3", only="tone"))
     name = "model.language_model.layers.1.mlp.up_proj.weight"
     weight = second.get_parameter(name)

@@ -50,8 +50,8 @@ def validate_can_compose(model: Any) -> None:
         if sense.learners and not sense.guard:
             field = "text_guard" if name == IMAGE else "guard"
             raise WingsError(
-                f"The learners of the sense {name!r} act without a guard, so they would change what "
-                f"another sense computes: train it with {field}: true."
+                f"The learners of the sense {name!r} act without a guard, so they would change "
+                f"what another sense computes: train it with {field}: true."
             )
     if config.adapters is not None and not config.adapters.needs_images:
         raise WingsError(

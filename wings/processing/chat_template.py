@@ -69,16 +69,24 @@ class ChatTemplate:
 
     @classmethod
     def of(
-        cls, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        options: dict[str, Any],
+        placeholders: tuple[str, ...] = (IMAGE_TOKEN,),
     ) -> tuple["ChatTemplate", TypedLetters]:
         """The template with these options, and the tokens that nobody can type.
+
+        Args:
+            tokenizer: has the template.
+            options: variables of the template.
+            placeholders: of the items of all senses, such as `<image>`.
 
         Raises:
             WingsError: an option that the template does not read, or no template.
         """
         template = cls(tokenizer, options)
         template._validate_options()
-        letters = template.letters()
+        letters = template.letters(placeholders)
         hidden = {
             name: value if name == "chat_template" else letters.hide(value)
             for name, value in template.options.items()
@@ -104,10 +112,10 @@ class ChatTemplate:
                     "has no variable of this name; remove it."
                 )
 
-    def letters(self) -> TypedLetters:
-        """The tokens that are only letters in what someone says: `<image>` and control tokens."""
-        key = ("letters", self.source, len(self.tokenizer))
-        return self.kept(key, lambda: TypedLetters([IMAGE_TOKEN, *self._control_tokens()]))
+    def letters(self, placeholders: tuple[str, ...]) -> TypedLetters:
+        """The tokens that are only letters in what someone says: placeholders, control tokens."""
+        key = ("letters", self.source, len(self.tokenizer), placeholders)
+        return self.kept(key, lambda: TypedLetters([*placeholders, *self._control_tokens()]))
 
     def _control_tokens(self) -> list[str]:
         """Special tokens with which the template and the tokenizer mark the parts of a text."""

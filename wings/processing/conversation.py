@@ -1,11 +1,11 @@
-"""Conversations: chat messages with images in reading order, and the assistant's spans."""
+"""Conversations: chat messages with items in reading order, and the assistant's spans."""
 
 import re
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from wings.errors import WingsError, nearest
 
@@ -16,29 +16,43 @@ IMAGES_ONLY = TypedLetters([IMAGE_TOKEN])
 # Replaces the assistant's words, to see what a template writes around them.
 _MARK = "\ue0a2answer\ue0a2"
 ROLES = ("system", "user", "assistant", "tool")
-SOURCE_KEYS = ("image", "url", "path", "base64")
+SOURCE_KEYS = ("url", "path", "base64")
+# Parts of OpenAI's messages, and the sense of each.
+_OF_OPENAI = {"image_url": "image", "input_audio": "audio"}
 
 Span = tuple[int, int]
 Render = Callable[[list[dict], bool], str]
 
 
+class Item(NamedTuple):
+    """An image or a sound of a message: its sense and its source, None if that is given apart."""
+
+    sense: str
+    source: Any
+
+
 @dataclass(frozen=True)
 class Conversation:
-    """Messages whose content is a string, with their images in reading order.
+    """Messages whose content is a string, with their items in reading order.
 
     Attributes:
-        messages: as a chat template takes them; `IMAGE_TOKEN` stands for each image, a stand-in
-            for the same letters typed by someone, wherever they are in the message.
-        images: per message, its image sources; None for one that is given apart.
+        messages: as a chat template takes them; `<image>` stands for each image and `<audio>` for
+            each sound, a stand-in for the same letters typed by someone, wherever they are in the
+            message.
+        items: per message, its images and sounds.
     """
 
     messages: list[dict] = field(default_factory=list)
-    images: list[list] = field(default_factory=list)
+    items: list[list[Item]] = field(default_factory=list)
+
+    def sources(self, sense: str) -> list:
+        """Every source of a sense in reading order."""
+        return [one.source for items in self.items for one in items if one.sense == sense]
 
     @property
-    def all_images(self) -> list:
-        """Every image source in reading order."""
-        return [source for per_message in self.images for source in per_message]
+    def senses(self) -> list[str]:
+        """The senses of its items, each once."""
+        return list(dict.fromkeys(one.sense for items in self.items for one in items))
 
     @classmethod
     def parse(
@@ -47,10 +61,12 @@ class Conversation:
         """Reads `{"role", "content"}` messages; content is a string or a list of parts.
 
         Args:
-            messages: parts are `{"type": "text", "text": ..}` and `{"type": "image"}`, the latter
-                with its source under `image`, `url`, `path` or `base64`, or without (given apart),
-                or OpenAI's `{"type": "image_url", "image_url": {"url": ..}}`. A key whose value is
-                None counts as absent, as data sets fill in missing keys.
+            messages: parts are `{"type": "text", "text": ..}`, `{"type": "image"}` and
+                `{"type": "audio"}`, the latter two with their source under `image` or `audio`,
+                `url`, `path` or `base64`, or without (given apart), or OpenAI's
+                `{"type": "image_url", "image_url": {"url": ..}}` and `{"type": "input_audio",
+                "input_audio": {"data": ..}}`. A key whose value is None counts as absent, as data
+                sets fill in missing keys.
             letters: tokens that are only letters in what someone says, `<image>` among them.
 
         Raises:
@@ -71,22 +87,27 @@ class Conversation:
                     f"{where} has the role {role!r}{nearest(role, ROLES)}; "
                     f"roles are {', '.join(ROLES)}."
                 )
-            text, images = _flatten(message, where, letters)
+            text, items = _flatten(message, where, letters)
             said = {
                 key: letters.hide(value)
                 for key, value in message.items()
                 if key != "content" and value is not None
             }
             conversation.messages.append({**said, "content": text})
-            conversation.images.append(images)
+            conversation.items.append(items)
         return conversation
 
-    def fill(self, sources: list) -> None:
-        """Gives each image without a source the next of `sources`, and removes it there."""
-        for per_message in self.images:
-            for index, source in enumerate(per_message):
-                if source is None:
-                    per_message[index] = sources.pop(0)
+    def fill(self, sense: str, sources: list) -> None:
+        """Gives each item of a sense without a source the next of `sources`, and removes it."""
+        for items in self.items:
+            for index, item in enumerate(items):
+                if item == (sense, None):
+                    items[index] = Item(sense, sources.pop(0))
+
+    def loaded(self, load: Callable[[str, Any], Any]) -> "Conversation":
+        """A copy with `load(sense, source)` in place of each source."""
+        items = [[Item(one.sense, load(*one)) for one in items] for items in self.items]
+        return Conversation(self.messages, items)
 
     def exchanges(self) -> list[int]:
         """Indices of the messages that begin an exchange: user messages not after another one."""
@@ -105,7 +126,7 @@ class Conversation:
         )
         cut = first if not count else starts[count]
         keep = [*range(first), *range(cut, len(self.messages))]
-        return Conversation([self.messages[i] for i in keep], [self.images[i] for i in keep])
+        return Conversation([self.messages[i] for i in keep], [self.items[i] for i in keep])
 
     def shorten(self, length: Callable[["Conversation"], int], max_length: int) -> "Conversation":
         """Drops as many of the oldest exchanges as needed to fit, with a warning.
@@ -123,8 +144,9 @@ class Conversation:
         last = self.without_oldest(newest)
         if length(last) > max_length:
             raise WingsError(
-                f"The newest exchange takes {length(last)} tokens with its {len(last.all_images)} "
-                f"images, more than max_length={max_length}; raise max_length or shorten it."
+                f"The newest exchange takes {length(last)} tokens with its "
+                f"{sum(map(len, last.items))} {_nouns(last)}, more than max_length={max_length}; "
+                f"raise max_length or shorten it."
             )
         dropped = 1 + bisect_left(
             range(1, newest), True, key=lambda n: length(self.without_oldest(n)) <= max_length
@@ -157,7 +179,11 @@ class Conversation:
         return [_turn_span(self.messages, turn, render, whole, ends) for turn in turns]
 
 
-def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, list]:
+def _nouns(conversation: Conversation) -> str:
+    return "images" if conversation.senses in ([], ["image"]) else "images and sounds"
+
+
+def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, list[Item]]:
     content = message.get("content")
     if isinstance(content, str):
         return letters.hide(content), []
@@ -166,32 +192,46 @@ def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, 
     if not isinstance(content, Sequence) or isinstance(content, bytes) or not content:
         raise WingsError(f"{where} has no content; it must be a string or a list of parts.")
     # Text parts are joined first: "<image" and ">" in two parts are typed letters too.
-    runs, images = [""], []
+    runs: list[str] = [""]
+    items: list[Item] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             runs[-1] += part["text"]
-        elif kind == "image" or (kind == "image_url" and part.get("image_url")):
-            images.append(_source(part))
+        elif kind in ("image", "audio"):
+            items.append(Item(kind, _source(part, kind)))
+            runs.append("")
+        elif kind in _OF_OPENAI and part.get(kind):
+            sense = _OF_OPENAI[kind]
+            items.append(Item(sense, _source_of_openai(part[kind], sense)))
             runs.append("")
         else:
             raise WingsError(
-                f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}} "
-                "and {'type': 'image', 'image': ..}."
+                f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}}, "
+                "{'type': 'image', 'image': ..} and {'type': 'audio', 'audio': ..}."
             )
-    return IMAGE_TOKEN.join(letters.hide(run) for run in runs), images
+    text = letters.hide(runs[0])
+    for item, run in zip(items, runs[1:], strict=True):
+        text += f"<{item.sense}>{letters.hide(run)}"
+    return text, items
 
 
-def _source(part: Mapping) -> Any:
-    """The image of a part, as `load_image` takes it; None where it is given apart."""
-    address = part.get("image_url")
-    if address is not None:
-        return address.get("url") if isinstance(address, Mapping) else address
-    for key in SOURCE_KEYS:
+def _source(part: Mapping, sense: str) -> Any:
+    """The source of a part, as `load_image` or `load_audio` takes it; None if given apart."""
+    for key in (sense, *SOURCE_KEYS):
         if part.get(key) is not None:
             is_bare = key == "base64" and not str(part[key]).startswith("data:")
-            return f"data:image;base64,{part[key]}" if is_bare else part[key]
+            return f"data:{sense};base64,{part[key]}" if is_bare else part[key]
     return None
+
+
+def _source_of_openai(given: Any, sense: str) -> Any:
+    """The source of a part of OpenAI's messages: an address, or a mapping with one or data."""
+    if not isinstance(given, Mapping):
+        return given
+    if given.get("data") is not None:
+        return f"data:{sense};base64,{given['data']}"
+    return given.get("url")
 
 
 def _turn_span(messages: list[dict], turn: int, render: Render, whole: str, ends: str) -> Span:

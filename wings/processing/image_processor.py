@@ -134,31 +134,6 @@ def flatten_images(images: ImageSource | Sequence | None) -> list:
     return [images]
 
 
-def check_counts(places: Sequence[int], images: Any) -> None:
-    """Raises a `WingsError` where the number of images differs from that of their places.
-
-    Args:
-        places: per row of a batch, how many images it needs.
-        images: sources in any nesting; with one list per row, each row is checked alone.
-
-    Raises:
-        WingsError: both counts, and the row where it is known.
-    """
-    given = [len(flatten_images(images))]
-    if isinstance(images, list | tuple) and len(images) == len(places):
-        by_row = [len(flatten_images(one)) for one in images if isinstance(one, list | tuple)]
-        given = by_row if len(by_row) == len(places) else given
-    wanted = places if len(given) == len(places) else [sum(places)]
-    for row, (place_count, image_count) in enumerate(zip(wanted, given, strict=True)):
-        if place_count != image_count:
-            where = f"Row {row}" if len(wanted) > 1 else "The text"
-            raise WingsError(
-                f"{where} has {place_count} places for an image without a source and "
-                f"{image_count} images were given; a place is <image> in plain text and a "
-                "{'type': 'image'} part in chat messages."
-            )
-
-
 # Both names that transformers asks for; with only one it warns of a fallback.
 AutoImageProcessor.register(
     WingsConfig,

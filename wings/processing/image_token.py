@@ -1,4 +1,4 @@
-"""The id of `<image>`: one rule for the model, the processor and their checkpoints."""
+"""The ids of placeholders: one rule for the model, the processor and their checkpoints."""
 
 import os
 from collections.abc import Mapping
@@ -15,33 +15,41 @@ from .conversation import IMAGE_TOKEN
 
 
 def add_image_token(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> int:
-    """Returns the id of `<image>`; adds it as a special token where the tokenizer has none.
+    """Returns the id of `<image>`, see `add_placeholder`."""
+    return add_placeholder(tokenizer, IMAGE_TOKEN, vocab_size)
+
+
+def add_placeholder(
+    tokenizer: PreTrainedTokenizerBase, placeholder: str, vocab_size: int | None = None
+) -> int:
+    """Returns the id of a placeholder; adds it as a special token where the tokenizer has none.
 
     A new token gets the first id that neither the language model's embeddings nor the tokenizer
     have. So a model that knows no tokenizer comes to the same id.
 
     Args:
         tokenizer: of the language model; changed in place.
+        placeholder: such as `<image>`.
         vocab_size: rows of the language model's embeddings, if known.
 
     Raises:
         WingsError: the tokenizer can only give it the id of another token.
     """
     vocabulary = tokenizer.get_vocab()
-    if IMAGE_TOKEN in tokenizer.get_added_vocab():
-        return vocabulary[IMAGE_TOKEN]
-    if IMAGE_TOKEN not in vocabulary and vocabulary:
+    if placeholder in tokenizer.get_added_vocab():
+        return vocabulary[placeholder]
+    if placeholder not in vocabulary and vocabulary:
         free = max(vocab_size or 0, max(vocabulary.values()) + 1)
         # A tokenizer without gaps gives a new token its length by itself.
         if free != len(vocabulary):
-            place_token(tokenizer, IMAGE_TOKEN, free)
-    token = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
+            place_token(tokenizer, placeholder, free)
+    token = AddedToken(placeholder, special=True, normalized=False)
     tokenizer.add_tokens([token], special_tokens=True)
-    number = tokenizer.get_vocab()[IMAGE_TOKEN]
-    shared = [word for word, at in vocabulary.items() if at == number and word != IMAGE_TOKEN]
+    number = tokenizer.get_vocab()[placeholder]
+    shared = [word for word, at in vocabulary.items() if at == number and word != placeholder]
     if shared:
         raise WingsError(
-            f"The tokenizer gives {IMAGE_TOKEN} the id {number}, which {shared[0]!r} has; its ids "
+            f"The tokenizer gives {placeholder} the id {number}, which {shared[0]!r} has; its ids "
             "have gaps, so add the token to its vocabulary with a free id."
         )
     return number

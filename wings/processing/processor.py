@@ -1,4 +1,4 @@
-"""The processor: turns text, chat messages and images into a batch of tensors."""
+"""The processor: turns text, chat messages, images and sounds into a batch of tensors."""
 
 import copy
 import os
@@ -20,6 +20,7 @@ from wings.config import WingsConfig
 from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
+from wings.sense import IMAGE
 from wings.saved_files import inner_folder, reading, validate_has_owner
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.gguf import place_of
@@ -27,51 +28,73 @@ from wings.upstream.vocabulary import remove_token
 
 from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation
-from .image_processor import WingsImageProcessor, check_counts, flatten_images
-from .image_token import add_image_token, validate_image_token, vocab_size_at
+from .image_processor import WingsImageProcessor
+from .image_token import add_placeholder, validate_image_token, vocab_size_at
+from .item_encoder import AUDIO, ItemEncoder, check_counts, flatten, make_item_processor, token_of
 from .row_encoder import RowEncoder
 from .saved_processor import SavedProcessor
 from .text_options import TextOptions
-from .tokenization import PIXELS, pad_rows, stacked_pixels
+from .tokenization import VALUES, pad_rows, stacked_items
 from .turn_end import TurnEnd
 from .typed_letters import TypedLetters
 
 # Without one of these a folder would make another processor than the one that was saved.
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
+# transformers' numbers of the kinds of tokens; text is 0.
+_TYPE_IDS = {IMAGE: 1, AUDIO: 3}
 
 
 class WingsProcessor(PushedToHub, SavedProcessor):
-    """The image transform of a vision tower together with the tokenizer of a language model.
+    """What prepares the inputs of each sense, together with the tokenizer of a language model.
 
     Args:
-        image_processor: the tower's.
-        tokenizer: the language model's; `<image>` is added as a special token if it has none, with
-            the id of `add_image_token`.
+        image_processor: of the vision tower; None for a model that does not see.
+        tokenizer: the language model's; placeholders such as `<image>` are added as special tokens
+            if it has none, with the ids of `add_placeholder`.
         image_seq_length: features per image of the tower.
         chat_template: replaces the tokenizer's own.
+        other_senses: of each further sense `encoder`, its configuration, and `seq_length`, features
+            an item; such as `{"audio": {...}}`.
 
     Attributes:
         image_token: "<image>", which stands for an image in a text.
         image_token_id: stands `image_seq_length` times for an image in `input_ids`; it may be
             the first id after the language model's vocabulary.
+        senses: an `ItemEncoder` by sense.
     """
 
     image_token = IMAGE_TOKEN
 
     def __init__(
         self,
-        image_processor: WingsImageProcessor,
+        image_processor: WingsImageProcessor | None,
         tokenizer: PreTrainedTokenizerBase,
-        image_seq_length: int,
+        image_seq_length: int | None,
         chat_template: str | dict | None = None,
+        other_senses: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         self.chat_template = chat_template
         self.image_seq_length = image_seq_length
-        size = (
-            None if IMAGE_TOKEN in tokenizer.get_vocab() else vocab_size_at(tokenizer.name_or_path)
-        )
-        self.image_token_id = add_image_token(tokenizer, size)
+        self.other_senses = copy.deepcopy(dict(other_senses or {}))
+        self.senses: dict[str, ItemEncoder] = {}
+        tokens = [token_of(name) for name in self.other_senses]
+        tokens = [*([IMAGE_TOKEN] if image_processor is not None else []), *tokens]
+        known = tokenizer.get_vocab()
+        size = None
+        if any(token not in known for token in tokens):
+            size = vocab_size_at(tokenizer.name_or_path)
+        self.image_token_id = None
+        if image_processor is not None:
+            assert image_seq_length is not None, "a tower has a number of features"
+            self.image_token_id = add_placeholder(tokenizer, IMAGE_TOKEN, size)
+            self.senses[IMAGE] = ItemEncoder(
+                IMAGE, self.image_token_id, image_seq_length, image_processor
+            )
+        for name, fields in self.other_senses.items():
+            number = add_placeholder(tokenizer, token_of(name), size)
+            maker = make_item_processor(name, fields["encoder"])
+            self.senses[name] = ItemEncoder(name, number, fields["seq_length"], maker)
         if tokenizer.pad_token is None:
             # Padding is masked, so it needs an id and no meaning.
             tokenizer.pad_token = tokenizer.eos_token
@@ -142,14 +165,15 @@ class WingsProcessor(PushedToHub, SavedProcessor):
     def extract_tokenizer(self, vocab_size: int) -> PreTrainedTokenizerBase:
         """Returns a copy of the tokenizer for the language model alone.
 
-        `<image>` is not in it, unless it is a token of the language model's own.
+        Placeholders are not in it, unless they are tokens of the language model's own.
 
         Args:
             vocab_size: rows of the language model's embeddings; a larger id is not its own.
         """
         tokenizer = copy.deepcopy(self.tokenizer)
-        if self.image_token_id >= vocab_size:
-            remove_token(tokenizer, IMAGE_TOKEN)
+        for sense in self.senses.values():
+            if sense.token_id >= vocab_size:
+                remove_token(tokenizer, sense.token)
         return tokenizer
 
     @property
@@ -166,7 +190,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
     @property
     def model_input_names(self) -> list[str]:
         """The tensors of a batch."""
-        return ["input_ids", "attention_mask", "pixel_values"]
+        items = [sense.values_name for sense in self.senses.values()]
+        return ["input_ids", "attention_mask", *items]
 
     # transformers has one signature for all senses; keywords are read by `TextOptions`.
     def __call__(
@@ -174,17 +199,18 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         images: Any = None,
         text: str | Sequence[str] | None = None,
         videos: None = None,
-        audio: None = None,
+        audio: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turns text with one `<image>` for each image into a batch, as transformers does.
+        """Turns text with one `<image>` an image and one `<audio>` a sound into a batch.
 
         Text that `apply_chat_template` wrote can be given; a BOS in it is not written twice.
 
         Args:
             images: sources in reading order; with one list per text, each is checked alone.
-            text: one text or several; without one, only `pixel_values` come back.
-            videos, audio: None, as there is no such encoder.
+            text: one text or several; without one, only the items' values come back.
+            videos: None, as there is no such encoder.
+            audio: sources of sounds, as `images` are of images; None where the model hears none.
             **kwargs: `TextOptions`, each alone or in `text_kwargs`. Special tokens are added, and
                 nothing is padded or cut, unless the options say so.
 
@@ -196,22 +222,33 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             WingsError: images and `<image>` that do not match (both counts), an unknown option,
                 tensors of rows that differ in length.
         """
-        for sense, given in (("videos", videos), ("audio", audio)):
-            if given is not None:
-                raise WingsError(f"'{sense}' was given, and this model has no encoder for it.")
+        given = {name: one for name, one in ((IMAGE, images), (AUDIO, audio)) if one is not None}
+        for name in ("videos" if videos is not None else None, *given):
+            if name is not None and name not in self.senses:
+                shown = "images" if name == IMAGE else name
+                raise WingsError(f"'{shown}' was given, and this model has no encoder for it.")
         options = TextOptions.of(kwargs)
+        encoder = self._rows(add_special_tokens=options.add_special_tokens is not False)
+        loaded = {
+            name: [encoder.load(name, source) for source in flatten(name, sources)]
+            for name, sources in given.items()
+        }
         if text is None:
-            if images is None:
-                raise WingsError("Nothing was given; pass 'text', 'images' or both.")
-            return BatchFeature(options.convert(dict(self.image_processor(images))))
+            if not any(loaded.values()):
+                raise WingsError("Nothing was given; pass 'text', 'images', 'audio' or several.")
+            return BatchFeature(options.convert(encoder.items(loaded)))
         texts = [text] if isinstance(text, str) else list(text)
         if not texts or not all(isinstance(one, str) for one in texts):
             raise WingsError("'text' must be a string or a list of strings.")
-        check_counts([one.count(IMAGE_TOKEN) for one in texts], images)
-        encoder = self._rows(add_special_tokens=options.add_special_tokens is not False)
-        rows = [encoder.of_text(one) for one in texts]
-        # Pixels of a batch stand in reading order, whichever row they are handed in with.
-        rows[0] |= encoder.pixels(flatten_images(images))
+        for name, sense in self.senses.items():
+            check_counts([one.count(sense.token) for one in texts], given.get(name), name)
+        rows, left = [], {name: list(sources) for name, sources in loaded.items()}
+        for one in texts:
+            own = {name: left[name][: one.count(token_of(name))] for name in left}
+            left = {name: left[name][len(own[name]) :] for name in left}
+            rows.append(encoder.of_text(one, None, own))
+        # Items of a batch stand in reading order, whichever row they are handed in with.
+        rows[0] |= encoder.items(loaded)
         return self._batch(rows, options)
 
     def encode(
@@ -226,23 +263,25 @@ class WingsProcessor(PushedToHub, SavedProcessor):
 
         Args:
             messages: `{"role", "content"}`; content is a string or a list of `{"type": "text",
-                "text"}` and `{"type": "image", "image"}`. An `<image>` in a text is only letters.
+                "text"}`, `{"type": "image", "image"}` and `{"type": "audio", "audio"}`. An
+                `<image>` in a text is only letters.
             max_length: tokens; while there are more, the oldest exchange goes (with a warning).
             add_generation_prompt: end with the assistant's header, for it to answer.
             **template_options: variables of the chat template.
 
         Returns:
             `input_ids` [T] and `labels` [T] int64 (-100 except for the assistant's turns with their
-            end-of-turn tokens), `pixel_values` [n, 3, height, width] float32 where n > 0.
+            end-of-turn tokens), `pixel_values` [n, 3, height, width] float32 where n > 0, and
+            `audio_values` likewise.
 
         Raises:
             WingsError: a bad message, an image without a source, no chat template or one that
                 cannot render the messages, no turn to learn from, a newest exchange longer than
                 `max_length`.
         """
-        template, letters = ChatTemplate.of(self.tokenizer, template_options)
+        template, letters = self._template(template_options)
         conversation = Conversation.parse(messages, letters)
-        self._fill([conversation], None)
+        self._fill([conversation], {})
         return self._rows(template, letters, labels=True).of_conversation(
             conversation, add_generation_prompt, max_length
         )
@@ -265,13 +304,14 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         sanitize_control_tokens: bool = False,
         *,
         images: Any = None,
+        audio: Any = None,
         return_labels: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Renders a conversation, or a list of them, and on request makes a batch of it.
 
-        Signature, defaults and results are those of transformers' processors, with two additions,
-        `images` and `return_labels`. Special tokens are those that the template writes, as with a
+        Signature, defaults and results are those of transformers' processors, with three additions,
+        `images`, `audio` and `return_labels`. Special tokens are those that the template writes, as with a
         tokenizer's own `apply_chat_template` and in training.
 
         Args:
@@ -287,18 +327,20 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             return_tensors: "pt", "np", or None for lists ("auto" too, unless `processor_kwargs`
                 say otherwise).
             return_dict: False gives `input_ids` alone.
-            load_audio_from_video: False, as there is no encoder for audio.
+            load_audio_from_video: False, as videos have no encoder.
             processor_kwargs: `TextOptions`, and `images` as below. They are also taken directly.
             sanitize_control_tokens: True or not, as control tokens that someone typed in a message
                 are letters in any case.
             images: sources of the image parts that have none, in reading order.
+            audio: sources of the audio parts that have none, likewise.
             return_labels: adds `labels` of the assistant's turns, as `encode`.
             **kwargs: variables of the chat template.
 
         Returns:
             A text, or one per conversation. With `tokenize`, `input_ids` of one row per
             conversation; with `return_dict` a batch of `input_ids`, `attention_mask` [B, T], and
-            `pixel_values` [N, 3, height, width] of all images in reading order (absent when N = 0).
+            `pixel_values` [N, 3, height, width] of all images in reading order (absent when N = 0),
+            and `audio_values` of all stretches of sounds.
 
         Raises:
             WingsError: as `encode`, naming the row where there are several; a keyword that is
@@ -307,9 +349,11 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         given = dict(processor_kwargs or {})
         # transformers took them directly once, and its own programs still hand them on so.
         given |= {name: kwargs.pop(name) for name in TextOptions.names() if name in kwargs}
-        if "images" in given and images is not None:
-            raise WingsError("'images' was given twice: leave it out of processor_kwargs.")
-        images = given.pop("images", images)
+        sources = {"images": images, "audio": audio}
+        for name, one in sources.items():
+            if name in given and one is not None:
+                raise WingsError(f"'{name}' was given twice: leave it out of processor_kwargs.")
+            sources[name] = given.pop(name, one)
         if return_tensors != "auto":
             given["return_tensors"] = return_tensors
         options = TextOptions.of({**given, "load_audio_from_video": load_audio_from_video})
@@ -327,20 +371,21 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             )
             if value is not None
         }  # fmt: skip
-        if not tokenize and (unused := [*given, *["images"] * (images is not None)]):
+        unused = [*given, *(name for name, one in sources.items() if one is not None)]
+        if not tokenize and unused:
             # Not refused: without `tokenize`, transformers' own processors ignore them.
             warnings.warn(
                 f"Without tokenize=True the result is text, so {', '.join(unused)} had no effect.",
                 stacklevel=2,
             )
         rows, is_batch = _conversations(conversation)
-        template, letters = ChatTemplate.of(self.tokenizer, template_options)
+        template, letters = self._template(template_options)
         conversations = _each_row(rows, lambda one: Conversation.parse(one, letters))
         if not tokenize:
             texts = _each_row(conversations, lambda one: template.write(one, add_generation_prompt))
             texts = [letters.restore(text)[0] for text in texts]
             return texts if is_batch else texts[0]
-        self._fill(conversations, images)
+        self._fill(conversations, {IMAGE: sources["images"], AUDIO: sources["audio"]})
         encoder = self._rows(
             template, letters, labels=return_labels, mask=return_assistant_tokens_mask,
             add_special_tokens=bool(options.add_special_tokens),
@@ -364,10 +409,12 @@ class WingsProcessor(PushedToHub, SavedProcessor):
     def _batch(self, rows: list[dict[str, Tensor]], options: TextOptions) -> BatchFeature:
         """Cuts and pads the rows, and returns them as the options ask."""
         limit, side = self.tokenizer.model_max_length, self.tokenizer.truncation_side
-        rows = _each_row(rows, lambda row: options.cut(row, limit, side, self.image_token_id))
+        ids = {name: sense.token_id for name, sense in self.senses.items()}
+        rows = _each_row(rows, lambda row: options.cut(row, limit, side, ids))
         if options.return_mm_token_type_ids:
+            kinds = [(number, _TYPE_IDS.get(name, 0)) for name, number in ids.items()]
             rows = [
-                row | {"mm_token_type_ids": (row["input_ids"] == self.image_token_id).long()}
+                row | {"mm_token_type_ids": sum((row["input_ids"] == n) * k for n, k in kinds)}
                 for row in rows
             ]
         widths = options.widths([len(row["input_ids"]) for row in rows], limit)
@@ -379,8 +426,9 @@ class WingsProcessor(PushedToHub, SavedProcessor):
                 options.convert(pad_rows([row], self._pad_id, side, width))
                 for row, width in zip(rows, widths, strict=True)
             ]
-            batch = {name: [one[name][0] for one in padded] for name in padded[0] if name != PIXELS}
-            batch |= options.convert(stacked_pixels(rows))
+            names = [name for name in padded[0] if not VALUES.fullmatch(name)]
+            batch = {name: [one[name][0] for one in padded] for name in names}
+            batch |= options.convert(stacked_items(rows))
         if options.return_attention_mask is False:
             del batch["attention_mask"]
         return BatchFeature(batch)
@@ -393,24 +441,34 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         """
         return self._rows(ChatTemplate(self.tokenizer, {})).turn_end()
 
+    def _template(self, options: dict[str, Any]) -> tuple[ChatTemplate, TypedLetters]:
+        tokens = tuple(sense.token for sense in self.senses.values())
+        return ChatTemplate.of(self.tokenizer, options, tokens)
+
     def _rows(
         self,
         template: ChatTemplate | None = None,
         letters: TypedLetters = IMAGES_ONLY,
         **options: bool,
     ) -> RowEncoder:
-        return RowEncoder(
-            self.tokenizer, self.image_processor, self.image_token_id, self.image_seq_length,
-            template or ChatTemplate(self.tokenizer, {}), letters, **options,
-        )  # fmt: skip
+        if letters is IMAGES_ONLY:
+            letters = TypedLetters([sense.token for sense in self.senses.values()])
+        template = template or ChatTemplate(self.tokenizer, {})
+        return RowEncoder(self.tokenizer, self.senses, template, letters, **options)
 
-    def _fill(self, conversations: list[Conversation], images: Any) -> None:
-        """Gives the image parts without a source the given images, row by row."""
-        wanted = [one.all_images.count(None) for one in conversations]
-        check_counts(wanted, images)
-        given = flatten_images(images)
-        for conversation in conversations:
-            conversation.fill(given)
+    def _fill(self, conversations: list[Conversation], sources: Mapping[str, Any]) -> None:
+        """Gives the items without a source the given ones, row by row."""
+        for sense in (IMAGE, AUDIO):
+            wanted = [_count_none(one.sources(sense)) for one in conversations]
+            check_counts(wanted, sources.get(sense), sense)
+            given = flatten(sense, sources.get(sense))
+            for conversation in conversations:
+                conversation.fill(sense, given)
+
+
+def _count_none(sources: list) -> int:
+    # Not `count`, which compares arrays.
+    return sum(source is None for source in sources)
 
 
 def _conversations(given: Sequence) -> tuple[list, bool]:

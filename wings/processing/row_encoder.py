@@ -1,17 +1,21 @@
-"""Rows of a batch: token ids, labels and pixels of one text or one conversation."""
+"""Rows of a batch: token ids, labels and items of one text or one conversation."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from wings.errors import WingsError
+from wings.sense import IMAGE
 
 from .chat_template import ChatTemplate
-from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, Span
-from .image_processor import WingsImageProcessor
-from .tokenization import IGNORED, tokenize
+from .conversation import IMAGES_ONLY, Conversation, Span
+from .item_encoder import ItemEncoder
+from .tokenization import IGNORED, Places, tokenize
 from .turn_end import TurnEnd, find_turn_end, learn_end
 from .typed_letters import TypedLetters
 
@@ -21,10 +25,8 @@ class RowEncoder:
     """Encodes texts and conversations, one row at a time.
 
     Attributes:
-        tokenizer: of the language model, with `<image>`.
-        image_processor: of the tower.
-        image_token_id: written `image_seq_length` times for an image.
-        image_seq_length: features per image.
+        tokenizer: of the language model, with the placeholders.
+        senses: by name.
         template: renders conversations.
         letters: tokens that are only letters in what someone says.
         labels: rows have `labels`, -100 except for the assistant's turns and their ends.
@@ -33,32 +35,64 @@ class RowEncoder:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    image_processor: WingsImageProcessor
-    image_token_id: int
-    image_seq_length: int
+    senses: Mapping[str, ItemEncoder]
     template: ChatTemplate
     letters: TypedLetters = IMAGES_ONLY
     labels: bool = False
     mask: bool = False
     add_special_tokens: bool = False
 
-    def of_text(self, text: str, spans: list[Span] | None = None) -> dict[str, Tensor]:
-        """Returns `input_ids` [T] and, with spans of letters to learn, `labels` [T], int64."""
+    def of_text(
+        self,
+        text: str,
+        spans: list[Span] | None = None,
+        loaded: Mapping[str, list] | None = None,
+    ) -> dict[str, Tensor]:
+        """Returns `input_ids` [T] and, with spans of letters to learn, `labels` [T], int64.
+
+        Args:
+            text: rendered, with a placeholder for each item.
+            spans: letters to learn.
+            loaded: by sense, its sources as `ItemEncoder.load` gives them; a sense that is not
+                there has one item for each placeholder.
+        """
+        places = {}
+        for name, sense in self.senses.items():
+            given = None if loaded is None else loaded.get(name)
+            counts: Iterable[int] = repeat(1) if given is None else map(sense.count, given)
+            places[sense.token] = Places(
+                sense.token_id, (count * sense.seq_length for count in counts)
+            )
         ids, labels = tokenize(
-            self.tokenizer, text, spans, self.image_token_id, self.image_seq_length,
-            self.add_special_tokens, self.letters,
-        )  # fmt: skip
+            self.tokenizer, text, spans, places, self.add_special_tokens, self.letters
+        )
         row = {"input_ids": torch.tensor(ids, dtype=torch.long)}
         return row if spans is None else row | {"labels": torch.tensor(labels, dtype=torch.long)}
 
-    def pixels(self, images: list) -> dict[str, Tensor]:
-        """Returns `pixel_values` [n, 3, height, width] float32 where there are images."""
-        return dict(self.image_processor(images)) if images else {}
+    def load(self, sense: str, source: Any) -> Any:
+        """A source as the items of its sense are counted and made of it.
+
+        Raises:
+            WingsError: a sense that the model does not have.
+        """
+        if sense not in self.senses:
+            raise WingsError(
+                f"The conversation has {sense}, and this model has no encoder for it; it has "
+                f"{', '.join(self.senses)}."
+            )
+        return self.senses[sense].load(source)
+
+    def items(self, loaded: Mapping[str, list]) -> dict[str, Tensor]:
+        """The items of each sense, such as `pixel_values` [n, 3, height, width] float32."""
+        found: dict[str, Tensor] = {}
+        for name, sources in loaded.items():
+            found |= self.senses[name].values(sources)
+        return found
 
     def of_conversation(
         self, conversation: Conversation, add_generation_prompt: bool, max_length: int | None = None
     ) -> dict[str, Tensor]:
-        """Returns the row of a conversation whose images are all given.
+        """Returns the row of a conversation whose items are all given.
 
         Args:
             conversation: parsed.
@@ -77,27 +111,31 @@ class RowEncoder:
             )
         if self.labels and not add_generation_prompt and "assistant" not in roles:
             raise WingsError("The conversation has no assistant turn to learn from; add one.")
+        conversation = conversation.loaded(self.load)
         if max_length is not None:
             conversation = conversation.shorten(
                 lambda shorter: self._length(shorter, add_generation_prompt), max_length
             )
         text = self.template.write(conversation, add_generation_prompt)
-        images = conversation.all_images
-        if text.count(IMAGE_TOKEN) != len(images):
-            raise WingsError(
-                f"The chat template writes {text.count(IMAGE_TOKEN)} {IMAGE_TOKEN} for "
-                f"{len(images)} images; use a template that writes each message's content once."
-            )
+        loaded = {name: conversation.sources(name) for name in self.senses}
+        for name, sources in loaded.items():
+            token = self.senses[name].token
+            if text.count(token) != len(sources):
+                noun = "images" if name == IMAGE else f"parts of {name}"
+                raise WingsError(
+                    f"The chat template writes {text.count(token)} {token} for {len(sources)} "
+                    f"{noun}; use a template that writes each message's content once."
+                )
         if not (self.labels or self.mask):
-            return self.of_text(text) | self.pixels(images)
-        row = self.of_text(text, self.template.spans(conversation, text))
+            return self.of_text(text, None, loaded) | self.items(loaded)
+        row = self.of_text(text, self.template.spans(conversation, text), loaded)
         if self.mask:
             row["assistant_masks"] = (row["labels"] != IGNORED).long()
         if self.labels:
             row = learn_end(row, self.turn_end(), max_length)
         else:
             del row["labels"]
-        return row | self.pixels(images)
+        return row | self.items(loaded)
 
     def turn_end(self) -> TurnEnd | None:
         """Returns the token that ends an assistant's turn, found once per template."""
@@ -113,4 +151,5 @@ class RowEncoder:
 
     def _length(self, conversation: Conversation, add_generation_prompt: bool) -> int:
         text = self.template.render(conversation.messages, add_generation_prompt)
-        return len(self.of_text(text)["input_ids"])
+        loaded = {name: conversation.sources(name) for name in self.senses}
+        return len(self.of_text(text, None, loaded)["input_ids"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wings.errors import WingsError, nearest
 
-from .tokenization import PIXELS
+from .tokenization import VALUES
 
 # transformers groups options by what they are for; each is also taken without its group.
 _GROUPS = ("text_kwargs", "common_kwargs")
@@ -142,28 +142,32 @@ class TextOptions:
             return self.max_length is not None and self.padding is False
         return self.truncation not in (False, "do_not_truncate")
 
-    def cut(self, row: dict[str, Tensor], limit: int, side: str, image_id: int) -> dict:
+    def cut(
+        self, row: dict[str, Tensor], limit: int, side: str, token_ids: Mapping[str, int]
+    ) -> dict:
         """Returns a row of at most `max_length` tokens.
 
         Args:
-            row: `input_ids` and others [T]; `pixel_values` stay.
+            row: `input_ids` and others [T]; items, such as `pixel_values`, stay.
             limit: tokens, where `max_length` is not given.
             side: "right" drops the last tokens, "left" the first.
-            image_id: of the tokens of images.
+            token_ids: of the placeholders, by sense.
 
         Raises:
-            WingsError: the cut would take tokens of an image.
+            WingsError: the cut would take tokens of an item.
         """
         most = self.max_length or limit
         ids = row["input_ids"]
         if not self.cuts or len(ids) <= most:
             return row
         kept = slice(most) if side == "right" else slice(len(ids) - most, None)
-        if (ids[kept] == image_id).sum() != (ids == image_id).sum():
-            raise WingsError(
-                f"The text has {len(ids)} tokens, and a 'max_length' of {most} would cut an image; "
-                "raise it, or shorten the text."
-            )
+        for sense, number in token_ids.items():
+            if (ids[kept] == number).sum() != (ids == number).sum():
+                noun = "an image" if sense == "image" else f"a source of {sense}"
+                raise WingsError(
+                    f"The text has {len(ids)} tokens, and a 'max_length' of {most} would cut "
+                    f"{noun}; raise it, or shorten the text."
+                )
         return {k: v[kept] if v.shape == ids.shape else v for k, v in row.items()}
 
     def widths(self, lengths: list[int], limit: int) -> list[int]:
@@ -205,7 +209,8 @@ class TextOptions:
         if self.return_tensors == "pt":
             return batch
         return {
-            name: tensor if name == PIXELS else tensor.tolist() for name, tensor in batch.items()
+            name: tensor if VALUES.fullmatch(name) else tensor.tolist()
+            for name, tensor in batch.items()
         }
 
 

@@ -1,6 +1,8 @@
-"""Turns rendered text into token ids and labels, expands images and pads rows."""
+"""Turns rendered text into token ids and labels, expands placeholders and pads rows."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import torch
@@ -9,13 +11,29 @@ from transformers import PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 
-from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Span
+from .conversation import IMAGES_ONLY, Span
 from .typed_letters import TypedLetters
 
 IGNORED = -100
-PIXELS = "pixel_values"
+# Names of the tensors with the items of a sense.
+VALUES = re.compile("[a-z][a-z0-9]*_values")
 # Padding of a row's tensors, where it is not 0.
 _FILLS = {"labels": IGNORED}
+
+
+@dataclass(frozen=True)
+class Places:
+    """The placeholders of one sense in a text.
+
+    Attributes:
+        token_id: of the placeholder; below 0 where it has none.
+        lengths: how often the id is written for each placeholder, in reading order.
+    """
+
+    token_id: int
+    lengths: Iterable[int]
+
+
 # Text around a piece, for tokenizers that put a space before every text.
 _ANCHORS = ("\n", ".", "a")
 
@@ -24,8 +42,7 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     text: str,
     spans: Sequence[Span] | None,
-    image_token_id: int,
-    image_seq_length: int,
+    places: Mapping[str, Places],
     add_special_tokens: bool = False,
     letters: TypedLetters = IMAGES_ONLY,
 ) -> tuple[list[int], list[int]]:
@@ -35,25 +52,25 @@ def tokenize(
     spans wherever the tokenizer would join letters of both sides.
 
     Args:
-        tokenizer: has `<image>` as a token of its own.
+        tokenizer: has placeholders as tokens of its own.
         text: `<image>` stands for an image, a stand-in for a token that someone typed.
         spans: letters [start, end) to learn; None for no labels.
-        image_token_id: written `image_seq_length` times for an image; below 0 for none.
-        image_seq_length: features per image.
+        places: by placeholder.
         add_special_tokens: the tokenizer's own, around the text; a BOS is not written twice.
         letters: the tokens that may have been typed.
 
     Returns:
-        ids, and labels of the same length (-100 where nothing is learned, and for images).
+        ids, and labels of the same length (-100 where nothing is learned, and for items).
 
     Raises:
-        WingsError: a tokenizer that splits `<image>`, or that cannot be cut at a span.
+        WingsError: a tokenizer that splits a placeholder, or that cannot be cut at a span.
     """
     text, written = letters.restore(text)
     number_of = {token: _id(tokenizer, token) for token in letters.tokens}
-    number_of[IMAGE_TOKEN] = image_token_id
+    number_of |= {token: one.token_id for token, one in places.items()}
+    lengths = {token: iter(one.lengths) for token, one in places.items()}
     has_typed = any(is_typed for _, is_typed in written)
-    watched = [token for token in letters.tokens if has_typed or token == IMAGE_TOKEN]
+    watched = [token for token in letters.tokens if has_typed or token in places]
     watched = [token for token in watched if number_of[token] >= 0]
     written = [(token, is_typed) for token, is_typed in written if token in watched]
     cuts = [letter for span in spans or () for letter in span]
@@ -67,12 +84,15 @@ def tokenize(
 
     numbers = {number_of[token] for token in watched}
     if [number_of[token] for token, _ in written] != [one for one in ids if one in numbers]:
-        read = sum(one == image_token_id for one in ids)
-        images = sum(token == IMAGE_TOKEN for token, _ in written)
-        raise WingsError(
-            f"The tokenizer reads {read} of {images} {IMAGE_TOKEN} as one token, or joins other "
-            "special tokens with letters; add it as a special token."
-        )
+        for token, place in places.items():
+            read = sum(one == place.token_id for one in ids)
+            count = sum(one == token for one, _ in written)
+            if read != count or len(places) == 1:
+                raise WingsError(
+                    f"The tokenizer reads {read} of {count} {token} as one token, or joins other "
+                    "special tokens with letters; add it as a special token."
+                )
+        raise WingsError("The tokenizer joins special tokens with letters; add them as special.")
     kinds = iter(written)
     out, labels = [], []
     for number, learn in zip(ids, learned, strict=True):
@@ -83,8 +103,8 @@ def tokenize(
             if is_typed:
                 # Tokenised in two parts, so that the letters do not become the token.
                 new = [part for piece in _ids(tokenizer, [token[:1], token[1:]]) for part in piece]
-            elif token == IMAGE_TOKEN:
-                new, learn = [number] * image_seq_length, False
+            elif token in places:
+                new, learn = [number] * next(lengths[token]), False
             else:
                 new = [number]
         out += new
@@ -101,14 +121,14 @@ def pad_rows(
     """Pads rows `input_ids`, `labels` and others [T], `pixel_values` [n, 3, H, W] to one batch.
 
     Args:
-        rows: all with the same keys, but for `pixel_values`.
+        rows: all with the same keys, but for `pixel_values` and the items of other senses.
         pad_id: of `input_ids`; other tensors are padded with their own neutral value.
         padding_side: "left" or "right".
         width: tokens of the batch; default: of the longest row.
 
     Returns:
         `input_ids`, `attention_mask` [B, T] and the rows' other tensors of tokens [B, T],
-        `pixel_values` [N, 3, H, W] of all rows in order where any row has them.
+        `pixel_values` [N, 3, H, W] and the like, of all rows in order where any row has them.
 
     Raises:
         WingsError: no rows, or a padding side that is neither "left" nor "right".
@@ -130,15 +150,19 @@ def pad_rows(
         return batch
 
     rows = [{"attention_mask": torch.ones_like(row["input_ids"]), **row} for row in rows]
-    names = [name for name in rows[0] if name not in ("input_ids", "attention_mask", PIXELS)]
+    names = [
+        name
+        for name in rows[0]
+        if name not in ("input_ids", "attention_mask") and not VALUES.fullmatch(name)
+    ]
     batch = {name: padded(name) for name in ("input_ids", "attention_mask", *names)}
-    return batch | stacked_pixels(rows)
+    return batch | stacked_items(rows)
 
 
-def stacked_pixels(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """`pixel_values` [N, 3, H, W] of all rows in order, where any row has them."""
-    pixels = [row[PIXELS] for row in rows if PIXELS in row]
-    return {PIXELS: torch.cat(pixels)} if pixels else {}
+def stacked_items(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The items of each sense, such as `pixel_values` [N, 3, H, W], of all rows in order."""
+    names = dict.fromkeys(name for row in rows for name in row if VALUES.fullmatch(name))
+    return {name: torch.cat([row[name] for row in rows if name in row]) for name in names}
 
 
 def _ids(

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 from wings.processing.chat_template import ChatTemplate
-from wings.processing.conversation import Conversation
-from wings.processing.tokenization import IGNORED, tokenize
+from wings.processing.conversation import IMAGE_TOKEN, Conversation
+from wings.processing.tokenization import IGNORED, Places, tokenize
 from wings.records.formats import Message, text_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.record_source import RecordSource
@@ -52,7 +52,7 @@ class Document:
             text = template.render(conversation.messages, add_generation_prompt=False)
             template.validate(conversation, False, text)
             spans = template.spans(conversation, text)
-            ids, labels = tokenize(tokenizer, text, spans, NO_IMAGE, 0)
+            ids, labels = tokenize(tokenizer, text, spans, {IMAGE_TOKEN: Places(NO_IMAGE, ())})
         except WingsError as error:
             raise WingsError(f"{self.name}: {error}") from error
         return ids, [label != IGNORED for label in labels]

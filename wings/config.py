@@ -352,9 +352,8 @@ class WingsConfig(PreTrainedConfig):
     @property
     def layers_with_wings(self) -> tuple[int, ...]:
         """Indices of the blocks whose attention has learners, a prefix or the adapters' gate."""
-        chosen = self.layers_with_learners or self.layers_with_prefix
         gated = () if self.adapters is None else self.adapters.gate_layers
-        return tuple(sorted({*chosen, *gated}))
+        return tuple(sorted({*self.layers_with_learners, *self.layers_with_prefix, *gated}))
 
     @classmethod
     def _foreign(cls, fields: dict[str, Any]) -> list[str]:
@@ -410,8 +409,6 @@ class WingsConfig(PreTrainedConfig):
         width = self.hidden_size
         for name, sense in self.senses.items():
             self._validate_shape(sense, "" if name == IMAGE else f"other_senses[{name!r}].")
-        if self.vision_config is None:
-            self._validate_shape(self._sense(IMAGE, 1), "")
         ids = [sense.token_id for sense in self.senses.values()]
         if len(set(ids)) < len(ids):
             raise WingsError(

@@ -1,7 +1,7 @@
 """Types and bounds of the values that a person writes for a `WingsConfig`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import WingsError
@@ -48,6 +48,10 @@ def _is_switch(value: Any) -> bool:
 
 # Field -> (the values that it may have, the same in words).
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "other_senses": (
+        lambda value: value is None or isinstance(value, Mapping),
+        "a mapping from names of senses to their fields",
+    ),
     "rank": (lambda value: is_whole(value, 1, _MOST_IDS), "a whole number, 1 or more"),
     "router": (
         lambda value: value is None or (isinstance(value, str) and value in ROUTERS),

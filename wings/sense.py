@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .config_values import CHECKS, shown
 from .errors import WingsError, nearest
@@ -12,6 +12,13 @@ IMAGE, TEXT = "image", "text"
 NAME = re.compile("[a-z][a-z0-9]*")
 # Parts of a block and of a model have these names; a sense of such a name would hide one.
 TAKEN = frozenset({IMAGE, TEXT, "lora", "prefix", "router", "wings", "vision", "language"})
+
+
+class SourceKind(NamedTuple):
+    """The tokens that a learner reads: of one kind of `TokenLayout`, RMS-normalised or not."""
+
+    kind: int
+    normalized: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +37,14 @@ class Sense:
         guard: its learners act only on tokens that can see an item of it.
         rank, router, learner_form, share_factors, normalize_sources, init_std, router_positions,
             gate_shape, gate_power, gate_detach: as in `WingsConfig`.
+        values_name: of the tensor that a model is called with: `pixel_values`, `audio_values`.
+        encoder_name, projector_name: of the model's modules that encode its items and bring
+            features to the decoder's width.
+        router_name: of a block's module that weighs its learners.
+        modules: of a block, those of all of its learners, in order.
+        reads: the tokens that each of its learners reads, in the same order.
+        is_routed: whether its blocks have a router: one is configured, and there are enough
+            learners for it.
     """
 
     name: str
@@ -52,51 +67,43 @@ class Sense:
     gate_power: float
     gate_detach: bool
 
-    @property
-    def is_routed(self) -> bool:
-        """Its blocks have a router: one is configured, and there are enough learners for it."""
+    # Names and what else follows from the fields, written down once: every block reads them.
+    values_name: str = dataclasses.field(init=False)
+    encoder_name: str = dataclasses.field(init=False)
+    projector_name: str = dataclasses.field(init=False)
+    router_name: str = dataclasses.field(init=False)
+    modules: tuple[str, ...] = dataclasses.field(init=False)
+    reads: tuple[SourceKind, ...] = dataclasses.field(init=False)
+    is_routed: bool = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        sees = self.name == IMAGE
         fewest = 1 if self.router == "attended" else 2
-        return self.router is not None and len(self.learners) >= fewest
+        derived = {
+            "values_name": "pixel_values" if sees else f"{self.name}_values",
+            "encoder_name": "vision_tower" if sees else f"{self.name}_encoder",
+            "projector_name": "projector" if sees else f"{self.name}_projector",
+            "router_name": "router" if sees else f"{self.name}_router",
+            "modules": tuple(self.module_of(name) for name in self.learners),
+            "reads": tuple(
+                SourceKind(0 if name == TEXT else self.kind, self.normalize_sources)
+                for name in self.learners
+            ),
+            "is_routed": self.router is not None and len(self.learners) >= fewest,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     @property
     def gate_options(self) -> dict[str, Any]:
         """Keywords of `wings.layers.router.AttendedRouter`."""
         return {"shape": self.gate_shape, "detach": self.gate_detach, "power": self.gate_power}
 
-    @property
-    def values_name(self) -> str:
-        """Name of the tensor that a model is called with: `pixel_values`, `audio_values`."""
-        return "pixel_values" if self.name == IMAGE else f"{self.name}_values"
-
-    @property
-    def encoder_name(self) -> str:
-        """The model's module that encodes its items."""
-        return "vision_tower" if self.name == IMAGE else f"{self.name}_encoder"
-
-    @property
-    def projector_name(self) -> str:
-        """The model's module from its features to the decoder's width."""
-        return "projector" if self.name == IMAGE else f"{self.name}_projector"
-
-    @property
-    def router_name(self) -> str:
-        """A block's module that weighs its learners."""
-        return "router" if self.name == IMAGE else f"{self.name}_router"
-
     def module_of(self, learner: str) -> str:
         """A block's module of one of its `learners`; those of images have their own names."""
         if self.name == IMAGE or learner == self.name:
             return learner
         return f"{self.name}_{learner}"
-
-    def kind_of(self, learner: str) -> int:
-        """The kind of the tokens that one of its `learners` reads; text is 0."""
-        return 0 if learner == TEXT else self.kind
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """A block's modules of all of its learners, in order."""
-        return tuple(self.module_of(name) for name in self.learners)
 
 
 # The fields that a person writes of a sense, with their defaults; None is filled in by the model.

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 import wings  # noqa: F401  registers Wings with transformers' Auto classes
 from wings.errors import WingsError
-from wings.processing.tokenization import IMAGE_TOKEN
+from wings.processing.conversation import IMAGE_TOKEN
 from wings.upstream.harness import HarnessModel, register_model
 
 NAME = "wings"

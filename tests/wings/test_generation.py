@@ -135,9 +135,14 @@ def test_the_cache_is_as_small_as_promised(monkeypatch, whole):
     config, length = model.config, batch["input_ids"].shape[1]
     buffers = [
         buffer
-        for source in cache.learners.sources.values()
-        for block in source.blocks.values()
-        for buffer in (source.tokens, source.ropes, block.compressed, block.keys)
+        for products in cache.learners.products.values()
+        for block in products.blocks.values()
+        for buffer in (
+            products.source.tokens,
+            products.source.ropes,
+            block.compressed,
+            block.keys,
+        )
     ]
     numbers = sum(buffer.value.numel() for buffer in set(buffers) - {None})
     blocks = len(config.layers_with_learners)

@@ -102,9 +102,9 @@ def test_the_signature_is_that_of_transformers(function, pair):
         # "auto", which means None unless `processor_kwargs` say otherwise, is the newer name.
         assert own[name].default == theirs[name].default or name == "return_tensors"
     # What is added can be given by name only; older releases lack some names at the end.
-    for name in {"images", "return_labels"} & set(own) - set(theirs):
+    for name in {"images", "audio", "return_labels"} & set(own) - set(theirs):
         assert own[name].kind is inspect.Parameter.KEYWORD_ONLY
-    assert set(own) - set(theirs) <= {"images", "return_labels", "sanitize_control_tokens"}
+    assert set(own) - set(theirs) <= {"images", "audio", "return_labels", "sanitize_control_tokens"}
 
 
 OPTIONS = {

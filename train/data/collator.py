@@ -10,16 +10,18 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from wings.errors import WingsError
+from wings.processing.tokenization import stacked_items
 
 
 class Collator:
     """Pads samples on the right to the longest.
 
-    Input: samples with `input_ids` [T], `labels` [T] and, with images, `pixel_values` [k, 3, H, W].
-    Output: `input_ids`, `attention_mask`, `labels` [B, T] int64 and, with images, `pixel_values`
-    [N, 3, H, W], all images of the batch in reading order. `skipped` lists are
-    joined; absent if empty. With the keys of `with_kl_mask`: `kl_mask` [B, T], and `base_inputs` of
-    the samples that have it, collated. Masked tokens of both come in the same order.
+    Input: samples with `input_ids` [T], `labels` [T] and, with images, `pixel_values` [k, 3, H, W],
+    with items of other senses likewise. Output: `input_ids`, `attention_mask`, `labels` [B, T]
+    int64 and, with images, `pixel_values` [N, 3, H, W], all images of the batch in reading order,
+    and so on. `skipped` lists are joined; absent if empty. With the keys of `with_kl_mask`:
+    `kl_mask` [B, T], and `base_inputs` of the samples that have it, collated. Masked tokens of both
+    come in the same order.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -35,9 +37,7 @@ class Collator:
                 [sample["labels"] for sample in samples], batch_first=True, padding_value=-100
             ),
         }
-        pixels = [sample["pixel_values"] for sample in samples if "pixel_values" in sample]
-        if pixels:
-            batch["pixel_values"] = torch.cat(pixels)
+        batch |= stacked_items(samples)
         skipped = [entry for sample in samples for entry in sample.get("skipped", ())]
         if skipped:
             batch["skipped"] = skipped
@@ -108,8 +108,7 @@ def join(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if base_inputs:
         joined["kl_mask"] = torch.cat([kl_mask_of(sample) for sample in samples])
         joined["base_inputs"] = join(base_inputs)
-    pixels = [sample["pixel_values"] for sample in samples if "pixel_values" in sample]
-    return {**joined, "pixel_values": torch.cat(pixels)} if pixels else joined
+    return {**joined, **stacked_items(samples)}
 
 
 def kl_mask_of(sample: dict[str, Any]) -> Tensor:

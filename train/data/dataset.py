@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
-from wings.records.formats import Message, images_of, to_messages
+from wings.records.formats import Message, items_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.records import SourceError, locate, naming
 from wings.train.recipe import DataSource, Limits, Recipe
@@ -171,8 +171,8 @@ class ConversationDataset(Dataset):
                 base_inputs = processor.encode(text_turn) if self.needs_kl_mask else None
                 return with_kl_mask(sample, base_inputs) if base_inputs else sample
         sample = processor.encode(messages, max_length=self.max_length)
-        # If images were dropped to fit, the remaining turns may be about them.
-        is_masked = self.needs_kl_mask and not images_of(messages)
+        # If images or sounds were dropped to fit, the remaining turns may be about them.
+        is_masked = self.needs_kl_mask and not items_of(messages)
         return with_kl_mask(sample, sample) if is_masked else sample
 
 

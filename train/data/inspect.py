@@ -147,9 +147,13 @@ class SurveyDataset(Dataset):
     def _report(
         self, number: int, messages: list[Message], text_turn: list[Message]
     ) -> RecordReport:
-        images = [part for one in messages for part in one["content"] if part["type"] == "image"]
+        items = [part for one in messages for part in one["content"] if part["type"] != "text"]
+        images = [part for part in items if part["type"] == "image"]
         for part in images:
             part["image"] = _decode(part["image"], self.data.limits)
+        for part in items:
+            if isinstance(source := part.get("audio"), Path) and not source.is_file():
+                raise _Problem(MISSING, f"there is no audio file {os.fsdecode(source)}")
         processor = self.processor
         sample = processor.encode([*messages, *text_turn])
         is_without = bool(text_turn) and len(sample["input_ids"]) > self.max_length

@@ -1,11 +1,11 @@
 """Estimates lengths of records from their letters: nothing is decoded or tokenised."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
-from wings.records.formats import Message
+from wings.records.formats import Message, items_of
 from wings.records.records import naming
 
 from .dataset import ConversationDataset
@@ -15,14 +15,14 @@ TRIALS = 64
 
 
 class EstimatedLength(NamedTuple):
-    """Images of a record and its approximate tokens, image tokens included."""
+    """Images and sounds of a record, and its approximate tokens, theirs included."""
 
     images: int
     tokens: float
 
 
 class LengthEstimator:
-    """Estimates the length of each record of `data` from its letters and images.
+    """Estimates the length of each record of `data` from its letters, images and sounds.
 
     Batching needs lengths in the sampling process, for records far ahead. Counting letters takes
     microseconds per record, and tokens per letter vary little; `TRIALS` records measure them.
@@ -37,7 +37,7 @@ class LengthEstimator:
         self, data: ConversationDataset, processor: WingsProcessor, max_length: int
     ) -> None:
         self.data, self.max_length = data, max_length
-        self.image_tokens = processor.image_seq_length
+        self.senses = processor.senses
         self.tokens_per_letter = self._measure(processor)
 
     def __call__(self, number: int) -> EstimatedLength:
@@ -46,12 +46,15 @@ class LengthEstimator:
             messages, text_turn = self.data.messages(number)
         except WingsError:
             return EstimatedLength(0, 0.0)
-        texts, images = read(messages)
-        tokens = images * self.image_tokens + letters(texts) * self.tokens_per_letter
+        texts, items = read(messages)
+        tokens = letters(texts) * self.tokens_per_letter
+        for sense, source in items:
+            known = self.senses.get(sense)
+            tokens += 0 if known is None else known.estimate(source) * known.seq_length
         more = letters(read(text_turn)[0]) * self.tokens_per_letter
         if tokens + more <= self.max_length:
             tokens += more
-        return EstimatedLength(images, min(tokens, float(self.max_length)))
+        return EstimatedLength(len(items), min(tokens, float(self.max_length)))
 
     def _measure(self, processor: WingsProcessor) -> float:
         tokens = count = 0
@@ -68,11 +71,11 @@ class LengthEstimator:
         return tokens / count if count else 1.0
 
 
-def read(messages: list[Message]) -> tuple[list[str], int]:
-    """The texts of a conversation and its number of images."""
+def read(messages: list[Message]) -> tuple[list[str], list[tuple[str, Any]]]:
+    """The texts of a conversation, and kind and source of its images and sounds."""
     parts = [part for message in messages for part in message["content"]]
     texts = [part["text"] for part in parts if part["type"] == "text"]
-    return texts, len(parts) - len(texts)
+    return texts, items_of(messages)
 
 
 def letters(texts: list[str]) -> int:

@@ -91,7 +91,10 @@ def survey(
         WingsError: a source cannot be opened, a stream fails, or a worker is lost.
     """
     small = WingsProcessor(
-        WingsImageProcessor(image_size=1), processor.tokenizer, processor.image_seq_length
+        WingsImageProcessor(image_size=1),
+        processor.tokenizer,
+        processor.image_seq_length,
+        other_senses=processor.other_senses,
     )
 
     def opened(key: str, sources: Sequence[DataSource], is_list: bool = True) -> _Part:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from wings.sense import SourceKind
 
 from .learner_attention import apply_rope
 from .learner_mask import LearnerMask
@@ -21,13 +23,6 @@ class ProductsCache(Protocol):
     def update(
         self, compressed: Tensor | None, keys: Tensor | None, length: Tensor | None
     ) -> tuple[Tensor, Tensor | None]: ...
-
-
-class SourceKind(NamedTuple):
-    """The tokens that a learner reads: of one kind of `TokenLayout`, RMS-normalised or not."""
-
-    kind: int
-    normalized: bool
 
 
 class LayerZero:

@@ -10,13 +10,12 @@ from wings.attention.rotary import CosSin, RotaryEmbedding
 from wings.attention.source_tokens import (
     LayerZero,
     NewTokens,
-    SourceKind,
     gather_tokens,
     pick,
     wanted_columns,
 )
 from wings.attention.token_layout import PADDING, TEXT, TokenLayout
-from wings.sense import Sense
+from wings.sense import Sense, SourceKind
 
 from .block_cache import BlockCache, GrowableBuffer, StaticBuffer
 
@@ -186,13 +185,12 @@ class LearnerCache:
         self.sources: dict[SourceKind, SourceCache] = {}
         self.products: dict[str, ProductsOfLearner] = {}
         for sense in self.senses:
-            for name in sense.learners:
-                source = SourceKind(sense.kind_of(name), sense.normalize_sources)
-                if source not in self.sources:
+            for module, reads in zip(sense.modules, sense.reads, strict=True):
+                if reads not in self.sources:
                     # Features of items come with items only, never while a compiled step runs.
-                    make = self._make if source.kind == TEXT else _growable
-                    self.sources[source] = SourceCache(make)
-                self.products[sense.module_of(name)] = self.sources[source].reader(
+                    make = self._make if reads.kind == TEXT else _growable
+                    self.sources[reads] = SourceCache(make)
+                self.products[module] = self.sources[reads].reader(
                     sense.layers, sense.name in self.keeps_keys
                 )
         self.pending: dict[int, PendingFeatures] = {}
@@ -256,14 +254,12 @@ class LearnerCache:
         }  # fmt: skip
         new: dict[str, NewTokens | None] = {}
         for sense in self.senses:
-            for name in sense.learners:
-                products = self.products[sense.module_of(name)]
-                reads = SourceKind(sense.kind_of(name), sense.normalize_sources)
+            for module, reads in zip(sense.modules, sense.reads, strict=True):
                 if sense.name in acting:
-                    new[sense.module_of(name)] = products.take_new(appended[reads])
+                    new[module] = self.products[module].take_new(appended[reads])
                 else:
                     # Blocks do not run their learners, so they have no products of these tokens.
-                    products.is_behind = True
+                    self.products[module].is_behind = True
         return new
 
     def _append_source(
@@ -287,7 +283,8 @@ class LearnerCache:
         if layout.length == 1 and not self.pending:
             # While decoding, padding takes a slot: asking for it would wait for the GPU.
             keys = layout.padded_where(~wanted)
-            parts = keys, torch.where(keys.kind == PADDING, -1, before), tokens.of(reads)
+            step = tokens.of(reads) if reads.normalized else tokens.plain
+            parts = keys, torch.where(keys.kind == PADDING, -1, before), step
         elif has_new:
             columns = wanted_columns(wanted)
             if columns is not None:

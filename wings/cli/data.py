@@ -165,15 +165,16 @@ def marked(sample: dict, processor: WingsProcessor, colour: bool) -> Text:
         processor: processor of the sample.
         colour: use green instead of brackets.
     """
-    image, length = processor.image_token_id, processor.image_seq_length
+    senses = {sense.token_id: sense for sense in processor.senses.values()}
     text = Text()
     pairs = zip(sample["input_ids"].tolist(), sample["labels"].tolist(), strict=True)
-    for (is_image, learned), run in groupby(
-        pairs, key=lambda pair: (pair[0] == image, pair[1] != -100)
+    for (item, learned), run in groupby(
+        pairs, key=lambda pair: (pair[0] if pair[0] in senses else None, pair[1] != -100)
     ):
         ids = [token for token, _ in run]
-        if is_image:
-            text.append(f"<image: {length} tokens>" * (len(ids) // length), style="cyan")
+        if item is not None:
+            name, length = senses[item].sense, senses[item].seq_length
+            text.append(f"<{name}: {length} tokens>" * (len(ids) // length), style="cyan")
             continue
         words = _shorten(processor.tokenizer.decode(ids, skip_special_tokens=False))
         words = words if colour or not learned else f"[[{words}]]"

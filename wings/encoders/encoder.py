@@ -9,6 +9,7 @@ from torch import Tensor
 from wings.errors import WingsError, nearest
 from wings.sense import IMAGE
 
+from .audio_encoder import AudioEncoder
 from .open_clip_tower import VisionTower
 
 
@@ -45,7 +46,10 @@ class Encoder(Protocol):
 
 
 # Type -> the function that builds an encoder with random weights from its configuration.
-_BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {"open_clip": VisionTower}
+_BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "open_clip": VisionTower,
+    "transformers": AudioEncoder,
+}
 
 
 def register_encoder(name: str, build: Callable[[Mapping[str, Any]], Any]) -> None:

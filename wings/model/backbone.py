@@ -31,7 +31,7 @@ from wings.upstream.weights import mark_as_drawn
 from .checkpoint import CheckpointMixin
 from .embeds import count_items, layout_of_later, place
 from .inject import add_wings, build_causal_lm, split, validate_adapted, validate_reached
-from .inputs import kinds_of, take_values, unknown_token
+from .inputs import read_items, unknown_token
 from .prepare import prepare
 
 # Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
@@ -179,7 +179,7 @@ class WingsModel(CheckpointMixin):
     ) -> WingsOutput:
         """Computes hidden states `[B, T, D]`; arguments as for `WingsForCausalLM.forward`."""
         config, senses = self.config, self.config.senses
-        values = take_values(senses, pixel_values, kwargs)
+        values, kinds = read_items(senses, input_ids, pixel_values, kwargs)
         if input_ids is None:
             assert inputs_embeds is not None
             # Of text: embeddings do not say where items are.
@@ -187,7 +187,6 @@ class WingsModel(CheckpointMixin):
                 inputs_embeds.shape[:2], TEXT, dtype=torch.long, device=inputs_embeds.device
             )
         else:
-            kinds = kinds_of(input_ids, senses)
             inputs_embeds = self._embeddings_of(input_ids, kinds > TEXT)
         trained = self.training and torch.is_grad_enabled()
         given = one_cache(cache, past_key_values)
@@ -209,16 +208,18 @@ class WingsModel(CheckpointMixin):
             for sense in senses.values()
             if sense.learners and (sense.kind in seen or not sense.guard) and not without
         ]
-        adapters = config.adapters
-        if adapters is not None and (
-            without or (adapters.needs_images and seen.isdisjoint(config.kinds_of_adapters))
-        ):
-            adapters = None
+        own = adapters = config.adapters
+        adapter_kinds: tuple[int, ...] = ()
+        if adapters is not None:
+            named = adapters.senses or senses
+            adapter_kinds = tuple(senses[name].kind for name in named)
+            if without or (adapters.needs_images and seen.isdisjoint(adapter_kinds)):
+                adapters = None
         if acting:
-            self._validate_positions(layout, learner_cache, position_ids is not None)
+            self._validate_positions(acting, layout, learner_cache, position_ids is not None)
         is_packed = self._is_packed(layout, past, position_ids, learner_cache)
         embeddings, left, later = self._embed(
-            inputs_embeds, layout, values, learner_cache, use_cache and not trained
+            senses, inputs_embeds, layout, values, learner_cache, use_cache and not trained
         )
         wings = None
         has_wings = any(sense.learners for sense in senses.values()) or bool(
@@ -226,7 +227,6 @@ class WingsModel(CheckpointMixin):
         )
         if has_wings or is_packed or learner_cache is not None:
             wings = prepare(
-                config,
                 self.rotary,
                 layout,
                 embeddings,
@@ -234,7 +234,9 @@ class WingsModel(CheckpointMixin):
                 later,
                 beginning=beginning,
                 acting=acting,
+                rule=config.senses_rule,
                 adapters=adapters,
+                adapter_kinds=adapter_kinds,
                 is_packed=is_packed,
                 is_plain=self._plain_masks,
                 recompute_kv=not self.checkpoints_blocks,
@@ -258,7 +260,9 @@ class WingsModel(CheckpointMixin):
             last_hidden_state=out.last_hidden_state,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
-            router_weights=self._router_weights(wings, adapters, output_router_weights),
+            router_weights=self._router_weights(
+                senses, wings, own, adapters, output_router_weights
+            ),
             others=other_outputs(out),
             **{NAME: wings_cache},
         )
@@ -298,13 +302,13 @@ class WingsModel(CheckpointMixin):
         return given
 
     def _validate_positions(
-        self, layout: TokenLayout, cache: LearnerCache | None, given: bool
+        self, acting: list[Sense], layout: TokenLayout, cache: LearnerCache | None, given: bool
     ) -> None:
-        config = self.config
         length = layout.length
-        limit = config.position_limit
-        if limit is None or not length:
+        limits = [s.router_positions for s in acting if s.is_routed and s.router == "position"]
+        if not limits or not length:
             return
+        limit = min(limits)
         before = 0 if cache is None else cache.length
         if cache is not None and isinstance(before, Tensor) and cache.is_static_step(layout):
             return
@@ -349,6 +353,7 @@ class WingsModel(CheckpointMixin):
 
     def _embed(
         self,
+        senses: Mapping[str, Sense],
         embeddings: Tensor,
         layout: TokenLayout,
         values: Mapping[str, Tensor],
@@ -365,7 +370,7 @@ class WingsModel(CheckpointMixin):
         later: dict[int, tuple[TokenLayout, Tensor]] = {}
         if cache is not None and cache.is_static_step(layout) and not values:
             return embeddings, left, later
-        for name, sense in self.config.senses.items():
+        for name, sense in senses.items():
             given, late = values.get(name), waiting.get(sense.kind)
             is_item = layout.kind == sense.kind
             counts = [0] * len(is_item) if late is None else late.counts
@@ -391,27 +396,35 @@ class WingsModel(CheckpointMixin):
         return self.features(sense, blank).sum().to(embeddings.dtype) * 0.0
 
     def _router_weights(
-        self, wings: WingsPass | None, adapters: LoraOptions | None, wanted: bool
+        self,
+        senses: Mapping[str, Sense],
+        wings: WingsPass | None,
+        own: LoraOptions | None,
+        adapters: LoraOptions | None,
+        wanted: bool,
     ) -> tuple[Tensor, ...] | None:
         """Returns the trace's weights, after checking that the pass reached every block's wings."""
         if wings is None:
             return None
-        expected = set(self.config.layers_with_wings)
+        layers = {layer for sense in senses.values() for layer in sense.layers}
+        expected = {*layers, *(() if own is None else own.gate_layers)}
+        if self.config.prefix_length:
+            expected |= {*self.config.layers_with_prefix}
         validate_reached(self.language_model, expected, wings.trace.reached)
         if adapters is not None:
             validate_adapted(self.language_model, set(adapters.layers), wings.trace.adapted)
         if not wanted or wings.learners is None:
             return None
-        return tuple(self._weights_of(wings, layer) for layer in self.config.layers_with_learners)
+        return tuple(weights_of(wings, senses, layer) for layer in sorted(layers))
 
-    def _weights_of(self, wings: WingsPass, layer: int) -> Tensor:
-        """Weights of the learners of all senses in a block, `[B, T, M]`; 0 where one is idle."""
-        parts = []
-        for name, sense in self.config.senses.items():
-            if layer in sense.layers:
-                found = wings.trace.weights.get((layer, name))
-                shape = (*wings.queries.kind.shape, len(sense.learners))
-                parts.append(torch.zeros(shape) if found is None else found)
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat([part.to(wings.queries.table.device) for part in parts], dim=-1)
+
+def weights_of(wings: WingsPass, senses: Mapping[str, Sense], layer: int) -> Tensor:
+    """Weights of the learners of all senses in a block, `[B, T, M]`; 0 where one is idle."""
+    parts = []
+    for name, sense in senses.items():
+        if layer in sense.layers:
+            found = wings.trace.weights.get((layer, name))
+            if found is None:
+                found = torch.zeros(*wings.queries.kind.shape, len(sense.learners))
+            parts.append(found.to(wings.queries.table.device))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

@@ -14,11 +14,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from wings.config import LoraOptions, WingsConfig
 from wings.config_values import validate_field
+from wings.encoders.audio_encoder import AudioEncoder
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError, nearest
 from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
-from wings.processing.image_token import add_image_token
+from wings.processing.image_token import add_placeholder
+from wings.processing.item_encoder import AUDIO, token_of
 from wings.sense import IMAGE, Sense
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.auto_models import name_for_servers, register_model
@@ -29,11 +31,11 @@ from wings.upstream.quantizers import forget_gguf, is_quantized, take_quantizer
 from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
-from .checkpoint import RECONFIGURABLE, CheckpointMixin
+from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
 from .compose import composed, drop_sense
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
-from .inputs import labels_of_text, take_values, validate_inputs
+from .inputs import VALUES, labels_of_text, validate_inputs
 from .learners_only import named_parts
 from .load_causal_lm import load_causal_lm
 from .logits import prefix_of
@@ -119,16 +121,63 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             WingsError: an unknown option, a decoder that is not supported, or one whose logits
                 the model would not reproduce.
         """
+        return cls.from_pretrained_parts(text=text, image=vision, **options)
+
+    @classmethod
+    def from_pretrained_parts(
+        cls,
+        *,
+        text: str | PreTrainedModel,
+        image: str | Mapping | None = None,
+        audio: str | Mapping | None = None,
+        senses: Mapping[str, Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> "WingsForCausalLM":
+        """Puts a language model and encoders of senses together; all keep their weights.
+
+        Args:
+            text: a Hub id, a folder, a GGUF file or a loaded causal LM, which the model takes
+                over.
+            image: a vision tower, as `VisionTower.from_pretrained` takes it; None for none.
+            audio: an audio encoder, as `AudioEncoder.from_pretrained` takes it; None for none.
+            senses: fields of further senses, as in `WingsConfig.other_senses`, such as
+                `{"audio": {"rank": 16}}`.
+            options: fields of `WingsConfig`, those of images without a prefix; `dtype` for a `text`
+                that is loaded here.
+
+        Raises:
+            WingsError: an unknown option, a decoder that is not supported, or one whose logits
+                the model would not reproduce.
+        """
         dtype = options.pop("dtype", "auto")
         validate_options(options)
+        further = {name: dict(fields) for name, fields in (senses or {}).items()}
+        if lone := sorted(further.keys() - ({AUDIO} if audio is not None else set())):
+            raise WingsError(
+                f"senses gives fields of {lone[0]!r}, for which there is no encoder: pass "
+                f"{lone[0]}= too, or leave them out."
+            )
+        if image is None and audio is None:
+            raise WingsError("No encoder was given: pass image=, audio= or both.")
         name = text if isinstance(text, str) else text.name_or_path
         if isinstance(text, str):
             text = load_causal_lm(text, dtype)
-        tower = VisionTower.from_pretrained(vision)
+        encoders: dict[str, nn.Module] = {}
+        if image is not None:
+            encoders[IMAGE] = VisionTower.from_pretrained(image)
+        if audio is not None:
+            encoders[AUDIO] = AudioEncoder.from_pretrained(audio)
+            further[AUDIO] = {**further.get(AUDIO, {}), "encoder": encoders[AUDIO].config}
         try:
-            if name and "image_token_id" not in options:
-                options["image_token_id"] = image_token_id(name, text.config.vocab_size)
-            model = cls._put_together(text.eval(), tower, options)
+            if name:
+                ids = token_ids(name, text.config.vocab_size, list(encoders))
+                if image is not None and ids:
+                    options.setdefault("image_token_id", ids[IMAGE])
+                for sense, fields in further.items():
+                    if ids:
+                        fields.setdefault("token_id", ids[sense])
+            options |= {"other_senses": further} if further else {}
+            model = cls._put_together(text.eval(), encoders, options)
         except WingsError:
             raise
         except Exception as error:
@@ -138,16 +187,17 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 f"({type(error).__name__}: {' '.join(str(error).split())}): choose a decoder that "
                 f"uses transformers' attention interface."
             ) from error
-        named = vision if isinstance(vision, str) else vision.get("model_name")
-        model.config.wings_base = named_parts(name, named)
+        vision = image if isinstance(image, str) or image is None else image.get("model_name")
+        model.config.wings_base = named_parts(name, vision)
         return model
 
     @classmethod
     def _put_together(
-        cls, causal_lm: PreTrainedModel, tower: VisionTower, options: dict[str, Any]
+        cls, causal_lm: PreTrainedModel, encoders: dict[str, Any], options: dict[str, Any]
     ) -> "WingsForCausalLM":
         few = range(min(9, causal_lm.config.vocab_size))
-        plain = [token for token in few if token != options.get("image_token_id")]
+        used = [one.get("token_id") for one in options.get("other_senses", {}).values()]
+        plain = [token for token in few if token not in (options.get("image_token_id"), *used)]
         ids = torch.tensor([plain], device=causal_lm.device)
         with torch.no_grad():
             expected = causal_lm(input_ids=ids, use_cache=False).logits
@@ -155,12 +205,13 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         forget_gguf(causal_lm)
         config = WingsConfig(
             text_config=copy.deepcopy(causal_lm.config),
-            vision_config=tower.config,
+            vision_config=encoders[IMAGE].config if IMAGE in encoders else None,
             dtype=causal_lm.dtype,
             **options,
         )
-        tower = tower.to(causal_lm.device, causal_lm.dtype)
-        model = cls(config, causal_lm, {IMAGE: tower})
+        for encoder in encoders.values():
+            encoder.to(causal_lm.device, causal_lm.dtype)
+        model = cls(config, causal_lm, encoders)
         # The decorator of transformers' own `to` hides from mypy that it is a method.
         model.to(causal_lm.device)  # type: ignore[arg-type]
         model.generation_config = generation_config
@@ -258,9 +309,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             WingsError: pictures and image tokens that do not match (both counts, the row), or
                 shapes that do not fit.
         """
-        senses = self.config.senses
-        values = take_values(senses, pixel_values, kwargs)
-        items = {senses[name].values_name: given for name, given in values.items()}
+        items = {name: kwargs.pop(name) for name in [*kwargs] if VALUES.fullmatch(name)}
+        items["pixel_values"] = pixel_values
         validate_inputs(input_ids, inputs_embeds, attention_mask, position_ids, labels, items)
         given_cache = one_cache(cache, past_key_values)
         of_loss = {name: kwargs.pop(name) for name in LOSS_KEYWORDS if name in kwargs}
@@ -278,7 +328,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             return self.loss_function(logits=logits, labels=labels, **others)
 
         if labels is not None:
-            labels = labels_of_text(labels, [sense.token_id for sense in senses.values()])
+            ids = [sense.token_id for sense in self.config.senses.values()]
+            labels = labels_of_text(labels, ids)
             labels = without_first(labels, attention_mask, position_ids)
         decoder = DecoderCall(self.model.language_model, run)
         out = self.own(
@@ -349,6 +400,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         """Changes the blocks' `learners`, `router` with its gate, prefix or `lora` in place.
 
         Existing parts keep their weights, new ones start fresh, parts no longer named are removed.
+        The first two of a further sense are given by its name:
+        `reconfigure(other_senses={"audio": {"router": "attended"}})`.
 
         Raises:
             WingsError: another field, a bad value, or a prefix of another length than the model's;
@@ -359,6 +412,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 raise WingsError(
                     f"'{name}' cannot be reconfigured: give one of {', '.join(RECONFIGURABLE)}."
                 )
+        if "other_senses" in changes:
+            changes["other_senses"] = self._changed_senses(changes["other_senses"])
         before = {name: getattr(self.config, name) for name in changes}
         length = before.get("prefix_length")
         if length and changes["prefix_length"] not in (0, length):
@@ -389,6 +444,24 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             for name, value in before.items():
                 setattr(self.config, name, value)
             raise
+
+    def _changed_senses(self, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:
+        """The further senses with some of their fields changed."""
+        changed = {name: dict(fields) for name, fields in self.config.other_senses.items()}
+        for name, fields in changes.items():
+            if name not in changed:
+                raise WingsError(
+                    f"The model has no sense {name!r} to reconfigure; it has "
+                    f"{', '.join(map(repr, changed)) or 'images alone'}."
+                )
+            for field in fields:
+                if field not in OF_SENSES:
+                    raise WingsError(
+                        f"'{field}' of {name!r} cannot be reconfigured: give one of "
+                        f"{', '.join(OF_SENSES)}."
+                    )
+            changed[name] |= fields
+        return changed
 
     def set_gate(self, *, gain: float | None = None, tau: float | None = None) -> None:
         """Sets the attended routers of all blocks, which save it with the checkpoint.
@@ -459,14 +532,17 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         The trial passes go through every learner. They find blocks that are left out or run twice,
         keywords that are swallowed, and whatever else a Wings model computes differently.
         """
-        guard, self.config.text_guard = self.config.text_guard, False
+        guards = {name: sense.guard for name, sense in self.config.senses.items()}
+        for name in guards:
+            self.config.change_sense(name, guard=False)
         decoder = type(self.model.language_model).__name__
         try:
             logits = self(input_ids=ids, use_cache=False).logits
             # With a cache, blocks that run more than once in a pass would mix up their parts of it.
             self(input_ids=ids, use_cache=True)
         finally:
-            self.config.text_guard = guard
+            for name, guard in guards.items():
+                self.config.change_sense(name, guard=guard)
         allowed = ROUNDING.get(expected.dtype, LOW_PRECISION_ROUNDING) * expected.abs().max()
         change = (logits - expected).abs().max()
         if not change <= allowed:
@@ -505,17 +581,17 @@ def validate_options(options: dict[str, Any]) -> None:
             raise WingsError(f"There is no option '{name}'{nearest(name, known)}; see WingsConfig.")
 
 
-def image_token_id(text: str, vocab_size: int) -> int | None:
-    """The id that the processor of `text` gives `<image>`; None where there is no tokenizer."""
+def token_ids(text: str, vocab_size: int, senses: list[str]) -> dict[str, int]:
+    """The ids that the processor of `text` gives the placeholders; none without a tokenizer."""
     try:
         place, file = place_of(text)
         tokenizer = AutoTokenizer.from_pretrained(place, **file)
     except (OSError, ValueError):
-        return None
+        return {}
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # Some tokenizer classes make an empty tokenizer of a folder that holds none.
-        return None
-    return add_image_token(tokenizer, vocab_size)
+        return {}
+    return {name: add_placeholder(tokenizer, token_of(name), vocab_size) for name in senses}
 
 
 # Group of the parameters of a block's wings that are of no sense.

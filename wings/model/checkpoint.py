@@ -37,7 +37,10 @@ RECONFIGURABLE = (
     "gate_shape",
     "gate_power",
     "gate_detach",
+    "other_senses",
 )
+# Fields of a further sense that may change likewise.
+OF_SENSES = ("learners", "router", "gate_shape", "gate_power", "gate_detach")
 
 
 GENERATION = "generation_config.json"

@@ -20,7 +20,7 @@ def validate_inputs(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
     labels: Tensor | None,
-    values: Mapping[str, Tensor],
+    values: Mapping[str, Tensor | None],
 ) -> tuple[int, int]:
     """Returns the number of rows B and of new tokens T; shapes only, no value is looked at.
 
@@ -42,7 +42,7 @@ def validate_inputs(
             f"'{name}' is {list(tokens.shape)} of {tokens.dtype}, but must be {form}, with at "
             f"least one row and one token."
         )
-    given = [name for name, items in values.items() if len(items)]
+    given = [name for name, items in values.items() if items is not None and len(items)]
     if inputs_embeds is not None and given:
         what = "images" if given[0] == "pixel_values" else "items"
         raise WingsError(
@@ -89,13 +89,17 @@ def kinds_of(input_ids: Tensor, senses: Mapping[str, Sense]) -> Tensor:
     return kinds
 
 
-def take_values(
-    senses: Mapping[str, Sense], pixel_values: Tensor | None, others: dict[str, Any]
-) -> dict[str, Tensor]:
-    """The items of each sense that has any, `[N, *item shape]`, by the name of the sense.
+def read_items(
+    senses: Mapping[str, Sense],
+    input_ids: Tensor | None,
+    pixel_values: Tensor | None,
+    others: dict[str, Any],
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The items of each sense that has any, `[N, *item shape]`, by its name; and `kinds_of`.
 
     Args:
         senses: of the model.
+        input_ids: `[B, T]`; None where embeddings are given, which have no kinds here.
         pixel_values: of images.
         others: further keywords; those that hold items are taken out.
 
@@ -116,7 +120,7 @@ def take_values(
             )
         if len(items):
             found[known[name]] = items
-    return found
+    return found, torch.empty(0) if input_ids is None else kinds_of(input_ids, senses)
 
 
 def unknown_token(

@@ -14,14 +14,13 @@ from wings.attention.source_tokens import (
     DecodeSource,
     LayerZero,
     NewTokens,
-    SourceKind,
     SourceTokens,
     pick,
     wanted_columns,
 )
 from wings.attention.token_layout import TEXT, TokenLayout
 from wings.cache.learner_cache import LearnerCache, ProductsOfLearner
-from wings.config import LoraOptions, WingsConfig
+from wings.config import LoraOptions
 from wings.layers.combination import constant_shares
 from wings.layers.dispatch import choose, lorra_impl
 from wings.layers.router import GateMask, is_of
@@ -33,11 +32,10 @@ from wings.layers.wings_pass import (
     SenseInputs,
     WingsPass,
 )
-from wings.sense import Sense
+from wings.sense import Sense, SourceKind
 
 
 def prepare(
-    config: WingsConfig,
     rotary: RotaryEmbedding,
     queries: TokenLayout,
     embeddings: Tensor,
@@ -46,7 +44,9 @@ def prepare(
     *,
     beginning: Collection[int],
     acting: list[Sense],
+    rule: str,
     adapters: LoraOptions | None,
+    adapter_kinds: tuple[int, ...],
     is_packed: bool,
     is_plain: bool,
     recompute_kv: bool,
@@ -56,7 +56,6 @@ def prepare(
     """The record of a pass over `embeddings [B, T, D]`, which the cache takes in.
 
     Args:
-        config: of the model.
         rotary: the learners' rotary positions.
         queries: layout of the T tokens.
         embeddings: layer-0 embeddings with features in place, `[B, T, D]`.
@@ -64,7 +63,9 @@ def prepare(
         later: by kind, layout and features `[B, P, D]` of items that go on in the next chunk.
         beginning: the kinds of the items that begin among the tokens.
         acting: the senses whose learners act.
+        rule: how the learners of several senses share a token.
         adapters: their options; None where they do not act.
+        adapter_kinds: kinds of the items that their guard and gate look for.
         is_packed: whether a row holds several sequences.
         is_plain: see `MainKeys`.
         recompute_kv: whether a backward recomputes the learners' keys and values.
@@ -91,10 +92,8 @@ def prepare(
             if queries.length > 1 and sense.learner_form == "lorra":
                 learner_impl = lorra_impl(impl, embeddings, rotary.width, sense.rank, not is_first)
             sources: dict[str, SourceTokens | None] = {}
-            for name in sense.learners:
-                module = sense.module_of(name)
+            for module, reads in zip(sense.modules, sense.reads, strict=True):
                 if cache is None:
-                    reads = SourceKind(sense.kind_of(name), sense.normalize_sources)
                     sources[module] = maker.fresh(reads, learner_impl)
                 else:
                     products = cache.products[module]
@@ -103,15 +102,15 @@ def prepare(
         weighs_masses = False
         if len(acting) > 1:
             kinds = [sense.kind for sense in acting]
-            weighs_masses = config.senses_rule == "attended"
-            shares = constant_shares(config.senses_rule, queries, kinds)
+            weighs_masses = rule == "attended"
+            shares = constant_shares(rule, queries, kinds)
             for sense, share in zip(acting, shares or [], strict=shares is not None):
                 senses[sense.name] = replace(senses[sense.name], share=share)
         rope = rotary.at(queries.position, embeddings.dtype)
         learners = LearnerInputs(rope, senses, weighs_masses)
     inputs = None
     if adapters is not None:
-        inputs = _adapter_inputs(adapters, queries, config.kinds_of_adapters)
+        inputs = _adapter_inputs(adapters, queries, adapter_kinds)
     return WingsPass(
         queries,
         MainKeys(queries, layout, held, is_plain),

@@ -44,10 +44,12 @@ class ChatTemplate:
     Attributes:
         tokenizer: has the template and its special tokens.
         options: variables of the template (`enable_thinking`, `tools`, ...).
+        placeholders: of the items of all senses, such as `<image>`.
     """
 
     tokenizer: PreTrainedTokenizerBase
     options: dict[str, Any] = field(default_factory=dict)
+    placeholders: tuple[str, ...] = (IMAGE_TOKEN,)
 
     @property
     def source(self) -> str:
@@ -84,14 +86,14 @@ class ChatTemplate:
         Raises:
             WingsError: an option that the template does not read, or no template.
         """
-        template = cls(tokenizer, options)
+        template = cls(tokenizer, options, placeholders)
         template._validate_options()
-        letters = template.letters(placeholders)
+        letters = template.letters()
         hidden = {
             name: value if name == "chat_template" else letters.hide(value)
             for name, value in template.options.items()
         }
-        return cls(tokenizer, hidden), letters
+        return cls(tokenizer, hidden, placeholders), letters
 
     def write(self, conversation: Conversation, add_generation_prompt: bool) -> str:
         """Renders a conversation.
@@ -112,10 +114,10 @@ class ChatTemplate:
                     "has no variable of this name; remove it."
                 )
 
-    def letters(self, placeholders: tuple[str, ...]) -> TypedLetters:
+    def letters(self) -> TypedLetters:
         """The tokens that are only letters in what someone says: placeholders, control tokens."""
-        key = ("letters", self.source, len(self.tokenizer), placeholders)
-        return self.kept(key, lambda: TypedLetters([*placeholders, *self._control_tokens()]))
+        key = ("letters", self.source, len(self.tokenizer), self.placeholders)
+        return self.kept(key, lambda: TypedLetters([*self.placeholders, *self._control_tokens()]))
 
     def _control_tokens(self) -> list[str]:
         """Special tokens with which the template and the tokenizer mark the parts of a text."""

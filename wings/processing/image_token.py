@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AddedToken, AutoConfig, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
+from wings.sense import IMAGE
 from wings.upstream.configuration import read_config_dict
 from wings.upstream.gguf import place_of
 from wings.upstream.vocabulary import place_token
@@ -92,17 +93,34 @@ def _config_fields(source: str | os.PathLike, **hub: Any) -> dict[str, object]:
 
 
 def validate_same_images(fields: Mapping[str, Any], processor: Any, where: str = "") -> None:
-    """Raises a `WingsError` if a model's configuration and a processor differ about images.
+    """Raises a `WingsError` if a model's configuration and a processor differ about a sense.
 
     Args:
         fields: of the configuration, `image_token_id` and `image_seq_length` among them.
-        processor: has attributes of the same names.
+        processor: has the `senses` of `WingsProcessor`.
         where: written before the error.
     """
-    for name in ("image_token_id", "image_seq_length"):
-        model, own = fields.get(name), getattr(processor, name)
-        if isinstance(model, int) and model != own:
-            raise WingsError(
-                f"{where}{name} is {model} in the model's configuration and {own} in the "
-                "processor, so they belong to different models; use those of one model."
-            )
+    model: dict[str, Mapping[str, Any]] = {
+        name: {"token_id": one.get("token_id"), "seq_length": one.get("seq_length")}
+        for name, one in (fields.get("other_senses") or {}).items()
+    }
+    own = processor.senses
+    if fields.get("vision_config") is not None:
+        model[IMAGE] = {name: fields.get(f"image_{name}") for name in ("token_id", "seq_length")}
+    if model and (lone := sorted(model.keys() ^ own.keys())):
+        has, lacks = ("model's configuration", "processor")
+        if lone[0] in own:
+            has, lacks = lacks, has
+        raise WingsError(
+            f"{where}The {has} has the sense {lone[0]!r} and the {lacks} does not, so they belong "
+            "to different models; use those of one model."
+        )
+    for sense, values in model.items():
+        for name, value in values.items():
+            found = getattr(own[sense], name)
+            shown = f"image_{name}" if sense == IMAGE else f"{sense}: {name}"
+            if isinstance(value, int) and value != found:
+                raise WingsError(
+                    f"{where}{shown} is {value} in the model's configuration and {found} in the "
+                    "processor, so they belong to different models; use those of one model."
+                )

@@ -1,5 +1,6 @@
 """`ItemEncoder`: the items of one sense for a processor, and their placeholder in a text."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from wings.errors import WingsError
 from wings.sense import IMAGE
 
+from .audio_length import seconds_of
 from .audio_processor import WingsAudioProcessor, flatten_sounds
 from .image_processor import WingsImageProcessor, flatten_images
 
@@ -49,6 +51,11 @@ class ItemEncoder:
     def count(self, loaded: Any) -> int:
         """Items of one source."""
         return 1 if self.sense == IMAGE else len(loaded)
+
+    def estimate(self, source: Any) -> int:
+        """Items of a source that is not loaded, by its header; 1 where that is not known."""
+        seconds = None if self.sense == IMAGE else seconds_of(source)
+        return 1 if seconds is None else max(1, math.ceil(seconds / self.processor.seconds))
 
     def values(self, loaded: list) -> dict[str, Tensor]:
         """All items of some sources, `[N, *item shape]` float32, by name; none without sources."""
@@ -97,8 +104,10 @@ def check_counts(places: Sequence[int], sources: Any, sense: str = IMAGE) -> Non
         WingsError: both counts, and the row where it is known.
     """
     given = [len(flatten(sense, sources))]
-    if isinstance(sources, list | tuple) and len(sources) == len(places):
-        by_row = [len(flatten(sense, one)) for one in sources if isinstance(one, list | tuple)]
+    # A tuple may be one sound, its samples and their rate.
+    lists = (list, tuple) if sense == IMAGE else (list,)
+    if isinstance(sources, lists) and len(sources) == len(places):
+        by_row = [len(flatten(sense, one)) for one in sources if isinstance(one, lists)]
         given = by_row if len(by_row) == len(places) else given
     wanted = places if len(given) == len(places) else [sum(places)]
     for row, (place_count, count) in enumerate(zip(wanted, given, strict=True)):

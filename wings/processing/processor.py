@@ -17,11 +17,12 @@ from transformers import (
 )
 
 from wings.config import WingsConfig
+from wings.encoders.audio_encoder import AudioEncoder
 from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
-from wings.sense import IMAGE
 from wings.saved_files import inner_folder, reading, validate_has_owner
+from wings.sense import IMAGE
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.gguf import place_of
 from wings.upstream.vocabulary import remove_token
@@ -48,10 +49,10 @@ class WingsProcessor(PushedToHub, SavedProcessor):
     """What prepares the inputs of each sense, together with the tokenizer of a language model.
 
     Args:
-        image_processor: of the vision tower; None for a model that does not see.
+        image_processor: of the vision tower; not used by a model that does not see.
         tokenizer: the language model's; placeholders such as `<image>` are added as special tokens
             if it has none, with the ids of `add_placeholder`.
-        image_seq_length: features per image of the tower.
+        image_seq_length: features per image of the tower; None for a model that does not see.
         chat_template: replaces the tokenizer's own.
         other_senses: of each further sense `encoder`, its configuration, and `seq_length`, features
             an item; such as `{"audio": {...}}`.
@@ -67,9 +68,9 @@ class WingsProcessor(PushedToHub, SavedProcessor):
 
     def __init__(
         self,
-        image_processor: WingsImageProcessor | None,
+        image_processor: WingsImageProcessor,
         tokenizer: PreTrainedTokenizerBase,
-        image_seq_length: int | None,
+        image_seq_length: int | None = None,
         chat_template: str | dict | None = None,
         other_senses: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
@@ -79,14 +80,13 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         self.other_senses = copy.deepcopy(dict(other_senses or {}))
         self.senses: dict[str, ItemEncoder] = {}
         tokens = [token_of(name) for name in self.other_senses]
-        tokens = [*([IMAGE_TOKEN] if image_processor is not None else []), *tokens]
+        tokens = [*([] if image_seq_length is None else [IMAGE_TOKEN]), *tokens]
         known = tokenizer.get_vocab()
         size = None
         if any(token not in known for token in tokens):
             size = vocab_size_at(tokenizer.name_or_path)
         self.image_token_id = None
-        if image_processor is not None:
-            assert image_seq_length is not None, "a tower has a number of features"
+        if image_seq_length is not None:
             self.image_token_id = add_placeholder(tokenizer, IMAGE_TOKEN, size)
             self.senses[IMAGE] = ItemEncoder(
                 IMAGE, self.image_token_id, image_seq_length, image_processor
@@ -116,9 +116,39 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         Raises:
             WingsError: a tower or a tokenizer that is not known.
         """
-        config = canonical_config(vision)
+        return cls.from_pretrained_parts(text=text, image=vision, **tokenizer_options)
+
+    @classmethod
+    def from_pretrained_parts(
+        cls,
+        *,
+        text: str | Path | PreTrainedTokenizerBase,
+        image: str | Mapping | None = None,
+        audio: str | Mapping | None = None,
+        **tokenizer_options: Any,
+    ) -> "WingsProcessor":
+        """Makes the processor of a language model and the encoders of senses; loads no weights.
+
+        Args:
+            text: a Hub id, a folder, a GGUF file, or a tokenizer (which is copied).
+            image: a vision tower, as `VisionTower.from_pretrained` takes it; None for none.
+            audio: an audio encoder, as `AudioEncoder.from_pretrained` takes it; None for none.
+            **tokenizer_options: for `AutoTokenizer.from_pretrained`.
+
+        Raises:
+            WingsError: an encoder or a tokenizer that is not known, or no encoder at all.
+        """
+        if image is None and audio is None:
+            raise WingsError("No encoder was given; pass 'image', 'audio' or both.")
+        images, image_seq_length, others = WingsImageProcessor(), None, {}
         with torch.device("meta"):
-            tower = VisionTower(config)
+            if image is not None:
+                config = canonical_config(image)
+                image_seq_length = VisionTower(config).image_seq_length
+                images = WingsImageProcessor.from_vision_config(config)
+            if audio is not None:
+                encoder = AudioEncoder(audio)
+                others[AUDIO] = {"encoder": encoder.config, "seq_length": encoder.seq_length}
         if isinstance(text, PreTrainedTokenizerBase):
             tokenizer = copy.deepcopy(text)
         elif isinstance(text, str | Path):
@@ -135,8 +165,11 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             )
         # Rows of a batch end together, so that all of them can be answered.
         tokenizer.padding_side = "left"
-        images = WingsImageProcessor.from_vision_config(config)
-        return cls(images, tokenizer, image_seq_length=tower.image_seq_length)
+        return cls(images, tokenizer, image_seq_length, other_senses=others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are saved."""
+        return {name: one for name, one in super().to_dict().items() if name != "senses"}
 
     @classmethod
     def from_pretrained(
@@ -223,8 +256,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
                 tensors of rows that differ in length.
         """
         given = {name: one for name, one in ((IMAGE, images), (AUDIO, audio)) if one is not None}
-        for name in ("videos" if videos is not None else None, *given):
-            if name is not None and name not in self.senses:
+        for name in ("videos", *given) if videos is not None else given:
+            if name not in self.senses:
                 shown = "images" if name == IMAGE else name
                 raise WingsError(f"'{shown}' was given, and this model has no encoder for it.")
         options = TextOptions.of(kwargs)
@@ -311,8 +344,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         """Renders a conversation, or a list of them, and on request makes a batch of it.
 
         Signature, defaults and results are those of transformers' processors, with three additions,
-        `images`, `audio` and `return_labels`. Special tokens are those that the template writes, as with a
-        tokenizer's own `apply_chat_template` and in training.
+        `images`, `audio` and `return_labels`. Special tokens are those that the template writes, as
+        with a tokenizer's own `apply_chat_template` and in training.
 
         Args:
             conversation: messages (see `encode`), or a list of conversations.
@@ -412,11 +445,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         ids = {name: sense.token_id for name, sense in self.senses.items()}
         rows = _each_row(rows, lambda row: options.cut(row, limit, side, ids))
         if options.return_mm_token_type_ids:
-            kinds = [(number, _TYPE_IDS.get(name, 0)) for name, number in ids.items()]
-            rows = [
-                row | {"mm_token_type_ids": sum((row["input_ids"] == n) * k for n, k in kinds)}
-                for row in rows
-            ]
+            rows = [row | {"mm_token_type_ids": _type_ids(row["input_ids"], ids)} for row in rows]
         widths = options.widths([len(row["input_ids"]) for row in rows], limit)
         side = options.padding_side or self.tokenizer.padding_side
         if len(set(widths)) == 1:
@@ -464,6 +493,14 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             given = flatten(sense, sources.get(sense))
             for conversation in conversations:
                 conversation.fill(sense, given)
+
+
+def _type_ids(input_ids: Tensor, token_ids: Mapping[str, int]) -> Tensor:
+    """transformers' number of the kind of each token, `[T]`."""
+    kinds = torch.zeros_like(input_ids)
+    for name, number in token_ids.items():
+        kinds[input_ids == number] = _TYPE_IDS.get(name, 0)
+    return kinds
 
 
 def _count_none(sources: list) -> int:

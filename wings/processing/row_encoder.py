@@ -60,9 +60,7 @@ class RowEncoder:
         for name, sense in self.senses.items():
             given = None if loaded is None else loaded.get(name)
             counts: Iterable[int] = repeat(1) if given is None else map(sense.count, given)
-            places[sense.token] = Places(
-                sense.token_id, (count * sense.seq_length for count in counts)
-            )
+            places[sense.token] = Places(sense.token_id, map(sense.seq_length.__mul__, counts))
         ids, labels = tokenize(
             self.tokenizer, text, spans, places, self.add_special_tokens, self.letters
         )

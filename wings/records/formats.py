@@ -1,5 +1,6 @@
-"""Converts a record of any supported format to chat messages with images."""
+"""Converts a record of any supported format to chat messages with images and sounds."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from wings.processing.web_file import is_address
 
 Message = dict[str, Any]
 
-PLACEHOLDER = "<image>"
+# Kinds of parts that are no text, with the placeholder of each in a text.
+PLACEHOLDERS = {"image": "<image>", "audio": "<audio>"}
+_SPLITS = re.compile("|".join(PLACEHOLDERS.values()))
 
 
 class TurnsError(WingsError):
@@ -40,40 +43,42 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
     Args:
         record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}`;
             `{"messages": [{"role", "content"}], "images": [...]}`, where content is a text or a
-            list of `{"type": "text" | "image"}` parts, with `reasoning_content` or without;
-            `{"texts": [{"user", "assistant"}], "images"}` as in the Cauldron; or an image with a
-            `caption` (or `text`), which answers a turn that is only the image.
-        images: folder that image paths are relative to.
+            list of `{"type": "text" | "image" | "audio"}` parts, with `reasoning_content` or
+            without; `{"texts": [{"user", "assistant"}], "images"}` as in the Cauldron; or an image
+            with a `caption` (or `text`), which answers a turn that is only the image. `audio` (or
+            `audios`) has sounds as `image` has images, also beside them.
+        images: folder that paths of images and sounds are relative to.
 
     Returns:
         `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
-        "text", "text"}` or `{"type": "image", "image": source}`; a source is a Path, bytes, or
-        a URL or data URI. In a record with images, `<image>` in a text becomes a part. The line
-        break next to it is removed, because chat templates write none, and training and inference
-        should have the same tokens.
+        "text", "text"}`, `{"type": "image", "image": source}` or `{"type": "audio", "audio":
+        source}`; a source is a Path, bytes, or a URL or data URI, for a sound also samples with
+        their rate. In a record with images, `<image>` in a text becomes a part, and `<audio>` in
+        one with sounds. The line break next to it is removed, because chat templates write none,
+        and training and inference should have the same tokens.
 
     Raises:
-        WingsError: an empty or malformed conversation, or different numbers of images and
-            placeholders.
+        WingsError: an empty or malformed conversation, or different numbers of images (or sounds)
+            and placeholders.
     """
-    given = record["image"] if record.get("image") is not None else record.get("images")
-    sources = _sources(given)
+    sources = {kind: _sources(_first(record, kind, f"{kind}s")) for kind in PLACEHOLDERS}
+    counts = {kind: len(found) for kind, found in sources.items()}
     caption = record["caption"] if record.get("caption") is not None else record.get("text")
     if record.get("conversations") is not None:
         turns = [_llava_turn(turn) for turn in _list(record["conversations"], "conversations")]
     elif record.get("messages") is not None:
         turns = [_chat_turn(turn) for turn in _list(record["messages"], "messages")]
     elif record.get("texts") is not None:
-        turns = _exchanges(_list(record["texts"], "texts"), len(sources))
-    elif isinstance(caption, str) and sources:
-        turns = [("user", _open_parts(len(sources))), ("assistant", [_text(caption)])]
+        turns = _exchanges(_list(record["texts"], "texts"), counts)
+    elif isinstance(caption, str) and any(counts.values()):
+        turns = [("user", _open_parts(counts)), ("assistant", [_text(caption)])]
     else:
         raise WingsError(
-            "no 'conversations', 'messages', 'texts' or image with 'caption' among its keys"
-            f" ({', '.join(map(str, record))})"
+            "no 'conversations', 'messages', 'texts', or image or audio with 'caption' among its"
+            f" keys ({', '.join(map(str, record))})"
         )
     _validate_turns(turns)
-    messages = _place_images(turns, sources, Path(images).expanduser())
+    messages = _place_items(turns, sources, Path(images).expanduser())
     if record.get("conversations") is None and record.get("messages") is not None:
         _add_thoughts(record, messages)
     return messages
@@ -86,8 +91,15 @@ def images_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
     return [part["image"] for part in parts if part["type"] == "image"]
 
 
+def items_of(messages: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """The kind and the source of all images and sounds of a conversation, in reading order."""
+    contents = (message["content"] for message in messages)
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    return [(part["type"], part[part["type"]]) for part in parts if part["type"] != "text"]
+
+
 def text_of(content: str | Iterable[Mapping[str, Any]]) -> str:
-    """The text of a message's content, without its images."""
+    """The text of a message's content, without its images and sounds."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content if part["type"] == "text")
@@ -116,8 +128,8 @@ def _llava_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
     return _role(turn["from"]), [_text(turn["value"])]
 
 
-def _exchanges(texts: list[Any], images: int) -> list[tuple[str, list[Message]]]:
-    """Turns of questions and answers; images come first unless a text places them."""
+def _exchanges(texts: list[Any], counts: dict[str, int]) -> list[tuple[str, list[Message]]]:
+    """Turns of questions and answers; items come first unless a text places them."""
     turns = []
     for pair in texts:
         texts_of = [pair.get(role) for role in _PAIR] if isinstance(pair, dict) else []
@@ -126,9 +138,10 @@ def _exchanges(texts: list[Any], images: int) -> list[tuple[str, list[Message]]]
                 f"an entry of 'texts' needs a text for 'user' and 'assistant', got {pair!r:.60}"
             )
         turns += [(role, [_text(pair[role])]) for role in _PAIR]
-    written = any(PLACEHOLDER in part["text"] for _, parts in turns for part in parts)
-    if turns and not written:
-        turns[0] = ("user", [*_open_parts(images), *turns[0][1]])
+    said = "".join(part["text"] for _, parts in turns for part in parts)
+    left = {kind: 0 if PLACEHOLDERS[kind] in said else count for kind, count in counts.items()}
+    if turns:
+        turns[0] = ("user", [*_open_parts(left), *turns[0][1]])
     return turns
 
 
@@ -136,8 +149,8 @@ def _text(text: str) -> Message:
     return {"type": "text", "text": text}
 
 
-def _open_parts(count: int) -> list[Message]:
-    return [{"type": "image", "image": None} for _ in range(count)]
+def _open_parts(counts: dict[str, int]) -> list[Message]:
+    return [{"type": kind, kind: None} for kind, count in counts.items() for _ in range(count)]
 
 
 def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
@@ -151,57 +164,73 @@ def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append(_text(part["text"]))
-        elif kind == "image":
+        elif kind in PLACEHOLDERS:
             # Arrow fills keys of other parts with None.
             given = [
-                part[key] for key in ("image", "path", "bytes", "url") if part.get(key) is not None
+                part[key] for key in (kind, "path", "bytes", "url") if part.get(key) is not None
             ]
-            parts.append({"type": "image", "image": given[0] if given else None})
+            parts.append({"type": kind, kind: given[0] if given else None})
         else:
-            raise WingsError(f"a part of 'content' is a text or an image, got {str(part)[:60]}")
+            raise WingsError(
+                f"a part of 'content' is a text, an image or audio, got {str(part)[:60]}"
+            )
     return _role(turn["role"]), parts
 
 
-def _place_images(
-    turns: list[tuple[str, list[Message]]], sources: list[Any], folder: Path
+def _place_items(
+    turns: list[tuple[str, list[Message]]], sources: dict[str, list[Any]], folder: Path
 ) -> list[Message]:
-    open_parts = [
-        p for _, parts in turns for p in parts if p["type"] == "image" and p["image"] is None
-    ]
-    written = sum(
-        p["text"].count(PLACEHOLDER) for _, parts in turns for p in parts if p["type"] == "text"
-    )
-    if len(open_parts) + written != len(sources):
-        raise WingsError(
-            f"{len(open_parts) + written} image placeholders for {len(sources)} images"
-        )
-    waiting = iter(sources)
+    parts_of = [part for _, parts in turns for part in parts]
+    for kind, given in sources.items():
+        placeholder = PLACEHOLDERS[kind]
+        places = sum(part.get(kind, 0) is None for part in parts_of)
+        # Without a sound, `<audio>` in a text is only letters: web pages are full of it.
+        if given or kind == "image":
+            places += sum(part.get("text", "").count(placeholder) for part in parts_of)
+        if places != len(given):
+            noun = "images" if kind == "image" else "sounds"
+            raise WingsError(f"{places} {kind} placeholders for {len(given)} {noun}")
+    waiting = {kind: iter(given) for kind, given in sources.items()}
+    placed = {PLACEHOLDERS[kind] for kind, given in sources.items() if given}
     messages = []
     for role, parts in turns:
         content = []
         for part in parts:
-            if part["type"] == "text":
-                content += _split(part["text"], waiting, folder)
+            kind = part["type"]
+            if kind == "text":
+                content += _split(part["text"], placed, waiting, folder)
             else:
-                source = next(waiting) if part["image"] is None else part["image"]
-                content.append({"type": "image", "image": _locate(source, folder)})
+                source = next(waiting[kind]) if part[kind] is None else part[kind]
+                content.append({"type": kind, kind: _locate(source, folder, kind)})
         messages.append({"role": role, "content": content})
     return messages
 
 
-def _split(text: str, waiting: Iterator[Any], folder: Path) -> list[Message]:
-    if PLACEHOLDER not in text:
+def _split(
+    text: str, placed: set[str], waiting: dict[str, Iterator[Any]], folder: Path
+) -> list[Message]:
+    """A text as parts, cut at the placeholders that are `placed`."""
+    found = [match for match in _SPLITS.finditer(text) if match.group() in placed]
+    if not found:
         return [_text(text)]
     parts: list[Message] = []
-    pieces = text.split(PLACEHOLDER)
-    for n, piece in enumerate(pieces):
+    starts = [0, *(match.end() for match in found)]
+    ends = [*(match.start() for match in found), len(text)]
+    for n, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        piece = text[start:end]
         piece = piece.removeprefix("\n") if n > 0 else piece
-        piece = piece.removesuffix("\n") if n < len(pieces) - 1 else piece
+        piece = piece.removesuffix("\n") if n < len(found) else piece
         if piece:
             parts.append(_text(piece))
-        if n < len(pieces) - 1:
-            parts.append({"type": "image", "image": _locate(next(waiting), folder)})
+        if n < len(found):
+            kind = found[n].group().strip("<>")
+            parts.append({"type": kind, kind: _locate(next(waiting[kind]), folder, kind)})
     return parts
+
+
+def _first(record: dict[str, Any], *keys: str) -> Any:
+    """The value of the first of the keys that has one."""
+    return next((record[key] for key in keys if record.get(key) is not None), None)
 
 
 def _sources(value: Any) -> list[Any]:
@@ -211,13 +240,19 @@ def _sources(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def _locate(source: Any, folder: Path) -> Path | bytes | str:
-    if isinstance(source, dict):
+def _locate(source: Any, folder: Path, kind: str) -> Any:
+    if kind == "audio" and not isinstance(source, str | bytes):
+        # Samples, or a decoder of an Audio column; a mapping may hold bytes or a path.
+        held = source.get("array") if isinstance(source, Mapping) else source
+        if held is not None:
+            return source
+    if isinstance(source, Mapping):
         source = source["bytes"] if source.get("bytes") is not None else source.get("path")
     if isinstance(source, bytes):
         return source
     if not isinstance(source, str) or not source:
-        raise WingsError(f"an image is {str(source)[:40]!r}, not a path or bytes")
+        noun = "an image" if kind == "image" else "a sound"
+        raise WingsError(f"{noun} is {str(source)[:40]!r}, not a path or bytes")
     return source if is_address(source) else folder / source
 
 
@@ -233,9 +268,7 @@ def _validate_turns(turns: list[tuple[str, list[Message]]]) -> None:
             f"user and assistant must alternate, user first, but the turns are {', '.join(roles)}"
         )
     for role, parts in turns:
-        if role == "assistant" and not any(
-            p["type"] == "image" or p["text"].strip() for p in parts
-        ):
+        if role == "assistant" and not any(p["type"] != "text" or p["text"].strip() for p in parts):
             raise WingsError("an answer is empty")
 
 

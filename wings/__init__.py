@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .config import WingsConfig
     from .errors import WingsError
     from .model.causal_lm import WingsForCausalLM
+    from .model.compose import compose
     from .processing.processor import WingsProcessor
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "WingsProcessor",
     "WingsStaticCache",
     "__version__",
+    "compose",
 ]
 
 # A name and the module it is imported from on first use: the command line starts with this file,
@@ -33,6 +35,7 @@ _MODULES = {
     "WingsForCausalLM": "model.causal_lm",
     "WingsProcessor": "processing.processor",
     "WingsStaticCache": "cache.wings_cache",
+    "compose": "model.compose",
 }
 
 

@@ -8,6 +8,7 @@ from wings import __version__
 from wings.endings import make_streams_lenient, run_command
 from wings.extras import require
 
+from .compose_commands import add_compose
 from .eval_commands import (
     add_chat,
     add_compare,
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_card(commands)
     add_chat(commands)
     add_compare(commands)
+    add_compose(commands)
     add_data(commands)
     add_demo(commands)
     add_emoji(commands)

@@ -16,6 +16,29 @@ from .inject import attach_wings
 BASE = "model.language_model."
 
 
+def compose(first: Any, *others: Any, rule: str = "sum") -> Any:
+    """`WingsForCausalLM.compose`: the senses of models trained apart on one language model."""
+    return type(first).compose(first, *others, rule=rule)
+
+
+def use_processor(model: Any, processor: Any) -> None:
+    """Gives each sense of a model the id that a processor writes for its placeholder, in place.
+
+    Raises:
+        WingsError: an id within the vocabulary for a placeholder whose id was past it: the
+            embedding there is a word's.
+    """
+    size = model.config.text_config.vocab_size
+    for name, sense in model.config.senses.items():
+        number = processor.senses[name].token_id
+        if number != sense.token_id and number < size:
+            raise WingsError(
+                f"The processor gives the placeholder of {name!r} the id {number}, which is a "
+                f"token of the language model; its tokenizer has no free id."
+            )
+        model.config.change_sense(name, token_id=number)
+
+
 def composed(first: Any, others: list[Any], rule: str) -> Any:
     """A copy of `first` with the senses of all; see `WingsForCausalLM.compose`."""
     for model in (first, *others):

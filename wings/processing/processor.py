@@ -167,6 +167,30 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         tokenizer.padding_side = "left"
         return cls(images, tokenizer, image_seq_length, other_senses=others)
 
+    @classmethod
+    def compose(cls, first: "WingsProcessor", *others: "WingsProcessor") -> "WingsProcessor":
+        """Makes the processor of the model that `WingsForCausalLM.compose` makes.
+
+        The tokenizer is a copy of the first's; placeholders of the others get the next free ids.
+
+        Raises:
+            WingsError: other tokenizers or chat templates, or a sense that two of them have.
+        """
+        images, image_seq_length = first.image_processor, first.image_seq_length
+        senses, tokenizer = dict(first.other_senses), copy.deepcopy(first.tokenizer)
+        taken = set(first.senses)
+        for number, other in enumerate(others, 2):
+            validate_same_tokenizer(first, other, number)
+            if both := sorted(taken & other.senses.keys()):
+                raise WingsError(
+                    f"Processor {number} has the sense {both[0]!r}, and one before it too."
+                )
+            taken |= other.senses.keys()
+            if other.image_seq_length is not None:
+                images, image_seq_length = other.image_processor, other.image_seq_length
+            senses |= other.other_senses
+        return cls(images, tokenizer, image_seq_length, other_senses=senses)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields that are saved."""
         return {name: one for name, one in super().to_dict().items() if name != "senses"}
@@ -493,6 +517,31 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             given = flatten(sense, sources.get(sense))
             for conversation in conversations:
                 conversation.fill(sense, given)
+
+
+def validate_same_tokenizer(first: WingsProcessor, other: WingsProcessor, number: int) -> None:
+    """Raises a `WingsError` if two processors write a text in other tokens.
+
+    Args:
+        first, other: the processors.
+        number: of the other one, for the error.
+    """
+    placeholders = {sense.token for one in (first, other) for sense in one.senses.values()}
+    ours, theirs = (
+        {word: at for word, at in one.tokenizer.get_vocab().items() if word not in placeholders}
+        for one in (first, other)
+    )
+    if ours != theirs:
+        word = sorted({*ours.items()} ^ {*theirs.items()})[0][0]
+        raise WingsError(
+            f"The tokenizers differ, so their senses do not fit together: {word!r} of processor "
+            f"{number} is another token than in the first; compose models of one language model."
+        )
+    if first.chat_template != other.chat_template:
+        raise WingsError(
+            f"Processor {number} has another chat template than the first, so one of the models "
+            "would read turns that it was not trained on: give both the same template."
+        )
 
 
 def _type_ids(input_ids: Tensor, token_ids: Mapping[str, int]) -> Tensor:

@@ -10,7 +10,15 @@ from transformers import AutoConfig, PreTrainedConfig
 from .config_fields import Settled, default
 from .config_values import CHECKS, shown, validate_field
 from .errors import WingsError, nearest
-from .saved_code import JSON_CLASSES, auto_map, stamp, validate_format, write_code
+from .saved_code import (
+    JSON_CLASSES,
+    OF_IMAGES,
+    OF_SENSES,
+    auto_map,
+    stamp,
+    validate_format,
+    write_code,
+)
 from .sense import FIELDS, IMAGE, TEXT, Sense, validate_senses
 from .upstream.configuration import keys_of_transformers
 
@@ -20,7 +28,7 @@ BASE_KEY = "wings_base"
 NO_FIELDS = {*stamp(), BASE_KEY}
 GATES = ("attended", "image_tokens", None)
 # Fields of a sense that have another name for images.
-OF_IMAGES = {
+IMAGE_FIELDS = {
     "encoder": "vision_config", "token_id": "image_token_id", "seq_length": "image_seq_length",
     "guard": "text_guard",
 }  # fmt: skip
@@ -239,7 +247,7 @@ class WingsConfig(PreTrainedConfig):
         write_code(save_directory)
         classes = auto_map(JSON_CLASSES["config.json"])
         self.auto_map = {**(getattr(self, "auto_map", None) or {}), **classes}
-        for name, value in stamp().items():
+        for name, value in stamp(OF_SENSES if self.other_senses else OF_IMAGES).items():
             setattr(self, name, value)
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
@@ -264,7 +272,7 @@ class WingsConfig(PreTrainedConfig):
         """Sets fields of a sense, by their names in `Sense`; `validate` looks at them."""
         for field, value in fields.items():
             if name == IMAGE:
-                setattr(self, OF_IMAGES.get(field, field), value)
+                setattr(self, IMAGE_FIELDS.get(field, field), value)
             else:
                 self.other_senses = {
                     **self.other_senses, name: {**self.other_senses[name], field: value}
@@ -273,7 +281,7 @@ class WingsConfig(PreTrainedConfig):
     def fields_of(self, name: str) -> dict[str, Any]:
         """The fields of a sense as they are written, by their names in `wings.sense.FIELDS`."""
         if name == IMAGE:
-            return {field: getattr(self, OF_IMAGES.get(field, field)) for field in FIELDS}
+            return {field: getattr(self, IMAGE_FIELDS.get(field, field)) for field in FIELDS}
         return {**FIELDS, **self.other_senses[name]}
 
     def _sense(self, name: str, kind: int) -> Sense:

@@ -10,8 +10,9 @@ from typing import Any
 from wings import __version__
 from wings.errors import WingsError
 
-# The format of saved folders; it grows where an older release would read a new folder wrongly.
-FORMAT = 1
+# The newest format of saved folders; it grows where an older release would read a new folder
+# wrongly. A folder has the oldest format that can hold it: 2 has senses beside images.
+FORMAT, OF_IMAGES, OF_SENSES = 2, 1, 2
 VERSION_KEY, FORMAT_KEY = "wings_version", "wings_format"
 MODULE = "modeling_wings"
 # The other files of a folder with a copy of this code, see `wings/model/flat_code.py`.
@@ -56,9 +57,9 @@ def auto_map(classes: Mapping[str, str]) -> dict[str, str]:
     return {auto: f"{MODULE}.{name}" for auto, name in classes.items()}
 
 
-def stamp() -> dict[str, Any]:
+def stamp(number: int = OF_IMAGES) -> dict[str, Any]:
     """Returns the entries that say which release wrote a folder, and its format."""
-    return {VERSION_KEY: __version__, FORMAT_KEY: FORMAT}
+    return {VERSION_KEY: __version__, FORMAT_KEY: number}
 
 
 def validate_format(fields: Mapping[str, Any]) -> None:
@@ -91,7 +92,7 @@ def add_to_folder(folder: str | os.PathLike, files: Mapping[str, str]) -> None:
     for name, classes in JSON_CLASSES.items():
         if (target / name).is_file():
             fields = json.loads((target / name).read_text(encoding="utf-8"))
-            fields |= stamp()
+            fields |= stamp(fields.get(FORMAT_KEY) or OF_IMAGES)
             fields["auto_map"] = {**fields.get("auto_map", {}), **auto_map(classes)}
             if isinstance(images := fields.get("image_processor"), dict):
                 images["auto_map"] = auto_map(IMAGE_PROCESSOR_CLASSES)

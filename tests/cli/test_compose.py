@@ -1,9 +1,11 @@
 """`wings compose`: checkpoints that see and hear become one, from their folders."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from audio_models import tiny_audio
 from PIL import Image
@@ -85,3 +87,22 @@ def test_what_does_not_fit_is_refused(home, tmp_path, capsys):
     assert "another chat template" in capsys.readouterr().err
     assert main(["compose", str(tmp_path / "other"), str(tmp_path / "whole"), sees, *output]) == 2
     assert "the tensor 'lm_head.weight' differs" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_hears_is_talked_to(home, tmp_path, monkeypatch, capsys):
+    llm, hears = str(home / "llm"), str(home / "hears")
+    whole, reader = loaded(hears, text=llm)
+    for part in (whole, reader):
+        part.save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "a.flac", HEARD["audio"][0][:9000], 8000)
+    sound = str(tmp_path / "a.flac")
+    lines = ["what?", f"/audio {sound}", "and?", "/audio nowhere.wav"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    command = ["chat", str(tmp_path / "model"), "--audio", sound, "--max-new-tokens", "2"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert said.count("wings  ") == 2 and "nowhere.wav" in said
+    assert main(["chat", str(home / "sees"), "--audio", sound]) == 2
+    assert "the model does not hear; it has image" in capsys.readouterr().err
+    assert main(["chat", str(home / "sees"), "--audio", "nowhere.wav"]) == 2
+    assert "nowhere.wav" in capsys.readouterr().err

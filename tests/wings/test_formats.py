@@ -113,7 +113,7 @@ def talk(*pairs, **more):
         (talk(("human", "<image>"), ("gpt", "b"), image=[7]), "not a path or bytes"),
         ({"conversations": [{"from": "human", "value": None}]}, "needs 'from' and a text 'value'"),
         ({"messages": [{"role": "user", "content": None}]}, "needs 'role' and 'content'"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a text or an image"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a text, an image or audio"),
     ],
 )
 def test_odd_records_are_refused(record, words):
@@ -148,3 +148,78 @@ def test_addresses_are_no_file_names():
 def test_an_exchange_without_a_text_is_refused(text):
     with pytest.raises(WingsError, match="needs a text for 'user' and 'assistant'"):
         to_messages({"texts": [{"user": "a", "assistant": text}]}, "pics")
+
+
+def sound(path):
+    return {"type": "audio", "audio": Path("pics") / path}
+
+
+HEARD = [
+    {"role": "user", "content": [sound("a.wav"), text("What was said?")]},
+    {"role": "assistant", "content": [text("Six.")]},
+    {"role": "user", "content": [image("b.png"), text(" and "), sound("c.ogg")]},
+    {"role": "assistant", "content": [text("Both.")]},
+]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "audio": ["a.wav", {"bytes": None, "path": "c.ogg"}],
+            "image": "b.png",
+            "conversations": [
+                {"from": "human", "value": "<audio>\nWhat was said?"},
+                {"from": "gpt", "value": "Six."},
+                {"from": "human", "value": "<image> and <audio>"},
+                {"from": "gpt", "value": "Both."},
+            ],
+        },
+        {
+            "audios": ["a.wav"],
+            "messages": [
+                {"role": "user", "content": [{"type": "audio"}, text("What was said?")]},
+                {"role": "assistant", "content": "Six."},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": "b.png", "audio": None}, text(" and "),
+                        {"type": "audio", "audio": "c.ogg", "image": None},
+                    ],
+                },
+                {"role": "assistant", "content": "Both."},
+            ],
+        },
+    ],
+)  # fmt: skip
+def test_sounds_are_read_as_images_are(record):
+    assert to_messages(record, "pics") == HEARD
+
+
+def test_samples_and_captions_of_sounds():
+    samples = {"array": [0.0, 0.1], "sampling_rate": 8000}
+    messages = to_messages({"audio": samples, "text": "a hum"}, "pics")
+    assert messages[0]["content"] == [{"type": "audio", "audio": samples}]
+    assert messages[1]["content"] == [text("a hum")]
+
+
+@pytest.mark.parametrize(
+    ("question", "sounds", "message"),
+    [
+        ("<audio><audio>", ["a.wav"], "2 audio placeholders for 1 sounds"),
+        ("no place", ["a.wav"], "0 audio placeholders for 1 sounds"),
+        ([{"type": "audio"}], [], "1 audio placeholders for 0 sounds"),
+        ("<audio>", [7], "a sound is '7', not a path or bytes"),
+    ],
+)
+def test_sounds_and_their_places_agree(question, sounds, message):
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]
+    with pytest.raises(WingsError, match=message):
+        to_messages({"messages": turns, "audio": sounds}, "pics")
+
+
+def test_without_a_sound_the_letters_of_its_placeholder_are_text():
+    turns = [
+        {"role": "user", "content": "<audio> is a tag"}, {"role": "assistant", "content": "yes"},
+    ]  # fmt: skip
+    assert to_messages({"messages": turns}, "pics")[0]["content"] == [text("<audio> is a tag")]

@@ -1,6 +1,7 @@
 """Sounds from messages to answers: processor, model, their checkpoint, and both senses at once."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tiny import TEXT, VISION, tiny_tokenizer
 from transformers import AutoModelForMultimodalLM, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
 from wings import WingsError, WingsForCausalLM, WingsProcessor
+from wings.saved_code import OF_SENSES
 
 RATE = 16_000
 
@@ -103,6 +105,9 @@ def test_a_checkpoint_that_hears_is_loaded_by_auto_classes(text, tmp_path):
     model, processor = made(text, VISION, tiny_audio("whisper", pool=4))
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
+    for name in ("config.json", "processor_config.json"):
+        # An older release would lose the sense without a word.
+        assert json.loads((tmp_path / name).read_text())["wings_format"] == OF_SENSES
     messages = talk(SEEN, heard(1.2), "and?")
     again = AutoProcessor.from_pretrained(tmp_path)
     batch, other = (p.apply_chat_template(messages, **BATCH) for p in (processor, again))

@@ -24,7 +24,7 @@ import wings
 from wings import WingsConfig, WingsError, WingsForCausalLM, WingsProcessor
 from wings.cli import main
 from wings.model.flat_code import flat_files
-from wings.saved_code import FORMAT, STUB
+from wings.saved_code import FORMAT, OF_IMAGES, STUB
 from wings.sharing.shared_files import select_files
 
 ROOT = Path(wings.__file__).parents[1]
@@ -277,7 +277,7 @@ def test_another_package_of_the_name_is_not_taken_for_this_one(monkeypatch):
 def test_a_newer_format_is_refused(name, folders, tmp_path):
     shutil.copytree(folders[0], tmp_path / "new")
     fields = json.loads((tmp_path / "new" / name).read_text())
-    assert fields["wings_format"] == FORMAT and fields["wings_version"] == wings.__version__
+    assert fields["wings_format"] == OF_IMAGES and fields["wings_version"] == wings.__version__
     # A newer release may have keys that are unknown here; the format is what is said.
     fields |= {"wings_format": FORMAT + 1, "wings_version": "9.1", "rnak": 3}
     (tmp_path / "new" / name).write_text(json.dumps(fields))

@@ -20,6 +20,7 @@ from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.model.load_composite import load_composite, load_composite_processor
+from wings.processing.audio_reader import load_audio
 from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
 from wings.processing.vision_language import encode_conversations
@@ -30,8 +31,9 @@ from wings.upstream.configuration import read_config_dict
 
 from .terminal import make_console
 
+SOME_RATE = 16_000
 YOU, WINGS = Text("you    ", style="bold"), Text("wings  ", style="bold")
-HELP = "/image FILE adds a picture to the next turn, /new starts again, /quit exits"
+HELP = "/image FILE and /audio FILE add to the next turn, /new starts again, /quit exits"
 
 
 class ChatSession:
@@ -40,6 +42,7 @@ class ChatSession:
     Attributes:
         messages: so far.
         pictures: of the user's next turn: read images, so that a file may go away.
+        sounds: of the user's next turn, after its pictures: (samples, rate) each.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -51,6 +54,7 @@ class ChatSession:
         """Starts a new session."""
         self.messages: list[dict] = []
         self.pictures: list[Any] = []
+        self.sounds: list[Any] = []
         self.forget()
 
     def forget(self) -> None:
@@ -64,27 +68,40 @@ class ChatSession:
         """
         self.pictures.append(load_image(path))
 
+    def add_sound(self, path: str) -> None:
+        """Adds a sound to the next turn.
+
+        Raises:
+            WingsError: a missing or invalid file, or a model that does not hear.
+        """
+        senses = getattr(self.processor, "senses", {})
+        if "audio" not in senses:
+            raise WingsError(f"{path}: the model does not hear; it has {', '.join(senses)}.")
+        rate = senses["audio"].processor.rate
+        self.sounds.append((load_audio(path, rate), rate))
+
     def say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None = None) -> str:
         """Generates a greedy answer and adds both turns to the session.
 
         After an error, or an answer that is stopped in its middle, the session is as it was before
-        the turn, without the turn's pictures.
+        the turn, without the turn's pictures and sounds.
         """
         try:
             return self._say(text, max_new_tokens, streamer)
         except BaseException:
             # A cache may hold a part of the turn, and one of the pictures may be the fault.
             self.forget()
-            self.pictures = []
+            self.pictures, self.sounds = [], []
             raise
 
     def _say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None) -> str:
         parts = [{"type": "image", "image": path} for path in self.pictures]
+        parts += [{"type": "audio", "audio": sound} for sound in self.sounds]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
         answer = self._answer(messages, max_new_tokens, streamer).strip()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
-        self.pictures = []
+        self.pictures, self.sounds = [], []
         return answer
 
     def _answer(
@@ -157,24 +174,30 @@ class CachedSession(ChatSession):
         return self.cache if common else None
 
 
-def chat(checkpoint: str, pictures: list[str], max_new_tokens: int) -> None:
+def chat(checkpoint: str, pictures: list[str], sounds: list[str], max_new_tokens: int) -> None:
     """Reads turns from the terminal or standard input until `/quit` or end of file.
 
     Args:
         checkpoint: folder or Hub id of a Wings checkpoint or of a composite model of transformers.
         pictures: files of the first turn.
+        sounds: likewise.
         max_new_tokens: longest answer, in tokens.
 
     Raises:
-        WingsError: an invalid picture or checkpoint.
+        WingsError: an invalid picture, sound or checkpoint.
     """
     images = [load_image(path) for path in pictures]
+    for path in sounds:
+        # Read again at the rate of the model, once that is known.
+        load_audio(path, SOME_RATE)
     console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with console.status(Text(f"loading {checkpoint}")):
         session = load(checkpoint)
     session.pictures = images
+    for path in sounds:
+        session.add_sound(path)
     console.print(HELP, style="dim")
     for line in lines(console):
         try:
@@ -223,6 +246,8 @@ def run_line(session: ChatSession, console: Console, line: str, max_new_tokens: 
         session.clear()
     elif command == "/image":
         session.add_picture(rest.strip())
+    elif command == "/audio":
+        session.add_sound(rest.strip())
     elif command.startswith("/"):
         raise WingsError(f"There is no command {command}: {HELP}.")
     elif line:

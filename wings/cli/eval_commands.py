@@ -25,8 +25,8 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
         lazy(".chat:chat"),
         (),
         "chat with a checkpoint in the terminal",
-        "Chats with a saved checkpoint. /image FILE adds a picture to the next turn, /new"
-        " starts a new conversation and /quit exits.",
+        "Chats with a saved checkpoint. /image FILE adds a picture to the next turn, /audio FILE a"
+        " sound, /new starts a new conversation and /quit exits.",
     )
     parser.add_argument(
         "checkpoint",
@@ -40,6 +40,10 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="pictures of the first turn",
     )
+    parser.add_argument(
+        "--audio", dest="sounds", nargs="+", default=[], metavar="FILE",
+        help="sounds of the first turn, for a checkpoint that hears",
+    )  # fmt: skip
     add_answer_length(parser, 256)
 
 

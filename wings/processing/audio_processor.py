@@ -59,6 +59,11 @@ class WingsAudioProcessor(FeatureExtractionMixin):
         fields = {key: config[key] for key in ("feature_extractor", "seconds", "item_shape")}
         return cls(**fields, **options)
 
+    @property
+    def rate(self) -> int:
+        """Samples per second that the feature extractor takes."""
+        return self._values.rate
+
     def to_dict(self) -> dict[str, Any]:
         """The settings that are saved."""
         return {
@@ -84,11 +89,11 @@ class WingsAudioProcessor(FeatureExtractionMixin):
         return [self._stretches(source) for source in flatten_sounds(sounds)]
 
     def _stretches(self, source: Any) -> Tensor:
-        samples = load_audio(source, self._values.rate, self.limits)
+        samples = load_audio(source, self.rate, self.limits)
         starts = range(0, len(samples), self._values.samples)
         if len(starts) > self.max_stretches:
             raise WingsError(
-                f"{describe_sound(source)}: It lasts {len(samples) / self._values.rate:,.1f} "
+                f"{describe_sound(source)}: It lasts {len(samples) / self.rate:,.1f} "
                 f"seconds, which are {len(starts):,} stretches of {self.seconds:g} s, more "
                 f"than max_stretches allows, {self.max_stretches}."
             )

@@ -5,15 +5,26 @@ from typing import Any
 
 from transformers import ProcessorMixin
 
-from wings.saved_code import PROCESSOR_CLASSES, auto_map, stamp, validate_format, write_code
+from wings.saved_code import (
+    OF_IMAGES,
+    OF_SENSES,
+    PROCESSOR_CLASSES,
+    auto_map,
+    stamp,
+    validate_format,
+    write_code,
+)
 
 
 class SavedProcessor(ProcessorMixin):
     """Base of the processor: saving and loading, see `wings/saved_code.py`."""
 
+    other_senses: dict[str, Any]
+
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, with the class for `AutoProcessor`, the version and the format."""
-        return {**super().to_dict(), "auto_map": auto_map(PROCESSOR_CLASSES), **stamp()}
+        number = OF_SENSES if self.other_senses else OF_IMAGES
+        return {**super().to_dict(), "auto_map": auto_map(PROCESSOR_CLASSES), **stamp(number)}
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; also writes the code that `auto_map` names."""

@@ -241,7 +241,7 @@ def _sources(value: Any) -> list[Any]:
 
 
 def _locate(source: Any, folder: Path, kind: str) -> Any:
-    if kind == "audio" and not isinstance(source, str | bytes):
+    if kind == "audio" and not isinstance(source, str | bytes | int | float | list):
         # Samples, or a decoder of an Audio column; a mapping may hold bytes or a path.
         held = source.get("array") if isinstance(source, Mapping) else source
         if held is not None:

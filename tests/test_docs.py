@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+from audio_models import save_tiny_audio
 from PIL import Image
 
 from wings import WingsConfig, WingsForCausalLM, WingsProcessor
@@ -46,6 +47,7 @@ STAND_INS = {
     "ViT-SO400M-14-SigLIP-384/webli": f"local-dir:{ASSETS / 'tower'}",
     "Qwen/Qwen2.5-0.5B-Instruct": str(ASSETS / "llm"),
     "ORG/my-wings": "hub/my-wings",
+    "openai/whisper-base": "hub/whisper",
 }
 # Files that a reader brings, as the guides call them. Words in capitals are placeholders too.
 READERS_OWN = {
@@ -54,6 +56,8 @@ READERS_OWN = {
     # Those of docs/own-data.md, which tests/test_own_data.py runs.
     "align.yaml", "runs/instruct", "held/text.jsonl", "held/pictures.jsonl", "held/after.jsonl",
     "pictures/0.png",
+    # Those of docs/senses.md.
+    "clip.wav", "both", "a.wav",
 }  # fmt: skip
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*(\.\w+)?(:\d+)?")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -98,7 +102,7 @@ def test_records_of_a_block_are_read(page, inner):
     for line in inner.splitlines():
         turns = to_messages(json.loads(line), ".")
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2), page
-        opened.append(any(part["type"] == "image" for part in turns[0]["content"]))
+        opened.append(any(part["type"] != "text" for part in turns[0]["content"]))
     # The last two on the page about one's own data are a text and a text after an image.
     assert all(opened) or (page == "docs/own-data.md" and opened == [True, True, False, True])
 
@@ -113,6 +117,7 @@ def folder(tmp_path, monkeypatch):
     for kind in (WingsForCausalLM, WingsProcessor):
         monkeypatch.setattr(kind, "push_to_hub", lambda self, name: self.save_pretrained(name))
     Image.new("RGB", (40, 30), "orange").save("cat.jpg")
+    save_tiny_audio("whisper", "hub/whisper")
     records = [(f"How much is {n} + 1?", str(n + 1)) for n in range(8)]
     write_records("text.jsonl", records)
     seen = [{"type": "image", "image": "cat.jpg"}, {"type": "text", "text": "Which colour?"}]

@@ -113,7 +113,10 @@ def talk(*pairs, **more):
         (talk(("human", "<image>"), ("gpt", "b"), image=[7]), "not a path or bytes"),
         ({"conversations": [{"from": "human", "value": None}]}, "needs 'from' and a text 'value'"),
         ({"messages": [{"role": "user", "content": None}]}, "needs 'role' and 'content'"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a text, an image or audio"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+            "a text, an image or audio",
+        ),
     ],
 )
 def test_odd_records_are_refused(record, words):

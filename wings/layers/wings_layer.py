@@ -273,7 +273,7 @@ class ColumnPlan(NamedTuple):
 
     @property
     def is_routed(self) -> bool:
-        """Whether any column is wanted."""
+        """True if any column is wanted."""
         return bool(self.routers or self.kinds) or self.gate is not None
 
     def columns(

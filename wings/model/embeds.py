@@ -13,7 +13,7 @@ from wings.sense import IMAGE, Sense
 
 
 class Words(NamedTuple):
-    """How errors name a sense: its items, its tensor and its name."""
+    """Words of errors about a sense: its items, its tensor and its name."""
 
     one: str
     many: str

@@ -46,7 +46,7 @@ _TYPE_IDS = {IMAGE: 1, AUDIO: 3}
 
 
 class WingsProcessor(PushedToHub, SavedProcessor):
-    """What prepares the inputs of each sense, together with the tokenizer of a language model.
+    """The processors of each sense's items together with the tokenizer of a language model.
 
     Args:
         image_processor: of the vision tower; not used by a model that does not see.

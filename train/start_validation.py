@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wings.config import LoraOptions, WingsConfig
+from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.lora_options import LoraOptions
 from wings.train.recipe import Recipe
 
 

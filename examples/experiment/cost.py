@@ -29,7 +29,7 @@ from wings import WingsForCausalLM
 from wings.endings import run_command
 from wings.eval.report.machine import processor_name, versions
 from wings.examples.commit import code_version
-from wings.layers.adapter import LoraOptions
+from wings.lora_options import LoraOptions
 
 from .cells import BY_KEY, CHEAP, Cell
 

@@ -29,10 +29,10 @@ def home(tmp_path_factory):
     tiny_tokenizer().save_pretrained(folder / "llm")
     parts = {"sees": {"image": VISION}, "hears": {"audio": tiny_audio("whisper", pool=4)}}
     for name, part in parts.items():
-        options = {"text_guard": True} if name == "sees" else {"senses": {"audio": {"rank": 4}}}
-        model = WingsForCausalLM.from_pretrained_parts(
-            text=str(folder / "llm"), **part, rank=4, **options
-        )
+        options = {"senses": {"audio": {"rank": 4}}}
+        if name == "sees":
+            options = {"text_guard": True, "rank": 4}
+        model = WingsForCausalLM.from_pretrained_parts(text=str(folder / "llm"), **part, **options)
         for parameter_name, parameter in model.named_parameters():
             if ".wings." in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.3)

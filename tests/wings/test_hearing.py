@@ -25,7 +25,7 @@ def text():
 
 def made(text, image=None, audio=None, **options):
     """A model whose learners act, and its processor."""
-    options = {"rank": 4, **options}
+    options = {**({} if image is None else {"rank": 4}), **options}
     senses = {"audio": {"rank": 4}} if audio is not None else None
     model = WingsForCausalLM.from_pretrained_parts(
         text=copy.deepcopy(text), image=image, audio=audio, senses=senses, **options
@@ -196,6 +196,10 @@ def test_senses_that_the_model_lacks_are_refused(text):
         sees(text="<audio>", audio=[sound(1)])
     with pytest.raises(WingsError, match="No encoder was given"):
         WingsForCausalLM.from_pretrained_parts(text=copy.deepcopy(text))
+    with pytest.raises(WingsError, match="'rank' is about images and the model does not see"):
+        WingsForCausalLM.from_pretrained_parts(
+            text=copy.deepcopy(text), audio=tiny_audio("whisper"), rank=4
+        )
     with pytest.raises(WingsError, match="senses gives fields of 'audio'"):
         WingsForCausalLM.from_pretrained_parts(text=copy.deepcopy(text), image=VISION,
                                                senses={"audio": {}})  # fmt: skip

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wings.config import LoraOptions
 from wings.errors import WingsError
+from wings.lora_options import LoraOptions
 from wings.upstream.weights import init
 
 from .wings_pass import WingsPass

@@ -3,10 +3,11 @@
 from torch import nn
 from transformers import PreTrainedModel
 
-from wings.config import LoraOptions, WingsConfig
+from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.layers.adapter import AdaptedBlockMixin, Adapter, AdapterMixin
 from wings.layers.subclasses import put_before, take_off
+from wings.lora_options import LoraOptions
 
 
 def attach_adapters(

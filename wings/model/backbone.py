@@ -17,11 +17,12 @@ from wings.attention.rotary import RotaryEmbedding
 from wings.attention.token_layout import TEXT, TokenLayout
 from wings.cache.learner_cache import LearnerCache, PendingFeatures
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
-from wings.config import LoraOptions, WingsConfig
+from wings.config import WingsConfig
 from wings.encoders.encoder import Encoder, build_encoder
 from wings.errors import WingsError
 from wings.layers.projector import Projector
 from wings.layers.wings_pass import WingsPass
+from wings.lora_options import LoraOptions
 from wings.sense import IMAGE, Sense
 from wings.upstream.attention import has_plain_masks, same_attention
 from wings.upstream.cache_layers import is_recurrent

@@ -7,43 +7,35 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from wings.config import LoraOptions, WingsConfig
+from wings.config import WingsConfig
 from wings.config_values import validate_field
-from wings.encoders.audio_encoder import AudioEncoder
-from wings.encoders.open_clip_tower import VisionTower
-from wings.errors import WingsError, nearest
+from wings.errors import WingsError
 from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
-from wings.processing.image_token import add_placeholder
-from wings.processing.item_encoder import AUDIO, token_of
+from wings.lora_options import LoraOptions
+from wings.processing.item_encoder import AUDIO
 from wings.sense import IMAGE, Sense
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.auto_models import name_for_servers, register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
 from wings.upstream.causal_lm import RESIZING, DecoderCall, OwnCausalLM
-from wings.upstream.gguf import place_of
-from wings.upstream.quantizers import forget_gguf, is_quantized, take_quantizer
+from wings.upstream.quantizers import is_quantized
 from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
 from .compose import composed, drop_sense
+from .from_parts import from_parts
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .inputs import VALUES, labels_of_text, validate_inputs
-from .learners_only import named_parts
-from .load_causal_lm import load_causal_lm
 from .logits import prefix_of
 from .self_check import check_untested_releases
 
-# The largest difference from the decoder's own logits, relative to their size, that is rounding.
-ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
-LOW_PRECISION_ROUNDING = 5e-2
 # Keywords of the loss function, which the decoder is not called with.
 LOSS_KEYWORDS = ("num_items_in_batch", "shift_labels")
 
@@ -149,76 +141,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             WingsError: an unknown option, a decoder that is not supported, or one whose logits
                 the model would not reproduce.
         """
-        dtype = options.pop("dtype", "auto")
-        validate_options(options)
-        further = {name: dict(fields) for name, fields in (senses or {}).items()}
-        if lone := sorted(further.keys() - ({AUDIO} if audio is not None else set())):
-            raise WingsError(
-                f"senses gives fields of {lone[0]!r}, for which there is no encoder: pass "
-                f"{lone[0]}= too, or leave them out."
-            )
-        if image is None and audio is None:
-            raise WingsError("No encoder was given: pass image=, audio= or both.")
-        name = text if isinstance(text, str) else text.name_or_path
-        if isinstance(text, str):
-            text = load_causal_lm(text, dtype)
-        encoders: dict[str, nn.Module] = {}
-        if image is not None:
-            encoders[IMAGE] = VisionTower.from_pretrained(image)
-        if audio is not None:
-            encoders[AUDIO] = AudioEncoder.from_pretrained(audio)
-            further[AUDIO] = {**further.get(AUDIO, {}), "encoder": encoders[AUDIO].config}
-        try:
-            if name:
-                ids = token_ids(name, text.config.vocab_size, list(encoders))
-                if image is not None and ids:
-                    options.setdefault("image_token_id", ids[IMAGE])
-                for sense, fields in further.items():
-                    if ids:
-                        fields.setdefault("token_id", ids[sense])
-            options |= {"other_senses": further} if further else {}
-            model = cls._put_together(text.eval(), encoders, options)
-        except WingsError:
-            raise
-        except Exception as error:
-            # Whatever a family does that nobody foresaw, while it is read, built or run.
-            raise WingsError(
-                f"{type(text).__name__} is not supported, as a trial failed "
-                f"({type(error).__name__}: {' '.join(str(error).split())}): choose a decoder that "
-                f"uses transformers' attention interface."
-            ) from error
-        vision = image if isinstance(image, str) or image is None else image.get("model_name")
-        model.config.wings_base = named_parts(name, vision)
-        return model
-
-    @classmethod
-    def _put_together(
-        cls, causal_lm: PreTrainedModel, encoders: dict[str, Any], options: dict[str, Any]
-    ) -> "WingsForCausalLM":
-        few = range(min(9, causal_lm.config.vocab_size))
-        used = [one.get("token_id") for one in options.get("other_senses", {}).values()]
-        plain = [token for token in few if token not in (options.get("image_token_id"), *used)]
-        ids = torch.tensor([plain], device=causal_lm.device)
-        with torch.no_grad():
-            expected = causal_lm(input_ids=ids, use_cache=False).logits
-        generation_config = causal_lm.generation_config
-        forget_gguf(causal_lm)
-        config = WingsConfig(
-            text_config=copy.deepcopy(causal_lm.config),
-            vision_config=encoders[IMAGE].config if IMAGE in encoders else None,
-            dtype=causal_lm.dtype,
-            **options,
-        )
-        for encoder in encoders.values():
-            encoder.to(causal_lm.device, causal_lm.dtype)
-        model = cls(config, causal_lm, encoders)
-        # The decorator of transformers' own `to` hides from mypy that it is a method.
-        model.to(causal_lm.device)  # type: ignore[arg-type]
-        model.generation_config = generation_config
-        take_quantizer(model, causal_lm, "model.language_model.")
-        model.eval()
-        model._prove_identity(ids, expected)
-        return model
+        return from_parts(cls, text, {IMAGE: image, AUDIO: audio}, senses or {}, options)
 
     @classmethod
     def compose(
@@ -525,33 +448,6 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         causal_lm.generation_config = copy.deepcopy(self.generation_config)
         return causal_lm
 
-    @torch.no_grad()
-    def _prove_identity(self, ids: Tensor, expected: Tensor) -> None:
-        """Checks that with fresh learners the logits are the decoder's own.
-
-        The trial passes go through every learner. They find blocks that are left out or run twice,
-        keywords that are swallowed, and whatever else a Wings model computes differently.
-        """
-        guards = {name: sense.guard for name, sense in self.config.senses.items()}
-        for name in guards:
-            self.config.change_sense(name, guard=False)
-        decoder = type(self.model.language_model).__name__
-        try:
-            logits = self(input_ids=ids, use_cache=False).logits
-            # With a cache, blocks that run more than once in a pass would mix up their parts of it.
-            self(input_ids=ids, use_cache=True)
-        finally:
-            for name, guard in guards.items():
-                self.config.change_sense(name, guard=guard)
-        allowed = ROUNDING.get(expected.dtype, LOW_PRECISION_ROUNDING) * expected.abs().max()
-        change = (logits - expected).abs().max()
-        if not change <= allowed:
-            raise WingsError(
-                f"{decoder} is not supported: with fresh learners its logits change by "
-                f"{change:.2g} where rounding explains {allowed:.2g}, so it computes "
-                f"something that Wings does not reproduce; choose another decoder."
-            )
-
 
 def without_first(
     labels: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
@@ -568,30 +464,6 @@ def without_first(
     else:
         return labels
     return labels.masked_fill(first[:, -labels.shape[1] :].to(labels.device), -100)
-
-
-def validate_options(options: dict[str, Any]) -> None:
-    """Raises a `WingsError` for an option that `WingsConfig` does not have."""
-    known = {field.name for field in dataclasses.fields(WingsConfig)} - {
-        "text_config",
-        "vision_config",
-    }
-    for name in options:
-        if name not in known:
-            raise WingsError(f"There is no option '{name}'{nearest(name, known)}; see WingsConfig.")
-
-
-def token_ids(text: str, vocab_size: int, senses: list[str]) -> dict[str, int]:
-    """The ids that the processor of `text` gives the placeholders; none without a tokenizer."""
-    try:
-        place, file = place_of(text)
-        tokenizer = AutoTokenizer.from_pretrained(place, **file)
-    except (OSError, ValueError):
-        return {}
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        # Some tokenizer classes make an empty tokenizer of a folder that holds none.
-        return {}
-    return {name: add_placeholder(tokenizer, token_of(name), vocab_size) for name in senses}
 
 
 # Group of the parameters of a block's wings that are of no sense.

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wings.config import LoraOptions, WingsConfig
+from wings.config import WingsConfig
 from wings.errors import WingsError
+from wings.lora_options import LoraOptions
 from wings.sense import IMAGE, Sense
 from wings.upstream.quantizers import is_quantized
 

@@ -20,7 +20,6 @@ from wings.attention.source_tokens import (
 )
 from wings.attention.token_layout import TEXT, TokenLayout
 from wings.cache.learner_cache import LearnerCache, ProductsOfLearner
-from wings.config import LoraOptions
 from wings.layers.combination import constant_shares
 from wings.layers.dispatch import choose, lorra_impl
 from wings.layers.router import GateMask, is_of
@@ -32,6 +31,7 @@ from wings.layers.wings_pass import (
     SenseInputs,
     WingsPass,
 )
+from wings.lora_options import LoraOptions
 from wings.sense import Sense, SourceKind
 
 

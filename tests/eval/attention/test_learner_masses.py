@@ -77,7 +77,7 @@ def expected_learners(model, batch, out, inputs, embeddings):
             block = next(
                 m for m in model.modules() if isinstance(m, WingsLayer) and m.layer == layer
             )
-            for number, name in enumerate(block.names):
+            for number, name in enumerate(model.config.learners):
                 of_kind = image if name == "image" else ~image
                 sees = (begins[None] <= slot[:, None]) & of_kind[None]
                 weights = weights_of(
@@ -183,7 +183,7 @@ def test_effect_is_the_size_of_the_learners_output():
     once = attention_masses(model, batch, images_of(model, batch)).effect[0, 0]
     with torch.no_grad():
         for block in (m for m in model.modules() if isinstance(m, WingsLayer)):
-            for number in range(len(block.names)):
+            for number in range(len(model.config.learners)):
                 block.learner(number).b_o.mul_(3)
     assert attention_masses(model, batch, images_of(model, batch)).effect[0, 0] == pytest.approx(
         3 * float(once), rel=1e-5

@@ -45,8 +45,12 @@ def tone(features, **options):
     return {"encoder": {"type": "tones", "features": features}, **options}
 
 
+# Heads that are wide enough for the kernels.
+WIDE = {"intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
+
+
 @functools.cache
-def _built(family, router, guard, rule, only):
+def _built(family, router, guard, rule, only, wide):
     torch.manual_seed(0)
     routers = router if isinstance(router, tuple) else (router,) * 3
     more = {
@@ -55,7 +59,7 @@ def _built(family, router, guard, rule, only):
     }
     more = {name: fields for name, fields in more.items() if only in (None, name)}
     config = WingsConfig(
-        text_config=text_config(family),
+        text_config=text_config(family, **(WIDE if wide else {})),
         vision_config=VISION if only in (None, "image") else None,
         other_senses=more, rank=4, router=routers[0], text_guard=guard, router_positions=512,
         senses_rule=rule,
@@ -63,12 +67,14 @@ def _built(family, router, guard, rule, only):
     return WingsForCausalLM(config).eval()
 
 
-def build(family="llama", router="attended", guard=True, rule="sum", only=None, awake=True):
+def build(
+    family="llama", router="attended", guard=True, rule="sum", only=None, awake=True, wide=False
+):
     """A model of three senses, or of `only` one, whose learners act (`awake`) or are fresh.
 
     A part has the same weights in every model that has it.
     """
-    model = _built(family, router, guard, rule, only)
+    model = _built(family, router, guard, rule, only, wide)
     for name, parameter in model.named_parameters():
         torch.manual_seed(hash_of(name))
         last = name.removesuffix(".weight").rsplit(".", 1)[-1]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from senses import batch_of, build, chunked_logits, logits, own_logits, rows_of, tone
 
 from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM, WingsStaticCache
+from wings.upstream.weights import checkpoint_blocks
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 SEEDS = st.integers(0, 10_000)
@@ -203,6 +204,74 @@ def test_a_training_step_reaches_every_part_of_every_sense():
             moved = any(one.grad.abs().max() > 0 for one in groups[f"{sense}_learners"])
             assert moved == (sense in seen)
         model.eval()
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_the_kernels_change_neither_logits_nor_gradients(guard):
+    model = build("llama", ("attended", "modality", None), guard, "attended", wide=True)
+    long = ["text", "text", "image", "text", "tone", "hum", "text", "text", "text"]
+    batch, _ = batch_of(model, [long, *rows_of(8, 2)], side="left")
+    ids, real = batch["input_ids"], batch["attention_mask"].bool()
+    labels = ids.masked_fill(~real, -100)
+    found = {}
+    for way in ("triton", "torch"):
+        model.impl = way
+        model.zero_grad(set_to_none=True)
+        out = model(**batch, labels=labels)
+        out.loss.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found[way] = out.logits.detach()[real], grads
+    model.impl = "auto"
+    torch.testing.assert_close(found["triton"][0], found["torch"][0], atol=2e-5, rtol=1e-4)
+    assert found["triton"][1].keys() == found["torch"][1].keys()
+    for name, gradient in found["torch"][1].items():
+        assert gradient.abs().max() > 1e-6 or "norm" in name or "k_proj.bias" in name, name
+        scale = float(gradient.abs().max()) + 1e-6
+        mine = found["triton"][1][name] / scale
+        torch.testing.assert_close(
+            mine, gradient / scale, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_are_those_of_each_row_alone(checkpointing):
+    model = build("llama", ("attended", "modality", None), rule="mean").train()
+    rows = [["text", "image", "tone", "text", "text"], ["text", "hum", "text"], ["text"] * 4]
+    batch, alone = batch_of(model, rows)
+    checkpoint_blocks(model, checkpointing)
+
+    def gradients(batches):
+        model.zero_grad(set_to_none=True)
+        for one in batches:
+            logits = model(**one).logits
+            mask = one.get("attention_mask", torch.ones_like(one["input_ids"])).bool()
+            logits[mask].square().sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    together = gradients([batch])
+    checkpoint_blocks(model, False)
+    expected = gradients([{"input_ids": ids, **items} for ids, items in alone])
+    for name, gradient in expected.items():
+        scale = float(gradient.abs().max()) + 1e-6
+        torch.testing.assert_close(
+            together[name] / scale,
+            gradient / scale,
+            atol=1e-4,
+            rtol=0,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+    model.eval()
+
+
+def test_weights_of_all_learners_are_returned_by_block():
+    model = build("llama", rule="mean")
+    batch, _ = batch_of(model, [["text", "tone", "text"], ["text", "image", "text"]], side="left")
+    with torch.no_grad():
+        weights = model(**batch, output_router_weights=True).router_weights
+    # Of images and of tones two learners each, and of hums one in the second block alone.
+    assert [one.shape[-1] for one in weights] == [4, 5]
+    assert not weights[1][..., 4].any() and not weights[0][0, :, :2].any()
+    assert weights[0][0, -1, 2] > 0 and weights[0][1, -1, 0] > 0
 
 
 def test_a_checkpoint_keeps_every_sense(tmp_path):

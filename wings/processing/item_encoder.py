@@ -16,6 +16,8 @@ from .audio_processor import WingsAudioProcessor, flatten_sounds
 from .image_processor import WingsImageProcessor, flatten_images
 
 AUDIO = "audio"
+# transformers' numbers of the kinds of tokens; text is 0.
+TYPE_IDS = {IMAGE: 1, AUDIO: 3}
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,11 @@ def check_counts(places: Sequence[int], sources: Any, sense: str = IMAGE) -> Non
                 f"were given; a place is {token_of(sense)} in plain text and a "
                 f"{{'type': '{sense}'}} part in chat messages."
             )
+
+
+def type_ids(input_ids: Tensor, token_ids: Mapping[str, int]) -> Tensor:
+    """transformers' number of the kind of each token, `[T]`."""
+    kinds = torch.zeros_like(input_ids)
+    for name, number in token_ids.items():
+        kinds[input_ids == number] = TYPE_IDS.get(name, 0)
+    return kinds

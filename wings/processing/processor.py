@@ -31,8 +31,17 @@ from .chat_template import ChatTemplate
 from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation
 from .image_processor import WingsImageProcessor
 from .image_token import add_placeholder, validate_image_token, vocab_size_at
-from .item_encoder import AUDIO, ItemEncoder, check_counts, flatten, make_item_processor, token_of
+from .item_encoder import (
+    AUDIO,
+    ItemEncoder,
+    check_counts,
+    flatten,
+    make_item_processor,
+    token_of,
+    type_ids,
+)
 from .row_encoder import RowEncoder
+from .same_tokenizer import validate_same_tokenizer
 from .saved_processor import SavedProcessor
 from .text_options import TextOptions
 from .tokenization import VALUES, pad_rows, stacked_items
@@ -41,8 +50,6 @@ from .typed_letters import TypedLetters
 
 # Without one of these a folder would make another processor than the one that was saved.
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
-# transformers' numbers of the kinds of tokens; text is 0.
-_TYPE_IDS = {IMAGE: 1, AUDIO: 3}
 
 
 class WingsProcessor(PushedToHub, SavedProcessor):
@@ -469,7 +476,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         ids = {name: sense.token_id for name, sense in self.senses.items()}
         rows = _each_row(rows, lambda row: options.cut(row, limit, side, ids))
         if options.return_mm_token_type_ids:
-            rows = [row | {"mm_token_type_ids": _type_ids(row["input_ids"], ids)} for row in rows]
+            rows = [row | {"mm_token_type_ids": type_ids(row["input_ids"], ids)} for row in rows]
         widths = options.widths([len(row["input_ids"]) for row in rows], limit)
         side = options.padding_side or self.tokenizer.padding_side
         if len(set(widths)) == 1:
@@ -517,39 +524,6 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             given = flatten(sense, sources.get(sense))
             for conversation in conversations:
                 conversation.fill(sense, given)
-
-
-def validate_same_tokenizer(first: WingsProcessor, other: WingsProcessor, number: int) -> None:
-    """Raises a `WingsError` if two processors write a text in other tokens.
-
-    Args:
-        first, other: the processors.
-        number: of the other one, for the error.
-    """
-    placeholders = {sense.token for one in (first, other) for sense in one.senses.values()}
-    ours, theirs = (
-        {word: at for word, at in one.tokenizer.get_vocab().items() if word not in placeholders}
-        for one in (first, other)
-    )
-    if ours != theirs:
-        word = sorted({*ours.items()} ^ {*theirs.items()})[0][0]
-        raise WingsError(
-            f"The tokenizers differ, so their senses do not fit together: {word!r} of processor "
-            f"{number} is another token than in the first; compose models of one language model."
-        )
-    if first.chat_template != other.chat_template:
-        raise WingsError(
-            f"Processor {number} has another chat template than the first, so one of the models "
-            "would read turns that it was not trained on: give both the same template."
-        )
-
-
-def _type_ids(input_ids: Tensor, token_ids: Mapping[str, int]) -> Tensor:
-    """transformers' number of the kind of each token, `[T]`."""
-    kinds = torch.zeros_like(input_ids)
-    for name, number in token_ids.items():
-        kinds[input_ids == number] = _TYPE_IDS.get(name, 0)
-    return kinds
 
 
 def _count_none(sources: list) -> int:

@@ -282,7 +282,7 @@ def test_a_newer_format_is_refused(name, folders, tmp_path):
     fields |= {"wings_format": FORMAT + 1, "wings_version": "9.1", "rnak": 3}
     (tmp_path / "new" / name).write_text(json.dumps(fields))
     kind = WingsForCausalLM if name == "config.json" else WingsProcessor
-    with pytest.raises(WingsError, match=r"format 2 of wings-lorra 9\.1.*install --upgrade"):
+    with pytest.raises(WingsError, match=r"format 3 of wings-lorra 9\.1.*install --upgrade"):
         kind.from_pretrained(tmp_path / "new")
 
 

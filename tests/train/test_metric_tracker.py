@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_definition(make_model, guard, kind):
     layout = layout_of(batch, model.config)
     real = layout.kind != PADDING
     images = len(batch.get("pixel_values", ()))
-    acts = layout.sees_image if guard else real
+    acts = layout.sees_sense(IMAGE) if guard else real
     sees = layout.sees(layout)
     expected = {
         "places": real.numel(),
@@ -218,7 +218,7 @@ def test_gates_are_means_over_tokens_that_see_an_image(
     batch = next(batches_of(recipe))
     with torch.no_grad():
         weights = saved(**batch, output_router_weights=True).router_weights
-    sees = layout_of(batch, model.config).sees_image
+    sees = layout_of(batch, model.config).sees_sense(IMAGE)
     for layer, gates in enumerate(weights):
         means = gates[sees].mean(0).tolist()
         for name, mean in zip(model.config.learners, means, strict=True):

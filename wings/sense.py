@@ -117,10 +117,8 @@ FIELDS: dict[str, Any] = {
 AS_IMAGE = {"guard": "text_guard", "token_id": "image_token_id", "seq_length": "image_seq_length"}
 
 
-def validate_senses(senses: Any) -> None:
+def validate_senses(senses: Mapping) -> None:
     """Raises a `WingsError` for a bad name, an unknown field or a bad value of further senses."""
-    if not isinstance(senses, Mapping):
-        raise WingsError(f"other_senses is {shown(senses)}, but must map names to fields.")
     for name, fields in senses.items():
         where = f"other_senses[{name!r}]"
         if not isinstance(name, str) or not NAME.fullmatch(name) or name in TAKEN:

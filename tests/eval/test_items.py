@@ -55,7 +55,7 @@ def test_a_wrong_line_is_named(tmp_path, line):
         ("hello", "needs 'role' and 'content', got hello"),
         ({"content": "hello"}, "needs 'role' and 'content'"),
         ({"role": "user"}, "needs 'role' and 'content'"),
-        ({"role": "user", "content": ["hello"]}, "is a text or an image, got hello"),
+        ({"role": "user", "content": ["hello"]}, "is a text, an image or audio, got hello"),
         ({"role": "user", "content": [{"type": "sound", "sound": "1.wav"}]}, "got .*sound"),
         ({"role": "user", "content": "hello"}, "must alternate"),
     ],

@@ -316,7 +316,7 @@ def test_items_and_tokens_that_do_not_match_are_refused():
         ({"tone": {**tone(2), "learner_layers": [7]}}, "names block 7"),
         ({"tone": {**tone(2), "token_id": 96}, "hum": {**tone(3), "token_id": 96}}, "one token id"),
         ({"tone": {**tone(2), "encoder": {"type": "tonse"}}}, "type 'tonse'"),
-        (["tone"], "must map names to fields"),
+        (["tone"], "a mapping from names of senses to their fields"),
     ],
 )
 def test_bad_senses_are_refused(senses, message):

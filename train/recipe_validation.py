@@ -39,6 +39,8 @@ _LARGEST_OF_LIMITS = {
 # Fields of the configuration that model and processor set.
 _DERIVED = {
     "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
+    # Recipes train images.
+    "other_senses", "senses_rule",
     "lora", "llm_trained",
 }  # fmt: skip
 

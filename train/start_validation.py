@@ -25,6 +25,11 @@ def validate_against_start(
     Raises:
         WingsError: names the key and both values.
     """
+    if config.other_senses:
+        raise WingsError(
+            f"start: {start} has the sense {next(iter(config.other_senses))!r}, and recipes train"
+            " images only; train a checkpoint without it, and put both together with wings compose."
+        )
     lost = sorted(set(config.learners) - set(options.get("learners", config.learners)))
     if lost:
         raise WingsError(

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import TEXT, VISION
+from transformers import LlamaConfig
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
@@ -137,3 +139,14 @@ def test_a_run_is_refused_before_its_data_are_read(starts, make_recipe, tmp_path
     with pytest.raises(WingsError, match=r"wings\.rank: .* with 4, and the recipe has 8; set"):
         train(recipe)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_with_a_sense_that_no_recipe_trains_is_refused(tmp_path, make_recipe):
+    config = WingsConfig(
+        text_config=LlamaConfig(**TEXT), vision_config=VISION, rank=4,
+        other_senses={"audio": {"encoder": {"type": "transformers"}, "rank": 4}},
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "hears")
+    recipe = make_recipe("instruct", start=str(tmp_path / "hears"))
+    with pytest.raises(WingsError, match=r"start: .*hears has the sense 'audio'.*wings compose"):
+        start_options(recipe)

@@ -10,8 +10,35 @@ from .errors import WingsError, nearest
 
 IMAGE, TEXT = "image", "text"
 NAME = re.compile("[a-z][a-z0-9]*")
+# Names of the tensors with the items of a sense; `past_key_values` is none.
+VALUES = re.compile("[a-z][a-z0-9]*_values")
 # Parts of a block and of a model have these names; a sense of such a name would hide one.
 TAKEN = frozenset({IMAGE, TEXT, "lora", "prefix", "router", "wings", "vision", "language"})
+
+
+def values_name(sense: str) -> str:
+    """The name of the tensor with the items of a sense: `pixel_values`, `audio_values`."""
+    return "pixel_values" if sense == IMAGE else f"{sense}_values"
+
+
+class Words(NamedTuple):
+    """Words of errors about a sense.
+
+    Attributes:
+        one, many: of its items, such as "an image" and "images".
+        encoder: of its encoder.
+    """
+
+    one: str
+    many: str
+    encoder: str
+
+    @classmethod
+    def of(cls, sense: str) -> "Words":
+        """An image is an image; the items of other senses have no name of their own."""
+        if sense == IMAGE:
+            return cls("an image", "images", "vision tower")
+        return cls(f"an item of {sense}", f"items of {sense}", "encoder")
 
 
 class SourceKind(NamedTuple):
@@ -80,7 +107,7 @@ class Sense:
         sees = self.name == IMAGE
         fewest = 1 if self.router == "attended" else 2
         derived = {
-            "values_name": "pixel_values" if sees else f"{self.name}_values",
+            "values_name": values_name(self.name),
             "encoder_name": "vision_tower" if sees else f"{self.name}_encoder",
             "projector_name": "projector" if sees else f"{self.name}_projector",
             "router_name": "router" if sees else f"{self.name}_router",

@@ -56,6 +56,7 @@ def test_a_composed_folder_answers_as_each_of_its_checkpoints(home, tmp_path, ca
     assert capsys.readouterr().out.startswith(f"{output}: image and audio on {llm}, whose text is")
     assert json.loads((output / "config.json").read_text())["senses_rule"] == "attended"
     both, processor = loaded(output)
+    assert both.config.wings_base["text"]["name"] == llm
     for name, part in (("sees", SEEN), ("hears", HEARD)):
         own, reader = loaded(home / name, **({"text": llm} if name == "hears" else {}))
         messages = [{"role": "user", "content": [part, {"type": "text", "text": "what?"}]}]

@@ -1,5 +1,6 @@
 """The guarantees with three senses: images and two kinds of tones, on random layouts."""
 
+import copy
 import random
 
 import pytest
@@ -269,6 +270,30 @@ def test_weights_of_all_learners_are_returned_by_block():
     assert [one.shape[-1] for one in weights] == [4, 5]
     assert not weights[1][..., 4].any() and not weights[0][0, :, :2].any()
     assert weights[0][0, -1, 2] > 0 and weights[0][1, -1, 0] > 0
+
+
+def test_learners_of_a_further_sense_are_added_and_taken_off():
+    model = copy.deepcopy(build("llama", "modality"))
+    batch, _ = batch_of(model, rows_of(5, 3))
+    before = logits(model, batch)
+    # Learners that stay keep their outputs of the router, in whatever order they are named.
+    model.reconfigure(other_senses={"tone": {"learners": ["text", "tone"]}})
+    assert model.config.senses["tone"].learners == ("tone", "text")
+    assert torch.equal(logits(model, batch), before)
+    model.reconfigure(other_senses={"hum": {"learners": ["text", "hum"], "router": None}})
+    assert model.config.senses["hum"].learners == ("hum", "text")
+    # A new learner starts without effect.
+    torch.testing.assert_close(logits(model, batch), before, **CLOSE)
+    model.reconfigure(other_senses={"tone": {"learners": []}})
+    assert "tone_learners" not in model.parameter_groups()
+    for changes, message in (
+        ({"smell": {"router": None}}, r"no sense 'smell' to reconfigure; it has 'tone', 'hum'"),
+        ({"tone": {"rank": 8}}, r"'rank' of 'tone' cannot be reconfigured"),
+        ({"tone": {"router": "modlity"}}, r"router is 'modlity'"),
+    ):
+        with pytest.raises(WingsError, match=message):
+            model.reconfigure(other_senses=changes)
+    assert [*model.config.senses] == list(SENSES)
 
 
 def test_a_checkpoint_keeps_every_sense(tmp_path):

@@ -23,7 +23,7 @@ from wings.errors import WingsError
 from wings.layers.projector import Projector
 from wings.layers.wings_pass import WingsPass
 from wings.lora_options import LoraOptions
-from wings.sense import IMAGE, Sense
+from wings.sense import IMAGE, Sense, Words
 from wings.upstream.attention import has_plain_masks, same_attention
 from wings.upstream.cache_layers import is_recurrent
 from wings.upstream.cache_name import NAME, NAMES, BothCacheNames, cache_name, one_cache
@@ -38,8 +38,6 @@ from .prepare import prepare
 # Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
 # not a flag on the model, so that one thread does not change the passes of another.
 WITHOUT_WINGS: ContextVar[frozenset[int]] = ContextVar("without_wings", default=frozenset())
-# Words of errors about images; other senses have no words of their own.
-ENCODERS, ITEMS = {IMAGE: "vision tower"}, {IMAGE: "image"}
 # How many such contexts are open in all threads. While there are none no pass reads the variable,
 # which torch.compile cannot trace in torch 2.11; where one opens, a compiled pass is traced again.
 open_contexts = 0
@@ -283,9 +281,10 @@ class WingsModel(CheckpointMixin):
         found = encoder.seq_length
         if sense.seq_length not in (None, found):
             where = "image_seq_length" if sense.name == IMAGE else f"{sense.name}: seq_length"
+            words = Words.of(sense.name)
             raise WingsError(
-                f"{where} is {sense.seq_length}, but the {ENCODERS.get(sense.name, 'encoder')} "
-                f"gives {found} features an {ITEMS.get(sense.name, 'item')}: leave it out."
+                f"{where} is {sense.seq_length}, but the {words.encoder} gives {found} features "
+                f"{words.one}: leave it out."
             )
         self.config.change_sense(sense.name, encoder=encoder.config, seq_length=found)
 

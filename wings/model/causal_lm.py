@@ -4,7 +4,7 @@ import contextlib
 import copy
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from wings.layers.dispatch import validate_impl
 from wings.layers.router import AttendedRouter
 from wings.lora_options import LoraOptions
 from wings.processing.item_encoder import AUDIO
-from wings.sense import IMAGE, Sense
+from wings.sense import IMAGE, VALUES, Sense
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.auto_models import name_for_servers, register_model
 from wings.upstream.cache_name import NAME, BothCacheNames, cache_of, one_cache
@@ -32,7 +32,7 @@ from .compose import composed, drop_sense
 from .from_parts import from_parts
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
-from .inputs import VALUES, labels_of_text, validate_inputs
+from .inputs import labels_of_text, validate_inputs
 from .logits import prefix_of
 from .self_check import check_untested_releases
 
@@ -353,11 +353,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 f"keep lora.rank and lora.targets, or drop them with lora=None first."
             )
         if "learners" in changes:
-            # A router has one output a learner, in this order: learners that stay keep their place.
-            names = before["learners"]
-            changes["learners"] = tuple(
-                sorted(changes["learners"], key=lambda name: (*names, name).index(name))
-            )
+            changes["learners"] = kept_in_place(changes["learners"], before["learners"])
         try:
             for name, value in changes.items():
                 setattr(self.config, name, value)
@@ -384,6 +380,9 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                         f"{', '.join(OF_SENSES)}."
                     )
             changed[name] |= fields
+            if fields.get("learners") is not None:
+                before = self.config.senses[name].learners
+                changed[name]["learners"] = kept_in_place(fields["learners"], before)
         return changed
 
     def set_gate(self, *, gain: float | None = None, tau: float | None = None) -> None:
@@ -464,6 +463,14 @@ def without_first(
     else:
         return labels
     return labels.masked_fill(first[:, -labels.shape[1] :].to(labels.device), -100)
+
+
+def kept_in_place(learners: Iterable[str], before: tuple[str, ...]) -> tuple[str, ...]:
+    """The learners in an order in which those of `before` keep their place.
+
+    A router has one output a learner, in this order.
+    """
+    return tuple(sorted(learners, key=lambda name: (*before, name).index(name)))
 
 
 # Group of the parameters of a block's wings that are of no sense.

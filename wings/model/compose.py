@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wings.config import WingsConfig
+from wings.config import BASE_KEY, WingsConfig
 from wings.errors import WingsError
 from wings.lora_options import LoraOptions
 from wings.sense import IMAGE, Sense
 from wings.upstream.quantizers import is_quantized
 
 from .inject import attach_wings
+from .learners_only import base_of
 
 BASE = "model.language_model."
 
@@ -54,7 +55,7 @@ def composed(first: Any, others: list[Any], rule: str) -> Any:
 
 
 def validate_can_compose(model: Any) -> None:
-    """Raises a `WingsError` for a model whose senses change text, or whose weights are unreadable.
+    """Checks that the senses of a model change no text, and that its weights can be compared.
 
     Raises:
         WingsError: quantised weights, a prefix, or a sense or adapters without a guard.
@@ -152,8 +153,8 @@ def add_senses(model: Any, other: Any, number: int) -> None:
             model.model.add_module(module, copy.deepcopy(other.model.get_submodule(module)))
     attach_wings(model.model.language_model, config)
     add_weights(model, other, list(theirs.senses.values()), with_lora=adapters[1] is not None)
-    base, more = (getattr(one, "wings_base", None) for one in (config, theirs))
-    if base is not None and more is not None:
+    base, more = (base_of(getattr(one, BASE_KEY, None)) for one in (config, theirs))
+    if base or more:
         config.wings_base = {**more, **base}
 
 

@@ -1,7 +1,6 @@
 """Counts items and their tokens, and puts features in place of the tokens' embeddings."""
 
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,25 +8,7 @@ from torch import Tensor
 from wings.attention.token_layout import PADDING, TokenLayout
 from wings.cache.learner_cache import PendingFeatures
 from wings.errors import WingsError
-from wings.sense import IMAGE, Sense
-
-
-class Words(NamedTuple):
-    """Words of errors about a sense: its items, its tensor and its name."""
-
-    one: str
-    many: str
-    values: str
-    name: str
-
-    @classmethod
-    def of(cls, sense: Sense) -> "Words":
-        """An image is an image; the items of other senses have no name of their own."""
-        if sense.name == IMAGE:
-            return cls("an image", "images", sense.values_name, sense.name)
-        return cls(
-            f"an item of {sense.name}", f"items of {sense.name}", sense.values_name, sense.name
-        )
+from wings.sense import Sense, Words
 
 
 def count_items(
@@ -46,31 +27,33 @@ def count_items(
         WingsError: the counts differ or an item is cut, with the row.
     """
     assert sense.seq_length is not None, "a model knows its encoders"
-    words, seq_length = Words.of(sense), sense.seq_length
+    seq_length = sense.seq_length
     tokens = is_item.sum(1).tolist()
     fresh = [max(found - late, 0) for found, late in zip(tokens, waiting, strict=True)]
     begun = [-(-count // seq_length) for count in fresh]
     for row, count in enumerate(fresh):
         if count % seq_length and not may_cut:
+            words = Words.of(sense.name)
             raise WingsError(
-                f"Row {row} has {count} {words.name} tokens, but {words.one} takes {seq_length}: "
+                f"Row {row} has {count} {sense.name} tokens, but {words.one} takes {seq_length}: "
                 f"{words.one} was cut, so shorten the text by whole turns instead."
             )
     if items:
-        validate_contiguous(words, is_item, seq_length, waiting)
+        validate_contiguous(sense, is_item, seq_length, waiting)
     if sum(begun) != items:
         # Items are used in reading order: the first row without enough of them, or the last.
         totals = list(accumulate(begun))
         row = next((row for row, used in enumerate(totals) if used > items), len(begun) - 1)
+        words = Words.of(sense.name)
         raise WingsError(
-            f"{words.values} has {items} {words.many}, but the {words.name} tokens of input_ids "
-            f"make {sum(begun)} ({seq_length} tokens {words.one}; see row {row}, which has room "
-            f"for {begun[row]}): give one {words.name} per placeholder."
+            f"{sense.values_name} has {items} {words.many}, but the {sense.name} tokens of "
+            f"input_ids make {sum(begun)} ({seq_length} tokens {words.one}; see row {row}, which "
+            f"has room for {begun[row]}): give one {sense.name} per placeholder."
         )
     return begun
 
 
-def validate_contiguous(words: Words, is_item: Tensor, seq_length: int, waiting: list[int]) -> None:
+def validate_contiguous(sense: Sense, is_item: Tensor, seq_length: int, waiting: list[int]) -> None:
     """Raises a `WingsError` if other tokens are between those of one item."""
     late = torch.tensor(waiting, device=is_item.device)[:, None]
     ordinal = is_item.long().cumsum(1) - late
@@ -80,7 +63,7 @@ def validate_contiguous(words: Words, is_item: Tensor, seq_length: int, waiting:
         row = int(broken.long().argmax())
         raise WingsError(
             f"Row {row} has other tokens between the {seq_length} tokens of "
-            f"{words.one.replace('an ', 'one ', 1)}: write them one after another."
+            f"{Words.of(sense.name).one.replace('an ', 'one ', 1)}: write them one after another."
         )
 
 

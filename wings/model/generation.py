@@ -10,14 +10,12 @@ from transformers import Cache, LogitsProcessorList, ProcessorMixin
 from wings.cache.wings_cache import WingsCache, WingsStaticCache
 from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.sense import IMAGE, Sense
+from wings.sense import Sense, Words
 from wings.upstream.cache_name import NAME, take_cache
 from wings.upstream.causal_lm import OwnCausalLM
 from wings.upstream.generation import GenerationHooks
 
 PIXELS = "pixel_values"
-# Words of errors; the items of other senses have no name of their own.
-ITEMS = {IMAGE: "images"}
 
 
 class ItemBlindProcessors(LogitsProcessorList):
@@ -122,7 +120,7 @@ class WingsGenerationMixin(GenerationHooks):
             if bool((input_ids == sense.token_id).any()):
                 raise WingsError(
                     f"{self.own.kind.__name__} computes the whole row anew at {input_ids.shape[1]} "
-                    f"tokens, where generate no longer has its {ITEMS.get(name, 'items')}: call "
+                    f"tokens, where generate no longer has its {Words.of(name).many}: call "
                     f"generate again with all tokens and {sense.values_name}, or with "
                     f"use_cache=False."
                 )
@@ -145,7 +143,7 @@ class WingsGenerationMixin(GenerationHooks):
         rows = values.split(total) if len(values) == sum(total) else None
         if rows is None:
             raise WingsError(
-                f"{sense.values_name} has {len(values)} {ITEMS.get(sense.name, 'items')}, but the "
+                f"{sense.values_name} has {len(values)} {Words.of(sense.name).many}, but the "
                 f"conversation has {sum(total)}, {sum(fresh)} of them new: give all of them or the "
                 f"new ones."
             )

@@ -1,6 +1,5 @@
 """Checks of what `forward` is called with, before anything is computed."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,10 +7,7 @@ import torch
 from torch import Tensor
 
 from wings.errors import WingsError
-from wings.sense import Sense
-
-# Names of the tensors with the items of a sense; `past_key_values` is none.
-VALUES = re.compile("[a-z][a-z0-9]*_values")
+from wings.sense import VALUES, Sense
 
 
 def validate_inputs(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wings.errors import WingsError
-from wings.sense import IMAGE
+from wings.sense import IMAGE, values_name
 
 from .audio_length import seconds_of
 from .audio_processor import WingsAudioProcessor, flatten_sounds
@@ -44,7 +44,7 @@ class ItemEncoder:
     @property
     def values_name(self) -> str:
         """The model's tensor with all items of the sense."""
-        return "pixel_values" if self.sense == IMAGE else f"{self.sense}_values"
+        return values_name(self.sense)
 
     def load(self, source: Any) -> Any:
         """A source as `count` and `values` take it; a sound is read, as its length counts."""

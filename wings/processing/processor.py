@@ -22,7 +22,7 @@ from wings.encoders.open_clip_tower import VisionTower
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.saved_files import inner_folder, reading, validate_has_owner
-from wings.sense import IMAGE
+from wings.sense import IMAGE, VALUES
 from wings.sharing.pushed_to_hub import PushedToHub
 from wings.upstream.gguf import place_of
 from wings.upstream.vocabulary import remove_token
@@ -44,7 +44,7 @@ from .row_encoder import RowEncoder
 from .same_tokenizer import validate_same_tokenizer
 from .saved_processor import SavedProcessor
 from .text_options import TextOptions
-from .tokenization import VALUES, pad_rows, stacked_items
+from .tokenization import pad_rows, stacked_items
 from .turn_end import TurnEnd
 from .typed_letters import TypedLetters
 

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wings.errors import WingsError, nearest
-
-from .tokenization import VALUES
+from wings.sense import VALUES
 
 # transformers groups options by what they are for; each is also taken without its group.
 _GROUPS = ("text_kwargs", "common_kwargs")

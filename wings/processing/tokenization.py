@@ -1,6 +1,5 @@
 """Turns rendered text into token ids and labels, expands placeholders and pads rows."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -10,13 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from wings.errors import WingsError
+from wings.sense import VALUES
 
 from .conversation import IMAGES_ONLY, Span
 from .typed_letters import TypedLetters
 
 IGNORED = -100
-# Names of the tensors with the items of a sense.
-VALUES = re.compile("[a-z][a-z0-9]*_values")
 # Padding of a row's tensors, where it is not 0.
 _FILLS = {"labels": IGNORED}
 

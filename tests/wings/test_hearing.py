@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from audio_models import tiny_audio
 from PIL import Image
@@ -203,3 +204,23 @@ def test_senses_that_the_model_lacks_are_refused(text):
     with pytest.raises(WingsError, match="senses gives fields of 'audio'"):
         WingsForCausalLM.from_pretrained_parts(text=copy.deepcopy(text), image=VISION,
                                                senses={"audio": {}})  # fmt: skip
+
+
+def test_the_length_of_a_sound_is_estimated_from_its_header(text, tmp_path):
+    _, processor = made(text, audio=tiny_audio("whisper", pool=4))
+    sense = processor.senses["audio"]
+    samples, rate = sound(2.5)
+    soundfile.write(tmp_path / "a.ogg", samples, rate)
+    path = tmp_path / "a.ogg"
+    known = (
+        (samples, rate), (np.stack([samples, samples]), rate), path, str(path), path.read_bytes(),
+        {"array": samples.tolist(), "sampling_rate": rate}, {"bytes": path.read_bytes()},
+        {"bytes": None, "path": str(path)},
+    )  # fmt: skip
+    for source in known:
+        assert sense.estimate(source) == len(processor.senses["audio"].load(source)) == 3
+    unknown = (
+        "https://nowhere.example/a.wav", "nowhere.wav", b"", b"no sound", {}, {"path": None}, 7,
+        (samples, 0), (samples,), {"array": samples}, (np.float32(1.0), rate), object(),
+    )  # fmt: skip
+    assert [sense.estimate(source) for source in unknown] == [1] * len(unknown)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wings.errors import WingsError
+import numpy as np
+
 from wings.extras import require
 
 
@@ -15,23 +16,26 @@ def seconds_of(source: Any) -> float | None:
     Args:
         source: as `load_audio` takes it.
     """
+    try:
+        return _seconds_of(source)
+    # Addresses, damaged files, samples without a rate: whoever reads them says what is wrong.
+    except Exception:
+        return None
+
+
+def _seconds_of(source: Any) -> float | None:
     if isinstance(source, Mapping):
         if "array" in source:
-            return max(len(source["array"]), 1) / source["sampling_rate"]
+            return _seconds_of((source["array"], source["sampling_rate"]))
         source = source.get("bytes") or source.get("path")
     if isinstance(source, tuple):
         samples, rate = source
-        return max(samples.shape) / rate
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    elif not isinstance(source, str | Path):
+        # The shorter axis of two is that of the channels.
+        return max(np.shape(samples)) / rate
+    if not isinstance(source, bytes | str | Path):
         return None
-    try:
-        require("audio")
-        import soundfile
+    require("audio")
+    import soundfile
 
-        found = soundfile.info(source)
-        return found.frames / found.samplerate
-    # Addresses, data URIs, damaged files: whoever reads them says what is wrong.
-    except (WingsError, RuntimeError, OSError):
-        return None
+    found = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source)
+    return found.frames / found.samplerate

@@ -1,6 +1,7 @@
 """The Markdown page of `wings emoji`."""
 
 from wings.examples.pages import join_parts, markdown_table, with_interval
+from wings.examples.run_record import in_words
 
 MODELS = {
     "llm": "the LLM, same question, no picture",
@@ -28,7 +29,6 @@ SCORING = (
 
 def emoji_page(results: dict) -> str:
     """The page of the results that `emoji_run.run_all` returns."""
-    machine = results["machine"]
     bitwise, unchanged = (
         f"{score['right']} of {score['of']}"
         for score in (
@@ -41,10 +41,7 @@ def emoji_page(results: dict) -> str:
         (
             "# SmolLM2-135M-Instruct reads drawings",
             SUBJECT,
-            f"`{results['command']}`, {results['date']}, {machine['processor']}, "
-            f"{machine['cores']} cores, {machine['threads']} thread(s), load average "
-            f"{machine['load average at the end'][0]} at the end, torch {machine['torch']}, "
-            f"transformers {machine['transformers']}.",
+            in_words(results),
             main_table(results),
             SCORING,
             f"**Text.** {bitwise} text prompts give bitwise the logits of the untouched LLM. After "

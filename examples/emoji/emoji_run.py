@@ -1,28 +1,21 @@
 """`wings emoji`: a real LLM and vision tower from Python packages learn to read drawings."""
 
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import datetime, timezone
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-from wings.eval.report.machine import processor_name
 from wings.examples.drawings import catalogue
+from wings.examples.run_record import run_record
 from wings.examples.schedule import StepContext
+from wings.examples.shipped import shipped_recipe
 from wings.examples.training import train_short_rows, unwatched
 from wings.examples.weights import llm_answers, write_weights
 from wings.output_folder import OutputFolder
 from wings.train.metrics.progress import Watch
 from wings.train.preflight import checking, small_run
-from wings.train.recipe import Recipe
 from wings.train.result import TrainResult
 from wings.train.run_folder import RunFolder
 
@@ -100,7 +93,8 @@ def run_all(
     seconds = {"weights and data": spent + time.perf_counter() - begin}
     with step("train both stages"):
         stages = {
-            name: train_short_rows(stage_recipe(name, folder, changes), watch) for name in STAGES
+            name: train_short_rows(shipped_recipe(recipe, folder, changes), watch)
+            for name, recipe in STAGES.items()
         }
     seconds |= {name: stage.seconds for name, stage in stages.items()}
     begin = time.perf_counter()
@@ -125,38 +119,6 @@ def write_data(folder: Path, amounts: EmojiAmounts) -> dict[str, int]:
     return json.loads(counts_file.read_text())
 
 
-def stage_recipe(stage: str, folder: Path, changes: Sequence[str] = ()) -> Recipe:
-    """The shipped recipe of a stage with its paths below `folder`.
-
-    Args:
-        stage: one of `STAGES`.
-        folder: of the run.
-        changes: `key=value`, as for `wings.train`.
-    """
-    path = Path(str(files("wings.train") / "recipes" / f"{STAGES[stage]}.yaml"))
-    shipped = Recipe.from_yaml(path)
-
-    def below(place: str | None) -> str:
-        return json.dumps(str(folder / (place or "")))
-
-    overrides = [f"output={below(shipped.output)}"]
-    for number, source in enumerate(shipped.data):
-        overrides += [f"data.{number}.path={below(source.path)}"]
-        if source.images is not None:
-            overrides += [f"data.{number}.images={below(source.images)}"]
-    if shipped.start:
-        overrides += [f"start={below(shipped.start)}"]
-    if shipped.model:
-        vision = shipped.model.vision
-        name = vision if isinstance(vision, str) else vision["model_name"]
-        tower = name.removeprefix("local-dir:")
-        overrides += [
-            f"model.text={below(shipped.model.text)}",
-            f"model.vision.model_name={json.dumps(f'local-dir:{folder / tower}')}",
-        ]
-    return Recipe.from_yaml(path, [*overrides, *changes])
-
-
 def write_results(
     folder: Path,
     seconds: dict[str, float],
@@ -166,17 +128,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes `results.json` and `README.md`; returns their content."""
     results = {
-        "command": f"wings emoji --output {folder}",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": {
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load average at the end": [round(load, 1) for load in os.getloadavg()],
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        **run_record(f"wings emoji --output {folder}"),
         "seconds": {name: round(value) for name, value in seconds.items()},
         "records": records,
         "steps": {name: stage.steps for name, stage in stages.items()},

@@ -9,6 +9,7 @@ same utterance gives the same samples in one release; releases differ a little.
 
 import ctypes.util
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -75,19 +76,18 @@ class Synthesiser:
         if done.returncode:
             why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2].rstrip(".")
             raise WingsError(f"eSpeak NG does not run ({why}); install espeakng-loader.")
-        sampling_rate, stream = _int32(done.stdout), done.stdout[4:]
+        sampling_rate, stream = _int32(done.stdout), io.BytesIO(done.stdout[4:])
         sounds = []
         for said in utterances:
-            status, end = _int32(stream), 8 + _int32(stream[4:])
+            status, size = (_int32(stream.read(4)) for _ in range(2))
             if status:
                 raise WingsError(
                     f"eSpeak NG cannot say {said} (status {status}); give an accent such as en-us, "
                     "or an accent with a variant such as en-us+f3."
                 )
-            sounds.append(Sound(from_int16(stream[8:end]), sampling_rate).trimmed())
+            sounds.append(Sound(from_int16(stream.read(size)), sampling_rate).trimmed())
             if not len(sounds[-1].samples):
                 raise WingsError(f"{said} makes no sound; give a text with words.")
-            stream = stream[end:]
         return sounds
 
 

@@ -11,7 +11,7 @@ from wings.errors import WingsError
 from wings.processing.chat_template import ChatTemplate
 from wings.processing.conversation import IMAGE_TOKEN, Conversation
 from wings.processing.tokenization import IGNORED, Places, tokenize
-from wings.records.formats import Message, text_of, to_messages
+from wings.records.formats import PLACEHOLDERS, Message, items_of, text_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.record_source import RecordSource
 from wings.records.records import naming_record
@@ -22,7 +22,7 @@ NO_IMAGE = -1  # an id that no token has
 
 @dataclass(frozen=True)
 class Document:
-    """A text or a conversation without pictures.
+    """A text or a conversation without pictures and sounds.
 
     Attributes:
         name: file and record.
@@ -61,7 +61,7 @@ class Document:
 def read_documents(paths: Sequence[str | Path]) -> list[Document]:
     """Reads documents: one a record of files that training reads, else one a file.
 
-    A record has `text`, or a conversation without pictures.
+    A record has `text`, or a conversation without pictures and sounds.
 
     Raises:
         WingsError: a missing file, no text, an invalid record (named).
@@ -99,13 +99,14 @@ def _of_text(path: Path) -> Document:
 
 
 def is_plain_text(record: dict[str, Any]) -> bool:
-    """True for a record with `text` that is no caption of an image."""
+    """True for a record with `text` that is no caption of an image or a sound."""
     text = record.get("text")
-    has_image = bool(record.get("image") or record.get("images"))
-    return isinstance(text, str) and bool(text.strip()) and not has_image
+    has_source = any(record.get(kind) or record.get(f"{kind}s") for kind in PLACEHOLDERS)
+    return isinstance(text, str) and bool(text.strip()) and not has_source
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    if any(part["type"] == "image" for part in message["content"]):
-        raise WingsError("it has an image, which held-out text cannot have; remove the record")
+    for kind, _ in items_of([message]):
+        noun = "an image" if kind == "image" else "a sound"
+        raise WingsError(f"it has {noun}, which held-out text cannot have; remove the record")
     return message | {"content": text_of(message["content"])}

@@ -10,11 +10,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
+from wings.processing.audio_reader import load_audio
 from wings.processing.image_reader import load_image
+from wings.processing.item_encoder import AUDIO
 from wings.processing.processor import WingsProcessor
 from wings.processing.web_file import is_address
+from wings.sense import IMAGE
 
 from .items import Item
+
+# Samples per second at which sounds in memory are compared: no encoder takes more.
+RATE = 48_000
 
 
 def fingerprint(*parts: Any) -> str:
@@ -26,7 +32,7 @@ def fingerprint(*parts: Any) -> str:
 def model_fingerprint(
     model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase
 ) -> str:
-    """The digest of all weights, the configuration, the tokenizer and the image processor.
+    """The digest of all weights, the configuration, the tokenizer and the items' processors.
 
     More training or another dtype changes it; another folder does not.
     """
@@ -38,17 +44,19 @@ def model_fingerprint(
     tokenizer = tokenizer_of(processor)
     inputs = [tokenizer.get_vocab(), str(tokenizer.chat_template), _settings(model)]
     if isinstance(processor, WingsProcessor):
-        inputs.append(str(sorted(processor.image_processor.to_dict().items())))
+        senses = [sense.processor for name, sense in processor.senses.items() if name != IMAGE]
+        for one in (processor.image_processor, *senses):
+            inputs.append(str(sorted(one.to_dict().items())))
     elif isinstance(processor, ProcessorMixin):
         inputs.append(processor.to_json_string())
     return fingerprint(digest.hexdigest(), *inputs)
 
 
 def item_fingerprint(item: Item) -> str:
-    """The digest of an item's turns and the bytes of its pictures.
+    """The digest of an item's turns and the bytes of its pictures and sounds.
 
     Raises:
-        WingsError: a picture that cannot be read.
+        WingsError: a picture or sound that cannot be read.
     """
     return fingerprint([[*_turn(message)] for message in item.messages])
 
@@ -75,16 +83,19 @@ def _turn(message: dict) -> Iterator[Any]:
 def _content(content: str | list[dict]) -> list:
     if isinstance(content, str):
         return [content]
-    return [part["text"] if part["type"] == "text" else _picture(part) for part in content]
+    return [part["text"] if part["type"] == "text" else _source(part) for part in content]
 
 
-def _picture(part: dict) -> list[str]:
-    source = part["image"]
+def _source(part: dict) -> list[str]:
+    is_sound = part["type"] == AUDIO
+    source, noun = part[part["type"]], "sound" if is_sound else "picture"
     if isinstance(source, str) and not is_address(source):
         try:
             data = Path(source).read_bytes()
         except OSError as error:
-            raise WingsError(f"The picture {source} cannot be read: {error.strerror}.") from error
+            raise WingsError(f"The {noun} {source} cannot be read: {error.strerror}.") from error
+    elif is_sound:
+        data = load_audio(source, RATE).tobytes()
     else:
         data = load_image(source).tobytes()
-    return ["picture", hashlib.blake2b(data, digest_size=16).hexdigest()]
+    return [noun, hashlib.blake2b(data, digest_size=16).hexdigest()]

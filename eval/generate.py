@@ -17,7 +17,8 @@ from wings.processing.chat_template import ChatTemplate
 from wings.processing.processor import WingsProcessor
 from wings.processing.vision_language import encode_conversations
 
-from .items import Item, pictures_of
+from .items import Item
+from .senses import names_in
 
 
 @torch.inference_mode()
@@ -34,7 +35,7 @@ def answer_items(
 
     Args:
         model: a Wings model, a composite model of transformers, or any causal LM for items without
-            pictures.
+            pictures and sounds.
         processor: the model's processor, or the tokenizer of a plain LM.
         batch_size: conversations per batch, grouped by length.
         max_new_tokens: longest answer, in tokens.
@@ -60,14 +61,15 @@ def answer_items(
 def batch_by_length(items: Sequence[Item], batch_size: int) -> list[list[int]]:
     """Indices of items in batches of conversations of similar length.
 
-    Some processors refuse a batch in which only some conversations have pictures, so none has both.
+    Some processors refuse a batch in which only some conversations have pictures. A row's senses
+    are also those of its batch then, so that its result is that of the row alone.
     """
 
-    def sees(n: int) -> bool:
-        return bool(pictures_of(items[n]))
+    def senses(n: int) -> tuple[str, ...]:
+        return names_in(items[n].messages)
 
-    order = sorted(range(len(items)), key=lambda n: (sees(n), _length(items[n]), n))
-    groups = [list(group) for _, group in groupby(order, sees)]
+    order = sorted(range(len(items)), key=lambda n: (senses(n), _length(items[n]), n))
+    groups = [list(group) for _, group in groupby(order, senses)]
     return [
         group[start : start + batch_size]
         for group in groups
@@ -99,7 +101,8 @@ def encode(
 
     Returns:
         `input_ids` and `attention_mask` [B, T] int64; with pictures also `pixel_values`
-        [N, 3, H, W] for a Wings model, and whatever the processor of a composite model makes.
+        [N, 3, H, W] for a Wings model, with sounds `audio_values`, and whatever the processor of a
+        composite model makes.
 
     Raises:
         WingsError: a conversation that cannot be encoded.
@@ -124,7 +127,7 @@ def encode(
 
 
 def _length(item: Item) -> int:
-    """Approximate length in characters; a picture counts as 400."""
+    """Approximate length in characters; a picture or sound counts as 400."""
     length = 0
     for message in item.messages:
         content = message["content"]

@@ -37,7 +37,8 @@ class Item:
         circle: names a question that several items ask, each with its choices rotated by one (see
             `compare/comparison.py`); "" for a question that is asked once.
         cluster: names what the item shares with others, such as a drawing; intervals resample
-            such items together (see `compare/clusters.py`); "" for the item's image files.
+            such items together (see `compare/clusters.py`); "" for the files of the item's
+            pictures and sounds.
     """
 
     kind: str
@@ -67,15 +68,15 @@ def pictures_of(item: Item) -> list[Any]:
     return images_of(item.messages)
 
 
-def without_pictures(item: Item) -> Item:
-    """The item without pictures; each content becomes one string."""
+def without_sources(item: Item) -> Item:
+    """The item without pictures and sounds; each content becomes one string."""
     messages = (m | {"content": text_of(m["content"])} for m in item.messages)
     return replace(item, messages=tuple(messages))
 
 
 def question_alone(item: Item) -> Item:
-    """The item's last question without pictures and earlier exchanges; system messages stay."""
-    blind = without_pictures(item).messages
+    """The item's last question without its sources and earlier exchanges; system messages stay."""
+    blind = without_sources(item).messages
     last = max((n for n, m in enumerate(blind) if m["role"] == "user"), default=0)
     system = (message for message in blind[:last] if message["role"] == "system")
     return replace(item, messages=(*system, *blind[last:]))
@@ -90,7 +91,8 @@ def read_items(path: str | Path, images: str | Path | None = None) -> list[Item]
 
     Args:
         path: a `.json`, `.jsonl`, `.parquet` or `.tar` file, or a folder or pattern of them.
-        images: folder that paths of pictures are relative to; None for the folder of `path`.
+        images: folder that paths of pictures and sounds are relative to; None for the folder of
+            `path`.
 
     Raises:
         WingsError: a missing file, an invalid record (named), or no record at all.
@@ -179,20 +181,20 @@ def _texts(record: dict, name: str, where: str) -> tuple[str, ...]:
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    """The message with its text as one string, or with the addresses of its pictures."""
+    """The message with its text as one string, or with the addresses of its sources."""
     parts = message["content"]
     if all(part["type"] == "text" for part in parts):
         return message | {"content": text_of(parts)}
     return message | {
         "content": [
-            part | {"image": _address(part["image"])} if part["type"] == "image" else part
+            part if (kind := part["type"]) == "text" else part | {kind: _address(part[kind])}
             for part in parts
         ]
     }
 
 
-def _address(image: Path | bytes | str) -> str:
-    """The path, URL or data URI of a picture."""
-    if isinstance(image, bytes):
-        return f"data:application/octet-stream;base64,{base64.b64encode(image).decode()}"
-    return str(image)
+def _address(source: Any) -> Any:
+    """The path, URL or data URI of a picture or sound; samples of a sound stay as they are."""
+    if isinstance(source, bytes):
+        return f"data:application/octet-stream;base64,{base64.b64encode(source).decode()}"
+    return str(source) if isinstance(source, Path) else source

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from wings.errors import WingsError
 from wings.processing.tokenization import pad_rows
+from wings.sense import VALUES
 
 from .continuation import continuation_log_probs
 from .generate import encode, encode_for, is_composite
@@ -53,7 +54,7 @@ def choice_likelihoods(
 
     Args:
         model: a Wings model, a composite model of transformers, or any causal LM for items without
-            pictures.
+            pictures and sounds.
         processor: the model's processor, or the tokenizer of a plain LM.
         batch_size: answers per batch; a composite model reads one at a time.
         on_batch: called after each batch with its number of answers.
@@ -179,7 +180,7 @@ def _encode_choice(tokenizer: PreTrainedTokenizerBase, choice: str) -> list[int]
 def _encode_prompt(
     processor: ProcessorMixin | PreTrainedTokenizerBase, item: Item
 ) -> dict[str, torch.Tensor]:
-    """One prompt: `input_ids` [T], and `pixel_values` [n, 3, H, W] if there are pictures."""
+    """One prompt: `input_ids` [T], and `pixel_values` [n, 3, H, W] and the like of its items."""
     batch = encode(processor, [list(item.messages)])
-    row = {"input_ids": batch["input_ids"][0]}
-    return row | ({"pixel_values": batch["pixel_values"]} if "pixel_values" in batch else {})
+    values = {name: one for name, one in batch.items() if VALUES.fullmatch(name)}
+    return {"input_ids": batch["input_ids"][0], **values}

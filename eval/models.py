@@ -1,5 +1,6 @@
 """Loads the models that are evaluated, with tokenizer or processor and fingerprint."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +18,15 @@ from wings.errors import WingsError
 from wings.model.load_causal_lm import load_causal_lm
 from wings.model.load_composite import load_composite, load_composite_processor
 from wings.saved_files import reading
+from wings.sense import IMAGE
 from wings.upstream.auto_models import reads_images_and_text
 from wings.upstream.configuration import read_config_dict
 from wings.upstream.gguf import place_of
 
 from .fingerprint import model_fingerprint, tokenizer_of
 from .generate import encode
+from .items import Item
+from .senses import SENSES, names_in
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 TAKEN = "a Wings checkpoint, a model of images and text or a causal language model"
@@ -49,9 +53,11 @@ class EvalModel:
     fingerprint: str
 
     @property
-    def sees(self) -> bool:
-        """True if it accepts pictures."""
-        return isinstance(self.processor, ProcessorMixin)
+    def senses(self) -> tuple[str, ...]:
+        """The senses whose items it accepts."""
+        if isinstance(self.processor, WingsProcessor):
+            return tuple(self.processor.senses)
+        return (IMAGE,) if isinstance(self.processor, ProcessorMixin) else ()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -92,6 +98,43 @@ def read_model_type(name: str) -> str:
     if not isinstance(kind, str) or not kind:
         raise WingsError(f"'{name}' holds no model: its config.json has no model_type.")
     return kind
+
+
+def read_senses(name: str) -> tuple[str, ...]:
+    """The senses of the model in a folder or on the Hub; no weights are read.
+
+    Raises:
+        WingsError: as `read_model_type`.
+    """
+    kind = read_model_type(name)
+    if kind != "wings":
+        return (IMAGE,) if reads_images_and_text(kind) else ()
+    with reading(name, "model"):
+        fields = read_config_dict(name)
+    others: Any = fields.get("other_senses") or {}
+    return (*([IMAGE] if fields.get("vision_config") else []), *others)
+
+
+def validate_asked(name: str, items: Iterable[Item], part: str) -> None:
+    """Raises a `WingsError` if questions have items of a sense that a model lacks.
+
+    A plain language model lacks them all: it is not asked, and the report says so.
+
+    Args:
+        name: folder or Hub id of the model; no weights are read.
+        items: the questions.
+        part: their option, such as "--pictures".
+    """
+    senses = read_senses(name)
+    asked = {sense for item in items for sense in names_in(item.messages)}
+    for sense in SENSES:
+        if senses and sense in asked and sense not in senses:
+            words = SENSES[sense]
+            has = " and ".join(SENSES[one].nouns if one in SENSES else one for one in senses)
+            raise WingsError(
+                f"{part} has {words.nouns}, but {name} does not {words.verb}: it takes {has} "
+                f"alone; leave these questions out, or name a checkpoint that {words.verb}s."
+            )
 
 
 def load_eval_model(name: str, device: torch.device, dtype: Any = "auto") -> EvalModel:

@@ -1,34 +1,35 @@
-"""The verdict of an evaluation: one line each on text alone, text after an image, and images."""
+"""The verdict of an evaluation: a line on text alone, on text after each sense, and on each."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from .compare.after_image import AfterImage
+from .compare.after_sense import AfterSense
 from .compare.bootstrap import Estimate
 from .compare.comparison import ALL, Comparison
 from .drift import Drift
-from .image_drift import ImageDrift
 from .scoring.accuracy import Accuracy
+from .sense_drift import SenseDrift
+from .senses import EVERY, SENSES, EvalSense
 
 WORST = 3  # kinds that are named
 
 
 def verdict(measurements: Mapping[str, Any]) -> list[str]:
-    """A line for each of the three that was measured.
+    """A line for each of these that was measured.
 
     Args:
         measurements: by their names in an `Evaluation`.
     """
-    after, drift = measurements.get("after_image"), measurements.get("drift")
+    groups = [measurements[sense.after] for sense in EVERY if sense.after in measurements]
     # Without text questions, those of the conversations were asked alone too.
-    text = measurements.get("text", after.alone if after else None)
+    text = measurements.get("text", groups[0].alone if groups else None)
     lines = []
     if text:
-        lines.append(text_line(text, drift))
-    if after:
-        lines.append(after_image_line(after, measurements.get("drift_after_image")))
-    if pictures := measurements.get("pictures"):
-        lines.append(images_line(pictures))
+        lines.append(text_line(text, measurements.get("drift")))
+    lines += [after_line(after, measurements.get(after.sense.drift)) for after in groups]
+    for sense in SENSES.values():
+        if questions := measurements.get(sense.questions):
+            lines.append(sense_line(sense, questions))
     return lines
 
 
@@ -42,19 +43,20 @@ def text_line(text: Comparison, drift: Drift | None) -> str:
     return line
 
 
-def after_image_line(after: AfterImage, drift: ImageDrift | None) -> str:
-    """The verdict on text questions after an image."""
+def after_line(after: AfterSense, drift: SenseDrift | None) -> str:
+    """The verdict on text questions after items of a sense."""
     kind = after.after.kinds[0]
     alone = after.model_scores(kind).accuracies[0]
     reference = "the LLM after the same exchange in words"
     change = _change(after.after, reference, "all answers kept")
-    line = f"Text after an image: {change} Asked alone, the model has {_percent(alone)} right."
+    line = f"Text after {after.sense.one}: {change}"
+    line += f" Asked alone, the model has {_percent(alone)} right."
     if lost := lost_most(after.after):
         line += f" Lost most: {'; '.join(lost)}."
     if drift:
-        floor, image = drift.kl("words", ALL), drift.kl("image", ALL)
+        floor, found = drift.kl("words", ALL), drift.kl("after", ALL)
         line += (
-            f" KL is {image.value:.2g}{_between(image, '.2g')} nats a token, "
+            f" KL is {found.value:.2g}{_between(found, '.2g')} nats a token, "
             f"its floor {floor.value:.2g}{_between(floor, '.2g')}."
         )
     return line
@@ -74,13 +76,14 @@ def lost_most(comparison: Comparison) -> list[str]:
     return lost
 
 
-def images_line(pictures: Comparison) -> str:
-    """The verdict on questions about images."""
-    paired = pictures.paired(pictures.kinds[0])
+def sense_line(sense: EvalSense, questions: Comparison) -> str:
+    """The verdict on questions about items of a sense."""
+    paired = questions.paired(questions.kinds[0])
     before, after = paired.accuracies
     change = paired.difference
     return (
-        f"Images: {_percent(after)} right, the LLM without the images {_percent(before)}: "
+        f"{sense.many.capitalize()}: {_percent(after)} right, the LLM without the {sense.many} "
+        f"{_percent(before)}: "
         f"{change.value:+.1f} points{_between(change)}."
     )
 

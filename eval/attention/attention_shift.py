@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..fingerprint import fingerprint, item_fingerprint
-from ..items import Item, pictures_of
+from ..items import Item
 from ..models import EvalModel
 from ..report.report import Section
 from ..runner import EvalRunner
+from ..senses import SEEN, EvalSense, names_in
 from .masses import Masses
 from .shift import ModelShift, ShiftOptions, measure_shift
 from .shift_plot import curves_figure
@@ -22,17 +23,18 @@ COLUMNS = ("main", "learners", "effect")  # of `Masses`
 
 SENTENCE = (
     "1 - Pearson of two curves over the blocks, the attention on text before and on text after a "
-    "picture: 0 if both receive the same attention, up to 2 (the paper's attention shift). The LLM "
-    "reads words in the picture's place. With few blocks the score is coarse."
+    "{noun}: 0 if both receive the same attention, up to 2 (the paper's attention shift). The LLM "
+    "reads words in the {noun}'s place. With few blocks the score is coarse."
 )
 
 
 @dataclass(frozen=True)
 class AttentionShift:
-    """The attention shift of both models."""
+    """The attention shift of both models around items of one sense, or of several together."""
 
     llm: ModelShift
     model: ModelShift
+    sense: EvalSense = SEEN
 
     def to_dict(self) -> dict[str, Any]:
         """Scores, intervals and curves of both, for JSON."""
@@ -43,7 +45,9 @@ class AttentionShift:
         rows = [("", "shift", "samples with a score")]
         for name, shift in (("LLM", self.llm), ("model", self.model)):
             rows += [(f"{name}, {branch}", score, count) for branch, score, count in shift.table()]
-        return Section("Attention shift", SENTENCE, rows, curves_figure(self.model, narrow=True))
+        title = "Attention shift" + f" around {self.sense.one}" * bool(self.sense.suffix)
+        figure = curves_figure(self.model, narrow=True)
+        return Section(title, SENTENCE.format(noun=self.sense.noun), rows, figure)
 
 
 def measure_attention_shift(
@@ -52,26 +56,42 @@ def measure_attention_shift(
     items: Sequence[Item],
     runner: EvalRunner,
     options: ShiftOptions | None = None,
+    sense: EvalSense = SEEN,
 ) -> AttentionShift:
-    """Both models' shift on the items with pictures, at most `MAX_ITEMS` random ones.
+    """Both models' shift on the items of a sense, at most `MAX_ITEMS` random ones.
 
     Each sample is cached under model, options, device and item.
+
+    Args:
+        llm: the reference.
+        model: takes the items.
+        items: those with other senses are left out.
+        runner: shares the work.
+        options: that the paper does not specify.
+        sense: that the items have, or several.
 
     Raises:
         WingsError: a model whose attention cannot be measured.
     """
-    visible = [item for item in items if pictures_of(item)]
+    visible = [item for item in items if names_in(item.messages) == sense.names]
     if len(visible) > MAX_ITEMS:
         visible = random.Random(runner.seed).sample(visible, MAX_ITEMS)
     options = options or ShiftOptions()
+    name = f"attention{sense.suffix.replace('_', ' ')}"
     return AttentionShift(
-        _measure(llm, visible, runner, options, "attention: the LLM"),
-        _measure(model, visible, runner, options, "attention: the model"),
+        _measure(llm, visible, runner, options, sense, f"{name}: the LLM"),
+        _measure(model, visible, runner, options, sense, f"{name}: the model"),
+        sense,
     )
 
 
 def _measure(
-    model: EvalModel, items: Sequence[Item], runner: EvalRunner, options: ShiftOptions, name: str
+    model: EvalModel,
+    items: Sequence[Item],
+    runner: EvalRunner,
+    options: ShiftOptions,
+    sense: EvalSense,
+    name: str,
 ) -> ModelShift:
     """`measure_shift` with the items shared among processes, each cached once measured."""
     settings = (model.fingerprint, asdict(options), runner.processes.device.type)
@@ -87,7 +107,7 @@ def _measure(
     layers = tuple(samples[0]["layers"])
     main, learners, effect = (_column(samples, name) for name in COLUMNS)
     assert main is not None
-    return ModelShift(options, layers, Masses(layers, main, learners, effect))
+    return ModelShift(options, layers, Masses(layers, main, learners, effect), sense.names)
 
 
 def _to_json(masses: Masses) -> dict[str, Any]:

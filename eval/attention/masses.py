@@ -35,7 +35,7 @@ from .learner_masses import LearnerMasses
 if TYPE_CHECKING:
     from peft import PeftModel
 
-# Kinds of keys, in the order of the columns. `sink` is the first token, unless it is an image's.
+# Kinds of keys, in the order of the columns. `sink` is the first token, unless it is an item's.
 KEY_KINDS = ("sink", "before", "image", "between", "after")
 BLOCK = 256  # queries per call with a mask, to bound the size of its float copy
 # Registered names of the measured attention; the second is for decoders with wings whose eager
@@ -49,9 +49,9 @@ class Masses:
 
     Attributes:
         layers: the blocks' numbers.
-        main: `[N, L, 5]` float64, the decoder's own attention weight on each of `KEY_KINDS`,
-            averaged over heads and tokens. The five sum to 1, or to less if the attention has
-            learned sinks or a prefix.
+        main: `[N, L, 4 + S]` float64, the decoder's own attention weight on each of
+            `key_kinds_of` S senses, averaged over heads and tokens. They sum to 1, or to less if
+            the attention has learned sinks or a prefix.
         learners: the same of the learners' attention, times their gates; zero in blocks without
             learners, None for a model without learners.
         effect: `[N, L]`, the ratio of the norms of the learners' output and the main attention's,
@@ -79,25 +79,39 @@ class Masses:
         )
 
 
-def key_kinds(is_image: Tensor, real: Tensor) -> Tensor:
-    """One-hot kinds of tokens as keys: two `[B, T]` bool -> `[B, T, 5]` float32.
+def key_kinds_of(senses: Sequence[str]) -> tuple[str, ...]:
+    """The kinds of keys with these senses in the place of images."""
+    return (*KEY_KINDS[:2], *senses, *KEY_KINDS[3:])
 
-    Text is `before` the row's first image token, `after` its last, or `between`; in a row without
-    an image all text is `before`. Padding has no kind.
+
+def key_kinds(is_item: Tensor, real: Tensor) -> Tensor:
+    """One-hot kinds of tokens as keys: `[B, T]` or `[B, T, S]` and `[B, T]` -> `[B, T, 4 + S]`.
+
+    Text is `before` the row's first token of an item, `after` its last, or `between`; in a row
+    without an item all text is `before`. Padding has no kind.
+
+    Args:
+        is_item: bool, True at the tokens of images, or of the items of each of S senses.
+        real: bool, False at padding.
+
+    Returns:
+        float32.
     """
-    image = is_image & real
-    begun = image.cumsum(1) > 0
-    over = image.flip(1).cumsum(1).flip(1) == 0
-    text = real & ~image
+    items = (is_item if is_item.dim() == 3 else is_item[..., None]) & real[..., None]
+    item = items.any(-1)
+    begun = item.cumsum(1) > 0
+    over = item.flip(1).cumsum(1).flip(1) == 0
+    text = real & ~item
     sink = text & (real.cumsum(1) == 1)
     before, after = text & ~begun & ~sink, text & begun & over
     between = text & begun & ~over
-    return torch.stack([sink, before, image, between, after], dim=-1).float()
+    kinds = [sink, before, *items.unbind(-1), between, after]
+    return torch.stack(kinds, dim=-1).float()
 
 
 @torch.no_grad()
 def attention_masses(
-    model: "PreTrainedModel | PeftModel", batch: Mapping[str, Tensor], is_image: Tensor
+    model: "PreTrainedModel | PeftModel", batch: Mapping[str, Tensor], is_item: Tensor
 ) -> Masses:
     """The masses of one batch, from one forward pass without a cache and without logits.
 
@@ -105,16 +119,17 @@ def attention_masses(
         model: a causal LM or a vision-language model of transformers, a Wings model, or one of
             them in a `PeftModel`; a learned prefix has no kind.
         batch: its forward's arguments: `input_ids` [B, T], optionally `attention_mask` [B, T].
-        is_image: `[B, T]` bool, True at image tokens.
+        is_item: `[B, T]` bool, True at image tokens, or `[B, T, S]` for S senses.
 
     Raises:
         WingsError: a model whose attention cannot be measured, with the reason.
     """
     mask = batch.get("attention_mask")
-    real = torch.ones_like(is_image) if mask is None else mask.bool()
-    if is_image.shape != batch["input_ids"].shape or is_image.shape != real.shape:
+    shape = batch["input_ids"].shape
+    real = is_item.new_ones(shape) if mask is None else mask.bool()
+    if is_item.shape[:2] != shape or real.shape != shape:
         raise WingsError(
-            f"is_image has shape {list(is_image.shape)}, but input_ids has "
+            f"is_item has shape {list(is_item.shape)}, but input_ids has "
             f"{list(batch['input_ids'].shape)} and attention_mask {list(real.shape)}; give one "
             "value a token."
         )
@@ -124,7 +139,7 @@ def attention_masses(
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with measured(inner, key_kinds(is_image, real), real) as recorder:
+        with measured(inner, key_kinds(is_item, real), real) as recorder:
             run(**batch, use_cache=False)
     finally:
         for module, training in was_training.items():
@@ -144,7 +159,7 @@ class Recorder:
 
     Args:
         decoder: the module that holds the blocks.
-        columns: `[B, T, 5]`, the kinds of the keys.
+        columns: `[B, T, C]`, the kinds of the keys.
         real: `[B, T]` bool, False at padding.
         original: a Wings decoder's own attention function, which computes its output; None for
             other decoders.
@@ -159,7 +174,7 @@ class Recorder:
         self.learners: LearnerMasses | None = None
 
     def columns_of(self, keys: int, device: torch.device) -> Tensor:
-        """`[B, S, 5]` for the `keys` keys of an attention; the keys of a prefix have no kind."""
+        """`[B, S, C]` for the `keys` keys of an attention; the keys of a prefix have no kind."""
         missing = keys - self.columns.shape[1]
         if missing < 0:
             raise WingsError(
@@ -216,7 +231,7 @@ def measured(model: PreTrainedModel, columns: Tensor, real: Tensor) -> Iterator[
             stack.callback(name_attention, config, attention_name(config))
         token = RECORDER.set(recorder)
         stack.callback(RECORDER.reset, token)
-        if isinstance(model, WingsForCausalLM) and model.config.learners:
+        if isinstance(model, WingsForCausalLM) and model.config.layers_with_learners:
             recorder.learners = LearnerMasses(recorder.columns, recorder.real, recorder.mean)
             stack.enter_context(recorder.learners.watching(decoder))
         name_attention(decoder.config, name)

@@ -16,7 +16,7 @@ comparable.
 sink: the first token takes most of the attention of many models, whatever it is, and would dominate
 the curve of the text before. It is a kind of its own; `sink="before"` adds it to the text before.
 pictures: with several, text before the first and text after the last are compared; text between is
-counted separately.
+counted separately. Sounds are treated in the same way; each sense has a kind of its own.
 prompts: items in the model's own chat template, up to where the answer begins. If a conversation
 starts with its picture, `preamble` is inserted before it; else only tokens of the template would
 precede it.
@@ -44,9 +44,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
+from wings.sense import IMAGE
 
-from ..items import Item, pictures_of
-from .masses import KEY_KINDS, Masses, attention_masses, inner_of
+from ..items import Item
+from ..senses import SENSES, names_in
+from .masses import Masses, attention_masses, inner_of, key_kinds_of
 from .prompts import encode_prompts
 
 if TYPE_CHECKING:
@@ -80,10 +82,16 @@ class ShiftOptions:
 
 @dataclass(frozen=True)
 class Curves:
-    """Masses of one branch: `[N, L, 5]` float64 over samples, blocks and `KEY_KINDS`."""
+    """Masses of one branch: `[N, L, C]` float64 over samples, blocks and kinds of keys."""
 
     masses: Tensor
     sink: str
+    senses: tuple[str, ...] = (IMAGE,)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The C kinds of keys."""
+        return key_kinds_of(self.senses)
 
     @property
     def before(self) -> Tensor:
@@ -94,7 +102,7 @@ class Curves:
     @property
     def after(self) -> Tensor:
         """Attention on the text after, `[N, L]`."""
-        return self.masses[..., KEY_KINDS.index("after")]
+        return self.masses[..., -1]
 
     @property
     def scores(self) -> list[float | None]:
@@ -126,7 +134,7 @@ class Curves:
             "before": self.before.tolist(),
             "after": self.after.tolist(),
             "without a score": sum(score is None for score in self.scores),
-            "masses": dict(zip(KEY_KINDS, self.masses.mean(0).T.tolist(), strict=True)),
+            "masses": dict(zip(self.kinds, self.masses.mean(0).T.tolist(), strict=True)),
         }
 
 
@@ -138,23 +146,26 @@ class ModelShift:
         options: of the measurement.
         layers: the blocks' numbers.
         masses: of all samples, in the order of the items.
+        senses: of the items.
     """
 
     options: ShiftOptions
     layers: tuple[int, ...]
     masses: Masses
+    senses: tuple[str, ...] = (IMAGE,)
 
     @property
     def main(self) -> Curves:
         """The decoder's own attention."""
-        return Curves(self.masses.main, self.options.sink)
+        return Curves(self.masses.main, self.options.sink, self.senses)
 
     @property
     def plus_learners(self) -> Curves | None:
         """The main branch plus the learners; None for a model without learners."""
         if self.masses.learners is None:
             return None
-        return Curves(self.masses.main + self.masses.learners, self.options.sink)
+        both = self.masses.main + self.masses.learners
+        return Curves(both, self.options.sink, self.senses)
 
     @property
     def branches(self) -> dict[str, Curves]:
@@ -189,34 +200,40 @@ def measure_shift(
     batch_size: int = 1,
     on_batch: Callable[[int], None] | None = None,
 ) -> ModelShift:
-    """Measures the attention shift of a model on items with pictures.
+    """Measures the attention shift of a model on items with pictures or sounds.
 
     Args:
         model: a Wings model, a vision-language model or a causal LM of transformers, or one of
             them in a `PeftModel`.
         processor: its processor, or the tokenizer of a causal LM.
-        items: conversations; those without a picture are skipped.
+        items: conversations; those without a picture or sound are skipped.
         options: that the paper does not specify.
         batch_size: conversations a batch. A single one has no padding, so it needs no mask.
         on_batch: called after each batch with its number of items.
 
     Raises:
-        WingsError: no item with a picture, or a model or processor that cannot be measured.
+        WingsError: no item with a picture or sound, or a model or processor that cannot be
+            measured.
     """
     options = options or ShiftOptions()
-    visible = [item for item in items if pictures_of(item)]
+    visible = [item for item in items if names_in(item.messages)]
     if not visible:
         raise WingsError(
-            f"None of the {len(items)} items has a picture to split its text; pass items with one."
+            f"None of the {len(items)} items has a picture or a sound to split its text; pass items"
+            " with one."
         )
+    found = {name for item in visible for name in names_in(item.messages)}
+    senses = tuple(name for name in SENSES if name in found)
     parts, device = [], inner_of(model).device
     for start in range(0, len(visible), batch_size):
         chosen = visible[start : start + batch_size]
-        batch, is_image = encode_prompts(processor, chosen, options.preamble, options.placeholder)
-        parts.append(attention_masses(model, batch.to(device), is_image.to(device)))
+        batch, is_item = encode_prompts(
+            processor, chosen, options.preamble, options.placeholder, senses
+        )
+        parts.append(attention_masses(model, batch.to(device), is_item.to(device)))
         if on_batch:
             on_batch(len(chosen))
-    return ModelShift(options, parts[0].layers, Masses.concat(parts))
+    return ModelShift(options, parts[0].layers, Masses.concat(parts), senses)
 
 
 def one_minus_pearson(before: Tensor, after: Tensor) -> float | None:

@@ -12,20 +12,25 @@ from matplotlib.ticker import MaxNLocator
 
 from wings.eval.report.style import GROUND, INK, STYLE, draw_grid, series_style
 from wings.eval.scoring.accuracy import Accuracy
+from wings.eval.senses import SEEN, EvalSense
 
 from .shift import Curves, ModelShift, format_shift
 
 LINES = {"before": ("#0b6fb8", "o", "-"), "after": ("#d1495b", "s", "-")}
-REST = {"image": ("#5f6b76", "^", ":"), "sink": ("#c3ccd5", "v", ":")}
+REST = {
+    "image": ("#5f6b76", "^", ":"),
+    "audio": ("#8a939c", "D", ":"),
+    "sink": ("#c3ccd5", "v", ":"),
+}
 
 
 def curves_figure(
     shift: ModelShift, title: str = "Attention over the blocks", narrow: bool = False
 ) -> Figure:
-    """Plots attention on text before and after the picture over the blocks, one panel a branch.
+    """Plots attention on text before and after the items over the blocks, one panel a branch.
 
     Panels are side by side, or one below the other if `narrow`, for phones. A band is the middle
-    half of the samples. Pictures, and the sink if it is counted apart, are grey. Masses of the main
+    half of the samples. Items, and the sink if it is counted apart, are grey. Masses of the main
     branch sum to 1, those of learners to the sum of their gates.
     """
     branches = shift.branches
@@ -53,7 +58,7 @@ def draw_curves(axes: Axes, layers: Sequence[int], curves: Curves) -> None:
     draw_grid(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("block")
-    grey = {"image": curves.masses[..., 2]}
+    grey = {name: curves.masses[..., 2 + n] for n, name in enumerate(curves.senses)}
     if curves.sink == "apart":
         grey["sink"] = curves.masses[..., 0]
     text = {"before": curves.before, "after": curves.after}
@@ -86,24 +91,28 @@ class ShiftPoint:
         shift: attention shift.
         interval: of the shift, 95%.
         text: accuracy on text; None if not measured.
-        after_image: accuracy on text after an image; None if not measured.
+        after: accuracy on text after an item; None if not measured.
     """
 
     name: str
     shift: float
     interval: tuple[float, float]
     text: Accuracy | None
-    after_image: Accuracy | None = None
+    after: Accuracy | None = None
 
 
-def score_figure(points: Sequence[ShiftPoint], title: str = "Attention shift and text") -> Figure:
+def score_figure(
+    points: Sequence[ShiftPoint],
+    title: str = "Attention shift and text",
+    sense: EvalSense = SEEN,
+) -> Figure:
     """Plots the shift of checkpoints against their text accuracy (Wings, figure 2).
 
-    Text alone and text after an image have a panel each, if any point has them.
+    Text alone and text after an item of the sense have a panel each, if any point has them.
     """
     measured = {
         "text answered (%)": [point.text for point in points],
-        "text after an image answered (%)": [point.after_image for point in points],
+        f"text after {sense.one} answered (%)": [point.after for point in points],
     }
     panels = {label: values for label, values in measured.items() if any(values)}
     with matplotlib.rc_context(STYLE):
@@ -120,7 +129,7 @@ def score_figure(points: Sequence[ShiftPoint], title: str = "Attention shift and
             for n, (point, accuracy) in enumerate(zip(points, values, strict=True)):
                 if accuracy is not None:
                     drawn.setdefault(point.name, _draw_point(axes, n, point, accuracy))
-            axes.set_xlabel("attention shift (0: equal before and after a picture)")
+            axes.set_xlabel(f"attention shift (0: equal before and after a {sense.noun})")
             axes.set_ylabel(label)
         figure.suptitle(title, x=0.02, ha="left", fontsize=14, fontweight="bold", color=INK)
         figure.legend(

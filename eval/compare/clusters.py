@@ -1,9 +1,10 @@
-"""Clusters of items: items that share an image or a name are resampled together."""
+"""Clusters of items: items that share an image, a sound or a name are resampled together."""
 
 from collections.abc import Hashable, Iterator, Sequence
 
-from wings.eval.items import Item, pictures_of
+from wings.eval.items import Item
 from wings.eval.scoring.accuracy import Accuracy
+from wings.records.formats import items_of
 
 from .bootstrap import bootstrap
 
@@ -12,7 +13,8 @@ def cluster_items(items: Sequence[Item]) -> list[int]:
     """The number of each item's cluster, counted from 0 in the order of the items.
 
     Items with the same `cluster` are in one cluster. Items without it are in one cluster if they
-    share an image file, directly or through other items. Any other item is a cluster of its own.
+    share an image or sound file, directly or through other items. Any other item is a cluster of
+    its own.
     """
     parents = list(range(len(items)))
 
@@ -56,6 +58,6 @@ def _shared(item: Item) -> Iterator[Hashable]:
     if item.cluster:
         yield "cluster", item.cluster
         return
-    for picture in pictures_of(item):
-        # A picture in memory has no file; it is shared if it is the same object.
-        yield ("image", picture) if isinstance(picture, str) else ("object", id(picture))
+    for kind, source in items_of(item.messages):
+        # A source in memory has no file; it is shared if it is the same object.
+        yield (kind, source) if isinstance(source, str) else ("object", id(source))

@@ -15,15 +15,19 @@ from wings.eval.items import Item
 from wings.eval.report.report import SAMPLES, Sample, Section
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.score import is_exact, score
+from wings.eval.senses import SENSES, names_in
+from wings.processing.audio_reader import describe_sound
+from wings.processing.item_encoder import AUDIO
 from wings.processing.web_file import is_address
-from wings.records.formats import text_of
+from wings.records.formats import items_of, text_of
+from wings.sense import IMAGE
 
 from .clusters import cluster_accuracy, cluster_items
 from .paired import PairedScores, paired_plot, paired_table
 
 ALL = "all"
 CIRCULAR = "circular"
-# Letters of a picture's address that the JSON report keeps.
+# Letters of an address of a picture or sound that the JSON report keeps.
 SHOWN = 200
 CIRCULAR_SENTENCE = (
     " A question that is asked once for each rotation of its choices counts by the first rotation,"
@@ -122,9 +126,15 @@ class Comparison:
         if count == len(clusters):
             return ""
         return (
-            f" Questions that share an image or a cluster depend on each other: intervals resample "
-            f"{count:,} clusters of {len(clusters):,} questions."
+            f" Questions that share {self._shared} or a cluster depend on each other: intervals "
+            f"resample {count:,} clusters of {len(clusters):,} questions."
         )
+
+    @property
+    def _shared(self) -> str:
+        """The items that questions may share: "an image", or those of further senses too."""
+        found = {name for item in self.items for name in names_in(item.messages)}
+        return ", ".join(SENSES[name].one for name in SENSES if name in (found or {IMAGE}))
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, circular ones apart, and every item with both answers, for JSON."""
@@ -178,20 +188,21 @@ class Comparison:
 
 def _turn(message: dict) -> tuple[str, str, list]:
     content = message["content"]
-    parts = [] if isinstance(content, str) else content
-    pictures = [part["image"] for part in parts if part["type"] == "image"]
-    return message["role"], text_of(content), pictures
+    return message["role"], text_of(content), items_of([message])
 
 
 def _shortened(message: dict) -> dict:
-    """The message without the bytes of its pictures."""
+    """The message without the bytes of its pictures and sounds."""
     if isinstance(message["content"], str):
         return message
     return message | {"content": [_short_part(part) for part in message["content"]]}
 
 
 def _short_part(part: dict) -> dict:
-    source = part.get("image")
-    if isinstance(source, str) and len(source) > SHOWN and is_address(source):
-        return part | {"image": f"{source[:SHOWN]}... ({len(source):,} letters)"}
+    kind = part["type"]
+    source = part[kind]
+    if kind == AUDIO and not isinstance(source, str):
+        return part | {kind: describe_sound(source)}
+    if kind != "text" and isinstance(source, str) and len(source) > SHOWN and is_address(source):
+        return part | {kind: f"{source[:SHOWN]}... ({len(source):,} letters)"}
     return part

@@ -9,8 +9,8 @@ from typing import Any
 from wings.eval.compare.bootstrap import Estimate
 from wings.eval.compare.clusters import cluster_accuracy
 from wings.eval.compare.paired import PairedScores
-from wings.eval.image_drift import Arm, ImageDrift
 from wings.eval.scoring.accuracy import Accuracy
+from wings.eval.sense_drift import Arm, SenseDrift
 
 from .questions import CHOICE, PARTS, PICTURES, REPORT, FrontQuestions
 
@@ -31,7 +31,7 @@ class FrontResult:
     name: str
     value: float | None
     scores: Scores
-    drift: ImageDrift | None = None
+    drift: SenseDrift | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
@@ -150,7 +150,7 @@ class Front:
         if result.drift is None or part == CHOICE:
             cells += ["", "", ""]
         else:
-            arms: tuple[Arm, ...] = ("alone", "words", "image")
+            arms: tuple[Arm, ...] = ("alone", "words", "after")
             kind = result.drift.kinds[0]
             cells += [f"{result.drift.kl(arm, kind).value:.4f}" for arm in arms]
         value = "" if result.value is None else f"{result.value:g}"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from wings.errors import WingsError
 from wings.eval.fingerprint import model_fingerprint
-from wings.eval.image_drift import ImageDrift, measure_image_drift
-from wings.eval.items import without_pictures
+from wings.eval.items import without_sources
 from wings.eval.models import EvalModel
 from wings.eval.runner import EvalRunner
 from wings.eval.scoring.score import score_all
+from wings.eval.sense_drift import SenseDrift, measure_sense_drift
 from wings.merge.in_place import InPlaceMerge
 from wings.merge.recipe import MergeRecipe
 
@@ -69,7 +69,7 @@ def measure_front(
 
     def measure(model: EvalModel, name: str, value: float | None, has_kl: bool) -> FrontResult:
         scores = _scores(model, questions, runner, name)
-        drift: ImageDrift | None = None
+        drift: SenseDrift | None = None
         if has_kl:
             try:
                 drift = _drift(llm, model, questions, runner, name)
@@ -95,19 +95,19 @@ def measure_front(
 def replace_pictures(questions: FrontQuestions) -> FrontQuestions:
     """The questions without pictures, as the LLM is asked them."""
     blind = {
-        test: [without_pictures(item) for item in items] for test, items in questions.items.items()
+        test: [without_sources(item) for item in items] for test, items in questions.items.items()
     }
     return replace(questions, items=blind)
 
 
 def _drift(
     llm: EvalModel, model: EvalModel, questions: FrontQuestions, runner: EvalRunner, name: str
-) -> ImageDrift:
+) -> SenseDrift:
     """The drift on the answers to the conversations that are reported."""
     named = replace(
         runner, progress=lambda _, done, total: runner.progress(f"{name}: KL", done, total)
     )
-    return measure_image_drift(llm, model, questions.reported(CONVERSATIONS), named)
+    return measure_sense_drift(llm, model, questions.reported(CONVERSATIONS), named)
 
 
 def _scores(
@@ -115,7 +115,7 @@ def _scores(
 ) -> dict[str, list[float]]:
     found = {}
     for test, items in questions.items.items():
-        asked = [without_pictures(item) for item in items] if test == TEXT else items
+        asked = [without_sources(item) for item in items] if test == TEXT else items
         answers = runner.answers(model, asked, f"{name}: {test}")
         found[test] = score_all(items, answers)
     return found

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wings.output_folder import OutputFolder
+from wings.processing.audio_reader import load_audio
 from wings.processing.image_reader import load_image
 
 HTML, JSON = "report.html", "report.json"
 SIDE = 256  # pixels of a sample's picture
+RATE, SECONDS = 16_000, 10  # of a sample's sound: samples per second, and its longest
 SAMPLES = 10  # of each kind of question
 TEMPLATE = "report.html.jinja"
 
@@ -45,7 +48,7 @@ class Sample:
 
     Attributes:
         kind: of the item.
-        turns: role, text and pictures of each turn.
+        turns: role and text of each turn, and kind and source of each picture and sound.
         answer: the reference.
         before: the LLM's answer.
         after: the model's answer.
@@ -53,7 +56,7 @@ class Sample:
     """
 
     kind: str
-    turns: Sequence[tuple[str, str, Sequence[Any]]]
+    turns: Sequence[tuple[str, str, Sequence[tuple[str, Any]]]]
     answer: str
     before: str
     after: str
@@ -83,7 +86,7 @@ class Report:
     verdict: Sequence[str] = ()
 
     def html(self) -> str:
-        """One page with embedded pictures and plots; model output is escaped."""
+        """One page with embedded pictures, sounds and plots; model output is escaped."""
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
             autoescape=True,
@@ -91,7 +94,8 @@ class Report:
             lstrip_blocks=True,
         )
         template = environment.get_template(TEMPLATE)
-        return template.render(report=self, render_figure=render_figure, picture=render_picture)
+        shown = {"picture": render_picture, "sound": render_sound}
+        return template.render(report=self, render_figure=render_figure, **shown)
 
     def save(self, folder: OutputFolder) -> None:
         """Writes `report.json` and `report.html`, each atomically."""
@@ -119,6 +123,18 @@ def render_picture(source: Any) -> str:
     stream = io.BytesIO()
     image.save(stream, format="PNG", optimize=True)
     return _data_uri("image/png", stream.getvalue())
+
+
+def render_sound(source: Any) -> str:
+    """A sample's sound as a WAV data URI of one channel, at most its first `SECONDS`."""
+    samples = load_audio(source, RATE)[: SECONDS * RATE]
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return _data_uri("audio/wav", stream.getvalue())
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -20,7 +20,7 @@ from transformers import (
 from wings import WingsForCausalLM
 from wings.errors import WingsError
 from wings.eval.generate import answer_items, encode
-from wings.eval.items import Item, pictures_of, read_items, without_pictures
+from wings.eval.items import Item, pictures_of, read_items, without_sources
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.checks import mentions
 from wings.processing.processor import WingsProcessor
@@ -120,8 +120,8 @@ def score_folder(folder: Path, verbose: bool = True) -> dict:
     blanked = answers(model, processor, [with_picture(item, str(blank)) for item in pictured])
     blind = [*pictured, *texts]
     llm_predictions = [
-        *answers(llm, tokenizer, [without_pictures(item) for item in pictured]),
-        *answers(llm, tokenizer, [without_pictures(item) for item in texts]),
+        *answers(llm, tokenizer, [without_sources(item) for item in pictured]),
+        *answers(llm, tokenizer, [without_sources(item) for item in texts]),
     ]
     scores = {
         "wings": count(items, predictions, groups),

@@ -18,7 +18,7 @@ from transformers import (
 from wings import WingsForCausalLM, WingsProcessor
 from wings.eval.divergence import answer_log_probs, divergence_terms
 from wings.eval.generate import answer_items, encode
-from wings.eval.items import Item, read_items, without_pictures
+from wings.eval.items import Item, read_items, without_sources
 from wings.eval.scoring.score import score, score_all
 from wings.records.formats import text_of
 from wings.upstream.cache_name import cache_name, cache_of
@@ -109,7 +109,7 @@ def measure_llm(
     for part in ("validation", "test"):
         scores, answers = {}, {}
         for test in TEXTS:
-            items = [without_pictures(item) for item in items_of(data, test, part)]
+            items = [without_sources(item) for item in items_of(data, test, part)]
             answers[test] = predict(model, tokenizer, items, test, text_tokens)
             scores[test] = by_kind(items, answers[test])
         known[part] = {"scores": scores, "answers": answers["mixed"]}

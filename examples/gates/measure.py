@@ -19,11 +19,11 @@ from wings.eval.gates.text_turns_off import (
     learners_off_from,
 )
 from wings.eval.generate import answer_items, encode
-from wings.eval.image_drift import item_log_probs
 from wings.eval.items import Item, question_alone, read_items
 from wings.eval.models import EvalModel
 from wings.eval.runner import EvalRunner
 from wings.eval.scoring.score import is_exact, score
+from wings.eval.sense_drift import item_log_probs
 from wings.examples.conversations import read_lines
 from wings.layers.lorra import LoRRALearner
 from wings.model.causal_lm import WingsForCausalLM

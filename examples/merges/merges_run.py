@@ -123,7 +123,7 @@ def scores_of(result: FrontResult) -> dict[str, Any]:
             for test, scores in result.scores.items()
         },
         "alone": [round(answer.alone, 5) for answer in result.drift.answers],
-        "after": [round(answer.image, 5) for answer in result.drift.answers],
+        "after": [round(answer.after, 5) for answer in result.drift.answers],
     }
 
 

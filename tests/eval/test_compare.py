@@ -78,7 +78,7 @@ def test_reports_with_other_parts_share_the_table_and_the_plot(report, tmp_path,
         {"text", "pictures", "conversations"}, {"text", "conversations"}, {"text"}, {"pictures"}
     ]  # fmt: skip
     assert [row.point is not None for row in rows] == [True, True, False, False]
-    assert rows[1].point.after_image == rows[1].accuracies["conversations"]
+    assert rows[1].point.after == rows[1].accuracies["conversations"]
     said = " ".join(capsys.readouterr().out.split())
     assert "whole was not measured on: pictures." in said
     assert "text was not measured on: pictures, text after an image, attention shift." in said

@@ -11,10 +11,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from wings.errors import WingsError
 from wings.eval.drift import batch_sums
 from wings.eval.generate import answer_items, encode
-from wings.eval.image_drift import item_log_probs, measure_image_drift
-from wings.eval.items import Item, question_alone, without_pictures
+from wings.eval.items import Item, question_alone, without_sources
 from wings.eval.loglikelihood import choice_likelihoods
 from wings.eval.models import copy_chat_template, load_eval_model, load_llm, prompt_difference
+from wings.eval.sense_drift import item_log_probs, measure_sense_drift
 
 CPU = torch.device("cpu")
 
@@ -161,17 +161,17 @@ def test_drift_after_an_image_is_measured_on_the_same_tokens(
     one = item((pictures[0], "Which colour?"), "red", "2+2?", answer="four")
     base = load_llm(str(llm), CPU)
     assert not prompt_difference(base, composite)
-    (found,) = measure_image_drift(base, composite, [one], make_runner()).answers
+    (found,) = measure_sense_drift(base, composite, [one], make_runner()).answers
     expected, ids = item_log_probs(base, question_alone(one), None)
     assert found.tokens == len(ids) == len("four") + 1
     for sums, messages in (
         (found.alone, question_alone(one).messages),
-        (found.image, one.messages),
+        (found.after, one.messages),
     ):
         rows = log_probs(theirs, messages, ids.tolist())
         kl = (expected.exp() * (expected - rows)).sum().item()
         assert sums == pytest.approx(kl, rel=1e-3) and kl > 0.01
-    words = item_log_probs(base, without_pictures(one), len(ids))[0]
+    words = item_log_probs(base, without_sources(one), len(ids))[0]
     kl = (expected.exp() * (expected - words)).sum().item()
     assert found.words == pytest.approx(kl, rel=1e-3)
 

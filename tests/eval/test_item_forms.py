@@ -14,9 +14,10 @@ from PIL import Image
 from wings.errors import WingsError
 from wings.eval.data import EvalFiles, read_data
 from wings.eval.documents import read_documents
-from wings.eval.evaluation import PICTURES, measure_questions
-from wings.eval.items import pictures_of, read_items, without_pictures, write_items
+from wings.eval.evaluation import Questions, measure_questions
+from wings.eval.items import pictures_of, read_items, without_sources, write_items
 from wings.eval.scoring.score import score
+from wings.eval.senses import SEEN
 from wings.processing.image_reader import load_image
 
 WORDS = "abcdefghijkl"
@@ -115,7 +116,7 @@ def forms(folder, questions):
 def plain(item):
     """The item with pixels in the place of its pictures."""
     pixels = [load_image(source).tobytes() for source in pictures_of(item)]
-    return without_pictures(item), pixels
+    return without_sources(item), pixels
 
 
 def test_every_form_gives_the_same_items_and_scores(tmp_path, questions):
@@ -140,7 +141,7 @@ def test_a_model_answers_a_file_and_a_table_alike(tmp_path, questions, chain, wi
     found = []
     for name in ("list.json", "texts.parquet"):
         items = read_items(*named[name])
-        result = measure_questions(PICTURES, llm, model, items, runner)
+        result = measure_questions(Questions.about(SEEN), llm, model, items, runner)
         figures = result.to_dict()
         for answer in figures["answers"]:
             # The bytes of a picture would make a report as large as its data.

@@ -25,6 +25,8 @@ from wings.eval.models import (
     load_llm,
     prompt_difference,
     read_model_type,
+    read_senses,
+    validate_asked,
 )
 from wings.eval.processes import Processes
 from wings.eval.provenance import validate_frozen_llm
@@ -32,7 +34,9 @@ from wings.eval.report.machine import machine, versions
 from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
+from wings.eval.senses import SENSES
 from wings.output_folder import OutputFolder
+from wings.sense import IMAGE
 from wings.upstream.auto_models import is_language_model, reads_images_and_text
 
 from .claimed import claimed
@@ -102,7 +106,11 @@ def _measure(
     if not files:
         files, note = default_files(checkpoint, owned, processes)
         notes.append(note)
+        files, note = able_files(files, checkpoint)
+        notes += [note] if note else []
     data = read_data(files)
+    for part, items in data.questions.items():
+        validate_asked(checkpoint, items, f"--{part}")
     cache = ResultCache(folder / CACHE, processes)
     console = make_console(quiet=not processes.is_first)
     console.print(f"\nwings eval {checkpoint}, into {folder}\n", style="bold")
@@ -192,6 +200,21 @@ def default_files(
         "No file was given; drawings, small sums and word puzzles were generated. Pass your own "
         "files to measure more."
     )
+
+
+def able_files(files: EvalFiles, checkpoint: str) -> tuple[EvalFiles, str]:
+    """The generated files that a checkpoint can be asked, and a sentence if there are others.
+
+    A plain language model is asked all of them, as `evaluate` tells what it lacks.
+    """
+    senses = read_senses(checkpoint)
+    lacking = [sense.nouns for name, sense in SENSES.items() if name in senses and name != IMAGE]
+    if senses and IMAGE not in senses:
+        files = EvalFiles(files.text, held_out=files.held_out)
+    if not lacking:
+        return files, ""
+    many = " and ".join(lacking)
+    return files, f"No {many} were generated; give --{many} and --conversations with {many}."
 
 
 def generate_items(folder: Path, seed: int = SEED, count: int | None = None) -> None:

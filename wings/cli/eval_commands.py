@@ -94,10 +94,11 @@ def add_eval(commands: argparse._SubParsersAction) -> None:
         " checkpoint, if its training kept that frozen)",
     )
     files = (
-        ("text", "records without pictures, in any form that training reads (.json, .jsonl,"
-         " .parquet, .tar, a folder or pattern); the last turn is the answer"),
+        ("text", "records without pictures and sounds, in any form that training reads (.json,"
+         " .jsonl, .parquet, .tar, a folder or pattern); the last turn is the answer"),
         ("pictures", "the same with questions about pictures"),
-        ("conversations", "the same with pictures and a last question about text"),
+        ("sounds", "the same with questions about sounds"),
+        ("conversations", "the same with pictures or sounds and a last question about text"),
         ("held-out", "texts, or records of texts or conversations, to measure drift"),
     )  # fmt: skip
     add_files(parser, files)

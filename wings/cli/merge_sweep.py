@@ -214,7 +214,7 @@ def drift_cells(front: Front, result: FrontResult) -> list[str]:
     kind = drift.kinds[0]
     if result is front.llm:
         return ["0", f"{drift.kl('words', kind).value:.3f}"]
-    return [f"{drift.kl(arm, kind).value:.3f}" for arm in ("alone", "image")]
+    return [f"{drift.kl(arm, kind).value:.3f}" for arm in ("alone", "after")]
 
 
 def findings(front: Front) -> list[str]:

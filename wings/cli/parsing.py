@@ -78,7 +78,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="folder that paths of pictures are relative to (default: the folder of each file)",
+        help="folder that paths of pictures and sounds are relative to (default: the folder of each"
+        " file)",
     )
 
 

@@ -246,5 +246,5 @@ def test_an_encoder_decoder_and_wrong_shapes_are_refused():
     batch, is_image = random_batch(0)
     with pytest.raises(WingsError, match="encoder-decoder"):
         attention_masses(AutoModelForSeq2SeqLM.from_config(config), batch, is_image)
-    with pytest.raises(WingsError, match="is_image has shape"):
+    with pytest.raises(WingsError, match="is_item has shape"):
         attention_masses(small_lm("llama"), batch, is_image[:, :-1])

@@ -173,7 +173,8 @@ def test_a_blind_model_reads_words_in_the_picture_s_place(items):
     ids = batch["input_ids"]
     words = [[WORDS[n] for n in row] for row in ids]
     assert words[0][-9:] == ["<user>", "Look", "[a", "picture]", "a", "b", "c", "<end>", "<bot>"]
-    assert [[WORDS[n] for n in row[flags]] for row, flags in zip(ids, is_image, strict=True)] == [
+    found = zip(ids, is_image[..., 0], strict=True)
+    assert [[WORDS[n] for n in row[flags]] for row, flags in found] == [
         ["[a", "picture]"], [], ["[a", "picture]"],
     ]  # fmt: skip
     # Words that look the same and are none are not taken for it.

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from wings.eval.fronts.front import Front, FrontResult
 from wings.eval.fronts.front_plot import front_figure
 from wings.eval.fronts.questions import CHOICE, REPORT, FrontQuestions
-from wings.eval.image_drift import AnswerDrift, ImageDrift
 from wings.eval.items import Item
+from wings.eval.sense_drift import AnswerDrift, SenseDrift
 
 COUNT = 40  # questions of a test, every other one to choose by
 ITEM = Item("sums", ({"role": "user", "content": "?"},), "1")
@@ -86,7 +86,7 @@ def test_no_other_merge_that_keeps_the_pictures_has_more_text(points, keep):
 
 
 def test_the_files_have_every_figure(tmp_path):
-    drift = ImageDrift([AnswerDrift("sums", n, 2, 0.1 * n, 0.2, 0.3 * n) for n in range(4)])
+    drift = SenseDrift([AnswerDrift("sums", n, 2, 0.1 * n, 0.2, 0.3 * n) for n in range(4)])
     merge = result("weight 0.5", 0.5, drift, text=(90, 70), pictures=(80, 65))
     other = result("gentle", text=(60, 65), pictures=(75, 75))
     found = front(merge, child=CHILD, others=[other])

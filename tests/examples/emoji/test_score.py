@@ -3,7 +3,7 @@
 import pytest
 
 from wings.errors import WingsError
-from wings.eval.items import Item, without_pictures
+from wings.eval.items import Item, without_sources
 from wings.eval.scoring.checks import mentions
 from wings.examples.emoji.score import count, is_right, score_folder, with_picture
 
@@ -50,7 +50,7 @@ def test_a_picture_is_replaced_or_gone_and_the_question_stays():
     one = item("name", "cat")
     blank = with_picture(one, "blank.png").messages[0]["content"]
     assert [part.get("image") or part["text"] for part in blank] == ["blank.png", "What is this?"]
-    assert without_pictures(one).messages[0]["content"] == "What is this?"
+    assert without_sources(one).messages[0]["content"] == "What is this?"
     assert one.messages[0]["content"][0]["image"] == "a.png"
 
 

@@ -1,4 +1,4 @@
-"""Drift after an image: KL divergence of text answers from the LLM's, and its floor."""
+"""Drift after an image or a sound: KL of text answers from the LLM's, and its floor."""
 
 import math
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from .divergence import answer_log_probs, divergence
 from .documents import Document
 from .fingerprint import fingerprint, item_fingerprint
 from .generate import encode_for, is_composite
-from .items import Item, question_alone, without_pictures
+from .items import Item, question_alone, without_sources
 from .models import EvalModel
 from .report.report import Section
 from .runner import EvalRunner
+from .senses import SEEN, EvalSense
 
-NAME = "drift after an image"
-Arm = Literal["alone", "words", "image"]
+Arm = Literal["alone", "words", "after"]
 HEADERS: tuple[str, ...] = (
-    "", "model\nalone", "floor: LLM\nafter words", "model\nafter image", "above\nthe floor",
+    "", "model\nalone", "floor: LLM\nafter words", "model\nafter {}", "above\nthe floor",
 )  # fmt: skip
 SENTENCE = (
     "The right answers to the last questions of the conversations, token by token. All figures are "
@@ -49,7 +49,7 @@ class AnswerDrift:
         tokens: of the answer, with the end of the turn.
         alone: sum of KL(LLM || model asked alone) in nats.
         words: sum of KL(LLM || LLM after the exchange in words).
-        image: sum of KL(LLM || model after the exchange with images).
+        after: sum of KL(LLM || model after the exchange with its images and sounds).
     """
 
     kind: str
@@ -57,15 +57,16 @@ class AnswerDrift:
     tokens: int
     alone: float
     words: float
-    image: float
+    after: float
 
 
 @dataclass(frozen=True)
-class ImageDrift:
-    """The drift of all answers."""
+class SenseDrift:
+    """The drift of all answers after items of one sense, or of several together."""
 
     answers: Sequence[AnswerDrift]
     seed: int = 0
+    sense: EvalSense = SEEN
 
     @property
     def kinds(self) -> list[str]:
@@ -78,9 +79,9 @@ class ImageDrift:
         return self._per_token([getattr(answer, arm) for answer in chosen], chosen)
 
     def above_floor(self, kind: str) -> Estimate:
-        """The model's drift after an image minus its floor, in nats a token."""
+        """The model's drift after the exchange minus its floor, in nats a token."""
         chosen = self._of(kind)
-        return self._per_token([answer.image - answer.words for answer in chosen], chosen)
+        return self._per_token([answer.after - answer.words for answer in chosen], chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """All figures by kind, and the sums of every answer, for JSON."""
@@ -90,22 +91,28 @@ class ImageDrift:
             kinds[kind] = {
                 "alone": self.kl("alone", kind).to_dict(),
                 "floor": self.kl("words", kind).to_dict(),
-                "image": self.kl("image", kind).to_dict(),
+                self.sense.key: self.kl("after", kind).to_dict(),
                 "above_floor": self.above_floor(kind).to_dict(),
                 "tokens": sum(answer.tokens for answer in chosen),
                 "clusters": len({answer.cluster for answer in chosen}),
             }
-        return {"kinds": kinds, "answers": [vars(answer) for answer in self.answers]}
+        return {"kinds": kinds, "answers": [self._named(answer) for answer in self.answers]}
 
     def section(self) -> Section:
         """The report's section."""
-        rows = [HEADERS]
+        noun = self.sense.one.split(" ", 1)[1]
+        rows = [tuple(header.format(noun) for header in HEADERS)]
         for kind in self.kinds:
-            estimates = self.kl("words", kind), self.kl("image", kind), self.above_floor(kind)
+            estimates = self.kl("words", kind), self.kl("after", kind), self.above_floor(kind)
             rows.append((kind, f"{self.kl('alone', kind).value:.3f}", *map(format_nats, estimates)))
         clusters = len({answer.cluster for answer in self.answers})
         count = f" {len(self.answers):,} answers in {clusters:,} clusters."
-        return Section("Drift after an image", SENTENCE + count, rows)
+        return Section(f"Drift after {self.sense.one}", SENTENCE + count, rows)
+
+    def _named(self, answer: AnswerDrift) -> dict[str, Any]:
+        """The sums of one answer, that after the exchange under the name of the sense."""
+        names = {"after": self.sense.key}
+        return {names.get(name, name): value for name, value in vars(answer).items()}
 
     def _of(self, kind: str) -> list[AnswerDrift]:
         return [answer for answer in self.answers if kind in (ALL, answer.kind)]
@@ -123,26 +130,32 @@ def format_nats(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.2f}, {estimate.high:.2f})"
 
 
-def measure_image_drift(
-    llm: EvalModel, model: EvalModel, items: Sequence[Item], runner: EvalRunner
-) -> ImageDrift:
+def measure_sense_drift(
+    llm: EvalModel,
+    model: EvalModel,
+    items: Sequence[Item],
+    runner: EvalRunner,
+    sense: EvalSense = SEEN,
+) -> SenseDrift:
     """Compares the next-token distributions on the reference answers of conversations.
 
     Args:
         llm: the reference; it is asked each question alone, and after the exchange in words.
-        model: accepts pictures and has the LLM's tokenizer.
-        items: conversations with pictures whose last question is about text.
+        model: accepts the items' pictures and sounds and has the LLM's tokenizer.
+        items: conversations with pictures or sounds whose last question is about text.
         runner: shares the work; each answer is cached.
+        sense: that all items have.
 
     Raises:
         WingsError: a conversation that a chat template cannot render, an answer that is tokenized
             differently in one of the conversations, or logits that are not finite.
     """
     settings = (llm.fingerprint, model.fingerprint, runner.processes.device.type)
-    keys = [fingerprint(NAME, *settings, item_fingerprint(item), item.answer) for item in items]
+    name = f"drift after {sense.one}"
+    keys = [fingerprint(name, *settings, item_fingerprint(item), item.answer) for item in items]
     size = runner.batch_size
     results = runner.compute_items(
-        NAME, items, keys, lambda batch: [answer_sums(llm, model, item) for item in batch],
+        name, items, keys, lambda batch: [answer_sums(llm, model, item) for item in batch],
         lambda different: [
             range(len(different))[start : start + size]
             for start in range(0, len(different), size)
@@ -152,7 +165,7 @@ def measure_image_drift(
         AnswerDrift(item.kind, cluster, int(tokens), *sums)
         for item, cluster, (tokens, *sums) in zip(items, cluster_items(items), results, strict=True)
     ]
-    return ImageDrift(answers, runner.seed)
+    return SenseDrift(answers, runner.seed, sense)
 
 
 @torch.inference_mode()
@@ -161,7 +174,7 @@ def answer_sums(llm: EvalModel, model: EvalModel, item: Item) -> list[float]:
 
     Each conversation is a row of its own: no padding changes its rounding.
     """
-    alone, words = question_alone(item), without_pictures(item)
+    alone, words = question_alone(item), without_sources(item)
     # Alone, the only answer is the one that is measured.
     expected, answer = item_log_probs(llm, alone, None)
     sums = []

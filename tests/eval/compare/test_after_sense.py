@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from wings.eval.compare.after_image import AfterImage
+from wings.eval.compare.after_sense import AfterSense
 from wings.eval.compare.comparison import Comparison
 from wings.eval.items import Item, question_alone
 from wings.eval.verdict import verdict
@@ -27,7 +27,7 @@ def answers(*right):
 def after_image(llm_alone, model_alone, words, image, kinds=("sums", "capitals")):
     items = [conversation(n, kind) for kind in kinds for n in range(48)]
     alone = [question_alone(item) for item in items]
-    return AfterImage(
+    return AfterSense(
         Comparison("Alone", "", alone, answers(*llm_alone), answers(*model_alone)),
         Comparison("Conversations", "", items, answers(*words), answers(*image)),
     )

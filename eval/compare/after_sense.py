@@ -1,9 +1,10 @@
-"""Text questions after an image and the same questions alone, by kind."""
+"""Text questions after an image or a sound and the same questions alone, by kind."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from wings.eval.report.report import Section
+from wings.eval.senses import SEEN, EvalSense
 
 from .comparison import Comparison
 from .paired import PairedScores, format_points, paired_plot
@@ -14,27 +15,29 @@ HEADERS: tuple[str, ...] = (
 SENTENCE = (
     "The last questions of the conversations, in percent right. Alone: both models are asked the "
     "question alone. After: the LLM reads the exchange before it in words, the model with its "
-    "images. After - alone: the model's difference, paired by question with a bootstrap interval. "
-    "Same answers: percent of the model's answers after an image that equal the LLM's after the "
+    "{many}. After - alone: the model's difference, paired by question with a bootstrap interval. "
+    "Same answers: percent of the model's answers after {one} that equal the LLM's after the "
     "exchange in words. The plot shows the model."
 )
 
 
 @dataclass(frozen=True)
-class AfterImage:
+class AfterSense:
     """Answers of both models to the same text questions, alone and after an exchange.
 
     Attributes:
         alone: the LLM's and the model's answers to the questions alone.
         after: the LLM's answers after the exchange in words, the model's after the images. It has
             the same questions in the same order.
+        sense: of the exchange's items.
     """
 
     alone: Comparison
     after: Comparison
+    sense: EvalSense = SEEN
 
     def model_scores(self, kind: str) -> PairedScores:
-        """The model's scores of a kind, alone (before) and after an image (after)."""
+        """The model's scores of a kind, alone (before) and after the exchange (after)."""
         alone, after = self.alone.paired(kind), self.after.paired(kind)
         return PairedScores(alone.after, after.after, after.seed, after.clusters)
 
@@ -62,6 +65,7 @@ class AfterImage:
             change = format_points(self.model_scores(kind).difference)
             rows.append((kind, *cells, change, str(self.after.same_answers(kind))))
         named = {kind: self.model_scores(kind) for kind in self.after.kinds}
-        sentence = SENTENCE + self.after.cluster_sentence
-        figure = paired_plot(named, ("alone", "after an image"))
-        return Section("Text after an image and alone", sentence, rows, figure)
+        one, many = self.sense.one, self.sense.many
+        sentence = SENTENCE.format(one=one, many=many) + self.after.cluster_sentence
+        figure = paired_plot(named, ("alone", f"after {one}"))
+        return Section(f"Text after {one} and alone", sentence, rows, figure)

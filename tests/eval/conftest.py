@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 import torch
+from audio_models import tiny_audio
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -97,6 +100,25 @@ def winged():
 
 
 @pytest.fixture
+def hearing():
+    """A function (seed, word) -> such a model that hears, and sees too unless `image` is None."""
+
+    def make(seed, says, image=VISION):
+        table, tokenizer = random_table(seed, says), make_tokenizer()
+        audio = tiny_audio("whisper", pool=4)
+        processor = WingsProcessor.from_pretrained_parts(text=tokenizer, image=image, audio=audio)
+        model = WingsForCausalLM.from_pretrained_parts(
+            text=make_chain(table, tokenizer), image=image, audio=audio,
+            senses={"audio": {"rank": 4}}, **({"rank": 4, "text_guard": True} if image else {}),
+        )  # fmt: skip
+        for name, sense in processor.senses.items():
+            model.config.change_sense(name, token_id=sense.token_id)
+        return make_eval_model(model, processor, f"hearing {seed}")
+
+    return make
+
+
+@pytest.fixture
 def make_runner(tmp_path):
     """A function of settings: work that is kept in one folder."""
 
@@ -119,6 +141,18 @@ def write(tmp_path):
         path = tmp_path / name
         path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
         return path
+
+    return make
+
+
+@pytest.fixture
+def sound(tmp_path):
+    """A function (name, seconds) -> the path of a sound file."""
+
+    def make(name, seconds=1.5):
+        samples = np.random.default_rng(len(name)).normal(0, 0.1, int(seconds * 16_000))
+        soundfile.write(tmp_path / name, samples, 16_000)
+        return str(tmp_path / name)
 
     return make
 

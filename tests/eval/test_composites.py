@@ -123,7 +123,7 @@ def test_answers_are_those_of_each_conversation_alone(
         new = new[0, batch["input_ids"].shape[1] :]
         alone.append(composite.tokenizer.decode(new, skip_special_tokens=True))
     assert len(set(alone)) > 3
-    assert composite.sees and composite.kind == model.config.model_type
+    assert composite.senses == ("image",) and composite.kind == model.config.model_type
     together = answer_items(composite.model, composite.processor, asked, max_new_tokens=5)
     assert together == alone
     runner = make_runner(max_new_tokens=5, batch_size=2)

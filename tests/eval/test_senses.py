@@ -1,0 +1,261 @@
+"""Models that hear: questions about sounds, text after a sound, their report, and refusals."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wings.cli import main
+from wings.errors import WingsError
+from wings.eval.compare.clusters import cluster_items
+from wings.eval.data import EvalData, EvalFiles, read_data
+from wings.eval.documents import read_documents
+from wings.eval.evaluation import evaluate
+from wings.eval.fingerprint import item_fingerprint, model_fingerprint
+from wings.eval.generate import answer_items, batch_by_length
+from wings.eval.items import Item, read_items, write_items
+from wings.eval.loglikelihood import choice_likelihoods
+from wings.eval.models import extract_llm
+from wings.eval.report.report import Report
+from wings.eval.sense_drift import measure_sense_drift
+from wings.eval.senses import HEARD
+
+ENCODED = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+
+
+def part(kind, source):
+    return {"type": kind, kind: source}
+
+
+def asked(kind, text, answer, *sources, **more):
+    content = [*sources, {"type": "text", "text": text}]
+    return Item(kind, ({"role": "user", "content": content},), answer, **more)
+
+
+def talk(*sources, kind="mixed", question="h", answer="a"):
+    first = asked(kind, "f g", "b", *sources).messages[0]
+    turns = (first, {"role": "assistant", "content": "b"}, {"role": "user", "content": question})
+    return Item(kind, turns, answer)
+
+
+def awake(model):
+    """The same model with other weights, so that sounds and their learners matter."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, weight in model.model.named_parameters():
+            if "embed_tokens" in name:
+                weight.div_(300)
+            elif "encoder" not in name and "vision" not in name:
+                weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+    return replace(model, fingerprint=model_fingerprint(model.model, model.processor))
+
+
+def test_answers_and_likelihoods_are_those_of_the_sound(hearing, sound):
+    model = awake(hearing(1, "a", image=None))
+    first, second = (part("audio", sound(name)) for name in ("one.wav", "other.flac"))
+    choices = ("a", "b c", "d")
+    items = [asked("k", "e", "a", one, choices=choices) for one in (first, second)]
+    items.append(replace(items[0], messages=({"role": "user", "content": "e"},)))
+    found = choice_likelihoods(model.model, model.processor, items, batch_size=4)
+    for item, likelihoods in zip(items, found, strict=True):
+        prompt = model.processor.apply_chat_template(
+            [list(item.messages)], add_generation_prompt=True, **ENCODED
+        )
+        for choice, one in zip(choices, likelihoods, strict=True):
+            ids = torch.tensor([model.tokenizer(choice).input_ids])
+            inputs = {**prompt, "input_ids": torch.cat([prompt["input_ids"], ids], 1)}
+            del inputs["attention_mask"]
+            logs = model.model(**inputs).logits[0].log_softmax(-1)
+            rows = logs[-1 - ids.shape[1] : -1].gather(1, ids[0][:, None])
+            assert one.total == pytest.approx(rows.sum().item(), abs=1e-4)
+    totals = [[one.total for one in row] for row in found]
+    assert totals[0] != totals[1] and totals[0] != totals[2]
+    answers = answer_items(model.model, model.processor, items, max_new_tokens=4)
+    for item, answer in zip(items, answers, strict=True):
+        prompt = model.processor.apply_chat_template(
+            [list(item.messages)], add_generation_prompt=True, **ENCODED
+        )
+        out = model.model.generate(**prompt, max_new_tokens=4, do_sample=False)
+        ids = out[0, prompt["input_ids"].shape[1] :]
+        assert answer == model.tokenizer.decode(ids, skip_special_tokens=True)
+    # Rows of different senses are in different batches.
+    assert batch_by_length(items, 8) == [[2], [0, 1]]
+
+
+@pytest.fixture
+def data(picture, sound):
+    seen, heard = part("image", picture), part("audio", sound("a.wav"))
+    return EvalData(
+        text=[asked("k", letter, "a") for letter in "cd"],
+        pictures=[asked("shapes", "f", "b", seen)],
+        conversations=[talk(heard), talk(seen), talk(seen, heard, kind="both"), talk(heard)],
+        sounds=[asked("words", "f", "b", heard), asked("words", "g", "b", heard, seen)],
+    )
+
+
+def test_each_sense_has_its_figures_and_its_verdict(chain, hearing, make_runner, data):
+    llm, model = chain(1, "a")[0], hearing(2, "b")
+    found = evaluate(llm, model, data, make_runner())
+    assert found.notes == []
+    assert list(found.measurements) == [
+        "text", "pictures", "sounds", "conversations", "after_image", "conversations_audio",
+        "after_audio", "conversations_image_audio", "after_image_audio", "attention",
+        "attention_audio", "attention_image_audio", "drift_after_image", "drift_after_audio",
+        "drift_after_image_audio",
+    ]  # fmt: skip
+    figures = found.to_dict()
+    assert figures["sounds"]["kinds"]["words"]["difference"]["value"] == 100.0
+    # Both questions play one sound.
+    assert figures["sounds"]["kinds"]["words"]["clusters"] == 1
+    for name, count in (("conversations_audio", 2), ("conversations_image_audio", 1)):
+        (kind,) = figures[name]["kinds"].values()
+        assert kind["before"]["total"] == count and kind["lost"] == count
+    kinds = figures["drift_after_audio"]["kinds"]["mixed"]
+    assert list(kinds) == ["alone", "floor", "audio", "above_floor", "tokens", "clusters"]
+    assert {"alone", "words", "audio"} <= figures["drift_after_audio"]["answers"][0].keys()
+    masses = figures["attention_image_audio"]["model"]["branches"]["main"]["masses"]
+    assert list(masses) == ["sink", "before", "image", "audio", "between", "after"]
+    assert all(sum(column) == pytest.approx(1) for column in zip(*masses.values(), strict=True))
+    assert min(masses["audio"]) > 0 < min(masses["image"])
+    assert [line.partition(":")[0] for line in found.verdict] == [
+        "Text alone", "Text after an image", "Text after a sound",
+        "Text after an image and a sound", "Images", "Sounds",
+    ]  # fmt: skip
+    assert found.verdict[-1] == (
+        "Sounds: 100.0% (21-100) right, the LLM without the sounds 0.0% (0-79): +100.0 points."
+    )
+    titles = [section.title for section in found.sections]
+    assert "Text after a sound and alone" in titles and "Attention shift around a sound" in titles
+    page = Report("t", {}, [], found.sections, found.samples, verdict=found.verdict).html()
+    assert page.count('<audio controls src="data:audio/wav;base64,') == 2 + 2 + 1
+    assert "share an image, a sound or a cluster" in found.measurements["sounds"].section().sentence
+    json.dumps(figures)
+
+
+def test_what_a_model_lacks_is_left_out_with_a_note(chain, hearing, winged, make_runner, data):
+    llm = chain(1, "a")[0]
+    for model, lacks, kept in (
+        (hearing(2, "b", image=None), "pictures", {"conversations_audio"}),
+        (winged(2, "b")[0], "sounds", {"pictures", "conversations"}),
+    ):
+        found = evaluate(llm, model, replace(data, text=()), make_runner())
+        named = {"pictures", "sounds", "conversations", "conversations_audio",
+                 "conversations_image_audio"}  # fmt: skip
+        assert named & found.measurements.keys() == kept
+        assert all(f"is a 'wings' model, which takes no {lacks}." in one for one in found.notes)
+        assert len(found.notes) == len(named) - len(kept)
+
+
+def test_the_drift_after_a_sound_has_the_floor_after_words(hearing, make_runner, sound):
+    model = awake(hearing(1, "a", image=None))
+    llm, one = extract_llm(model), talk(part("audio", sound("a.wav")), answer="a b")
+    found = measure_sense_drift(llm, model, [one], make_runner(), HEARD).answers[0]
+
+    def log_probs(subject, batch):
+        return subject.model(**batch).logits[0, -4:-1, :16].double().log_softmax(-1)
+
+    def written(text):
+        return {"input_ids": torch.tensor([llm.tokenizer(text).input_ids])}
+
+    alone = "<user> h <end> <bot> a b <end>"
+    expected = log_probs(llm, written(alone))
+    floor = log_probs(llm, written(f"<user> f g <end> <bot> b <end> {alone}"))
+    messages = [*one.messages, {"role": "assistant", "content": "a b"}]
+    after = log_probs(model, model.processor.apply_chat_template([messages], **ENCODED))
+    kl = [(expected.exp() * (expected - other)).sum().item() for other in (floor, after)]
+    # Without a sound the guarded model is its LLM.
+    assert found.alone == 0
+    assert [found.words, found.after] == pytest.approx(kl, rel=1e-4) and kl[0] != kl[1]
+
+
+def test_results_are_cached_by_the_bytes_of_sounds_and_by_the_encoder(hearing, sound, tmp_path):
+    one = asked("k", "e", "a", part("audio", sound("a.wav")))
+    before = item_fingerprint(one)
+    (tmp_path / "b.wav").write_bytes((tmp_path / "a.wav").read_bytes())
+    assert item_fingerprint(asked("k", "e", "a", part("audio", str(tmp_path / "b.wav")))) == before
+    sound("a.wav", seconds=0.5)
+    assert item_fingerprint(one) != before
+    data = (tmp_path / "b.wav").read_bytes()
+    (tmp_path / "c.jsonl").write_text(json.dumps(record("<audio>e", "a", audio="b.wav")))
+    (read,) = read_items(tmp_path / "c.jsonl")
+    assert item_fingerprint(read) == before
+    write_items(tmp_path / "d.jsonl", [read])
+    assert read_items(tmp_path / "d.jsonl") == [read]
+    assert item_fingerprint(asked("k", "e", "a", part("audio", data))) != before  # samples
+    (tmp_path / "b.wav").unlink()
+    with pytest.raises(WingsError, match=r"The sound .*b\.wav cannot be read"):
+        item_fingerprint(read)
+    model = hearing(1, "a", image=None)
+    encoder = model.model.model.encoder(model.model.config.senses["audio"])
+    with torch.no_grad():
+        next(encoder.parameters())[0] += 1
+    assert model_fingerprint(model.model, model.processor) != model.fingerprint
+
+
+def test_items_of_one_sound_are_one_cluster(sound):
+    one, other = (part("audio", sound(name)) for name in ("a.wav", "b.wav"))
+    items = [asked("k", "c", "a", one), asked("k", "d", "a", other), asked("k", "e", "a", one)]
+    assert cluster_items(items) == [0, 1, 0]
+
+
+def record(text, answer, **more):
+    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+    return {"messages": turns, **more}
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("text", record("<audio>a", "b", audio="a.wav"), "has a sound; pass the file as --sounds"),
+        ("pictures", record("<audio>a", "b", audio="a.wav"), "no picture; .* as --sounds"),
+        ("sounds", record("<image>a", "b", image="red.png"), "no sound; .* as --pictures"),
+        ("sounds", record("a", "b"), "no sound; pass the file as --text"),
+        ("conversations", record("a", "b"), "no picture or sound; pass the file as --text"),
+        ("conversations", record("<audio>a", "b", audio="gone.wav"), "folder of the sounds with"),
+        ("held_out", record("<audio>a", "b", audio="a.wav"), "a sound, which held-out text"),
+        ("held_out", {"text": "b", "audio": "a.wav"}, "a sound, which held-out text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_record_is_a_sentence(write, picture, sound, kind, wrong, said):
+    sound("a.wav")
+    path = write("wrong.jsonl", wrong)
+    with pytest.raises(WingsError, match=said) as error:
+        read_data(EvalFiles(**{kind: [path]}))
+    assert "wrong.jsonl" in str(error.value)
+
+
+def test_files_are_read_and_digests_do_not_name_folders(write, picture, sound, tmp_path):
+    sound("a.wav")
+    both = record("<image><audio>a", "b", audio="a.wav", image="red.png")
+    files = EvalFiles(sounds=[write("s.jsonl", both)], conversations=[write("c.jsonl", both)])
+    data = read_data(files)
+    assert len(data.sounds) == len(data.conversations) == 1
+    assert list(data.digests()) == ["sounds", "conversations"]
+    assert files.to_dict()["sounds"] == [str(tmp_path / "s.jsonl")]
+    assert "sounds" not in EvalFiles(text=files.sounds).to_dict()
+    assert not read_documents([write("t.jsonl", {"text": "b", "audio": None})])[0].messages
+
+
+def test_a_sense_that_a_checkpoint_lacks_is_refused_before_weights(
+    hearing, winged, write, picture, sound, tmp_path, capsys
+):
+    sound("a.wav")
+    llm = tmp_path / "llm"
+    extract_llm(winged(1, "a")[0]).model.save_pretrained(llm)
+    models = {"hears": hearing(1, "a", image=None), "sees": winged(1, "a")[0]}
+    for name, model in models.items():
+        model.model.config.save_pretrained(tmp_path / name)
+    capsys.readouterr()
+    heard = write("s.jsonl", record("<audio>a", "b", audio="a.wav"))
+    seen = write("p.jsonl", record("<image>a", "b", image="red.png"))
+    for name, option, file, said in (
+        ("sees", "--sounds", heard, "--sounds has sounds, but {} does not hear: it takes pictures"),
+        ("sees", "--conversations", heard, "--conversations has sounds, but {} does not hear"),
+        ("hears", "--pictures", seen, "--pictures has pictures, but {} does not see: it takes so"),
+    ):
+        checkpoint = tmp_path / name
+        arguments = ["eval", checkpoint, "--against", llm, option, file, "--output", tmp_path / "o"]
+        assert main([str(one) for one in arguments]) == 2
+        error = capsys.readouterr().err
+        assert said.format(checkpoint) in error and error.count("\n") == 1

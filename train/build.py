@@ -1,6 +1,7 @@
 """Loads model and processor of a run: a fresh pair, or a checkpoint plus the stage's parts."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,22 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from wings.config import WingsConfig
+from wings.config import IMAGE_FIELDS, WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.model.checkpoint import OF_SENSES
+from wings.model.compose import use_processor
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading
+from wings.sense import FIELDS, IMAGE
 from wings.train.recipe import PARTS, ModelNames, Recipe
 from wings.upstream.gguf import place_of
 from wings.upstream.quantizers import is_quantized
 
 from .distributed import is_first_process
 from .run_folder import RECIPE, RESULT, RunFolder
-from .start_validation import validate_against_start
+from .stages import parts_of_sense
+from .start_validation import validate_against_start, validate_senses_of_start
 
 
 def load_processor(recipe: Recipe) -> WingsProcessor:
@@ -29,17 +34,28 @@ def load_processor(recipe: Recipe) -> WingsProcessor:
         WingsError: neither is given, or `start` has no model.
     """
     if recipe.start:
-        return WingsProcessor.from_pretrained(checkpoint_of(recipe.start))
+        processor = WingsProcessor.from_pretrained(checkpoint_of(recipe.start))
+        if recipe.model is None:
+            return processor
+        # The added senses with the tokenizer that the start has.
+        added = WingsProcessor.from_pretrained_parts(
+            text=processor.tokenizer, image=recipe.model.vision, audio=recipe.model.audio
+        )
+        return WingsProcessor.compose(processor, added)
     names = names_of(recipe)
-    return WingsProcessor.from_vision_text_pretrained(names.vision, names.text)
+    assert names.text is not None
+    return WingsProcessor.from_pretrained_parts(
+        text=names.text, image=names.vision, audio=names.audio
+    )
 
 
 def load_model(recipe: Recipe) -> WingsForCausalLM:
     """The initial model.
 
     As in the paper, stage align starts with a visual learner and no router, stage instruct with
-    both learners and the position router; `wings:` in the recipe overrides that. Parts that a
-    checkpoint lacks are added and start without effect.
+    both learners and the position router; `wings:` in the recipe overrides that. Further senses
+    have theirs likewise, with the attended router in stage instruct; `senses:` overrides that.
+    Parts that a checkpoint lacks are added and start without effect.
 
     Raises:
         WingsError: neither `model` nor `start`, or `start` has no model, or one that is quantised.
@@ -51,9 +67,17 @@ def load_model(recipe: Recipe) -> WingsForCausalLM:
         model = WingsForCausalLM.from_pretrained(start, dtype=torch.float32, **options)
         # Loading replaces the LLM's own dtype, in which it may be extracted later.
         model.config.text_config.dtype = start_config(start).text_config.dtype
+        for name, fields in added_senses(recipe).items():
+            assert recipe.model is not None
+            model.add(name, recipe.model.encoders[name], **fields)
+        if recipe.model is not None:
+            use_processor(model, load_processor(recipe))
     else:
         names, options = names_of(recipe), fresh_options(recipe)
-        model = WingsForCausalLM.from_vision_text_pretrained(names.vision, names.text, **options)
+        assert names.text is not None
+        model = WingsForCausalLM.from_pretrained_parts(
+            text=names.text, image=names.vision, audio=names.audio, **options
+        )
     validate_not_quantized(recipe, model)
     return model
 
@@ -113,6 +137,7 @@ def names_of(recipe: Recipe) -> ModelNames:
         raise WingsError(
             "The recipe names neither model (vision, text) nor start (a checkpoint); add one."
         )
+    assert recipe.model.text is not None
     return replace(recipe.model, text=os.path.expanduser(recipe.model.text))
 
 
@@ -123,12 +148,49 @@ def fresh_options(recipe: Recipe) -> dict[str, Any]:
             "lora.stages: both stages train these adapters, but the recipe starts from a fresh"
             " model; run stage align with the same lora first and name it in start."
         )
-    return {**PARTS[recipe.stage], **recipe.wings, **_kept_adapters(recipe)}
+    sees = names_of(recipe).vision is not None
+    options = {**(PARTS[recipe.stage] if sees else {}), **recipe.wings, **_kept_adapters(recipe)}
+    further = {
+        name: sense_fields(recipe, name) for name in names_of(recipe).encoders if name != IMAGE
+    }
+    return {**options, "senses": further} if further else options
+
+
+def sense_fields(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The fields of a fresh further sense: the parts of the stage, overridden by the recipe."""
+    return {**parts_of_sense(recipe.stage, name), **recipe.senses.get(name, {})}
+
+
+def added_senses(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The fields of the senses that `model` adds to a start, by name; see `Sense`."""
+    if recipe.start is None or recipe.model is None:
+        return {}
+    fields: dict[str, dict[str, Any]] = {}
+    for name in recipe.model.encoders:
+        if name == IMAGE:
+            options = {**PARTS[recipe.stage], **recipe.wings}
+            of_image = {IMAGE_FIELDS.get(field, field): field for field in FIELDS}
+            fields[name] = {of_image[n]: one for n, one in options.items() if n in of_image}
+        else:
+            fields[name] = sense_fields(recipe, name)
+    return fields
 
 
 def _kept_adapters(recipe: Recipe) -> dict[str, Any]:
     lora = recipe.lora
     return {} if lora is None or not lora.is_kept else {"lora": lora.options(recipe.stage)}
+
+
+def trained_senses(recipe: Recipe, senses: Iterable[str]) -> list[str]:
+    """The senses whose parts a run trains.
+
+    Args:
+        recipe: the recipe.
+        senses: of the model, those that the run adds too.
+    """
+    if recipe.trained_senses is not None:
+        return recipe.trained_senses
+    return [*(added_senses(recipe) or senses)]
 
 
 def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, Any]:
@@ -137,15 +199,33 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     Raises:
         WingsError: a key contradicts what the checkpoint was trained with.
     """
-    options = dict(recipe.wings)
-    if recipe.stage == "instruct":
-        parts = dict(PARTS[recipe.stage])
+    added = added_senses(recipe)
+    validate_senses_of_start(recipe, config, start, added)
+    trained = trained_senses(recipe, [*config.senses, *added])
+    old = [name for name in config.senses if name in trained]
+    options = {} if IMAGE in added else dict(recipe.wings)
+    changes: dict[str, dict[str, Any]] = {}
+    for name in old:
         # An existing router of any kind is kept.
-        if config.is_routed:
-            del parts["router"]
-        options = {**parts, **options}
-    validate_against_start(recipe, options, config, start)
-    return {**options, **_kept_adapters(recipe)}
+        is_routed = config.senses[name].is_routed
+        if name == IMAGE:
+            parts = dict(PARTS[recipe.stage]) if recipe.stage == "instruct" else {}
+            if is_routed:
+                parts.pop("router", None)
+            options = {**parts, **options}
+        else:
+            parts = parts_of_sense("instruct", name) if recipe.stage == "instruct" else {}
+            if is_routed:
+                parts.pop("router", None)
+            changes[name] = {**parts, **recipe.senses.get(name, {})}
+    validate_against_start(recipe, options, changes, config, start)
+    changed = {
+        name: {field: value for field, value in one.items() if field in OF_SENSES}
+        for name, one in changes.items()
+    }
+    changed = {name: fields for name, fields in changed.items() if fields}
+    further = {"other_senses": changed} if changed else {}
+    return {**options, **further, **_kept_adapters(recipe)}
 
 
 def is_llm_trained(recipe: Recipe, before: bool | None) -> bool | None:

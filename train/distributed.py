@@ -112,12 +112,17 @@ def describe_shards(
 
 
 def unit_classes(model: WingsForCausalLM) -> set[type[nn.Module]]:
-    """Classes of the FSDP units: the decoder's blocks and the vision tower.
+    """Classes of the FSDP units: the decoder's blocks and the senses' encoders.
 
     Raises:
         WingsError: the decoder has no list of blocks.
     """
-    return {type(part) for part in (*blocks_of(model), model.model.vision_tower)}
+    return {type(part) for part in (*blocks_of(model), *encoders_of(model))}
+
+
+def encoders_of(model: WingsForCausalLM) -> list[nn.Module]:
+    """The encoders of the senses."""
+    return [model.model.encoder(sense) for sense in model.config.senses.values()]
 
 
 def blocks_of(model: WingsForCausalLM) -> list[nn.Module]:

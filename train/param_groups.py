@@ -8,8 +8,10 @@ from torch import nn
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.train.build import trained_senses
 from wings.train.lora import adapters, add_adapters
-from wings.train.recipe import RATES, Recipe
+from wings.train.recipe import Recipe
+from wings.train.stages import is_trained, role_of, sense_of
 
 
 @dataclass
@@ -110,14 +112,25 @@ def plan_groups(model: WingsForCausalLM, recipe: Recipe) -> TrainPlan:
         WingsError: as `prepare_groups`.
     """
     parameters = _parameters_by_group(model, recipe)
+    trained = trained_senses(recipe, model.config.senses)
     if recipe.stage == "align":
-        extra = sorted({"text_learners", "router", "prefix"} & set(parameters))
+        extra = sorted(
+            name
+            for name in parameters
+            if role_of(name) in ("text_learners", "router", "prefix")
+            and sense_of(name) in (*trained, None)
+        )
         if extra:
             raise WingsError(
-                f"Stage align trains the projector and visual learners, but this model has"
+                f"Stage align trains projectors and each sense's own learners, but this model has"
                 f" {extra[0]}; train it in stage instruct."
             )
     for name in recipe.learning_rates:
+        if sense_of(name) not in (*trained, None) and name in parameters:
+            raise WingsError(
+                f"learning_rates.{name}: this run does not train {sense_of(name)}; remove the rate,"
+                " or name the sense in trained_senses."
+            )
         if name not in parameters:
             raise WingsError(
                 f"learning_rates.{name}: this model has no such group (it has"
@@ -129,7 +142,11 @@ def plan_groups(model: WingsForCausalLM, recipe: Recipe) -> TrainPlan:
         # Tied weights are in two groups and count once.
         tensors = [p for p in dict.fromkeys(tensors) if id(p) not in taken]
         taken |= {id(p) for p in tensors}
-        frozen = name not in RATES[recipe.stage] or (name == "language_model" and recipe.freeze_llm)
+        frozen = (
+            not is_trained(recipe.stage, name)
+            or (name == "language_model" and bool(recipe.freeze_llm))
+            or sense_of(name) not in (*trained, None)
+        )
         groups.append(ParamGroup(name, tensors, None if frozen else recipe.learning_rate(name)))
     return TrainPlan(recipe.stage, groups)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wings.errors import WingsError, nearest
+from wings.processing.item_encoder import AUDIO
 from wings.records.record_source import Limits, PathKind
+from wings.sense import IMAGE
 from wings.train.recipe_file import fill, validate_types
 from wings.train.recipe_paths import located_paths, same_place, written_paths
 from wings.train.recipe_values import read_values
@@ -29,11 +31,14 @@ from .recipe_validation import (
     validate_evaluate,
     validate_kl_weight,
     validate_lora,
+    validate_not_of_images,
     validate_numbers,
+    validate_senses,
     validate_sources,
     validate_text_turns,
     validate_wings,
 )
+from .stages import PARTS, RATES, groups_of, is_trained, parts_of_sense, role_of, sense_of
 
 __all__ = [
     "CONTINUABLE",
@@ -55,30 +60,10 @@ __all__ = [
     "why_text_is_kept",
 ]
 
-# The paper's rates for projector and language model. It gives none for learners and router, which
-# take the projector's. Adapters take a usual LoRA rate. A prefix takes 100 times the projector's:
-# its gates start at zero in this stage, and AdamW moves a gate by about one rate per step, so at
-# 1e-5 a thousand steps would open it by 0.01 at most.
-RATES: dict[str, dict[str, float]] = {
-    "align": {"projector": 1e-3, "image_learners": 1e-3, "lora": 1e-4},
-    "instruct": {
-        "projector": 1e-5,
-        "image_learners": 1e-5,
-        "text_learners": 1e-5,
-        "router": 1e-5,
-        "prefix": 1e-3,
-        "language_model": 2e-6,
-        "lora": 1e-4,
-    },
-}
-
-# Parts of a model by stage, as in the paper; `wings` of a recipe overrides them.
-PARTS: dict[str, dict[str, Any]] = {
-    "align": {"learners": ["image"], "router": None},
-    "instruct": {"learners": ["image", "text"], "router": "position"},
-}
-
 _LARGEST_RATE = 100.0
+
+# Of each sense of a model, its learners and whether they have a guard.
+Guards = Sequence[tuple[Sequence[str], bool]]
 
 # Keys that do not change the result of a run. They may differ when a run is resumed.
 OPERATIONAL = (
@@ -109,9 +94,12 @@ class Recipe:
         output: folder of the result.
         data: the training records, mixed.
         text_turns: text exchanges appended to conversations with images.
-        model: parts of a fresh model. Either this or `start`.
+        model: parts of a fresh model; or, besides `start`, encoders of senses to add to it.
         start: a Wings checkpoint to train further (stage 1's output for stage 2).
-        wings: options of the model, as in `WingsConfig`.
+        wings: options of the model, as in `WingsConfig`; those of images are here.
+        senses: options of further senses by name, such as `audio: {rank: 16}`.
+        trained_senses: names of the senses whose projector, learners and router are trained; those
+            of others are frozen. Default: the senses that `model` adds to `start`, or else all.
         freeze_llm: freeze the LLM. Always true in `align`; false by default in `instruct`.
         trained_layers: names of the LLM's layers that are trained, such as `q_proj`; the rest is
             frozen. Default: all of it, unless `freeze_llm`.
@@ -159,6 +147,8 @@ class Recipe:
     model: ModelNames | None = None
     start: Annotated[str, PathKind.CHECKPOINT] | None = None
     wings: dict[str, Any] = field(default_factory=dict)
+    senses: dict[str, Any] = field(default_factory=dict)
+    trained_senses: list[str] | None = None
     freeze_llm: bool | None = None
     trained_layers: list[str] | None = None
     lora: Lora | None = None
@@ -197,7 +187,7 @@ class Recipe:
 
     def learning_rate(self, group: str) -> float:
         """Learning rate of a parameter group; default: the paper's for this stage."""
-        return self.learning_rates.get(group, RATES[self.stage][group])
+        return self.learning_rates.get(group, RATES[self.stage][role_of(group)])
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Recipe":
@@ -257,6 +247,8 @@ def validate_recipe(recipe: Recipe) -> None:
     validate_sources(recipe.data)
     validate_text_turns(recipe.text_turns)
     validate_wings(recipe.stage, recipe.wings)
+    validate_senses(recipe.stage, recipe.senses)
+    _validate_model(recipe)
     validate_lora(recipe.lora)
     validate_kl_weight(recipe.kl_to_base)
     validate_evaluate(recipe.evaluate)
@@ -268,8 +260,6 @@ def validate_recipe(recipe: Recipe) -> None:
 
 
 def _validate_stage(recipe: Recipe) -> None:
-    if recipe.model and recipe.start:
-        raise WingsError("model and start are both given; remove one of them.")
     if recipe.stage == "align" and recipe.freeze_llm is False:
         raise WingsError("freeze_llm: stage align never trains the LLM; use stage instruct.")
     if recipe.trained_layers is not None:
@@ -280,6 +270,39 @@ def _validate_stage(recipe: Recipe) -> None:
             )
         if not recipe.trained_layers:
             raise WingsError("trained_layers: is empty; name layers, or set freeze_llm: true.")
+
+
+def _validate_model(recipe: Recipe) -> None:
+    """Raises a `WingsError` if `model` does not fit `start`, or a key is about another sense."""
+    model, trained = recipe.model, recipe.trained_senses
+    if model is not None:
+        if recipe.start and model.text:
+            raise WingsError(
+                "model.text: start has a language model too; remove one of them. With start, model"
+                " names encoders of senses to add."
+            )
+        if not recipe.start and not model.text:
+            raise WingsError("model.text: is missing; name the language model.")
+        if not model.encoders:
+            raise WingsError("model: names no encoder; add vision, audio or both.")
+    if trained is not None:
+        if len({*trained}) < len(trained):
+            raise WingsError("trained_senses: names a sense twice; remove one.")
+        if not trained and recipe.freeze_llm and recipe.lora is None:
+            raise WingsError("trained_senses: is empty, and the LLM is frozen; name a sense.")
+    if recipe.start or model is None:
+        # The senses of a start are in its config.json.
+        return
+    names = ", ".join(model.encoders)
+    for key, senses in (("senses", recipe.senses), ("trained_senses", trained or ())):
+        for name in senses:
+            if name not in model.encoders:
+                raise WingsError(
+                    f"{key}: the model has no sense {name!r}, only {names}; name its encoder in"
+                    " model, or remove it."
+                )
+    if model.vision is None:
+        validate_not_of_images(recipe.wings)
 
 
 def _validate_batching(recipe: Recipe) -> None:
@@ -317,40 +340,39 @@ def _validate_kl_use(recipe: Recipe) -> None:
             " lora, or remove the key."
         )
     learners = ("image",) if recipe.stage == "align" else ("image", "text")
-    validate_kl_to_base(
-        recipe,
-        recipe.wings.get("learners", learners),
-        recipe.wings.get("text_guard", False),
-        recipe.wings.get("prefix_length", 0),
-    )
+    guards = [(recipe.wings.get("learners", learners), recipe.wings.get("text_guard", False))]
+    if recipe.model is not None and recipe.start is None:
+        guards = guards if recipe.model.vision else []
+    for name, fields in recipe.senses.items():
+        of_stage = parts_of_sense(recipe.stage, name)["learners"]
+        guards.append((fields.get("learners", of_stage), fields.get("guard", True)))
+    validate_kl_to_base(recipe, guards, recipe.wings.get("prefix_length", 0))
 
 
-def why_text_is_kept(
-    recipe: Recipe, learners: Sequence[str], text_guard: bool, prefix: int
-) -> str | None:
+def why_text_is_kept(recipe: Recipe, guards: Guards, prefix: int) -> str | None:
     """The reason why text without an image keeps the LLM's logits exactly; None if it may not.
 
     Args:
         recipe: recipe of the run.
-        learners: learners of the model.
-        text_guard: whether the model has a text guard.
+        guards: of each sense of the model, its learners and whether they have a guard.
         prefix: length of the model's prefix.
     """
     lora = recipe.lora
     is_free = lora is not None and not (lora.guard or lora.gate)
-    if not recipe.freeze_llm or prefix or is_free or ("text" in learners and not text_guard):
+    changes_text = any("text" in learners and not guard for learners, guard in guards)
+    if not recipe.freeze_llm or prefix or is_free or changes_text:
         return None
-    return "under text_guard" if text_guard else "without a text learner"
+    has_text_learner = any("text" in learners for learners, _ in guards)
+    is_guarded = has_text_learner or any(guard for _, guard in guards)
+    return "under text_guard" if is_guarded else "without a text learner"
 
 
-def validate_kl_to_base(
-    recipe: Recipe, learners: Sequence[str], text_guard: bool, prefix: int
-) -> None:
+def validate_kl_to_base(recipe: Recipe, guards: Guards, prefix: int) -> None:
     """Raise a `WingsError` if `kl_to_base` would have no effect on this model.
 
     The arguments are those of `why_text_is_kept`.
     """
-    why = why_text_is_kept(recipe, learners, text_guard, prefix)
+    why = why_text_is_kept(recipe, guards, prefix)
     if recipe.kl_to_base is not None and recipe.text_turns is None and why:
         raise WingsError(
             f"kl_to_base: has no effect: {why}, text logits already equal the LLM's; add"
@@ -361,11 +383,15 @@ def validate_kl_to_base(
 def _validate_learning_rates(recipe: Recipe) -> None:
     for group, rate in recipe.learning_rates.items():
         why = None
-        if group == "vision_tower":
-            why = "the vision tower is frozen in both stages"
-        elif group not in RATES["instruct"]:
-            why = f"no such group{nearest(group, RATES['instruct'])}"
-        elif group not in RATES[recipe.stage]:
+        sense = sense_of(group)
+        if role_of(group) == "vision_tower":
+            encoder = "vision tower" if sense == IMAGE else f"encoder of {sense}"
+            why = f"the {encoder} is frozen in both stages"
+        elif not is_trained("instruct", group):
+            why = f"no such group{nearest(group, groups_of(AUDIO))}"
+        elif sense is not None and sense not in (recipe.trained_senses or [sense]):
+            why = f"trained_senses does not name {sense}; remove the rate, or name it"
+        elif not is_trained(recipe.stage, group):
             why = f"stage {recipe.stage} does not train this group; remove the rate"
         elif group == "language_model" and recipe.freeze_llm:
             why = (

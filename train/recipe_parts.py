@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from wings.processing.item_encoder import AUDIO
 from wings.records.record_source import PathKind, RecordSource
+from wings.sense import IMAGE
 
 
 @dataclass
@@ -21,14 +23,14 @@ class DataSource(RecordSource):
 
 @dataclass
 class TextTurns:
-    """Appends a text exchange to conversations with images.
+    """Appends a text exchange to conversations with images or sounds.
 
     The hardest case for a learner is text after an image: it sees the image, but the LLM should
     answer alone. Data whose questions all ask about the image never contain that case.
 
     Attributes:
         path: text conversations, as `path` of `data`; the first question and answer of each.
-        share: probability that a conversation with images gets one; 0.5 for half of them. The draw
+        share: probability that a conversation with items gets one; 0.5 for half of them. The draw
             depends on `seed` and the record's number. A conversation gets none if it would then
             exceed `max_length` and lose turns.
     """
@@ -39,20 +41,34 @@ class TextTurns:
 
 @dataclass
 class ModelNames:
-    """Parts of a fresh model: an open_clip vision tower and a Hugging Face decoder LLM.
+    """Parts of a fresh model: a Hugging Face decoder LLM, and an encoder of each sense.
 
     Attributes:
-        vision: an open_clip or timm name, `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or a mapping of
-            the tower's options with `model_name`.
+        vision: of images: an open_clip or timm name, `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or a
+            mapping of the tower's options with `model_name`.
         text: a Hub id or a folder of a decoder LLM, or a GGUF file in either.
+        audio: of sounds: a Hub id or a folder of an audio encoder of transformers, or a mapping of
+            its options with `model_name`, such as `seconds` and `pool`.
     """
 
-    vision: Annotated[str | dict[str, Any], PathKind.TOWER]
-    text: Annotated[str, PathKind.MODEL]
+    vision: Annotated[str | dict[str, Any] | None, PathKind.TOWER] = None
+    text: Annotated[str | None, PathKind.MODEL] = None
+    audio: Annotated[str | dict[str, Any] | None, PathKind.MODEL] = None
+
+    @property
+    def encoders(self) -> dict[str, str | dict[str, Any]]:
+        """The encoders by sense."""
+        named = {IMAGE: self.vision, AUDIO: self.audio}
+        return {sense: source for sense, source in named.items() if source is not None}
 
     def __str__(self) -> str:
-        vision = self.vision if isinstance(self.vision, str) else "a configured vision tower"
-        return f"{self.text} and {vision}"
+        unnamed = {IMAGE: "a configured vision tower", AUDIO: "a configured audio encoder"}
+        encoders = [
+            source if isinstance(source, str) else unnamed[sense]
+            for sense, source in self.encoders.items()
+        ]
+        *first, last = [*([self.text] if self.text else []), *encoders]
+        return f"{', '.join(first)} and {last}" if first else last
 
 
 @dataclass
@@ -66,8 +82,12 @@ class HeldOutSource(DataSource):
     name: str = field(kw_only=True)
 
 
-# The held-out set that is made of text records after images.
-TEXT_AFTER_IMAGE = "text_after_image"
+def text_after(sense: str) -> str:
+    """The name of the held-out set that is made of text records after items of a sense."""
+    return f"text_after_{sense}"
+
+
+AFTER_ITEMS = tuple(text_after(sense) for sense in (IMAGE, AUDIO))
 
 
 @dataclass
@@ -75,7 +95,7 @@ class EarlyStop:
     """Ends the run when a held-out loss rises too far.
 
     Attributes:
-        name: name of a held-out set, or `text_after_image`.
+        name: name of a held-out set, or `text_after_image` or `text_after_audio`.
         rise (nats per token): largest allowed increase of its loss since the start.
     """
 
@@ -83,8 +103,8 @@ class EarlyStop:
     rise: float
 
 
-# Of `evaluate.stop: true`.
-DEFAULT_STOP = EarlyStop(TEXT_AFTER_IMAGE, rise=1.0)
+# Of `evaluate.stop: true`, in nats per token.
+DEFAULT_RISE = 1.0
 
 
 @dataclass
@@ -95,14 +115,15 @@ class Evaluate:
         data: the records, each entry with a name.
         every (steps): steps between evaluations; default: a fifth of the run, at most 500.
         text_after_image (records): number of text records that are put after images, scored on the
-            answer to the text; 0 for none. With a frozen LLM its KL from the LLM, which reads the
+            answer to the text; 0 for none. Sounds in the data have a set too, `text_after_audio`.
+            With a frozen LLM its KL from the LLM, which reads the
             exchange in words, is measured too. Texts are up to a fifth of `text_turns`, which are
             then not trained on, or else of `data` here, or else of the training data; images are of
             `data` here, or else of the training data.
         answers (questions): number of fixed questions of each kind (an image, a text, a text after
-            an image) that the model answers at every evaluation; 0 for none.
-        stop: early stopping. `true` ends stage instruct when the loss on text after an image rises
-            by 1 nat per token; `false` never ends a run.
+            an image, the same of sounds) that the model answers at every evaluation; 0 for none.
+        stop: early stopping. `true` ends stage instruct when the loss on text after an image (or a
+            sound, without images) rises by 1 nat per token; `false` never ends a run.
         best: a logged figure such as `eval/text/loss`, or the name of a held-out set for its loss.
             The checkpoint of the evaluation with its lowest value is kept besides the last ones.
         load_best: the finished model has the weights of that checkpoint, not the last ones.

@@ -171,7 +171,7 @@ def _places(cls: type, values: Any, prefix: str) -> Iterator[tuple[Any, str, _Pl
         kind, inner = path_kind(hint), dataclass_of(hint)
         if kind is not None and isinstance(value, str):
             yield values, name, _Place(key, kind, values)
-        elif kind is PathKind.TOWER and isinstance(value, Mapping):
+        elif kind in (PathKind.TOWER, PathKind.MODEL) and isinstance(value, Mapping):
             if isinstance(value.get("model_name"), str):
                 yield value, "model_name", _Place(f"{key}.model_name", kind, value)
         elif inner is not None and isinstance(value, list):

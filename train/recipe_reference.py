@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wings.config import WingsConfig
+from wings.config import IMAGE_FIELDS, WingsConfig
 from wings.errors import WingsError, nearest
+from wings.processing.item_encoder import AUDIO
 from wings.records.record_source import PathKind
+from wings.sense import FIELDS
 from wings.train.recipe import PARTS, RATES, Recipe
 from wings.train.recipe_file import describe_type
 from wings.train.recipe_paths import path_kind
-from wings.train.recipe_validation import wings_options
+from wings.train.recipe_validation import SENSE_OPTIONS, wings_options
+from wings.train.stages import groups_of, parts_of_sense, role_of
 
 _PATHS = {
     PathKind.FILE: "a path",
@@ -139,7 +142,9 @@ def _keys(cls: Any, prefix: str) -> Iterator[RecipeKey]:
     for field in dataclasses.fields(cls):
         path, kind = f"{prefix}{field.name}", hints[field.name]
         place = path_kind(marked[field.name])
-        words = _words(kind) if place is None else _PATHS.get(place, _words(kind))
+        words = _words(kind)
+        if place in _PATHS:
+            words = _PATHS[place] + " or a mapping" * ("a mapping" in words)
         yield RecipeKey(path, words, _default(field), *texts[field.name])
         inner, entry = _inner(kind)
         if inner is not None:
@@ -149,7 +154,7 @@ def _keys(cls: Any, prefix: str) -> Iterator[RecipeKey]:
 
 
 def _open_keys() -> Iterator[RecipeKey]:
-    """The keys of the two mappings that are no dataclasses: `wings` and `learning_rates`."""
+    """The keys of the mappings that are no dataclasses: `wings`, `senses`, `learning_rates`."""
     texts = attribute_texts(WingsConfig)
     fields = {field.name: field for field in dataclasses.fields(WingsConfig)}
     for name in wings_options():
@@ -157,8 +162,18 @@ def _open_keys() -> Iterator[RecipeKey]:
         if name in PARTS["align"]:
             default = ", ".join(f"{stage} {_yaml(parts[name])}" for stage, parts in PARTS.items())
         yield RecipeKey(f"wings.{name}", _words(fields[name].type), default, *texts[name])
-    for group in RATES["instruct"]:
-        rates = ", ".join(f"{stage} {of[group]:g}" for stage, of in RATES.items() if group in of)
+    for name in SENSE_OPTIONS:
+        field = IMAGE_FIELDS.get(name, name)
+        default = _yaml(FIELDS[name])
+        if name in parts_of_sense("align", AUDIO):
+            default = ", ".join(
+                f"{stage} {_yaml(parts_of_sense(stage, AUDIO)[name])}" for stage in RATES
+            )
+        text = f"Of sounds, as wings.{field} of images."
+        yield RecipeKey(f"senses.audio.{name}", _words(fields[field].type), default, "", text)
+    for group in groups_of(AUDIO):
+        role = role_of(group)
+        rates = ", ".join(f"{stage} {of[role]:g}" for stage, of in RATES.items() if role in of)
         text = "Peak learning rate of this parameter group."
         yield RecipeKey(f"learning_rates.{group}", "a number", rates, "", text)
 
@@ -256,7 +271,9 @@ def _object_schema(cls: Any) -> dict[str, Any]:
             of_field |= _open_schema(_wings_schemas())
         elif cls is Recipe and field.name == "learning_rates":
             rate = {"type": "number", "exclusiveMinimum": 0}
-            of_field |= _open_schema(dict.fromkeys(RATES["instruct"], rate))
+            of_field |= _open_schema(dict.fromkeys(groups_of(AUDIO), rate))
+        elif cls is Recipe and field.name == "senses":
+            of_field |= _open_schema({AUDIO: _open_schema(_sense_schemas())})
         properties[field.name] = of_field
     needed = [field.name for field in dataclasses.fields(cls) if _default(field) is None]
     return {**_open_schema(properties), "required": needed}
@@ -274,6 +291,11 @@ def _wings_schemas() -> dict[str, Any]:
         name: {**_schema(fields[name].type), "description": _described(texts[name])}
         for name in wings_options()
     }
+
+
+def _sense_schemas() -> dict[str, Any]:
+    fields = {field.name: field for field in dataclasses.fields(WingsConfig)}
+    return {name: _schema(fields[IMAGE_FIELDS.get(name, name)].type) for name in SENSE_OPTIONS}
 
 
 def _open_schema(properties: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from wings.config import WingsConfig, validate_field
+from wings.config import IMAGE_FIELDS, WingsConfig, validate_field
 from wings.errors import WingsError, nearest
 from wings.records.record_source import Limits
+from wings.sense import FIELDS, IMAGE, validate_values
 
 from .recipe_parts import (
-    TEXT_AFTER_IMAGE,
+    AFTER_ITEMS,
     DataSource,
     Evaluate,
     KLToBase,
@@ -39,9 +40,7 @@ _LARGEST_OF_LIMITS = {
 # Fields of the configuration that model and processor set.
 _DERIVED = {
     "text_config", "vision_config", "image_token_id", "image_seq_length", "tie_word_embeddings",
-    # Recipes train images.
-    "other_senses", "senses_rule",
-    "lora", "llm_trained",
+    "other_senses", "lora", "llm_trained",
 }  # fmt: skip
 
 
@@ -137,6 +136,44 @@ def validate_wings(stage: str, wings: dict[str, Any]) -> None:
         raise WingsError("wings.learners: stage align allows [image], or [] for only a projector.")
 
 
+# Fields of a further sense that a recipe may set; the model fills in the others.
+SENSE_OPTIONS = [one for one in FIELDS if one not in ("encoder", "token_id", "seq_length")]
+# Options of `wings` that are about images alone.
+OF_IMAGES = {IMAGE_FIELDS.get(one, one) for one in FIELDS}
+
+
+def validate_senses(stage: str, senses: dict[str, Any]) -> None:
+    """Raise a `WingsError` for an unknown or bad option of a further sense, or of the stage."""
+    for name, options in senses.items():
+        where = f"senses.{name}"
+        if not isinstance(options, dict):
+            raise WingsError(f"{where}: {options!r} must map options to values.")
+        if name == IMAGE:
+            raise WingsError(f"{where}: options of images are in wings; move them there.")
+        for option in options:
+            if option not in SENSE_OPTIONS:
+                near = nearest(str(option), SENSE_OPTIONS)
+                raise WingsError(f"{where}.{option}: no such option{near}.")
+        validate_values(name, options, f"{where}.", needs_encoder=False)
+        if stage == "align" and options.get("router"):
+            raise WingsError(
+                f"{where}.router: stage align has no router; set it in stage instruct."
+            )
+        if stage == "align" and not {*(options.get("learners") or ())} <= {name}:
+            raise WingsError(
+                f"{where}.learners: stage align allows [{name}], or [] for only a projector."
+            )
+
+
+def validate_not_of_images(wings: dict[str, Any]) -> None:
+    """Raise a `WingsError` if `wings` has an option of images, for a run without any."""
+    if lost := sorted(OF_IMAGES & wings.keys()):
+        raise WingsError(
+            f"wings.{lost[0]}: is about images, which this run does not train; options of other"
+            " senses are in senses."
+        )
+
+
 def validate_lora(lora: Lora | None) -> None:
     """Raise a `WingsError` for a bad value of the adapters."""
     if lora is None:
@@ -166,16 +203,16 @@ def validate_evaluate(evaluate: Evaluate) -> None:
             raise WingsError(
                 f"{place}.name: {source.name!r} may only have letters, digits, '_', '-' and '.'."
             )
-        if source.name == TEXT_AFTER_IMAGE:
+        if source.name in AFTER_ITEMS:
             raise WingsError(
-                f"{place}.name: {source.name} is the set that is made of text records after images;"
+                f"{place}.name: {source.name} is a set that is made of text records after items;"
                 " choose another name."
             )
         if source.weight != 1.0:
             raise WingsError(f"{place}.weight: each held-out record counts once; use limit.")
         _validate_ranges(vars(source), _LARGEST_OF_SOURCES, f"{place}.")
     names = [source.name for source in evaluate.data]
-    names += [TEXT_AFTER_IMAGE] if evaluate.text_after_image else []
+    names += [*AFTER_ITEMS] if evaluate.text_after_image else []
     _validate_best(evaluate, names)
     stop = evaluate.stop
     if isinstance(stop, bool):

@@ -22,7 +22,8 @@ class TrainResult:
         steps: optimiser steps of the whole run.
         seconds: wall time of these steps; work that a kill lost does not count.
         history: metrics of every logged step: `step`, `loss`, `grad_norm`, `rate/GROUP`, `skipped`,
-            `tokens_per_second`, `padding`, `image_tokens` and, if available, `mfu`, `memory_gib`,
+            `tokens_per_second`, `padding`, `image_tokens`, `audio_tokens` and, if available, `mfu`,
+            `memory_gib`,
             `kl_to_base` and `gate/LEARNER/BLOCK`.
         evaluations: `step`, `eval/NAME/loss` and `eval/NAME/rise` of every evaluation.
         stopped: reason for an early end, or None.

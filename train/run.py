@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging
 
+from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_token import validate_same_images
@@ -131,7 +132,7 @@ def _train(
     model, notes = _load(recipe, model, processor, used.records is not None)
     if evaluation is not None:
         config = model.config
-        why = why_text_is_kept(recipe, config.learners, config.text_guard, config.prefix_length)
+        why = why_text_is_kept(recipe, guards_of(config), config.prefix_length)
         notes.append(evaluation.describe(steps, why))
     plan = prepare_groups(model, recipe)
     events = next((one for one in trackers if isinstance(one, EventFiles)), None)
@@ -215,9 +216,14 @@ def _load(
     before = False if is_fresh else model.config.llm_trained
     model.config.llm_trained = is_llm_trained(recipe, before)
     config = model.config
-    validate_kl_to_base(recipe, config.learners, config.text_guard, config.prefix_length)
+    validate_kl_to_base(recipe, guards_of(config), config.prefix_length)
     rift = settle_turn_end(model.generation_config, processor.turn_end()) if has_turns else None
     return model, [rift] if rift else []
+
+
+def guards_of(config: WingsConfig) -> list[tuple[tuple[str, ...], bool]]:
+    """Learners of each sense of a model, and whether they have a guard."""
+    return [(sense.learners, sense.guard) for sense in config.senses.values()]
 
 
 def _result(trainer: WingsTrainer, recipe: Recipe) -> TrainResult:

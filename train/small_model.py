@@ -1,16 +1,19 @@
 """A small model with the classes and options of a run's model, and samples for it."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
 from wings.config import WingsConfig
+from wings.encoders.encoder import register_encoder
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.tokenization import IGNORED
+from wings.sense import IMAGE
 
 from .data.collator import with_kl_mask
 from .data.sampler import RecordSampler
@@ -20,9 +23,44 @@ BLOCKS, VOCABULARY, MLP_WIDTH = 2, 512, 256
 # A small ViT: the tower is frozen, and the first training step runs the real one.
 TOWER = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
 
+# The type of the encoders of further senses.
+LINEAR = "small_linear"
+
+
+class SmallEncoder(nn.Module):
+    """A linear encoder that stands for those of further senses: three features of two numbers."""
+
+    item_shape, seq_length, hidden_size = (6,), 3, 16
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = dict(config)
+        self.linear = nn.Linear(2, self.hidden_size)
+        self.requires_grad_(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.linear.weight.dtype
+
+    def train(self, mode: bool = True) -> "SmallEncoder":
+        """Stays frozen, whatever `mode` says."""
+        self.requires_grad_(False)
+        return super().train(False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[N, 6]` -> `[N, 3, 16]`."""
+        return self.linear(values.to(self.dtype).unflatten(-1, (self.seq_length, -1)))
+
+    def reset_buffers(self) -> None:
+        """Does nothing: there are none."""
+
+
+register_encoder(LINEAR, SmallEncoder)
+
 
 def small_config(config: WingsConfig) -> WingsConfig | None:
-    """The configuration with few blocks, few tokens, narrow MLPs and a small tower.
+    """The configuration with few blocks, few tokens, narrow MLPs and small encoders.
 
     Returns:
         the configuration; None if the decoder does not allow these sizes.
@@ -41,14 +79,21 @@ def small_config(config: WingsConfig) -> WingsConfig | None:
         elif name.endswith("_token_id"):
             text[name] = None
     text |= {"num_hidden_layers": len(chosen), "vocab_size": min(text["vocab_size"], VOCABULARY)}
-    tower: Any = config.vision_config
     fields: dict[str, Any] = config.to_dict() | {
         "text_config": text,
-        "vision_config": {"vision_cfg": TOWER, "pool": tower.get("pool", 1)},
         "learner_layers": None,
         "image_token_id": None,
         "image_seq_length": None,
     }
+    if config.vision_config is not None:
+        fields["vision_config"] = {"vision_cfg": TOWER, "pool": config.vision_config.get("pool", 1)}
+    fields["other_senses"] = {
+        name: {
+            **one, "encoder": {"type": LINEAR}, "learner_layers": None, "token_id": None,
+            "seq_length": None,
+        }
+        for name, one in config.other_senses.items()
+    }  # fmt: skip
     fields.pop("model_type")
     try:
         small = WingsConfig(**fields)
@@ -77,7 +122,7 @@ def small_model(config: WingsConfig) -> WingsForCausalLM:
 
 
 class TinyDataset(Dataset):
-    """Two samples of random tokens for a small model: one with an image, one with only text.
+    """Two samples of random tokens for a small model: one with items, one with only text.
 
     Args:
         config: configuration of the model.
@@ -85,8 +130,8 @@ class TinyDataset(Dataset):
     """
 
     def __init__(self, config: WingsConfig, needs_kl_mask: bool) -> None:
-        image, text = (tiny_sample(config, with_image) for with_image in (True, False))
-        self.samples = [image, with_kl_mask(text, text) if needs_kl_mask else text]
+        items, text = (tiny_sample(config, with_items) for with_items in (True, False))
+        self.samples = [items, with_kl_mask(text, text) if needs_kl_mask else text]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -99,17 +144,18 @@ class TinyDataset(Dataset):
         return RecordSampler([len(self)], [1.0], batch_size, seed)
 
 
-def tiny_sample(config: WingsConfig, with_image: bool) -> dict[str, Tensor]:
-    """`input_ids` and `labels` [T], and `pixel_values` [1, 3, height, width] of an image."""
+def tiny_sample(config: WingsConfig, with_items: bool) -> dict[str, Tensor]:
+    """`input_ids` and `labels` [T], and the values of an item of each sense, `[1, *item shape]`."""
     generator = torch.Generator().manual_seed(1)
     decoder: Any = config.text_config
     ids = torch.randint(decoder.vocab_size, (12,), generator=generator)
-    sample = {}
-    if with_image:
-        image = torch.full((config.image_seq_length or 1,), config.image_token_id or 0)
-        ids = torch.cat([ids[:4], image, ids[4:]])
+    sample, items = {}, []
+    for name, sense in config.senses.items() if with_items else ():
+        items.append(torch.full((sense.seq_length or 1,), sense.token_id))
         side = TOWER["image_size"]
-        sample["pixel_values"] = torch.randn(1, 3, side, side, generator=generator)
+        shape = (3, side, side) if name == IMAGE else SmallEncoder.item_shape
+        sample[sense.values_name] = torch.randn(1, *shape, generator=generator)
+    ids = torch.cat([ids[:4], *items, ids[4:]])
     labels = torch.full_like(ids, IGNORED)
     labels[-4:] = ids[-4:]
     return sample | {"input_ids": ids, "labels": labels}

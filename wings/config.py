@@ -125,7 +125,7 @@ class WingsConfig(PreTrainedConfig):
         self.learners = tuple(self.learners)
         if self.learner_layers is not None:
             self.learner_layers = tuple(self.learner_layers)
-        self._settle_tokens()
+        self.settle_tokens()
         self.validate()
         super().__post_init__(**kwargs)
 
@@ -202,7 +202,7 @@ class WingsConfig(PreTrainedConfig):
             name, kind, **fields, layers=tuple(sorted(layers)) if fields["learners"] else ()
         )
 
-    def _settle_tokens(self) -> None:
+    def settle_tokens(self) -> None:
         """Gives the placeholders that have no id the first free ones past the vocabulary."""
         size = self.text_config.vocab_size
         if self.image_token_id is None and self.vision_config is not None:

@@ -162,9 +162,11 @@ def validate_senses(senses: Mapping) -> None:
         validate_values(name, fields, f"{where}.")
 
 
-def validate_values(name: str, fields: Mapping[str, Any], where: str) -> None:
+def validate_values(
+    name: str, fields: Mapping[str, Any], where: str, needs_encoder: bool = True
+) -> None:
     """Raises a `WingsError` for the first bad value of the sense `name`."""
-    if not isinstance(fields.get("encoder"), Mapping):
+    if needs_encoder and not isinstance(fields.get("encoder"), Mapping):
         raise WingsError(f"{where}encoder is missing: a sense needs its encoder's configuration.")
     learners = fields.get("learners")
     if learners is not None:

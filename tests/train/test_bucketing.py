@@ -22,7 +22,8 @@ from wings.train.run import train
 def made_up(number):
     """LengthEstimator as people's are: many short ones, few long ones, pictures in two of three."""
     pictures = int(number % 3 > 0)
-    return EstimatedLength(pictures, 10.0 + (number * 7919 % 997) ** 2 / 1000 + 100 * pictures)
+    senses = ("image",) * pictures
+    return EstimatedLength(senses, 10.0 + (number * 7919 % 997) ** 2 / 1000 + 100 * pictures)
 
 
 def batches_of(order, size):
@@ -53,7 +54,7 @@ def test_group_pads_little_and_parts_pictures_from_text():
 
     grouped = BatchingSampler(order, "group", made_up)
     assert padded(order) > 0.5 and padded(grouped) < 0.1
-    kinds = [{made_up(n).images for n in batch} for batch in batches_of(grouped, 16)]
+    kinds = [{made_up(n).senses for n in batch} for batch in batches_of(grouped, 16)]
     windows = len(order) // (MEGABATCH * 16) + 1
     assert sum(len(kind) == 2 for kind in kinds) <= windows
     # Not from short to long: neighbours in time are strangers.
@@ -146,10 +147,10 @@ def test_lengths_come_near_what_encoding_gives(make_recipe, checkpoint, data, tm
         encoded = conversations[number]
         # The template's own tokens are not counted.
         assert 0 <= len(encoded["input_ids"]) - lengths(number).tokens <= 6
-        assert lengths(number).images == len(encoded.get("pixel_values", ()))
+        assert bool(lengths(number).senses) == ("pixel_values" in encoded)
     (tmp_path / "d.jsonl").write_text('{oops\n{"conversations": []}')
     broken = ConversationDataset([DataSource(str(tmp_path / "d.jsonl"))], processor, 64)
-    assert LengthEstimator(broken, processor, 64)(0) == EstimatedLength(0, 0.0)
+    assert LengthEstimator(broken, processor, 64)(0) == EstimatedLength((), 0.0)
 
 
 @pytest.mark.parametrize("way", ["group", "pack"])

@@ -17,8 +17,8 @@ from wings.train.data.collator import Collator
 from wings.train.data.dataset import ConversationDataset
 from wings.train.data.sampler import RecordSampler
 from wings.train.metrics import metric_tracker
-from wings.train.metrics.batch_counts import NAMES, count, layout_of
-from wings.train.metrics.flops import Flops, peak_flops, tower_flops
+from wings.train.metrics.batch_counts import count, layout_of, names_of
+from wings.train.metrics.flops import Flops, encoder_flops, peak_flops
 from wings.train.run import train
 
 
@@ -57,7 +57,7 @@ def test_counts_are_those_of_the_definition(make_model, guard, kind):
         images = (0, 0) if kind == "text" else (2, 0)
         rows = [sample(processor, f"{n} words", n) for n in images]
         batch = Collator(processor.tokenizer.pad_token_id)([*rows, sample(processor, "longer one")])
-    found = dict(zip(NAMES, count(batch, model.config).tolist(), strict=True))
+    found = dict(zip(names_of(model.config), count(batch, model.config).tolist(), strict=True))
     layout = layout_of(batch, model.config)
     real = layout.kind != PADDING
     images = len(batch.get("pixel_values", ()))
@@ -133,9 +133,9 @@ def test_the_learners_flops_are_those_that_torch_counts(make_model, form):
     plain, _ = make_model(learners=())
     batch = Collator(0)([sample(processor, "what is this", 2)])
     del batch["labels"]
-    counts = dict(zip(NAMES, count({**batch, "labels": batch["input_ids"]}, model.config).tolist(),
-                      strict=True))  # fmt: skip
-    flops = Flops.of(model)
+    found = count({**batch, "labels": batch["input_ids"]}, model.config).tolist()
+    counts = dict(zip(names_of(model.config), found, strict=True))
+    ((_, flops),) = Flops.of(model).senses
     with torch.no_grad():
         more = counted(lambda: model(**batch, use_cache=False)) - counted(
             lambda: plain(**batch, use_cache=False)
@@ -154,7 +154,7 @@ def test_the_towers_flops_are_those_of_the_blocks_that_run(make_model):
     patches = 2 * 4 * (3 * 14 * 14) * 32
     products = 2 * 5 * 32 * (3 * 32 + 32 + 2 * 4 * 32)
     pairs = 2 * 2 * 5 * 5 * 32
-    assert tower_flops(make_model()[0].model.vision_tower) == patches + products + pairs
+    assert encoder_flops(make_model()[0].model.vision_tower) == patches + products + pairs
 
 
 def test_what_a_card_can_do():
@@ -187,7 +187,7 @@ def test_figures_of_a_run(make_recipe, monkeypatch):
     model = WingsForCausalLM.from_pretrained(recipe.start, learners=["image", "text"])
     for entry, steps in zip(result.history, ((0,), (1,), (2, 3), (4, 5)), strict=True):
         counts = torch.stack([count(batches[n], model.config) for n in steps]).sum(0)
-        counts = dict(zip(NAMES, counts.tolist(), strict=True))
+        counts = dict(zip(names_of(model.config), counts.tolist(), strict=True))
         assert entry["padding"] == round(1 - counts["tokens"] / counts["places"], 4)
         assert entry["image_tokens"] == round(counts["image_tokens"] / counts["tokens"], 4)
         assert entry["tokens_per_second"] > 0 and 0.1 < entry["memory_gib"] < 100

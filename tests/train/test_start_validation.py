@@ -3,8 +3,6 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import TEXT, VISION
-from transformers import LlamaConfig
 
 from wings.config import WingsConfig
 from wings.errors import WingsError
@@ -30,6 +28,7 @@ VALUES = {
     "gate_shape": ("tanh", "hill"),
     "gate_power": (2.0, 8.0),
     "gate_detach": (True, False),
+    "senses_rule": ("sum", "mean"),
 }
 STARTS = {
     "plain": {"learners": ()},
@@ -139,14 +138,3 @@ def test_a_run_is_refused_before_its_data_are_read(starts, make_recipe, tmp_path
     with pytest.raises(WingsError, match=r"wings\.rank: .* with 4, and the recipe has 8; set"):
         train(recipe)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_start_with_a_sense_that_no_recipe_trains_is_refused(tmp_path, make_recipe):
-    config = WingsConfig(
-        text_config=LlamaConfig(**TEXT), vision_config=VISION, rank=4,
-        other_senses={"audio": {"encoder": {"type": "transformers"}, "rank": 4}},
-    )  # fmt: skip
-    config.save_pretrained(tmp_path / "hears")
-    recipe = make_recipe("instruct", start=str(tmp_path / "hears"))
-    with pytest.raises(WingsError, match=r"start: .*hears has the sense 'audio'.*wings compose"):
-        start_options(recipe)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.data.after_image import TextAfterImage, choose_conversations
+from wings.train.data.after_item import TextAfterItem, choose_conversations
 from wings.train.data.dataset import ConversationDataset
 from wings.train.data.text_turns import TextExchanges
 from wings.train.recipe import DataSource, EarlyStop, Evaluate, HeldOutSource, TextTurns
@@ -28,7 +28,7 @@ def pairs(recipe, held_out=None):
     training = ConversationDataset.of(recipe, processor)
     count = recipe.evaluate.text_after_image
     found = choose_conversations(held_out, training, count, recipe.seed)
-    return TextAfterImage(found, count, processor, recipe.max_length, bool(recipe.freeze_llm))
+    return TextAfterItem(found, count, processor, recipe.max_length, bool(recipe.freeze_llm))
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def test_held_out_records_are_used_where_there_are_some(make_recipe, data, tmp_p
     held_out = ConversationDataset([source], None)
     found = choose_conversations(held_out, ConversationDataset.of(recipe, None), 24, 0)
     assert [text[0]["content"][0]["text"] for text in found.texts] == ["held?"]
-    assert len(found.images) == 16
+    assert len(found.items) == 16
     assert set(train(recipe).evaluations[0]) >= {"eval/text/loss", f"eval/{NAME}/kl"}
 
 

@@ -180,7 +180,7 @@ def test_lengths_plan_and_check_see_the_longer_samples(make_recipe, checkpoint, 
     encoded = [len(conversations[number]["input_ids"]) for number in range(16)]
     for number, tokens in enumerate(encoded):
         # The template's own tokens are not counted.
-        assert 0 <= tokens - lengths(number).tokens <= 12 and lengths(number).images == 1
+        assert 0 <= tokens - lengths(number).tokens <= 12 and lengths(number).senses == ("image",)
     means = [EpochEstimate.of(one).mean for one in (plain, recipe)]
     assert means[1] == pytest.approx(sum(encoded) / 16) and means[1] > means[0] + 8
     (found, _), _ = survey(recipe, processor, workers=0)

@@ -20,8 +20,8 @@ class BatchingSampler(Sampler[int]):
     Every global batch keeps `batch_size` samples. Which ones depends only on records, seed and
     epoch: not on ranks, workers or accumulation.
 
-    `group`: samples with and without images are separated, sorted by length and cut into batches,
-    which come in random order. Per megabatch, at most one batch mixes both kinds.
+    `group`: samples with items of the same senses are sorted by length and cut into batches, which
+    come in random order. Text alone is apart; so at most one batch of a megabatch mixes two kinds.
 
     `pack`: every global batch gets short and long samples, so that all have about the same number
     of tokens, and so have its halves, quarters, ... for ranks and accumulation.
@@ -63,7 +63,7 @@ class BatchingSampler(Sampler[int]):
         size = self.sampler.batch_size
         lengths = {number: self.length(number) for number in set(numbers)}
         if self.mode == "group":
-            ordered = sorted(numbers, key=lambda n: (lengths[n].images > 0, lengths[n].tokens))
+            ordered = sorted(numbers, key=lambda n: (lengths[n].senses, lengths[n].tokens))
             return [ordered[start : start + size] for start in range(0, len(ordered), size)]
         tokens = {number: length.tokens for number, length in lengths.items()}
         batches = deal(numbers, tokens, len(numbers) // size)

@@ -28,12 +28,13 @@ class ConversationDataset(Dataset):
     """All records of the sources in order, encoded on access.
 
     Item `n` has the keys of `processor.encode`: `input_ids`, `labels` [T] and, with images,
-    `pixel_values` [k, 3, H, W]. If records were skipped, `skipped` lists `(number, sentence)`.
+    `pixel_values` [k, 3, H, W], with items of other senses likewise. If records were skipped,
+    `skipped` lists `(number, sentence)`.
 
-    A conversation with images may get a text turn after it, see `TextExchanges`. It gets none if
-    both together exceed `max_length`, which would drop its oldest turn and the image in it.
+    A conversation with items may get a text turn after it, see `TextExchanges`. It gets none if
+    both together exceed `max_length`, which would drop its oldest turn and the item in it.
 
-    With `needs_kl_mask`, `with_kl_mask` marks all answers of conversations without images, and the
+    With `needs_kl_mask`, `with_kl_mask` marks all answers of conversations without items, and the
     text turns after others.
 
     A skipped record is replaced by the next good one of the same source, cyclically; in a stream,

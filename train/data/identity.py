@@ -56,9 +56,11 @@ def identities(recipe: Recipe, data: ConversationDataset | None) -> dict[str, Id
         found[f"evaluate.data.{n}"] = {"files": _files(_paths(held_out))}
     models = {"start": recipe.start}
     if recipe.model:
-        vision = recipe.model.vision
-        tower = vision if isinstance(vision, str) else str(vision.get("model_name"))
-        models |= {"model.text": recipe.model.text, "model.vision": tower}
+        models["model.text"] = recipe.model.text
+        for key in ("vision", "audio"):
+            encoder = getattr(recipe.model, key)
+            named = encoder.get("model_name") if isinstance(encoder, dict) else encoder
+            models[f"model.{key}"] = None if named is None else str(named)
     for key, name in models.items():
         folder = Path((name or "").removeprefix("local-dir:")).expanduser()
         if name and folder.is_dir():

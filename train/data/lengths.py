@@ -15,9 +15,9 @@ TRIALS = 64
 
 
 class EstimatedLength(NamedTuple):
-    """Images and sounds of a record, and its approximate tokens, theirs included."""
+    """The senses of a record's items, in order, and its approximate tokens, theirs included."""
 
-    images: int
+    senses: tuple[str, ...]
     tokens: float
 
 
@@ -45,7 +45,7 @@ class LengthEstimator:
         try:
             messages, text_turn = self.data.messages(number)
         except WingsError:
-            return EstimatedLength(0, 0.0)
+            return EstimatedLength((), 0.0)
         texts, items = read(messages)
         tokens = letters(texts) * self.tokens_per_letter
         for sense, source in items:
@@ -54,7 +54,8 @@ class LengthEstimator:
         more = letters(read(text_turn)[0]) * self.tokens_per_letter
         if tokens + more <= self.max_length:
             tokens += more
-        return EstimatedLength(len(items), min(tokens, float(self.max_length)))
+        senses = tuple(sorted({sense for sense, _ in items}))
+        return EstimatedLength(senses, min(tokens, float(self.max_length)))
 
     def _measure(self, processor: WingsProcessor) -> float:
         tokens = count = 0

@@ -1,11 +1,12 @@
-"""Text turns: chooses an exchange of a text file to append to a conversation with images."""
+"""Text turns: chooses an exchange of a text file to append to a conversation with items."""
 
 import numpy as np
 
 from wings.errors import WingsError
-from wings.records.formats import Message, images_of, to_messages
+from wings.records.formats import Message, items_of, to_messages
 from wings.records.open_records import open_records
 from wings.records.records import naming
+from wings.sense import Words
 from wings.train.recipe_parts import DataSource, TextTurns
 
 
@@ -13,7 +14,7 @@ class TextExchanges:
     """The first question and answer of every record of a text file.
 
     The choice depends only on the seed and the number of the record that gets the exchange: not on
-    epoch, rank, worker or earlier reads. Each record with images gets one with probability `share`,
+    epoch, rank, worker or earlier reads. Each record with items gets one with probability `share`,
     drawn with replacement from the file without what is set aside.
 
     Args:
@@ -22,7 +23,7 @@ class TextExchanges:
         set_aside: records that are never drawn, for the evaluation; at most a fifth of the file.
 
     Raises:
-        WingsError: the file cannot be opened, or a record cannot be read or has an image. All
+        WingsError: the file cannot be opened, or a record cannot be read or has an item. All
             records are read here, tens of microseconds each, so that no run stops in the middle.
     """
 
@@ -57,9 +58,9 @@ class TextExchanges:
             messages: the conversation.
 
         Returns:
-            two messages, or none: without an image, after an unanswered question, or by the draw.
+            two messages, or none: without an item, after an unanswered question, or by the draw.
         """
-        if not images_of(messages) or messages[-1]["role"] != "assistant":
+        if not items_of(messages) or messages[-1]["role"] != "assistant":
             return []
         draw = np.random.default_rng([self.seed, number])
         if draw.random() >= self.share:
@@ -74,8 +75,9 @@ def first_exchange(messages: list[Message]) -> list[Message]:
     none.
 
     Raises:
-        WingsError: the conversation has an image.
+        WingsError: the conversation has an image or a sound.
     """
-    if images_of(messages):
-        raise WingsError("it has an image; remove the record, text turns have none")
+    if items := items_of(messages):
+        one = Words.of(items[0][0]).one
+        raise WingsError(f"it has {one}; remove the record, text turns have none")
     return [message for message in messages if message["role"] != "system"][:2]

@@ -9,7 +9,7 @@ import torch
 from wings.errors import WingsError
 from wings.train.build import load_processor
 from wings.train.data.dataset import ConversationDataset
-from wings.train.distributed import blocks_of
+from wings.train.distributed import blocks_of, encoders_of
 from wings.train.param_groups import ParamGroup, plan_groups
 from wings.train.recipe import Recipe
 from wings.train.start import readable_recipe
@@ -144,9 +144,11 @@ class Budget:
     def sources(self) -> float:
         """Bytes of the source tokens of the learners, stored once for all blocks."""
         config, batch = self.model.config, FakeBatch(self.rows, self.length)
-        images = batch.images(self.model) * config.image_seq_length
-        count = {"image": images, "text": self.length - images}
-        tokens = sum(count[name] for name in config.learners)
+        count = batch.tokens(self.model)
+        count["text"] = self.length - sum(count.values())
+        # The learners of one kind of token share its sources, whatever their sense.
+        kinds = {name for sense in config.senses.values() for name in sense.learners}
+        tokens = sum(count[name] for name in kinds)
         width = 2 if self.recipe.bf16 else 4
         return self.rows * tokens * config.hidden_size * width
 
@@ -190,7 +192,7 @@ class Budget:
         taken: set[int] = set()
         sizes = []
         decoder = self.model.model.language_model
-        parts = [*blocks_of(self.model), self.model.model.vision_tower]
+        parts = [*blocks_of(self.model), *encoders_of(self.model)]
         parts += [decoder.get_input_embeddings(), self.model.lm_head]
         for part in parts:
             new = [p for p in part.parameters() if id(p) not in taken]

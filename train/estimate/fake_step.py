@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.sense import Sense
 from wings.train.data.collator import loss_columns
 from wings.train.param_groups import ParamGroup
 from wings.upstream.flops import flop_counter
@@ -52,7 +53,7 @@ class StepMemory:
 
 @dataclass(frozen=True)
 class FakeBatch:
-    """Rows of `length` tokens: one image if it fits, then text, all of it trained.
+    """Rows of `length` tokens: an item of each sense that fits, then text, all of it trained.
 
     trained: number of trained tokens at the end of a row; None for all text.
     """
@@ -61,29 +62,40 @@ class FakeBatch:
     length: int
     trained: int | None = None
 
-    def images(self, model: WingsForCausalLM) -> int:
-        """Images in a row: 1, or 0 if it does not fit."""
-        return int(model.config.image_seq_length + 2 <= self.length)
+    def senses(self, model: WingsForCausalLM) -> list[Sense]:
+        """The senses with an item in a row: each one that fits after those before it."""
+        found, left = [], self.length - 2
+        for sense in model.config.senses.values():
+            if (sense.seq_length or 0) <= left:
+                found.append(sense)
+                left -= sense.seq_length or 0
+        return found
+
+    def tokens(self, model: WingsForCausalLM) -> dict[str, int]:
+        """Tokens of a row that are of each sense."""
+        present = {sense.name: sense.seq_length or 0 for sense in self.senses(model)}
+        return {name: present.get(name, 0) for name in model.config.senses}
 
     def text(self, model: WingsForCausalLM) -> int:
         """Trained tokens of a row."""
-        text = self.length - 1 - self.images(model) * model.config.image_seq_length
+        text = self.length - 1 - sum(self.tokens(model).values())
         return text if self.trained is None else min(self.trained, text)
 
     def inputs(self, model: WingsForCausalLM, mode: FakeTensorMode) -> dict[str, Any]:
-        """The keywords that `WingsTrainer.compute_loss` passes: real indices, fake images.
+        """The keywords that `WingsTrainer.compute_loss` passes: real indices, fake items.
 
         Row lengths differ by one token, as in a padded batch, because a mask costs memory.
         """
-        images = self.images(model) * model.config.image_seq_length
-        ids = torch.full((self.rows, self.length), 0 if model.config.image_token_id else 1)
-        pixels = {}
-        if images:
-            ids[:, 1 : 1 + images] = model.config.image_token_id
-            size = model.model.vision_tower.config["image_size"]
-            height, width = (size, size) if isinstance(size, int) else size
+        used = {sense.token_id for sense in model.config.senses.values()}
+        word = next(token for token in range(len(used) + 1) if token not in used)
+        ids = torch.full((self.rows, self.length), word)
+        values, place = {}, 1
+        for sense in self.senses(model):
+            ids[:, place : place + (sense.seq_length or 0)] = sense.token_id
+            place += sense.seq_length or 0
+            shape = model.model.encoder(sense).item_shape
             with mode:
-                pixels["pixel_values"] = torch.empty(self.rows, 3, height, width)
+                values[sense.values_name] = torch.empty(self.rows, *shape)
         mask = torch.ones_like(ids)
         for row in range(1, self.rows):
             mask[row, -row:] = 0
@@ -95,7 +107,7 @@ class FakeBatch:
             "labels": labels,
             "num_items_in_batch": torch.tensor(labels.numel()),
             **loss_columns(labels),
-            **pixels,
+            **values,
         }
 
 

@@ -1,17 +1,21 @@
 """Builds the model of a recipe on the meta device, from configurations alone."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from wings.config import WingsConfig
+from wings.encoders.audio_config import canonical_audio_config
 from wings.encoders.tower_config import canonical_config
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
-from wings.train.build import fresh_options, later_options, names_of
+from wings.sense import IMAGE
+from wings.train.build import added_senses, fresh_options, later_options, names_of
 from wings.train.distributed import blocks_of
 from wings.train.recipe import Recipe
 from wings.train.start import maker_of, validate_available
@@ -46,8 +50,15 @@ class ModelSpec:
         """
         if recipe.start is None:
             names, options = names_of(recipe), fresh_options(recipe)
-            vision, text = canonical_config(names.vision), _text_config(names.text)
-            return cls(WingsConfig(text_config=text, vision_config=vision, **options), _dtype(text))
+            assert names.text is not None
+            text, fields = _text_config(names.text), options.pop("senses", {})
+            config = WingsConfig(
+                text_config=text,
+                vision_config=None if names.vision is None else canonical_config(names.vision),
+                other_senses=_with_encoders(recipe, fields),
+                **options,
+            )
+            return cls(config, _dtype(text))
         maker = maker_of(recipe.start, file)
         if maker is not None:
             before = cls.of(Recipe.from_yaml(maker), maker)
@@ -58,9 +69,21 @@ class ModelSpec:
         else:
             config = WingsConfig.from_pretrained(validate_available(recipe.start))
             dtype, note = _dtype(config.text_config), None
-        fields = {**config.to_dict(), **later_options(recipe, config, recipe.start)}
+        options = later_options(recipe, config, recipe.start)
+        for name, changes in options.pop("other_senses", {}).items():
+            config.change_sense(name, **changes)
+        fields = {**config.to_dict(), **options}
         fields.pop("model_type")
-        return cls(WingsConfig(**fields), dtype, note)
+        config = WingsConfig(**fields)
+        added = _with_encoders(recipe, added_senses(recipe))
+        if IMAGE in added:
+            of_image = added.pop(IMAGE)
+            encoder = canonical_config(of_image.pop("encoder"))
+            config.change_sense(IMAGE, **of_image, encoder=encoder)
+        config.other_senses = {**config.other_senses, **added}
+        config.settle_tokens()
+        config.validate()
+        return cls(config, dtype, note)
 
     def build(self, blocks: int | None = None) -> WingsForCausalLM:
         """The model on the meta device, or one like it with fewer blocks."""
@@ -71,9 +94,23 @@ class ModelSpec:
             text.num_hidden_layers = blocks
             if kinds:
                 text.layer_types = kinds[:blocks]
-            config.learner_layers = None
+            for name in config.senses:
+                config.change_sense(name, learner_layers=None)
         with torch.device("meta"):
             return WingsForCausalLM(config)
+
+
+def _with_encoders(recipe: Recipe, senses: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:
+    """Fields of fresh senses with the configurations of the encoders that `model` names."""
+    assert recipe.model is not None or not senses
+    sources: Any = recipe.model.encoders if recipe.model else {}
+    return {
+        name: {
+            **fields,
+            "encoder": sources[name] if name == IMAGE else canonical_audio_config(sources[name]),
+        }
+        for name, fields in senses.items()
+    }
 
 
 def all_alike(model: WingsForCausalLM) -> bool:

@@ -11,7 +11,7 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
 from wings.records.formats import Message, images_of, text_of
-from wings.train.data.after_image import Conversations
+from wings.train.data.after_item import Conversations
 from wings.train.recipe import Limits
 from wings.train.run_folder import ANSWERS, RunFolder
 
@@ -26,7 +26,7 @@ class Question:
     """One question with its expected answer.
 
     Attributes:
-        kind: `image`, `text` or `text after image`.
+        kind: `image`, `text` or `text after image`; of sounds `audio` and `text after audio`.
         messages: the conversation up to the question.
         expected: the answer in the data.
     """
@@ -55,16 +55,15 @@ class Answer:
     answer: str
 
 
-def choose_questions(conversations: Conversations, count: int) -> list[Question]:
-    """Up to `count` questions of each kind."""
-    talks = {
-        "image": conversations.images,
-        "text": conversations.texts,
-        "text after image": [
-            [part for half in conversations.pair(n) for part in half]
-            for n in range(conversations.count)
-        ],
-    }
+def choose_questions(found: Sequence[Conversations], count: int) -> list[Question]:
+    """Up to `count` questions of each kind, from the conversations of each sense."""
+    talks: dict[str, Sequence[list[Message]]] = {}
+    for one in found:
+        talks[one.sense] = one.items
+        talks.setdefault("text", one.texts)
+        talks[f"text after {one.sense}"] = [
+            [part for half in one.pair(n) for part in half] for n in range(one.count)
+        ]
     return [
         Question(kind, messages[:-1], text_of(messages[-1]["content"]))
         for kind, chosen in talks.items()

@@ -1,21 +1,46 @@
-"""Counts tokens, images and attention pairs of a batch, as integers on its device."""
+"""Counts tokens, items and attention pairs of a batch, as integers on its device."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wings.attention.token_layout import IMAGE, PADDING, TEXT, TokenLayout
+from wings.attention.token_layout import PADDING, TEXT, TokenLayout
 from wings.config import WingsConfig
 from wings.model.inputs import kinds_of
+from wings.sense import IMAGE, Sense
+from wings.sense import TEXT as OF_TEXT
 
-# Places, tokens, image tokens, images, trained tokens, pairs of a token and a visible one; then per
-# learner: tokens that query it, its source tokens, and pairs of both.
-NAMES = (
-    "places", "tokens", "image_tokens", "images", "trained", "pairs",
-    "image_queries", "image_sources", "image_pairs",
-    "text_queries", "text_sources", "text_pairs",
-)  # fmt: skip
+# Places, tokens, trained tokens, and pairs of a token and a visible one.
+NAMES = ("places", "tokens", "trained", "pairs")
+
+
+def names_of(config: WingsConfig) -> tuple[str, ...]:
+    """Names of the counts for a model: `NAMES`, and those of each sense."""
+    return (*NAMES, *(name for sense in config.senses.values() for name in names_of_sense(sense)))
+
+
+def names_of_sense(sense: Sense) -> list[str]:
+    """Tokens and items of a sense, and of each learner: queries, sources, and pairs of both."""
+    names = [tokens_of(sense.name), items_of(sense.name)]
+    for module in modules_of(sense):
+        names += [f"{module}_queries", f"{module}_sources", f"{module}_pairs"]
+    return names
+
+
+def tokens_of(sense: str) -> str:
+    """The name of the count of a sense's tokens."""
+    return f"{sense}_tokens"
+
+
+def items_of(sense: str) -> str:
+    """The name of the count of a sense's items."""
+    return "images" if sense == IMAGE else f"{sense}_items"
+
+
+def modules_of(sense: Sense) -> tuple[str, str]:
+    """The learner of a sense's items and that of text, as a block names them; it may lack one."""
+    return sense.module_of(sense.name), sense.module_of(OF_TEXT)
 
 
 def layout_of(batch: dict[str, Any], config: WingsConfig) -> TokenLayout:
@@ -30,35 +55,39 @@ def layout_of(batch: dict[str, Any], config: WingsConfig) -> TokenLayout:
 
 
 def count(batch: dict[str, Any], config: WingsConfig) -> Tensor:
-    """The counts of `NAMES` for one batch, int64, on its device; does not synchronise."""
+    """The counts of `names_of` for one batch, int64, on its device; does not synchronise."""
     layout = layout_of(batch, config)
-    is_real, is_image, is_text = (
-        layout.kind != PADDING, layout.kind == IMAGE, layout.kind == TEXT,
-    )  # fmt: skip
-    pixels = batch.get("pixel_values")
-    images = 0 if pixels is None else len(pixels)
-    active = bool(config.learners) and (images > 0 or not config.text_guard)
-    queries = layout.sees_sense(IMAGE) if config.text_guard else is_real
-    starts = (layout.position == 0) & is_real
-    # Every token of an image sees the whole image, also the tokens after it.
-    rest = torch.where(is_image, layout.visible_at + config.image_seq_length - 1, 0)
-    rest = torch.where(is_image, rest - layout.position, 0)
-    visible = {
-        "image": running_count(is_image, starts) + rest,
-        "text": running_count(is_text, starts),
-    }
+    is_real = layout.kind != PADDING
     numbers = [
-        torch.full_like(is_real, True, dtype=torch.long).sum(), is_real.sum(), is_image.sum(),
-        is_real.new_tensor(images, dtype=torch.long), (batch["labels"][:, 1:] != -100).sum(),
+        torch.full_like(is_real, True, dtype=torch.long).sum(),
+        is_real.sum(),
+        (batch["labels"][:, 1:] != -100).sum(),
         torch.where(is_real, layout.position + 1, 0).sum(),
-    ]  # fmt: skip
-    for name, sources in (("image", is_image), ("text", is_text)):
-        on = active and name in config.learners
-        sees = queries & (visible[name] > 0)
-        numbers += [
-            part.sum() * on for part in (sees, sources, torch.where(sees, visible[name], 0))
-        ]  # fmt: skip
+    ]
+    for sense in config.senses.values():
+        numbers += count_sense(batch, sense, layout)
     return torch.stack(numbers)
+
+
+def count_sense(batch: dict[str, Any], sense: Sense, layout: TokenLayout) -> list[Tensor]:
+    """The counts of `names_of_sense`."""
+    is_real, is_text = layout.kind != PADDING, layout.kind == TEXT
+    is_item = layout.kind == sense.kind
+    values = batch.get(sense.values_name)
+    items = 0 if values is None else len(values)
+    active = bool(sense.learners) and (items > 0 or not sense.guard)
+    queries = layout.sees_sense(sense.kind) if sense.guard else is_real
+    starts = (layout.position == 0) & is_real
+    # Every token of an item sees the whole item, also the tokens after it.
+    rest = torch.where(is_item, layout.visible_at + (sense.seq_length or 0) - 1, 0)
+    rest = torch.where(is_item, rest - layout.position, 0)
+    visible = (running_count(is_item, starts) + rest, running_count(is_text, starts))
+    numbers = [is_item.sum(), is_real.new_tensor(items, dtype=torch.long)]
+    for name, sources, seen in zip((sense.name, OF_TEXT), (is_item, is_text), visible, strict=True):
+        on = active and name in sense.learners
+        sees = queries & (seen > 0)
+        numbers += [part.sum() * on for part in (sees, sources, torch.where(sees, seen, 0))]
+    return numbers
 
 
 def running_count(mask: Tensor, starts: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from transformers import TrainerState
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
-from wings.train.data.after_image import TextAfterImage, any_image, choose_conversations
+from wings.sense import Words
+from wings.train.data.after_item import TextAfterItem, any_item, choose_conversations
 from wings.train.data.collator import loss_columns
 from wings.train.data.dataset import ConversationDataset
 from wings.train.kl_to_base import BaseLLM, kl_sum
 from wings.train.recipe import HeldOutSource, Recipe
-from wings.train.recipe_parts import DEFAULT_STOP, TEXT_AFTER_IMAGE, EarlyStop
+from wings.train.recipe_parts import AFTER_ITEMS, DEFAULT_RISE, EarlyStop, text_after
 from wings.upstream.loader import batches_of
 
 from .answers import Question, choose_questions
@@ -28,7 +29,7 @@ from .answers import Question, choose_questions
 # KL in nats per token. In the project's experiments, methods below 0.35 kept the answers after an
 # image, and one at 2.6 lost two thirds of them.
 FAR_FROM_LLM = 0.5
-HeldOutSet = ConversationDataset | TextAfterImage
+HeldOutSet = ConversationDataset | TextAfterItem
 
 # Trackers recognise an evaluation by it and write `eval/NAME/loss`.
 PREFIX = "eval_"
@@ -110,7 +111,12 @@ class HeldOutEvaluation:
         self.settings, self.sets, self.questions = recipe.evaluate, sets, questions
         self.workers, self.collate = recipe.workers, collate
         self.skipped: dict[tuple[str, int], str] = {}
-        self.stop = _stop_of(recipe, TEXT_AFTER_IMAGE in sets)
+        self.stop = _stop_of(recipe, self.after_items)
+
+    @property
+    def after_items(self) -> list[str]:
+        """Names of the sets with text after items, that after images first."""
+        return [name for name in AFTER_ITEMS if name in self.sets]
 
     def describe(self, steps: int, why_text_is_kept: str | None) -> str:
         """Lines on what is evaluated when, and on a stop that cannot end the run.
@@ -126,7 +132,7 @@ class HeldOutEvaluation:
         if stop is not None and why_text_is_kept and self._is_text(stop.name):
             lines.append(
                 f"warning: evaluate.stop cannot end the run, as {why_text_is_kept} the loss on"
-                f" {stop.name} cannot rise; name {TEXT_AFTER_IMAGE} instead"
+                f" {stop.name} cannot rise; name {(self.after_items or AFTER_ITEMS)[0]} instead"
             )
         elif stop is not None:
             lines.append(
@@ -136,9 +142,9 @@ class HeldOutEvaluation:
         return "\n".join(lines)
 
     def _is_text(self, name: str) -> bool:
-        """True if no record of a set that can be read has an image."""
+        """True if no record of a set that can be read has an item."""
         data = self.sets.get(name)
-        return isinstance(data, ConversationDataset) and not any_image(data)
+        return isinstance(data, ConversationDataset) and not any_item(data)
 
     def is_due(self, state: TrainerState) -> bool:
         """True if a run in this state should be evaluated and was not yet."""
@@ -157,7 +163,7 @@ class HeldOutEvaluation:
     ) -> dict[str, float]:
         """`eval_NAME/loss`, a mean over all trained tokens of a set, and `eval_NAME/rise`.
 
-        Text after an image also has `eval_NAME/kl`, if the LLM is frozen. Training state is
+        Text after items also has `eval_NAME/kl`, if the LLM is frozen. Training state is
         untouched: no random number is drawn and no gradient kept.
 
         Args:
@@ -205,13 +211,15 @@ class HeldOutEvaluation:
         )
 
     def warning(self, history: Sequence[dict[str, float]]) -> str | None:
-        """A sentence if the last evaluation found text after an image far from the LLM's."""
+        """A sentence if the last evaluation found text after items far from the LLM's."""
         done = evaluations(history)
-        kl = done[-1].get(kl_of(TEXT_AFTER_IMAGE), 0) if done else 0
+        found = {name: done[-1].get(kl_of(name), 0) if done else 0 for name in AFTER_ITEMS}
+        worst = max(found, key=lambda name: found[name])
+        kl, one = found[worst], Words.of(worst.removeprefix(text_after(""))).one
         if kl <= FAR_FROM_LLM:
             return None
         return (
-            f"warning: text after an image is {kl:.2f} nats per token from the LLM's; train with"
+            f"warning: text after {one} is {kl:.2f} nats per token from the LLM's; train with"
             " more text_turns that have the LLM's own answers, lower the learners' rates, or put a"
             " gate on the model with wings gate"
         )
@@ -248,12 +256,12 @@ class HeldOutEvaluation:
         return Totals(loss, tokens, kl if has_kl else None)
 
 
-def _stop_of(recipe: Recipe, has_text_after_image: bool) -> EarlyStop | None:
+def _stop_of(recipe: Recipe, after_items: Sequence[str]) -> EarlyStop | None:
     stop = recipe.evaluate.stop
     if not isinstance(stop, bool):
         return stop
-    is_default = stop and recipe.stage == "instruct" and has_text_after_image
-    return DEFAULT_STOP if is_default else None
+    is_default = stop and recipe.stage == "instruct" and after_items
+    return EarlyStop(after_items[0], DEFAULT_RISE) if is_default else None
 
 
 def held_out_evaluation(
@@ -262,7 +270,7 @@ def held_out_evaluation(
     collate: Callable,
     training: ConversationDataset | None,
 ) -> HeldOutEvaluation | None:
-    """The evaluation of a recipe: its held-out records, and text after images; None if neither.
+    """The evaluation of a recipe: its held-out records, and text after items; None if neither.
 
     Args:
         recipe: the recipe.
@@ -288,13 +296,18 @@ def held_out_evaluation(
     count = max(settings.text_after_image, settings.answers) if has_sets else 0
     if count and training is not None:
         held_out = open_sources(settings.data) if settings.data else None
-        found = choose_conversations(held_out, training, count, recipe.seed)
-        questions = choose_questions(found, settings.answers)
-        pairs = TextAfterImage(
-            found, settings.text_after_image, processor, recipe.max_length, bool(recipe.freeze_llm)
-        )
-        if len(pairs):
-            sets[TEXT_AFTER_IMAGE] = pairs
+        talks = [
+            choose_conversations(held_out, training, count, recipe.seed, sense)
+            for sense in processor.senses
+        ]
+        questions = choose_questions(talks, settings.answers)
+        for found in talks:
+            pairs = TextAfterItem(
+                found, settings.text_after_image, processor, recipe.max_length,
+                bool(recipe.freeze_llm),
+            )  # fmt: skip
+            if len(pairs):
+                sets[text_after(found.sense)] = pairs
     return HeldOutEvaluation(recipe, sets, questions, collate) if sets else None
 
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from wings.encoders.open_clip_tower import VisionTower
 from wings.model.causal_lm import WingsForCausalLM
 from wings.model.inject import find_attentions
+from wings.sense import Sense
 from wings.upstream.flops import flop_counter
+
+from .batch_counts import items_of, modules_of
 
 # Dense bfloat16 matrix products with float32 sums, in TFLOP/s, as the vendors state them (float16
 # for GPUs without bfloat16). The first name that is part of the device's name counts.
@@ -47,26 +50,63 @@ PEAK_TFLOPS = {
 
 
 @dataclass(frozen=True)
+class SenseFlops:
+    """FLOPs of one sense per unit of each of its counts; see `Flops`."""
+
+    query: float
+    source: float
+    learner_pair: float
+    item: float
+
+    @classmethod
+    def of(cls, model: WingsForCausalLM, sense: Sense) -> "SenseFlops":
+        """FLOPs of a sense of a model."""
+        width = model.config.hidden_size
+        encoder = model.model.encoder(sense)
+        projector: Any = model.model.get_submodule(sense.projector_name)
+        features = 2 * (2 * projector.first.weight.numel() + 3 * projector.second.weight.numel())
+        is_lorra = sense.learner_form == "lorra"
+        blocks = len(sense.layers)
+        factors = 3 * (8 if is_lorra else 4) * width * sense.rank * blocks
+        return cls(
+            query=factors,
+            source=factors,
+            learner_pair=3 * 4 * (width if is_lorra else sense.rank) * blocks,
+            item=encoder_flops(encoder) + features * encoder.seq_length,
+        )
+
+    def total(self, counts: Mapping[str, float], sense: Sense) -> float:
+        """FLOPs of these counts."""
+        learners = sum(
+            self.query * counts[f"{module}_queries"]
+            + self.source * counts[f"{module}_sources"]
+            + self.learner_pair * counts[f"{module}_pairs"]
+            for module in modules_of(sense)
+        )
+        return self.item * counts[items_of(sense.name)] + learners
+
+
+@dataclass(frozen=True)
 class Flops:
-    r"""FLOPs of a training step per unit of each count (`batch_counts.NAMES`).
+    r"""FLOPs of a training step per unit of each count (`batch_counts.names_of`).
 
     A product of a token with a matrix of n numbers takes 2 n forward, 2 n for the gradient of the
     token and, if the matrix is trained, 2 n for its own gradient. With D the decoder's width, H
-    heads of width d, F the tower's width, r the rank, L blocks with attention and L' of them with
-    learners::
+    heads of width d, F the width of an encoder's features, r the rank, L blocks with attention and
+    L' of them with learners::
 
         token     2 (2 + t) n    n: numbers of the decoder's matrices, of which t is 1 where one is
                                  trained and 0 elsewhere; of experts, those that a token uses;
                                  and 3 * 4 H d P L' for a prefix of P keys
         trained   2 (2 + t) D V  the head, V entries, for trained tokens only
         pair      3 * 4 H d L    q k^T and the weighted values
-        learner   for each of the two, with L' blocks:
+        learner   for each learner of a sense, with L' blocks:
           query   3 * 8 D r L'   A_q, B_q, A_o, B_o
           source  3 * 8 D r L'   A_k, B_k, A_v, B_v
           pair    3 * 4 D L'     as above, with heads as wide as the decoder
                                  (cross-attention: 4 D r, 4 D r and 4 r in their places)
-        image     the tower, forward alone, counted in a pass on the meta device; and the projector,
-                  2 (2 D F + 3 D D) a feature
+        item      the encoder, forward alone, counted in a pass on the meta device; and the
+                  projector, 2 (2 D F + 3 D D) a feature
 
     A pair is a token and one that it sees: half of the square. Not counted: padding, the router,
     norms and other elementwise work, recomputation under gradient checkpointing, and the LLM's pass
@@ -76,10 +116,7 @@ class Flops:
     token: float
     trained: float
     pair: float
-    query: float
-    source: float
-    learner_pair: float
-    image: float
+    senses: list[tuple[Sense, SenseFlops]]
 
     @classmethod
     def of(cls, model: WingsForCausalLM) -> "Flops":
@@ -88,36 +125,21 @@ class Flops:
         width, fields = config.hidden_size, text.to_dict()
         heads = text.num_attention_heads
         head_width = fields.get("head_dim") or width // heads
-        tower, projector = model.model.vision_tower, model.model.projector
-        features = 2 * (2 * projector.first.weight.numel() + 3 * projector.second.weight.numel())
-        blocks = len(config.layers_with_learners)
-        is_lorra = config.learner_form == "lorra"
-        factors = 3 * (8 if is_lorra else 4) * width * config.rank * blocks
         prefixes = config.prefix_length * len(config.layers_with_wings)
         return cls(
             token=decoder_flops(model) + 3 * 4 * heads * head_width * prefixes,
             trained=2 * passes(model.lm_head.weight) * model.lm_head.weight.numel(),
             pair=3 * 4 * heads * head_width * len(find_attentions(model.model.language_model)),
-            query=factors,
-            source=factors,
-            learner_pair=3 * 4 * (width if is_lorra else config.rank) * blocks,
-            image=tower_flops(tower) + features * tower.image_seq_length,
+            senses=[(sense, SenseFlops.of(model, sense)) for sense in config.senses.values()],
         )
 
     def total(self, counts: Mapping[str, float]) -> float:
         """FLOPs of these counts."""
-        learners = sum(
-            self.query * counts[f"{name}_queries"]
-            + self.source * counts[f"{name}_sources"]
-            + self.learner_pair * counts[f"{name}_pairs"]
-            for name in ("image", "text")
-        )
         return (
             self.token * counts["tokens"]
             + self.trained * counts["trained"]
             + self.pair * counts["pairs"]
-            + self.image * counts["images"]
-            + learners
+            + sum(flops.total(counts, sense) for sense, flops in self.senses)
         )
 
 
@@ -143,17 +165,15 @@ def decoder_flops(model: WingsForCausalLM) -> float:
     return total
 
 
-def tower_flops(tower: VisionTower) -> float:
-    """FLOPs of one image in the vision tower, forward, counted on the meta device."""
+def encoder_flops(encoder: Any) -> float:
+    """FLOPs of one item in an encoder, forward, counted on the meta device."""
     tensors = {
         name: torch.empty_like(tensor, device="meta")
-        for name, tensor in (*tower.named_parameters(), *tower.named_buffers())
+        for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers())
     }
-    size = tower.config["image_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    pixels = torch.empty(1, 3, height, width, device="meta")
+    values = torch.empty(1, *encoder.item_shape, device="meta")
     with torch.no_grad(), flop_counter() as counter:
-        functional_call(tower, tensors, (pixels,))
+        functional_call(encoder, tensors, (values,))
     return float(counter.get_total_flops())
 
 

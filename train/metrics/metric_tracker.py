@@ -10,15 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from wings.attention.token_layout import IMAGE
 from wings.model.causal_lm import WingsForCausalLM
 
-from .batch_counts import NAMES, count, layout_of
+from .batch_counts import count, layout_of, names_of, tokens_of
 from .flops import Flops, peak_flops
 
 GIB = 1024**3
 # Metrics of one process since its last log. An interruption changes no bit of all others.
-PER_PROCESS = ("tokens_per_second", "padding", "image_tokens", "mfu", "memory_gib")
+PER_PROCESS = ("tokens_per_second", "padding", "mfu", "memory_gib")
 
 
 class MetricTracker:
@@ -36,9 +35,22 @@ class MetricTracker:
         self.device = accelerator.device
         self.flops = Flops.of(model)
         self.peak = peak_flops(device_name(self.device))
-        self.with_gates = False
+        self.names, self.with_gates = names_of(model.config), False
+        self.gates, self._rows = self._columns()
         self._reset()
         self._since: float | None = None
+
+    def _columns(self) -> tuple[list[str], list[list[int]]]:
+        """The names of all gates, and for each block the numbers of their senses."""
+        senses, names = list(self.config.senses.values()), []
+        rows: list[list[int]] = []
+        for layer in self.config.layers_with_learners:
+            rows.append([])
+            for number, sense in enumerate(senses):
+                if layer in sense.layers:
+                    names += [f"gate/{module}/{layer}" for module in sense.modules]
+                    rows[-1] += [number] * len(sense.modules)
+        return names, rows
 
     def add_batches(self, batches: Sequence[dict[str, Any]], with_gates: bool) -> None:
         """Count the micro-batches of one step.
@@ -55,10 +67,10 @@ class MetricTracker:
             self._counts += count(batch, self.config).to(self.device)
 
     def add_gates(self, batch: dict[str, Any], weights: tuple[Tensor, ...] | None) -> None:
-        """Sum the gates of one micro-batch over the tokens that see an image.
+        """Sum the gates of one micro-batch over the tokens that see an item of the gate's sense.
 
         Elsewhere only one learner has source tokens. Its gate is 1, or 0 with a router that reads
-        whether images are attended.
+        whether items are attended.
 
         Args:
             batch: inputs of the model.
@@ -66,10 +78,15 @@ class MetricTracker:
         """
         if weights is None:
             return
-        sees = layout_of(batch, self.config).sees_sense(IMAGE)
-        gates = torch.stack([gate.detach().to(self.device) for gate in weights])
-        self._gates += (gates.float() * sees[None, :, :, None]).sum((1, 2))
-        self._gated += sees.sum()
+        layout = layout_of(batch, self.config)
+        # [S, B, T], of which a gate takes the row of its sense.
+        sees = torch.stack([layout.sees_sense(one.kind) for one in self.config.senses.values()])
+        sums = [
+            (gate.detach().to(self.device).float() * sees[rows].permute(1, 2, 0)).sum((0, 1))
+            for gate, rows in zip(weights, self._rows, strict=True)
+        ]
+        self._gates += torch.cat(sums)
+        self._gated += sees.sum((1, 2))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -91,7 +108,7 @@ class MetricTracker:
         rows = self.accelerator.gather(row[None]).tolist()
         seconds = time.perf_counter() - (self._since or time.perf_counter())
         sums = [sum(column) for column in zip(*rows, strict=True)]
-        counts = dict(zip(NAMES, sums, strict=False))
+        counts = dict(zip(self.names, sums, strict=False))
         metrics = {}
         if counts["tokens"] and seconds > 0:
             metrics = self._rates(counts, seconds, len(rows))
@@ -107,36 +124,41 @@ class MetricTracker:
         metrics = {
             "tokens_per_second": round(counts["tokens"] / seconds, 1),
             "padding": round(1 - counts["tokens"] / counts["places"], 4),
-            "image_tokens": round(counts["image_tokens"] / counts["tokens"], 4),
         }
+        for sense in self.config.senses:
+            name = tokens_of(sense)
+            metrics[name] = round(counts[name] / counts["tokens"], 4)
         if self.peak is not None:
             done = self.flops.total(counts) / seconds
             metrics["mfu"] = round(done / (self.peak * ranks), 4)
         return metrics
 
     def _mean_gates(self) -> dict[str, float]:
-        row = torch.cat([self._gates.flatten(), self._gated[None].float()])
-        *sums, tokens = self.accelerator.gather(row[None]).sum(0).tolist()
-        if not tokens:
-            return {}
-        names = [
-            f"gate/{learner}/{layer}"
-            for layer in self.config.layers_with_learners
-            for learner in self.config.learners
-        ]
-        return {name: round(total / tokens, 5) for name, total in zip(names, sums, strict=True)}
+        row = torch.cat([self._gates, self._gated.float()])
+        totals = self.accelerator.gather(row[None]).sum(0).tolist()
+        sums, tokens = totals[: len(self.gates)], totals[len(self.gates) :]
+        rows = [sense for block in self._rows for sense in block]
+        return {
+            name: round(total / tokens[sense], 5)
+            for name, total, sense in zip(self.gates, sums, rows, strict=True)
+            if tokens[sense]
+        }
 
     def _reset(self) -> None:
-        blocks, learners = len(self.config.layers_with_learners), len(self.config.learners)
-        self._counts = torch.zeros(len(NAMES), dtype=torch.long, device=self.device)
-        self._gates = torch.zeros(blocks, learners, device=self.device)
-        self._gated = torch.zeros((), dtype=torch.long, device=self.device)
+        senses = len(self.config.senses)
+        self._counts = torch.zeros(len(self.names), dtype=torch.long, device=self.device)
+        self._gates = torch.zeros(len(self.gates), device=self.device)
+        self._gated = torch.zeros(senses, dtype=torch.long, device=self.device)
 
 
 def without_process_metrics(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Logged entries without the metrics in `PER_PROCESS`."""
+    """Logged entries without the metrics in `PER_PROCESS` and the shares of tokens."""
     return [
-        {name: value for name, value in entry.items() if name not in PER_PROCESS}
+        {
+            name: value
+            for name, value in entry.items()
+            if name not in PER_PROCESS and not name.endswith(tokens_of(""))
+        }
         for entry in history
     ]
 

@@ -25,6 +25,7 @@ SHOWN = (
     ("memory_gib", "GiB ", ".1f"),
     ("padding", "padding ", ".0%"),
     ("image_tokens", "images ", ".0%"),
+    ("audio_tokens", "sounds ", ".0%"),
 )
 BAR_WIDTH = 12
 COLUMNS = 80

@@ -96,6 +96,7 @@ def end_of_turn(recipe: Recipe, processor: WingsProcessor) -> str:
     """
     end = processor.turn_end()
     source = recipe.start or names_of(recipe).text
+    assert source is not None
     with reading(source, "configuration"):
         stops = generation_config_of(source)
     rift = settle_turn_end(stops, end)

@@ -127,10 +127,7 @@ class WingsModel(CheckpointMixin):
             else:
                 # Its weights are loaded already and must not be drawn again.
                 mark_as_drawn(encoder)
-            self.add_module(sense.encoder_name, encoder)
-            self._settle(sense, encoder)
-            projector = Projector(encoder.hidden_size, config.hidden_size)
-            self.add_module(sense.projector_name, projector)
+            self.add_encoder(sense, encoder)
         add_wings(decoder, config)
         self.language_model = decoder
         self._cache_name = cache_name(decoder)
@@ -147,6 +144,13 @@ class WingsModel(CheckpointMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the decoder's token embeddings."""
         self.language_model.set_input_embeddings(value)
+
+    def add_encoder(self, sense: Sense, encoder: Any) -> None:
+        """Adds the encoder of a sense, an `Encoder`, and a fresh projector of its features."""
+        self.add_module(sense.encoder_name, encoder)
+        self._settle(sense, encoder)
+        projector = Projector(encoder.hidden_size, self.config.hidden_size)
+        self.add_module(sense.projector_name, projector)
 
     def encoder(self, sense: Sense) -> Any:
         """Returns the encoder of a sense, an `Encoder`."""

@@ -28,8 +28,8 @@ from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
-from .compose import composed, drop_sense
-from .from_parts import from_parts
+from .compose import add_sense, composed, drop_sense
+from .from_parts import from_parts, read_encoder
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .inputs import labels_of_text, validate_inputs
@@ -166,6 +166,22 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         if not others:
             raise WingsError("compose: only one model was given; give two or more.")
         return composed(first, list(others), rule)
+
+    def add(self, sense: str, encoder: str | Mapping | nn.Module, **fields: Any) -> None:
+        """Gives the model a fresh sense, in place; all others compute what they did.
+
+        Args:
+            sense: `"image"`, `"audio"`, or the name of one of your own.
+            encoder: a module, see `wings/encoders/encoder.py`; of images and sounds also its
+                source, as in `from_pretrained_parts`.
+            **fields: of the sense, as in `WingsConfig.other_senses`, such as `rank=16`.
+
+        Raises:
+            WingsError: the model has it already, or a bad field.
+        """
+        if not isinstance(encoder, nn.Module):
+            encoder = read_encoder(sense, encoder)
+        add_sense(self, sense, encoder, fields)
 
     def drop(self, sense: str) -> None:
         """Takes a sense off, in place; all others compute what they did, to the last bit.

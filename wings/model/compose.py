@@ -1,6 +1,7 @@
-"""`compose` puts senses that were trained apart on one language model; `drop` takes one off."""
+"""`compose` puts senses that were trained apart on one language model; `add` and `drop` one."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from wings.errors import WingsError
 from wings.lora_options import LoraOptions
 from wings.sense import IMAGE, Sense
 from wings.upstream.quantizers import is_quantized
+from wings.upstream.weights import mark_as_drawn
 
 from .inject import attach_wings
 from .learners_only import base_of
@@ -185,6 +187,33 @@ def add_weights(model: Any, other: Any, senses: list[Sense], with_lora: bool) ->
     missing = taken.keys() - model.state_dict().keys()
     assert not missing, f"a composed model has no place for {sorted(missing)}"
     model.load_state_dict(taken, strict=False)
+
+
+def add_sense(model: Any, name: str, encoder: Any, fields: Mapping[str, Any]) -> None:
+    """Gives a model a fresh sense, in place; see `WingsForCausalLM.add`."""
+    config = model.config
+    if name in config.senses:
+        raise WingsError(f"The model has the sense {name!r} already; drop it with drop({name!r}).")
+    before = copy.deepcopy(vars(config))
+    if config.adapters is not None:
+        config.lora = of_senses(config.adapters, tuple(config.senses)).to_dict()
+    fields = {**fields, "encoder": encoder.config}
+    try:
+        if name == IMAGE:
+            config.change_sense(IMAGE, **fields)
+        else:
+            config.other_senses = {**config.other_senses, name: fields}
+        config.settle_tokens()
+        config.validate()
+    except WingsError:
+        vars(config).update(before)
+        raise
+    mark_as_drawn(encoder)
+    model.model.add_encoder(config.senses[name], encoder)
+    for module in (config.senses[name].encoder_name, config.senses[name].projector_name):
+        part = model.model.get_submodule(module)
+        part.to(model.device, model.dtype).train(model.training)
+    attach_wings(model.model.language_model, config)
 
 
 def drop_sense(model: Any, name: str) -> None:

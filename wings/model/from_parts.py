@@ -31,6 +31,20 @@ READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def read_encoder(sense: str, source: str | Mapping) -> Any:
+    """The encoder of images or sounds that a source names, with its weights.
+
+    Raises:
+        WingsError: another sense, or an encoder that cannot be read.
+    """
+    if sense not in READERS:
+        raise WingsError(
+            f"The encoder of {sense!r} cannot be read from {source!r}: pass it as a module; sources"
+            f" are known of {' and '.join(READERS)}."
+        )
+    return READERS[sense](source)
+
+
 def from_parts(
     kind: type,
     text: str | PreTrainedModel,
@@ -67,7 +81,9 @@ def from_parts(
     name = text if isinstance(text, str) else text.name_or_path
     if isinstance(text, str):
         text = load_causal_lm(text, dtype)
-    encoders: dict[str, Any] = {sense: READERS[sense](source) for sense, source in given.items()}
+    encoders: dict[str, Any] = {
+        sense: read_encoder(sense, source) for sense, source in given.items()
+    }
     further |= {
         sense: {**further.get(sense, {}), "encoder": encoder.config}
         for sense, encoder in encoders.items()

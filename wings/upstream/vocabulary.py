@@ -26,6 +26,12 @@ def place_token(tokenizer: PreTrainedTokenizerBase, token: str, number: int) -> 
     vocabulary = parts["model"].get("vocab")
     if not isinstance(vocabulary, dict) or number in vocabulary.values():
         return False
+    # Added tokens outside of the vocabulary are numbered anew when a tokenizer is read.
+    used = {*vocabulary.values()}
+    for one in parts["added_tokens"]:
+        # Where the words' ids have gaps, an added token may have got the id of a word.
+        if one["id"] not in used:
+            vocabulary.setdefault(one["content"], one["id"])
     vocabulary[token] = number
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(parts))
     return True

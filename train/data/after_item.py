@@ -1,7 +1,8 @@
-"""Text after an image: held-out text questions appended to conversations with images."""
+"""Text after an item of a sense: held-out text questions after conversations with items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch.utils.data import Dataset
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
-from wings.records.formats import Message, images_of
+from wings.records.formats import Message, items_of
+from wings.sense import IMAGE
 
 from .collator import with_kl_mask
 from .dataset import ConversationDataset
@@ -25,30 +27,36 @@ class Conversations:
     """Conversations of both kinds, for evaluation.
 
     Attributes:
-        images: conversations with images that end with an answer.
-        texts: exchanges without images: question and answer.
+        sense: of the items.
+        items: conversations with items of the sense that end with an answer.
+        texts: exchanges without any item: question and answer.
     """
 
-    images: Sequence[list[Message]]
+    sense: str
+    items: Sequence[list[Message]]
     texts: Sequence[list[Message]]
 
     @property
     def count(self) -> int:
-        """Number of different pairs of an image conversation and a text; 0 without one kind."""
-        return max(len(self.images), len(self.texts)) if self.images and self.texts else 0
+        """Number of different pairs of a conversation and a text; 0 without one kind."""
+        return max(len(self.items), len(self.texts)) if self.items and self.texts else 0
 
     def pair(self, number: int) -> tuple[list[Message], list[Message]]:
-        """An image conversation and the text exchange after it."""
-        return self.images[number % len(self.images)], self.texts[number % len(self.texts)]
+        """A conversation with items and the text exchange after it."""
+        return self.items[number % len(self.items)], self.texts[number % len(self.texts)]
 
 
 def choose_conversations(
-    held_out: ConversationDataset | None, training: ConversationDataset, count: int, seed: int
+    held_out: ConversationDataset | None,
+    training: ConversationDataset,
+    count: int,
+    seed: int,
+    sense: str = IMAGE,
 ) -> Conversations:
     """The conversations that are put together for the evaluation.
 
     Texts are those that `text_turns` sets aside (all of it, if it has fewer than five), or else of
-    the held-out records, or else of the training records. Images are those of the held-out records,
+    the held-out records, or else of the training records. Items are those of the held-out records,
     or else of the training records.
 
     Args:
@@ -56,19 +64,20 @@ def choose_conversations(
         training: records of the run.
         count: largest number of each kind.
         seed: seed of the choice.
+        sense: of the items.
     """
     sources = [source for source in (held_out, training) if source is not None]
     texts = training.exchanges.evaluated_texts(count) if training.exchanges else []
-    images: list[list[Message]] = []
+    items: list[list[Message]] = []
     for source in sources:
         texts = texts or _find(source, _text_exchange, count, seed)
-        images = images or _find(source, _image_conversation, count, seed)
-    return Conversations(images[:count], texts[:count])
+        items = items or _find(source, partial(_item_conversation, sense), count, seed)
+    return Conversations(sense, items[:count], texts[:count])
 
 
-def any_image(data: ConversationDataset) -> bool:
-    """True if a record has an image, of up to `SEARCHED` of every source."""
-    return bool(_find(data, images_of, 1, seed=0))
+def any_item(data: ConversationDataset) -> bool:
+    """True if a record has an image or a sound, of up to `SEARCHED` of every source."""
+    return bool(_find(data, items_of, 1, seed=0))
 
 
 def _find(
@@ -103,15 +112,18 @@ def _places(data: ConversationDataset, seed: int) -> Iterator[int]:
 
 def _text_exchange(messages: list[Message]) -> list[Message] | None:
     """The first question and answer of a text conversation."""
-    if images_of(messages):
+    if items_of(messages):
         return None
     turns = first_exchange(messages)
     return turns if [turn["role"] for turn in turns] == ["user", "assistant"] else None
 
 
-def _image_conversation(messages: list[Message]) -> list[Message] | None:
-    """A conversation with images, up to the first answer after its last image."""
-    last = max((n for n, one in enumerate(messages) if images_of([one])), default=None)
+def _item_conversation(sense: str, messages: list[Message]) -> list[Message] | None:
+    """A conversation with items of a sense, up to the first answer after its last item."""
+    senses = [{kind for kind, _ in items_of([one])} for one in messages]
+    if not any(sense in kinds for kinds in senses):
+        return None
+    last = max((n for n, kinds in enumerate(senses) if kinds), default=None)
     if last is None:
         return None
     answer = next((n for n in range(last, len(messages)) if _is_answer(messages[n])), None)
@@ -123,19 +135,19 @@ def _is_answer(message: Message) -> bool:
 
 
 def in_words(messages: Sequence[Message]) -> list[Message]:
-    """The conversation without its images."""
+    """The conversation without its items."""
     return [
         {**one, "content": [part for part in one["content"] if part["type"] == "text"]}
         for one in messages
     ]
 
 
-class TextAfterImage(Dataset):
-    """Text exchanges after conversations with images, of which only the last answer has labels.
+class TextAfterItem(Dataset):
+    """Text exchanges after conversations with items, of which only the last answer has labels.
 
-    Item `n` has `input_ids`, `labels` [T] and `pixel_values` [k, 3, H, W]. With `needs_kl` it has
-    `kl_mask` [T] on the answer and `base_inputs`, the same exchange with the images left out, which
-    the language model reads.
+    Item `n` has `input_ids`, `labels` [T] and `pixel_values` [k, 3, H, W], or the items of another
+    sense. With `needs_kl` it has `kl_mask` [T] on the answer and `base_inputs`, the same exchange
+    with the items left out, which the language model reads.
 
     Args:
         conversations: what is put together.
@@ -164,23 +176,23 @@ class TextAfterImage(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         return self.encode(*self.pairs[number])
 
-    def encode(self, images: list[Message], text: list[Message]) -> dict[str, Any]:
+    def encode(self, items: list[Message], text: list[Message]) -> dict[str, Any]:
         """One pair as tensors.
 
         Raises:
-            WingsError: an image that cannot be read, or a template that writes the answer otherwise
+            WingsError: an item that cannot be read, or a template that writes the answer otherwise
                 after the exchange than alone.
         """
         answer = int((self.processor.encode(text)["labels"][1:] != -100).sum())
-        sample = _last_labels(self.processor.encode([*images, *text]), answer)
+        sample = _last_labels(self.processor.encode([*items, *text]), answer)
         if not self.needs_kl:
             return sample
-        words = _last_labels(self.processor.encode([*in_words(images), *text]), answer)
+        words = _last_labels(self.processor.encode([*in_words(items), *text]), answer)
         return with_kl_mask(sample, words)
 
-    def _is_usable(self, images: list[Message], text: list[Message]) -> bool:
+    def _is_usable(self, items: list[Message], text: list[Message]) -> bool:
         try:
-            sample = self.encode(images, text)
+            sample = self.encode(items, text)
         except WingsError:
             return False
         is_trained = bool((sample["labels"][1:] != -100).any())

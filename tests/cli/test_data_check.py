@@ -3,10 +3,14 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
+from audio_models import tiny_audio
 from PIL import Image
 
+from wings import WingsConfig
 from wings.cli import main
 from wings.cli.data import marked
 from wings.processing.processor import WingsProcessor
@@ -88,6 +92,66 @@ def test_everything_that_is_wrong_is_named_and_the_exit_code_says_so(recipe, tmp
     assert "8 of 9 records cannot be used; training stops there" in said
     assert main(["data", "check", path, "on_bad_record=skip"]) == 1
     assert "training takes the next good one instead" in capsys.readouterr().out
+
+
+@pytest.fixture
+def hears(tmp_path, checkpoint):
+    """A folder of a model that hears and does not see, without its weights."""
+    folder, own = tmp_path / "hears", json.loads((checkpoint / "config.json").read_text())
+    tokenizer = WingsProcessor.from_pretrained(checkpoint).tokenizer
+    processor = WingsProcessor.from_pretrained_parts(
+        text=tokenizer, audio=tiny_audio("whisper", pool=4)
+    )
+    WingsConfig(
+        text_config=own["text_config"],
+        other_senses={
+            "audio": {**processor.other_senses["audio"], "rank": 4,
+                      "token_id": processor.senses["audio"].token_id},
+        },
+    ).save_pretrained(folder)  # fmt: skip
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def test_sounds_are_counted_and_shown_and_bad_ones_are_named(recipe, hears, tmp_path, capsys):
+    for name, seconds in (("a.wav", 0.5), ("b.wav", 2.5)):
+        soundfile.write(tmp_path / name, np.zeros(int(seconds * 8000)), 8000)
+    good = [talk("<audio>\nwhat?", ANSWER, audio=name) for name in ("a.wav", "b.wav", "a.wav")]
+    good += [talk("<audio><audio>", ANSWER, audio=["a.wav", "b.wav"]), talk("hi", ANSWER)]
+    path = recipe(good, start=hears, max_length=64)
+    assert main(["data", "check", path]) == 0
+    said = capsys.readouterr().out
+    found = rows(said)
+    assert found["without sound"] == "1" and found["sounds a record"] == "1: 3, 2: 1"
+    assert found["seconds a sound"].startswith("shortest 0.5, 5% 0.5, median 0.5, 95% 2.5")
+    assert found["stretches a sound"] == "1: 3, 3: 2" and "images a record" not in found
+    length = WingsProcessor.from_pretrained(hears).senses["audio"].seq_length
+    shown = said[said.index("3 samples") :]
+    assert f"<audio: {length} tokens>" in shown and shown.count(f"{ANSWER}<|end|>]]") == 3
+
+    (tmp_path / "page.wav").write_text("<html>not found</html>")
+    Image.new("RGB", (9, 9)).save(tmp_path / "red.jpg")
+    bad = [talk("<audio>", ANSWER, audio=name) for name in ("gone.wav", "page.wav")]
+    bad.append(talk("<image>", ANSWER, image="red.jpg"))
+    assert main(["data", "check", recipe([*good, *bad], start=hears, max_length=64)]) == 1
+    said = capsys.readouterr().out
+    found = rows(said)
+    names = ("missing sounds", "broken sounds", "no such sense")
+    assert [found[name] for name in names] == ["1"] * 3
+    assert re.search(r"0\.json record 5: there is no sound file .*gone\.wav", said)
+    assert re.search(r"0\.json record 6: Sound '.*page\.wav' is not a whole, readable sound", said)
+    assert "record 7: it has an image, and the recipe's model does not see" in said
+    turns = [*talk("<audio>" + "word " * 9, ANSWER, audio="b.wav")["conversations"],
+             *talk("And now?", ANSWER)["conversations"]]  # fmt: skip
+    long = {"conversations": turns, "audio": "b.wav"}
+    assert main(["data", "check", recipe([long], start=hears, max_length=24)]) == 0
+    cut = rows(capsys.readouterr().out)["cut"]
+    assert cut.endswith("1 lose pictures or sounds with their oldest turns")
+    # The model of the other recipes sees and does not hear.
+    assert main(["data", "check", recipe(good, max_length=64)]) == 1
+    said = capsys.readouterr().out
+    assert rows(said)["no such sense"] == "4"
+    assert "it has a sound, and the recipe's model does not hear" in said
 
 
 def test_only_the_first_sentences_are_printed(recipe, capsys):

@@ -6,23 +6,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from wings.errors import WingsError
+from wings.processing.audio_processor import WingsAudioProcessor
+from wings.processing.audio_reader import MissingAudio, load_audio
 from wings.processing.image_limits import ImageLimits
 from wings.processing.image_reader import MissingImage, load_image
+from wings.processing.item_encoder import AUDIO
+from wings.processing.processor import WingsProcessor
 from wings.records.formats import Message, TurnsError
 from wings.records.records import SourceError, naming
+from wings.sense import IMAGE, VALUES
 
 from .dataset import ConversationDataset
 from .text_turns import first_exchange
 
 # Kinds of problems of a record.
-MISSING, BROKEN, TURNS, LONG, OTHER = KINDS = (
+MISSING, BROKEN, MISSING_SOUND, BROKEN_SOUND, LACKING, TURNS, LONG, OTHER = KINDS = (
     "missing images",
     "broken images",
+    "missing sounds",
+    "broken sounds",
+    "no such sense",
     "unbalanced turns",
     "too long",
     "other bad records",
@@ -37,13 +46,16 @@ class RecordReport:
     Attributes:
         number: record number over all sources.
         images: number of images.
-        tokens: tokens of the whole conversation, image features included; 0 for a bad record.
+        tokens: tokens of the whole conversation, with the features of its images and sounds; 0 for
+            a bad record.
         trained: trained tokens.
         is_cut: `max_length` drops its oldest turns.
-        is_blinded: images are dropped with them.
+        is_blinded: images or sounds are dropped with them.
         has_text_turn: a text turn is appended.
         is_without: a text turn was drawn but does not fit in `max_length`.
         problem: one of `KINDS` and a sentence, or None for a good record.
+        seconds: length of each sound.
+        stretches: number of stretches of each sound.
     """
 
     number: int
@@ -55,6 +67,8 @@ class RecordReport:
     has_text_turn: bool = False
     is_without: bool = False
     problem: tuple[str, str] | None = None
+    seconds: tuple[float, ...] = ()
+    stretches: tuple[int, ...] = ()
 
 
 @dataclass
@@ -67,7 +81,9 @@ class SourceSurvey:
         records: number of records.
         samples: samples per epoch; None for a source that is not trained on by itself.
         read: records that were read.
-        images: number of records per number of images.
+        images, sounds: number of records per number of images, and per number of sounds.
+        seconds: length of each sound of the good records.
+        stretches: number of sounds per number of stretches.
         tokens: tokens of each good record.
         trained, cut, blinded, text_turns, without: sums over the good records.
         problems: bad records per kind.
@@ -80,6 +96,9 @@ class SourceSurvey:
     samples: int | None
     read: int = 0
     images: Counter[int] = field(default_factory=Counter)
+    sounds: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    stretches: Counter[int] = field(default_factory=Counter)
     tokens: list[int] = field(default_factory=list)
     trained: int = 0
     cut: int = 0
@@ -99,6 +118,9 @@ class SourceSurvey:
                 self.sentences[kind].append(sentence)
             return
         self.images[report.images] += 1
+        self.sounds[len(report.seconds)] += 1
+        self.seconds += report.seconds
+        self.stretches.update(report.stretches)
         self.tokens.append(report.tokens)
         self.trained += report.trained
         self.cut += report.is_cut
@@ -147,14 +169,17 @@ class SurveyDataset(Dataset):
     def _report(
         self, number: int, messages: list[Message], text_turn: list[Message]
     ) -> RecordReport:
-        items = [part for one in messages for part in one["content"] if part["type"] != "text"]
-        images = [part for part in items if part["type"] == "image"]
-        for part in images:
-            part["image"] = _decode(part["image"], self.data.limits)
-        for part in items:
-            if isinstance(source := part.get("audio"), Path) and not source.is_file():
-                raise _Problem(MISSING, f"there is no audio file {os.fsdecode(source)}")
         processor = self.processor
+        items = [part for one in messages for part in one["content"] if part["type"] != "text"]
+        for part in items:
+            _validate_sense(part["type"], processor)
+        images = [part for part in items if part["type"] == IMAGE]
+        for part in images:
+            part[IMAGE] = _decode(part[IMAGE], self.data.limits)
+        sounds = [part for part in items if part["type"] == AUDIO]
+        for part in sounds:
+            part[AUDIO] = _load(part[AUDIO], processor.senses[AUDIO].processor)
+        seconds = tuple(len(part[AUDIO][0]) / part[AUDIO][1] for part in sounds)
         sample = processor.encode([*messages, *text_turn])
         is_without = bool(text_turn) and len(sample["input_ids"]) > self.max_length
         if is_without:
@@ -172,11 +197,12 @@ class SurveyDataset(Dataset):
         trained = int((sample["labels"][1:] != -100).sum())
         if not trained:
             raise WingsError("no token of it is trained")
-        kept = len(sample["pixel_values"]) if "pixel_values" in sample else 0
+        stretches = tuple(processor.senses[AUDIO].estimate(part[AUDIO]) for part in sounds)
+        kept = sum(len(values) for name, values in sample.items() if VALUES.fullmatch(name))
         has_text_turn = bool(text_turn) and not is_without
         return RecordReport(
-            number, len(images), tokens, trained, is_cut, kept < len(images),
-            has_text_turn, is_without,
+            number, len(images), tokens, trained, is_cut, kept < len(images) + sum(stretches),
+            has_text_turn, is_without, seconds=seconds, stretches=stretches,
         )  # fmt: skip
 
 
@@ -197,6 +223,23 @@ def _decode(source: Path | bytes | str, limits: ImageLimits | None = None) -> ob
         raise _Problem(BROKEN, str(error)) from None
 
 
-def quantiles(values: Sequence[int], shares: Sequence[float]) -> list[int]:
-    """Quantiles of the values at these shares."""
-    return [int(one) for one in np.quantile(values, shares, method="inverted_cdf")]
+def _load(source: Any, processor: WingsAudioProcessor) -> tuple[np.ndarray, int]:
+    """The samples of a sound and their rate, as the model's processor reads them."""
+    try:
+        return load_audio(source, processor.rate, processor.limits), processor.rate
+    except MissingAudio as error:
+        raise _Problem(MISSING_SOUND, f"there is no sound file {os.fsdecode(source)}") from error
+    except WingsError as error:
+        raise _Problem(BROKEN_SOUND, str(error)) from None
+
+
+def _validate_sense(kind: str, processor: WingsProcessor) -> None:
+    """Raises a `_Problem` for an image or a sound that the model takes none of."""
+    if kind in (IMAGE, AUDIO) and kind not in processor.senses:
+        noun, verb = ("an image", "see") if kind == IMAGE else ("a sound", "hear")
+        raise _Problem(LACKING, f"it has {noun}, and the recipe's model does not {verb}")
+
+
+def quantiles(values: Sequence[float], shares: Sequence[float]) -> list[float]:
+    """Quantiles of the values at these shares; each is one of the values."""
+    return [float(one) for one in np.quantile(values, shares, method="inverted_cdf")]

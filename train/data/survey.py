@@ -32,7 +32,7 @@ class _Part:
         data: the records.
         sources: survey of each source.
         dataset: reads them.
-        good: numbers of the first good records by source, and with or without images.
+        good: numbers of the first good records by source, and with or without images or sounds.
     """
 
     data: ConversationDataset
@@ -58,7 +58,8 @@ class _Part:
                 for report in reports:
                     source = locate(report.number, self.data.starts)[0]
                     self.sources[source].add(report)
-                    group = self.good.setdefault((source, report.images > 0), [])
+                    has_items = bool(report.images or report.seconds)
+                    group = self.good.setdefault((source, has_items), [])
                     if report.problem is None and len(group) < SAMPLES:
                         group.append(report.number)
                 progress(len(reports))
@@ -85,7 +86,7 @@ def survey(
 
     Returns:
         a survey of each source, and the numbers of up to three good records of `data` with
-        different sources and with and without images.
+        different sources and with and without images or sounds.
 
     Raises:
         WingsError: a source cannot be opened, a stream fails, or a worker is lost.

@@ -1,7 +1,7 @@
 """`wings data check`: counts, problems and trained tokens of all data of a recipe."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -114,24 +114,27 @@ def report(source: SourceSurvey, in_epoch: int, recipe: Recipe, console: Console
     if source.samples is not None:
         share = source.samples / in_epoch
         _row(console, "in an epoch", f"{source.samples:,} samples, {share:.1%} of all")
-    if source.images:
+    hears = any(source.sounds)
+    if source.images and (any(source.images) or not hears):
         _row(console, "without image", f"{source.images[0]:,}")
-        counts = sorted((n, count) for n, count in source.images.items() if n)
-        listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
-        more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
-        _row(console, "images a record", f"{listed}{more}" if counts else "none has any")
+        _row(console, "images a record", _counts(source.images))
+    if hears:
+        _row(console, "without sound", f"{source.sounds[0]:,}")
+        _row(console, "sounds a record", _counts(source.sounds))
+        _row(console, "seconds a sound", _spread(source.seconds, ".1f"))
+        _row(console, "stretches a sound", _counts(source.stretches))
     if source.text_turns or source.without:
         _row(
             console, "text turns", f"after {source.text_turns:,} samples{_without(source, recipe)}"
         )
     if source.tokens:
-        values = zip(NAMES, quantiles(source.tokens, SHARES), strict=True)
-        _row(console, "tokens", ", ".join(f"{name} {value:,}" for name, value in values))
+        _row(console, "tokens", _spread(source.tokens, ".0f"))
         _row(console, "learned", f"{source.trained / sum(source.tokens):.1%} of the tokens")
     if source.tokens and source.key != TEXT_TURNS:
         cut = f"{source.cut:,} ({source.cut / len(source.tokens):.1%})"
+        nouns = "pictures or sounds" if hears else "pictures"
         lost = (
-            f"; {source.blinded:,} lose pictures with their oldest turns" if source.blinded else ""
+            f"; {source.blinded:,} lose {nouns} with their oldest turns" if source.blinded else ""
         )
         _row(console, "cut", f"{cut} to max_length {recipe.max_length:,}{lost}")
     for kind in KINDS:
@@ -194,6 +197,20 @@ def _without(source: SourceSurvey, recipe: Recipe) -> str:
     if not source.without:
         return ""
     return f"; {source.without:,} have none, as max_length {recipe.max_length:,} has no room for it"
+
+
+def _counts(numbers: Mapping[int, int]) -> str:
+    """How many there are of each number from 1, the smallest eight numbers at most."""
+    counts = sorted((n, count) for n, count in numbers.items() if n)
+    listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
+    more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""
+    return f"{listed}{more}" if counts else "none has any"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """The quantiles of some values, by name."""
+    named = zip(NAMES, quantiles(values, SHARES), strict=True)
+    return ", ".join(f"{name} {value:,{form}}" for name, value in named)
 
 
 def _row(console: Console, name: str, value: str, red: bool = False) -> None:

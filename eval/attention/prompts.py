@@ -9,7 +9,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
-from wings.records.formats import items_of
+from wings.records.formats import items_of, sense_of
 from wings.sense import IMAGE
 
 from ..generate import encode
@@ -63,7 +63,8 @@ def add_preamble(messages: Sequence[dict], preamble: str) -> list[dict]:
     messages = list(messages)
     first = messages[0]
     parts = [] if isinstance(first["content"], str) else first["content"]
-    if preamble and parts and (kind := parts[0]["type"]) != "text":
+    if preamble and parts and parts[0]["type"] != "text":
+        kind = sense_of(parts[0]["type"])
         words = preamble if kind == IMAGE else SENSES[kind].preamble
         messages[0] = first | {"content": [{"type": "text", "text": words}, *parts]}
     return messages

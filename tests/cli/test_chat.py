@@ -4,9 +4,11 @@ import io
 import shutil
 
 import pytest
+from videos import make_video
 
 from wings.cli import main
 from wings.cli.chat import CachedSession, load
+from wings.cli.chat_files import picture_parts, video_parts
 
 
 @pytest.fixture
@@ -19,16 +21,16 @@ def said_at_once(session, turns, max_new_tokens):
     fresh = CachedSession(session.model, session.processor)
     fresh.messages = session.messages[: 2 * turns - 2]
     user = session.messages[2 * turns - 2]["content"]
-    fresh.pictures = [part["image"] for part in user if part["type"] == "image"]
+    fresh.items = user[:-1]
     return fresh.say(user[-1]["text"], max_new_tokens)
 
 
 def test_a_conversation_goes_on_from_its_cache_with_a_new_picture(checkpoint, pictures):
     session = load(str(checkpoint))
-    session.pictures = [pictures[0]]
+    session.items = picture_parts(session.processor, pictures[0])
     first = session.say("What is top-left?", 5)
     cached = session.cache
-    session.add_picture(pictures[1])
+    session.items += picture_parts(session.processor, pictures[1])
     second = session.say("Where is the star?", 5)
     third = session.say("Repeat: red star", 5)
     assert session.cache is cached
@@ -102,10 +104,10 @@ def test_a_turn_that_fails_in_its_middle_leaves_the_session_as_it_was(checkpoint
         def end(self):
             pass
 
-    session.add_picture(pictures[0])
+    session.items += picture_parts(session.processor, pictures[0])
     with pytest.raises(RuntimeError, match="terminal"):
         session.say("Where is the star?", 5, Breaks())
-    assert session.messages == before and not session.pictures
+    assert session.messages == before and not session.items
     session.say("Where is the star?", 3)
     assert session.messages[-1]["content"] == said_at_once(session, 2, 3)
 
@@ -114,8 +116,28 @@ def test_a_picture_whose_file_goes_away_stays_in_the_conversation(checkpoint, pi
     lent = tmp_path / "lent.png"
     shutil.copy(pictures[0], lent)
     session = load(str(checkpoint))
-    session.add_picture(str(lent))
+    session.items += picture_parts(session.processor, str(lent))
     lent.unlink()
     session.say("What is top-left?", 3)
     session.say("Where is the star?", 3)
     assert session.messages[-1]["content"] == said_at_once(session, 2, 3)
+
+
+def test_a_video_is_watched_from_the_command_and_in_the_talk(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "a.mp4"
+    file.write_bytes(make_video())
+    session = load(str(checkpoint))
+    session.items += video_parts(session.processor, str(file))
+    assert [part["type"] for part in session.items] == ["text", "image"] * 8
+    first = session.say("Where is the star?", 3)
+    assert first == said_at_once(session, 1, 3)
+    lines = ["What is this?", f"/video {file}", "And this?", "/video nowhere.mp4"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    command = ["chat", str(checkpoint), "--video", str(file), "--max-new-tokens", "2"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert said.count("wings  ") == 2 and "Video 'nowhere.mp4' does not exist." in said
+    assert main([*command[:2], "--video", "nowhere.mp4"]) == 2
+    assert "nowhere.mp4" in capsys.readouterr().err

@@ -103,6 +103,9 @@ def test_a_checkpoint_that_hears_is_talked_to(home, tmp_path, monkeypatch, capsy
     assert main(command) == 0
     said = capsys.readouterr().out
     assert said.count("wings  ") == 2 and "nowhere.wav" in said
+    for option in ("--image", "--video"):
+        assert main(["chat", str(tmp_path / "model"), option, sound]) == 2
+        assert "the model does not see; it has audio. Leave it out." in capsys.readouterr().err
     assert main(["chat", str(home / "sees"), "--audio", sound]) == 2
     assert "the model does not hear; it has image" in capsys.readouterr().err
     assert main(["chat", str(home / "sees"), "--audio", "nowhere.wav"]) == 2

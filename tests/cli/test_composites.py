@@ -20,6 +20,7 @@ from transformers import (
 
 from wings.cli import main
 from wings.cli.chat import load
+from wings.cli.chat_files import picture_parts
 from wings.errors import WingsError
 from wings.examples.conversations import write_lines
 from wings.sharing.card_facts import CardOptions
@@ -142,9 +143,9 @@ def test_a_composite_chats_and_reads_the_whole_conversation(merged, data, monkey
     assert printed.count("wings  ") == 4 and "would read <image>" in printed
 
     session = load(str(merged))
-    session.add_picture(pictures[0])
+    session.items += picture_parts(session.processor, pictures[0])
     first = session.say("Which colour?", 3)
-    session.add_picture(pictures[1])
+    session.items += picture_parts(session.processor, pictures[1])
     second = session.say("And this?", 3)
     processor = AutoProcessor.from_pretrained(merged)
     messages = [

@@ -1,12 +1,15 @@
 """Items: read from the file that training reads, and refused with the line that is wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from wings.errors import WingsError
 from wings.eval.documents import read_documents
+from wings.eval.fingerprint import item_fingerprint
 from wings.eval.items import Item, read_items, write_items
+from wings.eval.senses import names_in
 
 
 def write(path, *records):
@@ -55,7 +58,10 @@ def test_a_wrong_line_is_named(tmp_path, line):
         ("hello", "needs 'role' and 'content', got hello"),
         ({"content": "hello"}, "needs 'role' and 'content'"),
         ({"role": "user"}, "needs 'role' and 'content'"),
-        ({"role": "user", "content": ["hello"]}, "is a text, an image or audio, got hello"),
+        (
+            {"role": "user", "content": ["hello"]},
+            "is a text, .* or a video, got hello",
+        ),
         ({"role": "user", "content": [{"type": "sound", "sound": "1.wav"}]}, "got .*sound"),
         ({"role": "user", "content": "hello"}, "must alternate"),
     ],
@@ -119,3 +125,24 @@ def test_a_kind_is_a_text(tmp_path, kind):
     path = write(tmp_path / "a.jsonl", {"messages": exchange(), "kind": kind})
     with pytest.raises(WingsError, match=r"a\.jsonl line 1: kind is"):
         read_items(path)
+
+
+def test_videos_are_seen_written_again_and_told_apart(tmp_path):
+    for name in ("a.mp4", "1.png", "2.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    frames = {"type": "video", "video": ["1.png", "2.png"], "fps": 2}
+    for number, part in enumerate((frames, {"type": "video", "video": "a.mp4"})):
+        parts = [part, {"type": "text", "text": "What?"}]
+        (item,) = read_items(write(tmp_path / f"{number}.jsonl", {"messages": exchange(parts)}))
+        assert names_in(item.messages) == ("image",)
+        write_items(tmp_path / "again.jsonl", [item])
+        assert read_items(tmp_path / "again.jsonl") == [item]
+        before = item_fingerprint(item)
+        (tmp_path / "2.png").write_bytes(f"other {number}".encode())
+        (tmp_path / "a.mp4").write_bytes(f"other {number}".encode())
+        assert item_fingerprint(item) != before
+    faster = {**item.messages[0]["content"][0], "fps": 9}
+    other = replace(item, messages=({"role": "user", "content": [faster]},))
+    assert item_fingerprint(other) != item_fingerprint(
+        replace(item, messages=({"role": "user", "content": [{**faster, "fps": 8}]},))
+    )

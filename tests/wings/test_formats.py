@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wings.errors import WingsError
-from wings.records.formats import to_messages
+from wings.records.formats import items_of, to_messages
 
 
 def text(words):
@@ -114,8 +114,8 @@ def talk(*pairs, **more):
         ({"conversations": [{"from": "human", "value": None}]}, "needs 'from' and a text 'value'"),
         ({"messages": [{"role": "user", "content": None}]}, "needs 'role' and 'content'"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
-            "a text, an image or audio",
+            {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
+            "a text, an image, audio or a video",
         ),
     ],
 )
@@ -226,3 +226,52 @@ def test_without_a_sound_the_letters_of_its_placeholder_are_text():
         {"role": "user", "content": "<audio> is a tag"}, {"role": "assistant", "content": "yes"},
     ]  # fmt: skip
     assert to_messages({"messages": turns}, "pics")[0]["content"] == [text("<audio> is a tag")]
+
+
+def video(source, **options):
+    return {"type": "video", "video": source, **options}
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"video": "a.mp4"}, [Path("pics/a.mp4")]),
+        ({"videos": ["a.mp4", {"bytes": b"abc", "path": "x"}]}, [Path("pics/a.mp4"), b"abc"]),
+        ({"video": ["1.png", {"bytes": b"two"}]}, [[Path("pics/1.png"), b"two"]]),
+        ({"videos": [["1.png"], "https://a.b/c"]}, [[Path("pics/1.png")], "https://a.b/c"]),
+    ],
+)
+def test_videos_are_one_or_a_list_and_a_list_in_place_of_one_is_its_frames(record, expected):
+    place = "<video>" * len(expected)
+    (question, _) = to_messages(talk(("human", f"{place}\na"), ("gpt", "b"), **record), "pics")
+    assert question["content"] == [*map(video, expected), text("a")]
+    assert items_of([question]) == [("image", source) for source in expected]
+    (captioned, _) = to_messages({"caption": "b", **record}, "pics")
+    assert captioned["content"] == question["content"][:-1]
+
+
+def test_options_of_a_video_stay_with_its_part():
+    part = {**video("a.mp4", fps=2, max_frames=None), "text": None}
+    turns = [{"role": "user", "content": [part]}, {"role": "assistant", "content": "yes"}]
+    assert to_messages({"messages": turns}, "pics")[0]["content"] == [
+        video(Path("pics/a.mp4"), fps=2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (
+            talk(("human", "<video><video>"), ("gpt", "b"), video="a"),
+            "2 video placeholders for 1 v",
+        ),
+        (talk(("human", "a"), ("gpt", "b"), video="a.mp4"), "0 video placeholders for 1 videos"),
+        (talk(("human", "<video>"), ("gpt", "b"), videos=[7]), "a video is '7', not a path or by"),
+        (talk(("human", "<video>"), ("gpt", "b"), video=[7]), "an image is '7', not a path or by"),
+    ],
+)
+def test_videos_and_their_places_agree(record, words):
+    with pytest.raises(WingsError, match=words):
+        to_messages(record, "pics")
+    letters = to_messages(talk(("human", "<video>"), ("gpt", "b"), video=[]), "pics")
+    assert letters[0]["content"] == [text("<video>")]

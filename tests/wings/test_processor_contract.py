@@ -102,9 +102,11 @@ def test_the_signature_is_that_of_transformers(function, pair):
         # "auto", which means None unless `processor_kwargs` say otherwise, is the newer name.
         assert own[name].default == theirs[name].default or name == "return_tensors"
     # What is added can be given by name only; older releases lack some names at the end.
-    for name in {"images", "audio", "return_labels"} & set(own) - set(theirs):
+    for name in {"images", "audio", "videos", "return_labels"} & set(own) - set(theirs):
         assert own[name].kind is inspect.Parameter.KEYWORD_ONLY
-    assert set(own) - set(theirs) <= {"images", "audio", "return_labels", "sanitize_control_tokens"}
+    assert set(own) - set(theirs) <= {
+        "images", "audio", "videos", "return_labels", "sanitize_control_tokens",
+    }  # fmt: skip
 
 
 OPTIONS = {
@@ -252,7 +254,10 @@ def test_every_form_of_an_image_part(processor, tmp_path):
     for batch in batches[1:]:
         assert batch["pixel_values"].equal(batches[0]["pixel_values"])
         assert batch["input_ids"].equal(batches[0]["input_ids"])
-    for part in ({"type": "image_url"}, {"type": "image_url", "image_url": {}}, {"type": "video"}):
+    for part in (
+        {"type": "image_url"}, {"type": "image_url", "image_url": {}}, {"type": "video_url"},
+        {"type": "smell"}, {"type": ["image"]},
+    ):  # fmt: skip
         with pytest.raises(WingsError, match=r"Message 0 has the part .*; parts are"):
             processor.apply_chat_template([{"role": "user", "content": [part]}])
     with pytest.raises(WingsError, match="Image"):
@@ -305,7 +310,7 @@ def test_calls_that_make_no_sense(processor):
         ({}, "Nothing was given"),
         ({"text": []}, "'text' must be a string or a list of strings"),
         ({"text": [["a"]]}, "'text' must be a string or a list of strings"),
-        ({"text": "a", "videos": [1]}, "'videos' was given"),
+        ({"text": "a", "videos": [1]}, "0 places for a video without a source and 1 videos"),
         ({"text": "a", "audio": [1]}, "'audio' was given"),
     ):
         with pytest.raises(WingsError, match=sentence):

@@ -59,7 +59,7 @@ def test_templates_that_say_no():
         ([{"role": "user", "content": []}], "Message 0 has no content"),
         ([{"role": "usr", "content": "a"}], "did you mean 'user'"),
         (
-            [{"role": "user", "content": [{"type": "video", "video": "x"}]}],
+            [{"role": "user", "content": [{"type": "smell", "smell": "x"}]}],
             "Message 0 has the part",
         ),
         ([user("a")], "no assistant turn"),

@@ -18,7 +18,9 @@ from wings.processing.image_limits import ImageLimits
 from wings.processing.image_reader import MissingImage, load_image
 from wings.processing.item_encoder import AUDIO
 from wings.processing.processor import WingsProcessor
-from wings.records.formats import Message, TurnsError
+from wings.processing.video_parts import VIDEO
+from wings.processing.video_reader import MissingVideo
+from wings.records.formats import Message, TurnsError, sense_of
 from wings.records.records import SourceError, naming
 from wings.sense import IMAGE, VALUES
 
@@ -45,7 +47,7 @@ class RecordReport:
 
     Attributes:
         number: record number over all sources.
-        images: number of images.
+        images: number of images, frames of videos among them.
         tokens: tokens of the whole conversation, with the features of its images and sounds; 0 for
             a bad record.
         trained: trained tokens.
@@ -170,9 +172,10 @@ class SurveyDataset(Dataset):
         self, number: int, messages: list[Message], text_turn: list[Message]
     ) -> RecordReport:
         processor = self.processor
-        items = [part for one in messages for part in one["content"] if part["type"] != "text"]
-        for part in items:
+        for part in _items(messages):
             _validate_sense(part["type"], processor)
+        messages = self._with_frames(messages)
+        items = _items(messages)
         images = [part for part in items if part["type"] == IMAGE]
         for part in images:
             part[IMAGE] = _decode(part[IMAGE], self.data.limits)
@@ -205,6 +208,16 @@ class SurveyDataset(Dataset):
             has_text_turn, is_without, seconds=seconds, stretches=stretches,
         )  # fmt: skip
 
+    def _with_frames(self, messages: list[Message]) -> list[Message]:
+        """The messages with time stamps and images in place of videos."""
+        self.processor.image_processor.limits = self.data.limits
+        try:
+            return self.processor.video_input.in_messages([messages])[0]
+        except MissingVideo as error:
+            raise _Problem(MISSING, str(error)) from error
+        except WingsError as error:
+            raise _Problem(BROKEN, str(error)) from None
+
 
 class _Problem(WingsError):
     """A problem with its kind."""
@@ -212,6 +225,10 @@ class _Problem(WingsError):
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
         self.kind = kind
+
+
+def _items(messages: list[Message]) -> list[Message]:
+    return [part for one in messages for part in one["content"] if part["type"] != "text"]
 
 
 def _decode(source: Path | bytes | str, limits: ImageLimits | None = None) -> object:
@@ -234,9 +251,10 @@ def _load(source: Any, processor: WingsAudioProcessor) -> tuple[np.ndarray, int]
 
 
 def _validate_sense(kind: str, processor: WingsProcessor) -> None:
-    """Raises a `_Problem` for an image or a sound that the model takes none of."""
-    if kind in (IMAGE, AUDIO) and kind not in processor.senses:
-        noun, verb = ("an image", "see") if kind == IMAGE else ("a sound", "hear")
+    """Raises a `_Problem` for an image, a sound or a video that the model takes none of."""
+    if sense_of(kind) not in processor.senses:
+        noun = {IMAGE: "an image", AUDIO: "a sound", VIDEO: "a video"}[kind]
+        verb = "hear" if kind == AUDIO else "see"
         raise _Problem(LACKING, f"it has {noun}, and the recipe's model does not {verb}")
 
 

@@ -1,7 +1,7 @@
 """Estimates lengths of records from their letters: nothing is decoded or tokenised."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
@@ -22,7 +22,7 @@ class EstimatedLength(NamedTuple):
 
 
 class LengthEstimator:
-    """Estimates the length of each record of `data` from its letters, images and sounds.
+    """Estimates the length of each record of `data` from its letters, images, sounds and videos.
 
     Batching needs lengths in the sampling process, for records far ahead. Counting letters takes
     microseconds per record, and tokens per letter vary little; `TRIALS` records measure them.
@@ -37,7 +37,7 @@ class LengthEstimator:
         self, data: ConversationDataset, processor: WingsProcessor, max_length: int
     ) -> None:
         self.data, self.max_length = data, max_length
-        self.senses = processor.senses
+        self.processor = processor
         self.tokens_per_letter = self._measure(processor)
 
     def __call__(self, number: int) -> EstimatedLength:
@@ -48,13 +48,11 @@ class LengthEstimator:
             return EstimatedLength((), 0.0)
         texts, items = read(messages)
         tokens = letters(texts) * self.tokens_per_letter
-        for sense, source in items:
-            known = self.senses.get(sense)
-            tokens += 0 if known is None else known.estimate(source) * known.seq_length
+        tokens += sum(map(self.processor.estimate, items))
         more = letters(read(text_turn)[0]) * self.tokens_per_letter
         if tokens + more <= self.max_length:
             tokens += more
-        senses = tuple(sorted({sense for sense, _ in items}))
+        senses = tuple(sorted({sense for sense, _ in items_of(messages)}))
         return EstimatedLength(senses, min(tokens, float(self.max_length)))
 
     def _measure(self, processor: WingsProcessor) -> float:
@@ -72,11 +70,11 @@ class LengthEstimator:
         return tokens / count if count else 1.0
 
 
-def read(messages: list[Message]) -> tuple[list[str], list[tuple[str, Any]]]:
-    """The texts of a conversation, and kind and source of its images and sounds."""
+def read(messages: list[Message]) -> tuple[list[str], list[Message]]:
+    """The texts of a conversation, and its parts that are images, sounds or videos."""
     parts = [part for message in messages for part in message["content"]]
     texts = [part["text"] for part in parts if part["type"] == "text"]
-    return texts, items_of(messages)
+    return texts, [part for part in parts if part["type"] != "text"]
 
 
 def letters(texts: list[str]) -> int:

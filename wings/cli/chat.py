@@ -19,9 +19,8 @@ from transformers.utils import logging
 from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.model.checkpoint import validate_is_wings
 from wings.model.load_composite import load_composite, load_composite_processor
-from wings.processing.audio_reader import load_audio
-from wings.processing.image_reader import load_image
 from wings.processing.processor import WingsProcessor
 from wings.processing.vision_language import encode_conversations
 from wings.saved_files import reading
@@ -29,11 +28,13 @@ from wings.upstream.auto_models import reads_images_and_text
 from wings.upstream.cache_name import NAME, cache_of
 from wings.upstream.configuration import read_config_dict
 
+from .chat_files import picture_parts, sound_parts, video_parts
 from .terminal import make_console
 
-SOME_RATE = 16_000
+# Commands that add a file to the next turn.
+FILES = {"/image": picture_parts, "/audio": sound_parts, "/video": video_parts}
 YOU, WINGS = Text("you    ", style="bold"), Text("wings  ", style="bold")
-HELP = "/image FILE and /audio FILE add to the next turn, /new starts again, /quit exits"
+HELP = "/image, /audio and /video FILE add to the next turn, /new starts again, /quit exits"
 
 
 class ChatSession:
@@ -41,8 +42,7 @@ class ChatSession:
 
     Attributes:
         messages: so far.
-        pictures: of the user's next turn: read images, so that a file may go away.
-        sounds: of the user's next turn, after its pictures: (samples, rate) each.
+        items: parts of the user's next turn before its text: images and sounds that are read.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -53,55 +53,32 @@ class ChatSession:
     def clear(self) -> None:
         """Starts a new session."""
         self.messages: list[dict] = []
-        self.pictures: list[Any] = []
-        self.sounds: list[Any] = []
+        self.items: list[dict] = []
         self.forget()
 
     def forget(self) -> None:
         """Drops what is stored of earlier turns beside the messages."""
 
-    def add_picture(self, path: str) -> None:
-        """Adds a picture to the next turn.
-
-        Raises:
-            WingsError: a missing or invalid file.
-        """
-        self.pictures.append(load_image(path))
-
-    def add_sound(self, path: str) -> None:
-        """Adds a sound to the next turn.
-
-        Raises:
-            WingsError: a missing or invalid file, or a model that does not hear.
-        """
-        senses = getattr(self.processor, "senses", {})
-        if "audio" not in senses:
-            raise WingsError(f"{path}: the model does not hear; it has {', '.join(senses)}.")
-        rate = senses["audio"].processor.rate
-        self.sounds.append((load_audio(path, rate), rate))
-
     def say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None = None) -> str:
         """Generates a greedy answer and adds both turns to the session.
 
         After an error, or an answer that is stopped in its middle, the session is as it was before
-        the turn, without the turn's pictures and sounds.
+        the turn, without the turn's images and sounds.
         """
         try:
             return self._say(text, max_new_tokens, streamer)
         except BaseException:
-            # A cache may hold a part of the turn, and one of the pictures may be the fault.
+            # A cache may hold a part of the turn, and one of the items may be the fault.
             self.forget()
-            self.pictures, self.sounds = [], []
+            self.items = []
             raise
 
     def _say(self, text: str, max_new_tokens: int, streamer: TextStreamer | None) -> str:
-        parts = [{"type": "image", "image": path} for path in self.pictures]
-        parts += [{"type": "audio", "audio": sound} for sound in self.sounds]
-        turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+        turn = {"role": "user", "content": [*self.items, {"type": "text", "text": text}]}
         messages = [*self.messages, turn]
         answer = self._answer(messages, max_new_tokens, streamer).strip()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
-        self.pictures, self.sounds = [], []
+        self.items = []
         return answer
 
     def _answer(
@@ -174,30 +151,37 @@ class CachedSession(ChatSession):
         return self.cache if common else None
 
 
-def chat(checkpoint: str, pictures: list[str], sounds: list[str], max_new_tokens: int) -> None:
+def chat(
+    checkpoint: str,
+    pictures: list[str],
+    sounds: list[str],
+    videos: list[str],
+    max_new_tokens: int,
+) -> None:
     """Reads turns from the terminal or standard input until `/quit` or end of file.
 
     Args:
         checkpoint: folder or Hub id of a Wings checkpoint or of a composite model of transformers.
         pictures: files of the first turn.
         sounds: likewise.
+        videos: likewise.
         max_new_tokens: longest answer, in tokens.
 
     Raises:
-        WingsError: an invalid picture, sound or checkpoint.
+        WingsError: an invalid picture, sound, video or checkpoint, or a sense that it lacks.
     """
-    images = [load_image(path) for path in pictures]
-    for path in sounds:
-        # Read again at the rate of the model, once that is known.
-        load_audio(path, SOME_RATE)
     console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    processor = load_processor(checkpoint)
+    given = {"/image": pictures, "/audio": sounds, "/video": videos}
+    items = [
+        part for command, paths in given.items() for path in paths
+        for part in FILES[command](processor, path)
+    ]  # fmt: skip
     with console.status(Text(f"loading {checkpoint}")):
-        session = load(checkpoint)
-    session.pictures = images
-    for path in sounds:
-        session.add_sound(path)
+        session = load(checkpoint, processor)
+    session.items = items
     console.print(HELP, style="dim")
     for line in lines(console):
         try:
@@ -208,17 +192,29 @@ def chat(checkpoint: str, pictures: list[str], sounds: list[str], max_new_tokens
             console.print(ending_of(error)[1], style="red")
 
 
-def load(checkpoint: str) -> ChatSession:
-    """Loads a checkpoint, on a GPU if there is one."""
+def load_processor(checkpoint: str) -> ProcessorMixin:
+    """Loads the processor of a Wings checkpoint or of a composite model of transformers."""
     with reading(checkpoint, "Wings checkpoint"):
         kind = read_config_dict(checkpoint).get("model_type")
+        if kind != "wings" and reads_images_and_text(str(kind)):
+            return load_composite_processor(checkpoint)
+        validate_is_wings(checkpoint, {})
+    return WingsProcessor.from_pretrained(checkpoint)
+
+
+def load(checkpoint: str, processor: ProcessorMixin | None = None) -> ChatSession:
+    """Loads a checkpoint, on a GPU if there is one.
+
+    Args:
+        checkpoint: folder or Hub id.
+        processor: the checkpoint's, if it is loaded already.
+    """
+    processor = processor or load_processor(checkpoint)
     session: ChatSession
-    if kind != "wings" and reads_images_and_text(str(kind)):
-        processor = load_composite_processor(checkpoint)
-        session = ChatSession(load_composite(checkpoint), processor)
+    if isinstance(processor, WingsProcessor):
+        session = CachedSession(WingsForCausalLM.from_pretrained(checkpoint), processor)
     else:
-        model = WingsForCausalLM.from_pretrained(checkpoint)
-        session = CachedSession(model, WingsProcessor.from_pretrained(checkpoint))
+        session = ChatSession(load_composite(checkpoint), processor)
     # The decorator of transformers' own `to` hides from mypy that it is a method.
     session.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
     return session
@@ -244,10 +240,8 @@ def run_line(session: ChatSession, console: Console, line: str, max_new_tokens: 
         return False
     if command == "/new":
         session.clear()
-    elif command == "/image":
-        session.add_picture(rest.strip())
-    elif command == "/audio":
-        session.add_sound(rest.strip())
+    elif command in FILES:
+        session.items += FILES[command](session.processor, rest.strip())
     elif command.startswith("/"):
         raise WingsError(f"There is no command {command}: {HELP}.")
     elif line:

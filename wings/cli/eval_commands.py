@@ -26,7 +26,7 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
         (),
         "chat with a checkpoint in the terminal",
         "Chats with a saved checkpoint. /image FILE adds a picture to the next turn, /audio FILE a"
-        " sound, /new starts a new conversation and /quit exits.",
+        " sound, /video FILE frames of a video, /new starts a new conversation and /quit exits.",
     )
     parser.add_argument(
         "checkpoint",
@@ -43,6 +43,10 @@ def add_chat(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--audio", dest="sounds", nargs="+", default=[], metavar="FILE",
         help="sounds of the first turn, for a checkpoint that hears",
+    )  # fmt: skip
+    parser.add_argument(
+        "--video", dest="videos", nargs="+", default=[], metavar="FILE",
+        help="videos of the first turn, for a checkpoint that sees",
     )  # fmt: skip
     add_answer_length(parser, 256)
 

@@ -18,7 +18,12 @@ _MARK = "\ue0a2answer\ue0a2"
 ROLES = ("system", "user", "assistant", "tool")
 SOURCE_KEYS = ("url", "path", "base64")
 # Parts of OpenAI's messages, and the sense of each.
-_OF_OPENAI = {"image_url": "image", "input_audio": "audio"}
+OF_OPENAI = {
+    "image_url": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "video_url": "video",
+}
 
 Span = tuple[int, int]
 Render = Callable[[list[dict], bool], str]
@@ -64,9 +69,10 @@ class Conversation:
             messages: parts are `{"type": "text", "text": ..}`, `{"type": "image"}` and
                 `{"type": "audio"}`, the latter two with their source under `image` or `audio`,
                 `url`, `path` or `base64`, or without (given apart), or OpenAI's
-                `{"type": "image_url", "image_url": {"url": ..}}` and `{"type": "input_audio",
-                "input_audio": {"data": ..}}`. A key whose value is None counts as absent, as data
-                sets fill in missing keys.
+                `{"type": "image_url", "image_url": {"url": ..}}` (`audio_url` likewise) and
+                `{"type": "input_audio", "input_audio": {"data": ..}}`. A key whose value is None
+                counts as absent, as data sets fill in missing keys. Videos are read before, see
+                `wings/processing/video_parts.py`.
             letters: tokens that are only letters in what someone says, `<image>` among them.
 
         Raises:
@@ -196,19 +202,17 @@ def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, 
     items: list[Item] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
+        sense = OF_OPENAI.get(kind, kind) if isinstance(kind, str) else None
         if kind == "text" and isinstance(part.get("text"), str):
             runs[-1] += part["text"]
-        elif kind in ("image", "audio"):
-            items.append(Item(kind, _source(part, kind)))
-            runs.append("")
-        elif kind in _OF_OPENAI and part.get(kind):
-            sense = _OF_OPENAI[kind]
-            items.append(Item(sense, _source_of_openai(part[kind], sense)))
+        elif sense in ("image", "audio") and (kind == sense or part.get(kind)):
+            items.append(Item(sense, source_of(part, sense)))
             runs.append("")
         else:
             raise WingsError(
                 f"{where} has the part {part!r:.80}; parts are {{'type': 'text', 'text': ..}}, "
-                "{'type': 'image', 'image': ..} and {'type': 'audio', 'audio': ..}."
+                "{'type': 'image', 'image': ..}, {'type': 'audio', 'audio': ..} and "
+                "{'type': 'video', 'video': ..}."
             )
     text = letters.hide(runs[0])
     for item, run in zip(items, runs[1:], strict=True):
@@ -216,21 +220,28 @@ def _flatten(message: Mapping, where: str, letters: TypedLetters) -> tuple[str, 
     return text, items
 
 
-def _source(part: Mapping, sense: str) -> Any:
-    """The source of a part, as `load_image` or `load_audio` takes it; None if given apart."""
-    for key in (sense, *SOURCE_KEYS):
+def source_of(part: Mapping, kind: str) -> Any:
+    """The source of a part that is no text, as its reader takes it; None if it is given apart.
+
+    Args:
+        part: of a message, in our form or in OpenAI's.
+        kind: "image", "audio" or "video".
+    """
+    if part.get("type") in OF_OPENAI:
+        return _source_of_openai(part.get(part["type"]), kind)
+    for key in (kind, *SOURCE_KEYS):
         if part.get(key) is not None:
             is_bare = key == "base64" and not str(part[key]).startswith("data:")
-            return f"data:{sense};base64,{part[key]}" if is_bare else part[key]
+            return f"data:{kind};base64,{part[key]}" if is_bare else part[key]
     return None
 
 
-def _source_of_openai(given: Any, sense: str) -> Any:
+def _source_of_openai(given: Any, kind: str) -> Any:
     """The source of a part of OpenAI's messages: an address, or a mapping with one or data."""
     if not isinstance(given, Mapping):
         return given
     if given.get("data") is not None:
-        return f"data:{sense};base64,{given['data']}"
+        return f"data:{kind};base64,{given['data']}"
     return given.get("url")
 
 

@@ -14,10 +14,12 @@ from wings.sense import IMAGE, values_name
 from .audio_length import seconds_of
 from .audio_processor import WingsAudioProcessor, flatten_sounds
 from .image_processor import WingsImageProcessor, flatten_images
+from .video_parts import VIDEO, flatten_videos
 
 AUDIO = "audio"
 # transformers' numbers of the kinds of tokens; text is 0.
 TYPE_IDS = {IMAGE: 1, AUDIO: 3}
+_NOUNS = {IMAGE: ("an image", "images"), AUDIO: ("a sound", "sounds"), VIDEO: ("a video", "videos")}
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def make_item_processor(sense: str, encoder: Mapping[str, Any]) -> Any:
 
 
 def flatten(sense: str, sources: Any) -> list:
-    """Lists the sources of a sense in any nesting of lists, in reading order."""
-    return flatten_images(sources) if sense == IMAGE else flatten_sounds(sources)
+    """Lists the sources of a sense, or of videos, in any nesting of lists, in reading order."""
+    flat = {IMAGE: flatten_images, VIDEO: flatten_videos}.get(sense, flatten_sounds)
+    return flat(sources)
 
 
 def check_counts(places: Sequence[int], sources: Any, sense: str = IMAGE) -> None:
@@ -100,7 +103,7 @@ def check_counts(places: Sequence[int], sources: Any, sense: str = IMAGE) -> Non
     Args:
         places: per row of a batch, how many sources it needs.
         sources: in any nesting; with one list per row, each row is checked alone.
-        sense: of the sources.
+        sense: of the sources, or `"video"`.
 
     Raises:
         WingsError: both counts, and the row where it is known.
@@ -115,7 +118,7 @@ def check_counts(places: Sequence[int], sources: Any, sense: str = IMAGE) -> Non
     for row, (place_count, count) in enumerate(zip(wanted, given, strict=True)):
         if place_count != count:
             where = f"Row {row}" if len(wanted) > 1 else "The text"
-            noun, many = ("an image", "images") if sense == IMAGE else ("a sound", "sounds")
+            noun, many = _NOUNS.get(sense, (f"an item of {sense}", f"items of {sense}"))
             raise WingsError(
                 f"{where} has {place_count} places for {noun} without a source and {count} {many} "
                 f"were given; a place is {token_of(sense)} in plain text and a "

@@ -1,9 +1,9 @@
-"""The processor: turns text, chat messages, images and sounds into a batch of tensors."""
+"""The processor: turns text, chat messages, images, sounds and videos into a batch of tensors."""
 
 import copy
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from wings.upstream.gguf import place_of
 from wings.upstream.vocabulary import remove_token
 
 from .chat_template import ChatTemplate
-from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation
+from .conversation import IMAGE_TOKEN, IMAGES_ONLY, Conversation, source_of
+from .conversation_rows import conversations_of, each_row
 from .image_processor import WingsImageProcessor
 from .image_token import add_placeholder, validate_image_token, vocab_size_at
 from .item_encoder import (
@@ -47,7 +48,11 @@ from .text_options import TextOptions
 from .tokenization import pad_rows, stacked_items
 from .turn_end import TurnEnd
 from .typed_letters import TypedLetters
+from .video_input import VideoInput
+from .video_parts import VIDEO, VIDEO_TOKEN, replace_videos
+from .video_sampling import VideoSampling, time_stamp
 
+_VIDEO_AS_TEXT = {"type": "text", "text": VIDEO_TOKEN}
 # Without one of these a folder would make another processor than the one that was saved.
 PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 
@@ -63,6 +68,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         chat_template: replaces the tokenizer's own.
         other_senses: of each further sense `encoder`, its configuration, and `seq_length`, features
             an item; such as `{"audio": {...}}`.
+        video_sampling: which frames of a video are taken: `max_frames`, `fps`, see `VideoSampling`.
+            Parts of messages may have their own.
 
     Attributes:
         image_token: "<image>", which stands for an image in a text.
@@ -80,8 +87,10 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         image_seq_length: int | None = None,
         chat_template: str | dict | None = None,
         other_senses: Mapping[str, Mapping[str, Any]] | None = None,
+        video_sampling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
+        self.video_sampling = video_sampling or {}
         self.chat_template = chat_template
         self.image_seq_length = image_seq_length
         self.other_senses = copy.deepcopy(dict(other_senses or {}))
@@ -184,6 +193,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             WingsError: other tokenizers or chat templates, or a sense that two of them have.
         """
         images, image_seq_length = first.image_processor, first.image_seq_length
+        sampling = first.video_sampling
         senses, tokenizer = dict(first.other_senses), copy.deepcopy(first.tokenizer)
         taken = set(first.senses)
         for number, other in enumerate(others, 2):
@@ -195,12 +205,17 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             taken |= other.senses.keys()
             if other.image_seq_length is not None:
                 images, image_seq_length = other.image_processor, other.image_seq_length
+                sampling = other.video_sampling
             senses |= other.other_senses
-        return cls(images, tokenizer, image_seq_length, other_senses=senses)
+        return cls(
+            images, tokenizer, image_seq_length, other_senses=senses, video_sampling=sampling
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are saved."""
-        return {name: one for name, one in super().to_dict().items() if name != "senses"}
+        left_out = ("senses", "_video_sampling")
+        fields = {name: one for name, one in super().to_dict().items() if name not in left_out}
+        return fields | ({"video_sampling": self.video_sampling} if self.video_sampling else {})
 
     @classmethod
     def from_pretrained(
@@ -252,6 +267,15 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             self.tokenizer.chat_template = template
 
     @property
+    def video_sampling(self) -> dict[str, Any]:
+        """The fields of `VideoSampling` that are not the default; any of them can be set."""
+        return self._video_sampling.changes()
+
+    @video_sampling.setter
+    def video_sampling(self, fields: Mapping[str, Any]) -> None:
+        self._video_sampling = VideoSampling.of(fields)
+
+    @property
     def model_input_names(self) -> list[str]:
         """The tensors of a batch."""
         items = [sense.values_name for sense in self.senses.values()]
@@ -262,18 +286,19 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
-        videos: None = None,
+        videos: Any = None,
         audio: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turns text with one `<image>` an image and one `<audio>` a sound into a batch.
+        """Turns text with an `<image>`, `<audio>` or `<video>` for each source into a batch.
 
         Text that `apply_chat_template` wrote can be given; a BOS in it is not written twice.
 
         Args:
             images: sources in reading order; with one list per text, each is checked alone.
             text: one text or several; without one, only the items' values come back.
-            videos: None, as there is no such encoder.
+            videos: sources of videos. Each becomes time stamps and images; without videos,
+                `<video>` is only letters.
             audio: sources of sounds, as `images` are of images; None where the model hears none.
             **kwargs: `TextOptions`, each alone or in `text_kwargs`. Special tokens are added, and
                 nothing is padded or cut, unless the options say so.
@@ -286,24 +311,27 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             WingsError: images and `<image>` that do not match (both counts), an unknown option,
                 tensors of rows that differ in length.
         """
+        if (images is not None or videos is not None) and IMAGE not in self.senses:
+            name = "videos" if images is None else "images"
+            raise WingsError(f"'{name}' was given, and this model has no encoder for it.")
+        if audio is not None and AUDIO not in self.senses:
+            raise WingsError("'audio' was given, and this model has no encoder for it.")
+        texts = [text] if isinstance(text, str) else text if text is None else list(text)
+        if texts is not None and (not texts or not all(isinstance(one, str) for one in texts)):
+            raise WingsError("'text' must be a string or a list of strings.")
+        if videos is not None:
+            texts, images = self.video_input.in_texts(texts, images, videos)
         given = {name: one for name, one in ((IMAGE, images), (AUDIO, audio)) if one is not None}
-        for name in ("videos", *given) if videos is not None else given:
-            if name not in self.senses:
-                shown = "images" if name == IMAGE else name
-                raise WingsError(f"'{shown}' was given, and this model has no encoder for it.")
         options = TextOptions.of(kwargs)
         encoder = self._rows(add_special_tokens=options.add_special_tokens is not False)
         loaded = {
             name: [encoder.load(name, source) for source in flatten(name, sources)]
             for name, sources in given.items()
         }
-        if text is None:
+        if texts is None:
             if not any(loaded.values()):
                 raise WingsError("Nothing was given; pass 'text', 'images', 'audio' or several.")
             return BatchFeature(options.convert(encoder.items(loaded)))
-        texts = [text] if isinstance(text, str) else list(text)
-        if not texts or not all(isinstance(one, str) for one in texts):
-            raise WingsError("'text' must be a string or a list of strings.")
         for name, sense in self.senses.items():
             check_counts([one.count(sense.token) for one in texts], given.get(name), name)
         rows, left = [], {name: list(sources) for name, sources in loaded.items()}
@@ -327,7 +355,8 @@ class WingsProcessor(PushedToHub, SavedProcessor):
 
         Args:
             messages: `{"role", "content"}`; content is a string or a list of `{"type": "text",
-                "text"}`, `{"type": "image", "image"}` and `{"type": "audio", "audio"}`. An
+                "text"}`, `{"type": "image", "image"}`, `{"type": "audio", "audio"}` and `{"type":
+                "video", "video", "fps", "max_frames"}`, see `load_video` and `VideoSampling`. An
                 `<image>` in a text is only letters.
             max_length: tokens; while there are more, the oldest exchange goes (with a warning).
             add_generation_prompt: end with the assistant's header, for it to answer.
@@ -344,6 +373,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
                 `max_length`.
         """
         template, letters = self._template(template_options)
+        (messages,) = self.video_input.in_messages([messages])
         conversation = Conversation.parse(messages, letters)
         self._fill([conversation], {})
         return self._rows(template, letters, labels=True).of_conversation(
@@ -369,14 +399,15 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         *,
         images: Any = None,
         audio: Any = None,
+        videos: Any = None,
         return_labels: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Renders a conversation, or a list of them, and on request makes a batch of it.
 
-        Signature, defaults and results are those of transformers' processors, with three additions,
-        `images`, `audio` and `return_labels`. Special tokens are those that the template writes, as
-        with a tokenizer's own `apply_chat_template` and in training.
+        Signature, defaults and results are those of transformers' processors. `images`, `audio`,
+        `videos` and `return_labels` are added. Special tokens are those that the template writes,
+        as with a tokenizer's own `apply_chat_template` and in training.
 
         Args:
             conversation: messages (see `encode`), or a list of conversations.
@@ -387,16 +418,18 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             continue_final_message: leave the last message open, for the model to go on with.
             return_assistant_tokens_mask: adds `assistant_masks`, 1 on the tokens of the assistant's
                 turns; by the template's `{% generation %}` marks, or found without them.
-            tokenize: False gives the text of the template, with one `<image>` for each image.
+            tokenize: False gives the text of the template, with one `<image>` for each image and
+                one `<video>` for each video.
             return_tensors: "pt", "np", or None for lists ("auto" too, unless `processor_kwargs`
                 say otherwise).
             return_dict: False gives `input_ids` alone.
-            load_audio_from_video: False, as videos have no encoder.
+            load_audio_from_video: False, as the sound of a video is not read.
             processor_kwargs: `TextOptions`, and `images` as below. They are also taken directly.
             sanitize_control_tokens: True or not, as control tokens that someone typed in a message
                 are letters in any case.
             images: sources of the image parts that have none, in reading order.
             audio: sources of the audio parts that have none, likewise.
+            videos: sources of the video parts that have none, likewise.
             return_labels: adds `labels` of the assistant's turns, as `encode`.
             **kwargs: variables of the chat template.
 
@@ -413,7 +446,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         given = dict(processor_kwargs or {})
         # transformers took them directly once, and its own programs still hand them on so.
         given |= {name: kwargs.pop(name) for name in TextOptions.names() if name in kwargs}
-        sources = {"images": images, "audio": audio}
+        sources = {"images": images, "audio": audio, "videos": videos}
         for name, one in sources.items():
             if name in given and one is not None:
                 raise WingsError(f"'{name}' was given twice: leave it out of processor_kwargs.")
@@ -442,11 +475,15 @@ class WingsProcessor(PushedToHub, SavedProcessor):
                 f"Without tokenize=True the result is text, so {', '.join(unused)} had no effect.",
                 stacklevel=2,
             )
-        rows, is_batch = _conversations(conversation)
+        rows, is_batch = conversations_of(conversation)
         template, letters = self._template(template_options)
-        conversations = _each_row(rows, lambda one: Conversation.parse(one, letters))
+        if tokenize:
+            rows = self.video_input.in_messages(rows, sources["videos"])
+        else:
+            rows = [replace_videos(row, lambda part: [_VIDEO_AS_TEXT]) for row in rows]
+        conversations = each_row(rows, lambda one: Conversation.parse(one, letters))
         if not tokenize:
-            texts = _each_row(conversations, lambda one: template.write(one, add_generation_prompt))
+            texts = each_row(conversations, lambda one: template.write(one, add_generation_prompt))
             texts = [letters.restore(text)[0] for text in texts]
             return texts if is_batch else texts[0]
         self._fill(conversations, {IMAGE: sources["images"], AUDIO: sources["audio"]})
@@ -454,7 +491,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             template, letters, labels=return_labels, mask=return_assistant_tokens_mask,
             add_special_tokens=bool(options.add_special_tokens),
         )  # fmt: skip
-        encoded = _each_row(
+        encoded = each_row(
             conversations, lambda one: encoder.of_conversation(one, add_generation_prompt)
         )
         batch = self._batch(encoded, options)
@@ -474,7 +511,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         """Cuts and pads the rows, and returns them as the options ask."""
         limit, side = self.tokenizer.model_max_length, self.tokenizer.truncation_side
         ids = {name: sense.token_id for name, sense in self.senses.items()}
-        rows = _each_row(rows, lambda row: options.cut(row, limit, side, ids))
+        rows = each_row(rows, lambda row: options.cut(row, limit, side, ids))
         if options.return_mm_token_type_ids:
             rows = [row | {"mm_token_type_ids": type_ids(row["input_ids"], ids)} for row in rows]
         widths = options.widths([len(row["input_ids"]) for row in rows], limit)
@@ -500,6 +537,29 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             WingsError: the tokenizer has no chat template.
         """
         return self._rows(ChatTemplate(self.tokenizer, {})).turn_end()
+
+    def estimate(self, part: Mapping[str, Any]) -> int:
+        """Tokens that a part of a message takes if it is no text; nothing is decoded.
+
+        Args:
+            part: an image, a sound or a video, with its source.
+
+        Returns:
+            0 where the model lacks the sense.
+        """
+        kind = part["type"]
+        sense = self.senses.get(IMAGE if kind == VIDEO else kind)
+        if sense is None:
+            return 0
+        if kind != VIDEO:
+            return sense.estimate(source_of(part, kind)) * sense.seq_length
+        stamp = self.tokenizer(time_stamp(0), add_special_tokens=False)["input_ids"]
+        return self.video_input.count(part) * (sense.seq_length + len(stamp))
+
+    @property
+    def video_input(self) -> VideoInput:
+        """Reads videos as this processor does."""
+        return VideoInput(self._video_sampling, self.image_processor.limits, self.senses)
 
     def _template(self, options: dict[str, Any]) -> tuple[ChatTemplate, TypedLetters]:
         tokens = tuple(sense.token for sense in self.senses.values())
@@ -529,29 +589,6 @@ class WingsProcessor(PushedToHub, SavedProcessor):
 def _count_none(sources: list) -> int:
     # Not `count`, which compares arrays.
     return sum(source is None for source in sources)
-
-
-def _conversations(given: Sequence) -> tuple[list, bool]:
-    """The conversations, and whether there may be several; transformers also has objects."""
-    if not given or isinstance(given, str | Mapping):
-        return [given], False
-    first = given[0]
-    is_batch = isinstance(first, list | tuple) or hasattr(first, "messages")
-    rows = list(given) if is_batch else [given]
-    return [getattr(row, "messages", row) for row in rows], is_batch
-
-
-def _each_row(rows: list, work: Callable) -> list:
-    """Calls `work` on every row; an error names the row."""
-    done = []
-    for index, row in enumerate(rows):
-        try:
-            done.append(work(row))
-        except WingsError as error:
-            if len(rows) == 1:
-                raise
-            raise WingsError(f"Row {index}: {error}") from error
-    return done
 
 
 AutoProcessor.register(WingsConfig, WingsProcessor, exist_ok=True)

@@ -1,6 +1,6 @@
 """Encodes conversations with the processor of a composite model of transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from jinja2.exceptions import TemplateError
@@ -9,7 +9,10 @@ from transformers import BatchFeature, ProcessorMixin
 from wings.errors import WingsError
 
 from .chat_template import ChatTemplate
+from .conversation import source_of
 from .image_reader import load_image
+from .video_parts import VIDEO, replace_videos, video_parts
+from .video_sampling import VideoSampling
 
 # Processors raise errors of Python for pictures and texts that do not fit.
 _ERRORS = (TemplateError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -24,7 +27,8 @@ def encode_conversations(
 
     Args:
         processor: of a composite model, with a chat template.
-        conversations: [B] lists of messages; content is a string or a list of parts.
+        conversations: [B] lists of messages; content is a string or a list of parts. A video is
+            read as time stamps and images, as `WingsProcessor` reads it.
         add_generation_prompt: end with the assistant's header.
 
     Returns:
@@ -32,10 +36,11 @@ def encode_conversations(
         `pixel_values`, `image_grid_thw`, `image_sizes` and so on; none of pictures without any.
 
     Raises:
-        WingsError: a picture that cannot be read, no chat template, a text with the processor's own
-            image token, or a conversation that it cannot encode.
+        WingsError: a picture or video that cannot be read, no chat template, a text with the
+            processor's own image token, or a conversation that it cannot encode.
     """
     _validate_texts(processor, conversations)
+    conversations = [replace_videos(messages, _frames) for messages in conversations]
     template = ChatTemplate(processor.tokenizer, {"chat_template": chat_template_of(processor)})
     shaped = [
         template.shaped([_with_images(message) for message in messages])
@@ -113,6 +118,10 @@ def _with_images(message: dict) -> dict:
             for part in message["content"]
         ]
     }
+
+
+def _frames(part: Mapping) -> list[dict]:
+    return video_parts(source_of(part, VIDEO), VideoSampling().with_options(part))
 
 
 def _described(conversations: Sequence[list[dict]]) -> str:

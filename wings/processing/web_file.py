@@ -1,6 +1,7 @@
 """The bytes of a file on disk, at a URL or in a data URI, within limits."""
 
 import base64
+import contextlib
 import functools
 import http.client
 import ipaddress
@@ -11,7 +12,7 @@ import stat
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from wings import __version__
@@ -25,19 +26,19 @@ _HEADERS = {"User-Agent": f"{NAME}/{__version__}"}
 
 
 class FileLimits(Protocol):
-    """Bounds that are checked before the work is done.
+    """Bounds that are checked before the work is done."""
 
-    Attributes:
-        url_seconds: seconds for one download, with redirects.
-        private_addresses: also follow URLs to this machine and to private networks.
-    """
+    @property
+    def url_seconds(self) -> float:
+        """Seconds for one download, with redirects."""
 
-    url_seconds: float
-    private_addresses: bool
+    @property
+    def private_addresses(self) -> bool:
+        """True if URLs to this machine and to private networks are followed too."""
 
     @property
     def kind(self) -> str:
-        """The kind of the file, "image" or "audio"; its option for bytes is `<kind>_bytes`."""
+        """The kind of the file, such as "image"; its option for bytes is `<kind>_bytes`."""
 
     @property
     def most_bytes(self) -> int:
@@ -104,17 +105,30 @@ def read_file(path: str | Path, limits: FileLimits) -> bytes:
         WingsError: more bytes than `limits` allow.
         OSError, ValueError: no file, or a folder, device or named pipe.
     """
+    with open_file(path, limits) as file:
+        return file.read(limits.most_bytes)
+
+
+def open_file(path: str | Path, limits: FileLimits) -> BinaryIO:
+    """Open a regular file.
+
+    Raises:
+        WingsError, OSError, ValueError: as `read_file`.
+    """
     # Without waiting: opening a named pipe would last until something is written to it.
     descriptor = os.open(
         path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     )
-    with open(descriptor, "rb") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(descriptor, "rb"))
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is not a regular file")
         if state.st_size > limits.most_bytes:
             raise too_many_bytes(state.st_size, limits)
-        return file.read(limits.most_bytes)
+        # It stays open for the caller.
+        stack.pop_all()
+    return file
 
 
 def too_many_bytes(size: int, limits: FileLimits) -> WingsError:

@@ -1,4 +1,4 @@
-"""Converts a record of any supported format to chat messages with images and sounds."""
+"""Converts a record of any supported format to messages with images, sounds and videos."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,11 @@ from wings.processing.web_file import is_address
 Message = dict[str, Any]
 
 # Kinds of parts that are no text, with the placeholder of each in a text.
-PLACEHOLDERS = {"image": "<image>", "audio": "<audio>"}
+PLACEHOLDERS = {"image": "<image>", "audio": "<audio>", "video": "<video>"}
+_NOUNS = {"image": ("an image", "images"), "audio": ("a sound", "sounds")}
+_NOUNS |= {"video": ("a video", "videos")}
+# Options that a part with a video may have.
+_OPTIONS = ("fps", "max_frames")
 _SPLITS = re.compile("|".join(PLACEHOLDERS.values()))
 
 
@@ -43,25 +47,29 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
     Args:
         record: LLaVA's `{"conversations": [{"from", "value"}], "image": path or list}`;
             `{"messages": [{"role", "content"}], "images": [...]}`, where content is a text or a
-            list of `{"type": "text" | "image" | "audio"}` parts, with `reasoning_content` or
-            without; `{"texts": [{"user", "assistant"}], "images"}` as in the Cauldron; or an image
-            with a `caption` (or `text`), which answers a turn that is only the image. `audio` (or
-            `audios`) has sounds as `image` has images, also beside them.
-        images: folder that paths of images and sounds are relative to.
+            list of `{"type": "text" | "image" | "audio" | "video"}` parts, with `reasoning_content`
+            or without; `{"texts": [{"user", "assistant"}], "images"}` as in the Cauldron; or an
+            image with a `caption` (or `text`), which answers a turn that is only the image. `audio`
+            (or `audios`) has sounds as `image` has images, also beside them; `video` has one video
+            and `videos` a list of them. A list in place of a video has its frames.
+        images: folder that paths of images, sounds and videos are relative to.
 
     Returns:
         `[{"role": "user" | "assistant" | "system", "content": [part, ...]}]`; a part is `{"type":
         "text", "text"}`, `{"type": "image", "image": source}` or `{"type": "audio", "audio":
-        source}`; a source is a Path, bytes, or a URL or data URI, for a sound also samples with
-        their rate. In a record with images, `<image>` in a text becomes a part, and `<audio>` in
-        one with sounds. The line break next to it is removed, because chat templates write none,
-        and training and inference should have the same tokens.
+        source}`, `"video"` likewise with its `fps` and `max_frames`; a source is a Path, bytes, or
+        a URL or data URI, for a sound also samples with their rate, for a video also a list of
+        images. In a record with images, `<image>` in a text becomes a part, `<audio>` in one with
+        sounds and `<video>` in one with videos. The line break next to it is removed, because chat
+        templates write none, and training and inference should have the same tokens.
 
     Raises:
-        WingsError: an empty or malformed conversation, or different numbers of images (or sounds)
-            and placeholders.
+        WingsError: an empty or malformed conversation, or different numbers of images (sounds,
+            videos) and placeholders.
     """
     sources = {kind: _sources(_first(record, kind, f"{kind}s")) for kind in PLACEHOLDERS}
+    if isinstance(record.get("video"), list):
+        sources["video"] = [record["video"]] if record["video"] else []
     counts = {kind: len(found) for kind, found in sources.items()}
     caption = record["caption"] if record.get("caption") is not None else record.get("text")
     if record.get("conversations") is not None:
@@ -74,8 +82,8 @@ def to_messages(record: dict[str, Any], images: str | Path) -> list[Message]:
         turns = [("user", _open_parts(counts)), ("assistant", [_text(caption)])]
     else:
         raise WingsError(
-            "no 'conversations', 'messages', 'texts', or image or audio with 'caption' among its"
-            f" keys ({', '.join(map(str, record))})"
+            "no 'conversations', 'messages', 'texts', or image, audio or video with 'caption' among"
+            f" its keys ({', '.join(map(str, record))})"
         )
     _validate_turns(turns)
     messages = _place_items(turns, sources, Path(images).expanduser())
@@ -92,14 +100,24 @@ def images_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
 
 
 def items_of(messages: Iterable[Mapping[str, Any]]) -> list[tuple[str, Any]]:
-    """The kind and the source of all images and sounds of a conversation, in reading order."""
+    """The sense and the source of all items of a conversation, in reading order.
+
+    A video is seen, so its sense is that of images.
+    """
     contents = (message["content"] for message in messages)
     parts = [part for content in contents if not isinstance(content, str) for part in content]
-    return [(part["type"], part[part["type"]]) for part in parts if part["type"] != "text"]
+    kinds = [part["type"] for part in parts]
+    found = zip(kinds, parts, strict=True)
+    return [(sense_of(kind), part[kind]) for kind, part in found if kind != "text"]
+
+
+def sense_of(kind: str) -> str:
+    """The sense of a part that is no text: "image" for a video, which is seen."""
+    return "image" if kind == "video" else kind
 
 
 def text_of(content: str | Iterable[Mapping[str, Any]]) -> str:
-    """The text of a message's content, without its images and sounds."""
+    """The text of a message's content, without its images, sounds and videos."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content if part["type"] == "text")
@@ -169,10 +187,12 @@ def _chat_turn(turn: dict[str, Any]) -> tuple[str, list[Message]]:
             given = [
                 part[key] for key in (kind, "path", "bytes", "url") if part.get(key) is not None
             ]
-            parts.append({"type": kind, kind: given[0] if given else None})
+            options = [name for name in _OPTIONS if kind == "video" and part.get(name) is not None]
+            own = {name: part[name] for name in options}
+            parts.append({"type": kind, kind: given[0] if given else None, **own})
         else:
             raise WingsError(
-                f"a part of 'content' is a text, an image or audio, got {str(part)[:60]}"
+                f"a part of 'content' is a text, an image, audio or a video, got {str(part)[:60]}"
             )
     return _role(turn["role"]), parts
 
@@ -188,8 +208,7 @@ def _place_items(
         if given or kind == "image":
             places += sum(part.get("text", "").count(placeholder) for part in parts_of)
         if places != len(given):
-            noun = "images" if kind == "image" else "sounds"
-            raise WingsError(f"{places} {kind} placeholders for {len(given)} {noun}")
+            raise WingsError(f"{places} {kind} placeholders for {len(given)} {_NOUNS[kind][1]}")
     waiting = {kind: iter(given) for kind, given in sources.items()}
     placed = {PLACEHOLDERS[kind] for kind, given in sources.items() if given}
     messages = []
@@ -201,7 +220,7 @@ def _place_items(
                 content += _split(part["text"], placed, waiting, folder)
             else:
                 source = next(waiting[kind]) if part[kind] is None else part[kind]
-                content.append({"type": kind, kind: _locate(source, folder, kind)})
+                content.append({**part, kind: _locate(source, folder, kind)})
         messages.append({"role": role, "content": content})
     return messages
 
@@ -246,13 +265,14 @@ def _locate(source: Any, folder: Path, kind: str) -> Any:
         held = source.get("array") if isinstance(source, Mapping) else source
         if held is not None:
             return source
+    if kind == "video" and isinstance(source, list):
+        return [_locate(frame, folder, "image") for frame in source]
     if isinstance(source, Mapping):
         source = source["bytes"] if source.get("bytes") is not None else source.get("path")
     if isinstance(source, bytes):
         return source
     if not isinstance(source, str) or not source:
-        noun = "an image" if kind == "image" else "a sound"
-        raise WingsError(f"{noun} is {str(source)[:40]!r}, not a path or bytes")
+        raise WingsError(f"{_NOUNS[kind][0]} is {str(source)[:40]!r}, not a path or bytes")
     return source if is_address(source) else folder / source
 
 

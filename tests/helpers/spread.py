@@ -5,9 +5,12 @@ it stop after step N, as a kill does.
 """
 
 import contextlib
+import json
 import sys
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from wings.train import run
@@ -69,6 +72,22 @@ def recorded(recipe, stop_after=None):
         return run.train(recipe, watch=lambda *call: None)
     finally:
         run.WingsTrainer, data.RecordSampler, answers.MAX_NEW_TOKENS = before
+
+
+def outcome(recipe):
+    """Losses, gradient norms, the last step's gradients and the saved weights of a run."""
+    folder = Path(recipe.output)
+    history = json.loads((folder / "result.json").read_text())["history"]
+    gradients = torch.load(folder / "gradients.pt")
+    curve = [[entry[key] for entry in history] for key in ("loss", "grad_norm")]
+    return *curve, gradients, load_file(folder / "model.safetensors")
+
+
+def worst(one, other):
+    """The largest difference of two sets of tensors, as a share of the largest number."""
+    assert one.keys() == other.keys()
+    top = max(float(tensor.abs().max()) for tensor in one.values())
+    return max(float((one[k].float() - other[k].float()).abs().max()) for k in one) / top
 
 
 if __name__ == "__main__":

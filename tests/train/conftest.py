@@ -1,11 +1,18 @@
 """A tiny Wings checkpoint and tiny data for the training tests, made once a session."""
 
 import json
+from pathlib import Path
 
 import pytest
+import spread
+from forked import run_ranks
 from tiny import records, tiny_model
 
 from wings.train.recipe import DataSource, Evaluate, Recipe
+
+# Long enough for two processes to import torch on a busy machine, short enough to name a hang.
+HANG = 240
+SPREAD = Path(spread.__file__)
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +71,20 @@ def make_recipe(checkpoint, data, tmp_path):
         return Recipe(stage=stage, **{**settings, **changes})
 
     return make
+
+
+@pytest.fixture
+def in_two(tmp_path):
+    """A function of recipes and `break:N`: all of them in two processes."""
+
+    def run(*entries):
+        arguments = []
+        for n, entry in enumerate(entries):
+            arguments.append(entry)
+            if not isinstance(entry, str):
+                arguments[-1] = tmp_path / f"recipe-{n}.yaml"
+                arguments[-1].write_text(entry.to_yaml())
+        code, _, errors = run_ranks(2, SPREAD, *arguments, cwd=tmp_path, timeout=HANG)
+        assert code == 0, errors[-3000:]
+
+    return run

@@ -10,9 +10,9 @@ import pytest
 import spread
 import torch
 from accelerate.state import AcceleratorState
-from forked import run_ranks
 from PIL import Image
 from safetensors.torch import load_file
+from spread import outcome, worst
 from transformers.training_args import ParallelMode
 
 from wings.errors import WingsError
@@ -23,9 +23,6 @@ from wings.train.recipe import DataSource
 from wings.train.run import train
 from wings.train.run_folder import RunFolder
 
-# Long enough for two processes to import torch on a busy machine, short enough to name a hang.
-HANG = 240
-SPREAD = Path(spread.__file__)
 # What both ranks get at the same time: T text alone, P a picture, W three of them in one row.
 MIXED = "TP PT TT WP PW TT PP WT"
 LENGTHS = (1, 60, 3, 25, 2, 44, 7, 90)
@@ -91,23 +88,6 @@ def make(make_recipe, mixed, starts, tmp_path):
 
 
 @pytest.fixture
-def in_two(tmp_path):
-    """A function of recipes and `break:N`: all of them in two processes."""
-
-    def run(*entries):
-        arguments = []
-        for n, entry in enumerate(entries):
-            arguments.append(entry)
-            if not isinstance(entry, str):
-                arguments[-1] = tmp_path / f"recipe-{n}.yaml"
-                arguments[-1].write_text(entry.to_yaml())
-        code, _, errors = run_ranks(2, SPREAD, *arguments, cwd=tmp_path, timeout=HANG)
-        assert code == 0, errors[-3000:]
-
-    return run
-
-
-@pytest.fixture
 def alone(monkeypatch):
     """A context in which this process is the only one that torchrun has started."""
 
@@ -126,22 +106,6 @@ def alone(monkeypatch):
                 AcceleratorState._reset_state(reset_partial_state=True)
 
     return launched
-
-
-def outcome(recipe):
-    """Losses, gradient norms, the last step's gradients and the saved weights of a run."""
-    folder = Path(recipe.output)
-    history = json.loads((folder / "result.json").read_text())["history"]
-    gradients = torch.load(folder / "gradients.pt")
-    curve = [[entry[key] for entry in history] for key in ("loss", "grad_norm")]
-    return *curve, gradients, load_file(folder / "model.safetensors")
-
-
-def worst(one, other):
-    """The largest difference of two sets of tensors, as a share of the largest number."""
-    assert one.keys() == other.keys()
-    top = max(float(tensor.abs().max()) for tensor in one.values())
-    return max(float((one[k].float() - other[k].float()).abs().max()) for k in one) / top
 
 
 STAGES = {

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from audio_models import save_tiny_audio
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import TEXT, VISION, tiny_tokenizer
@@ -179,3 +180,36 @@ def test_a_trained_language_model_is_refused(folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "OUTPUT" in said and "language model was trained" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_named_audio_encoder_is_left_out_too(folder, tmp_path):
+    """Saved, loaded, given, refused, and forgotten with the sense; beside a tower, or alone."""
+    for name in ("audio", "other-audio"):
+        save_tiny_audio("whisper", tmp_path / name)
+    other = AutoModel.from_pretrained(tmp_path / "other-audio")
+    randomise(other)
+    other.save_pretrained(tmp_path / "other-audio")
+    model = WingsForCausalLM.from_pretrained(folder / "whole")
+    source = {"model_name": str(tmp_path / "audio"), "seconds": 1.0, "pool": 10}
+    model.add("audio", source, rank=4)
+    randomise(model, "audio_projector")
+    assert model.config.wings_base["audio"] == {"name": str(tmp_path / "audio")}
+    model.save_pretrained(tmp_path / "both", learners_only=True)
+    with safe_open(tmp_path / "both" / "model.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "encoder" in name or "tower" in name]  # noqa: SIM118
+    again = WingsForCausalLM.from_pretrained(tmp_path / "both")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    WingsForCausalLM.from_pretrained(tmp_path / "both", audio=str(tmp_path / "audio"))
+    with pytest.raises(WingsError, match=REFUSED.format("audio encoder", "audio")):
+        WingsForCausalLM.from_pretrained(tmp_path / "both", audio=str(tmp_path / "other-audio"))
+    with pytest.raises(WingsError, match=r"has its own parts, audio too: leave audio out\."):
+        WingsForCausalLM.from_pretrained(folder / "whole", audio=str(tmp_path / "audio"))
+    again.drop("image")
+    assert {*again.config.wings_base} == {"text", "audio"}
+    again.save_pretrained(tmp_path / "hears", learners_only=True)
+    hears = WingsForCausalLM.from_pretrained(tmp_path / "hears")
+    assert list(hears.config.senses) == ["audio"]
+    model.drop("audio")
+    assert {*model.config.wings_base} == {"text", "vision"}
+    assert torch.equal(logits(model), logits(WingsForCausalLM.from_pretrained(folder / "whole")))

@@ -28,7 +28,7 @@ from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
-from .compose import add_sense, composed, drop_sense
+from .compose import add_sense, composed, drop_sense, name_encoder
 from .from_parts import from_parts, read_encoder
 from .generation import WingsGenerationMixin
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
@@ -179,9 +179,10 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         Raises:
             WingsError: the model has it already, or a bad field.
         """
+        module = encoder if isinstance(encoder, nn.Module) else read_encoder(sense, encoder)
+        add_sense(self, sense, module, fields)
         if not isinstance(encoder, nn.Module):
-            encoder = read_encoder(sense, encoder)
-        add_sense(self, sense, encoder, fields)
+            name_encoder(self.config, sense, encoder)
 
     def drop(self, sense: str) -> None:
         """Takes a sense off, in place; all others compute what they did, to the last bit.

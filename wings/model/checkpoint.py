@@ -17,8 +17,7 @@ from wings.upstream.quantizers import is_quantized, prepare_saving, with_kept_pa
 
 from .learners_only import (
     FINGERPRINT,
-    TEXT,
-    VISION,
+    NOUNS,
     base_of,
     is_learners_only,
     left_out,
@@ -60,8 +59,8 @@ class CheckpointMixin(WingsPreTrainedModel):
 
         The arguments are transformers' own, and `learners`, `router`, `prefix_length`, `lora` and
         the fields of the gate as in `WingsConfig`: parts that the checkpoint lacks start fresh. So
-        stage 2 begins from stage 1's folder. For a checkpoint of learners alone, `text` and
-        `vision` replace the language model (also a loaded one) and the tower that it names.
+        stage 2 begins from stage 1's folder. For a checkpoint of learners alone, `text`, `vision`
+        and `audio` replace the language model (also a loaded one) and the encoders that it names.
         With `quantization_config` the language model is quantised; learners, routers, projector,
         vision tower and output head are not.
 
@@ -82,7 +81,7 @@ class CheckpointMixin(WingsPreTrainedModel):
             kwargs["quantization_config"] = with_kept_parts(kwargs["quantization_config"])
         with reading(source, "Wings checkpoint"):
             fields = validate_is_wings(source, kwargs)
-            parts = {name: kwargs.pop(name, None) for name in (TEXT, VISION)}
+            parts = {name: kwargs.pop(name, None) for name in NOUNS}
             if isinstance(given := kwargs.get("config"), WingsConfig):
                 # Auto classes put `learners` and the like into a configuration.
                 kwargs["config"] = as_saved(given, source, kwargs)
@@ -101,7 +100,7 @@ class CheckpointMixin(WingsPreTrainedModel):
                     loaded: Any = cls._from_learners(source, fields, parts, *args, **kwargs)
                 elif given_part := next((n for n, part in parts.items() if part), None):
                     raise WingsError(
-                        f"'{source}' has its own language model and tower: leave {given_part} out."
+                        f"'{source}' has its own parts, {given_part} too: leave {given_part} out."
                     )
                 else:
                     loaded = super().from_pretrained(source, *args, **kwargs)

@@ -15,7 +15,7 @@ from wings.upstream.quantizers import is_quantized
 from wings.upstream.weights import mark_as_drawn
 
 from .inject import attach_wings
-from .learners_only import base_of
+from .learners_only import base_of, named_parts, part_of_sense
 
 BASE = "model.language_model."
 
@@ -216,6 +216,12 @@ def add_sense(model: Any, name: str, encoder: Any, fields: Mapping[str, Any]) ->
     attach_wings(model.model.language_model, config)
 
 
+def name_encoder(config: WingsConfig, sense: str, source: str | Mapping) -> None:
+    """Notes where the encoder of a sense came from."""
+    base = base_of(getattr(config, BASE_KEY, None))
+    config.wings_base = {**base, **named_parts(None, {sense: source})}
+
+
 def drop_sense(model: Any, name: str) -> None:
     """Takes a sense off a model, in place; see `WingsForCausalLM.drop`."""
     config = model.config
@@ -239,4 +245,6 @@ def drop_sense(model: Any, name: str) -> None:
         config.other_senses = {n: one for n, one in config.other_senses.items() if n != name}
     for module in (sense.encoder_name, sense.projector_name):
         del model.model._modules[module]
+    if base := base_of(getattr(config, BASE_KEY, None)):
+        config.wings_base = {part: one for part, one in base.items() if part != part_of_sense(name)}
     attach_wings(model.model.language_model, config)

@@ -108,9 +108,7 @@ def from_parts(
             f"({type(error).__name__}: {' '.join(str(error).split())}): choose a decoder that "
             f"uses transformers' attention interface."
         ) from error
-    vision = sources.get(IMAGE)
-    vision = vision.get("model_name") if isinstance(vision, Mapping) else vision
-    model.config.wings_base = named_parts(name, vision)
+    model.config.wings_base = named_parts(name, given)
     return model
 
 

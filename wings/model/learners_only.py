@@ -1,4 +1,4 @@
-"""Checkpoints of learners alone: language model and tower are named, with their fingerprints."""
+"""Checkpoints of learners alone: language model and encoders are named, with their fingerprints."""
 
 import os
 from collections.abc import Mapping
@@ -13,44 +13,65 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from wings.config import BASE_KEY, WingsConfig
+from wings.encoders.audio_encoder import AudioEncoder
 from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
+from wings.processing.item_encoder import AUDIO
+from wings.sense import IMAGE
 
 from .fingerprint import fingerprint
 from .inject import split
 from .load_causal_lm import hub_options, load_causal_lm
 
 TEXT, VISION = "text", "vision"
-TOWER, DECODER, HEAD = "model.vision_tower.", "model.language_model.", "lm_head."
-NOUNS = {TEXT: "language model", VISION: "vision tower"}
+DECODER, HEAD = "model.language_model.", "lm_head."
+# The encoders that can be left out, with the names of their tensors.
+ENCODERS = {VISION: "model.vision_tower.", AUDIO: f"model.{AUDIO}_encoder."}
+NOUNS = {TEXT: "language model", VISION: "vision tower", AUDIO: "audio encoder"}
 FINGERPRINT = "fingerprint"
 FILES = ["*.json", "*.safetensors"]
 
 
 def part_left_out(name: str) -> str | None:
-    """`"text"` or `"vision"` for a tensor of the language model or of the tower, else None."""
-    if name.startswith(TOWER):
-        return VISION
+    """`"text"`, `"vision"` or `"audio"` for a tensor of that part, else None."""
+    for part, prefix in ENCODERS.items():
+        if name.startswith(prefix):
+            return part
     return TEXT if name.startswith((DECODER, HEAD)) and ".wings." not in name else None
 
 
-def named_parts(text: str | None, vision: str | None) -> dict[str, dict[str, Any]]:
+def named_parts(
+    text: str | None, encoders: Mapping[str, str | Mapping | None]
+) -> dict[str, dict[str, Any]]:
     """Describes where the parts of a new model came from, for its configuration.
 
     Args:
         text: folder or Hub id of the language model, if known.
-        vision: name of the tower, as `VisionTower.from_pretrained` takes it, if known.
+        encoders: sources of the senses' encoders, as `from_pretrained_parts` takes them.
     """
     parts: dict[str, dict[str, Any]] = {}
     if text:
         parts[TEXT] = {"name": os.path.abspath(text) if Path(text).is_dir() else text}
         if revision := cached_revision(text):
             parts[TEXT]["revision"] = revision
-    if vision:
-        kind, _, path = vision.partition(":")
-        is_folder = kind == "local-dir"
-        parts[VISION] = {"name": f"{kind}:{os.path.abspath(path)}" if is_folder else vision}
+    for sense, source in encoders.items():
+        name = source.get("model_name") if isinstance(source, Mapping) else source
+        if name:
+            parts[part_of_sense(sense)] = {"name": absolute(name)}
     return parts
+
+
+def part_of_sense(sense: str) -> str:
+    """The name of a sense's encoder as a part of a checkpoint."""
+    return VISION if sense == IMAGE else sense
+
+
+def absolute(encoder: str) -> str:
+    """The name of an encoder, with the whole path of a folder."""
+    kind, colon, path = encoder.partition(":")
+    if kind == "local-dir":
+        return f"{kind}:{os.path.abspath(path)}"
+    return encoder if colon or not Path(encoder).is_dir() else os.path.abspath(encoder)
 
 
 def cached_revision(name: str) -> str | None:
@@ -87,7 +108,7 @@ def left_out(
 ) -> tuple[dict[str, dict], dict[str, Tensor]]:
     """Describes the parts of a model that a checkpoint of learners leaves out.
 
-    The tower is left out where its name is known, as it is never trained.
+    An encoder is left out where its name is known, as it is never trained.
 
     Args:
         config: of the model.
@@ -101,7 +122,10 @@ def left_out(
     """
     base = base_of(getattr(config, BASE_KEY, None))
     validate_llm_is_frozen(config, state, base.get(TEXT, {}).get("name"))
-    parts = [TEXT, VISION] if base.get(VISION, {}).get("name") else [TEXT]
+    present = {part_left_out(name) for name in state}
+    base = {part: one for part, one in base.items() if part in present}
+    named = [part for part in ENCODERS if base.get(part, {}).get("name")]
+    parts = [TEXT, *named]
     written = {
         part: {
             **base.get(part, {}),
@@ -157,13 +181,13 @@ def whole_state(
     given: Mapping[str, Any],
     kwargs: Mapping[str, Any],
 ) -> tuple[Path, dict[str, Tensor]]:
-    """Reads the learners of a checkpoint, and the language model and the tower that it names.
+    """Reads the learners of a checkpoint, and the language model and encoders that it names.
 
     Args:
         source: folder or Hub id of the learners.
         config: of the checkpoint.
         fields: of its config.json.
-        given: `text` and `vision`, in place of the parts that are named; None for those.
+        given: `text`, `vision` and `audio`, in place of named parts; None for those.
         kwargs: arguments of `from_pretrained`, of which those for the Hub are used.
 
     Returns:
@@ -218,7 +242,10 @@ def _read_part(
     try:
         if part == VISION:
             tower = VisionTower.from_weights(config.vision_config, name).to(dtype)
-            return _prefixed(TOWER, tower)
+            return _prefixed(ENCODERS[VISION], tower)
+        if part == AUDIO:
+            encoder = AudioEncoder.from_weights(config.other_senses[AUDIO]["encoder"], name)
+            return _prefixed(ENCODERS[AUDIO], encoder.to(dtype))
         revision = None if given else base.get("revision")
         return tensors_of_llm(load_causal_lm(name, dtype, revision))
     except WingsError as error:

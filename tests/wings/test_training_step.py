@@ -351,3 +351,16 @@ def test_a_compiled_model_has_the_same_loss_and_gradients():
                 assert torch.allclose(gradient, same, atol=1e-5), name
     finally:
         torch._dynamo.reset()
+
+
+def test_a_pass_without_images_runs_no_tower_and_still_reaches_the_projector():
+    """Where weights are sharded the tower runs: the runs in two processes would wait for it."""
+    model = fresh(router="attended", text_guard=True)
+    called = []
+    model.model.vision_tower.register_forward_hook(lambda *_: called.append(1))
+    batch, _ = batch_of(model, [["text", "text"]])
+    batch = {name: value for name, value in batch.items() if name != "pixel_values"}
+    _, found = gradients(model, batch)
+    assert not called
+    expected = {n for n, _ in model.named_parameters() if n.startswith("model.projector")}
+    assert expected <= found.keys() and not any(found[name].any() for name in expected)

@@ -1,16 +1,18 @@
 """The Triton kernels in a whole model, and the one function that chooses them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from families import MAIN, VISION, Layouts, batch_of, text_config
 
 from wings import WingsConfig, WingsError, WingsForCausalLM
-from wings.layers.dispatch import choose
+from wings.layers.dispatch import KERNEL_DTYPES, choose, working_dtype
 
 # Heads that are wide enough for the kernels.
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
 KERNEL_FAMILIES = [family for family in MAIN if family != "gemma2"]
-CPU = torch.device("cpu")
+X = torch.ones(1)
 
 
 def wide_model(family, changes=None, **options):
@@ -120,35 +122,51 @@ def test_ten_steps_of_training_lose_the_same():
 
 
 def test_auto_is_torch_without_a_gpu():
-    assert choose("auto", CPU, nothing) == "torch"
-    assert choose("triton", CPU, nothing) == "triton"
-    assert choose("torch", CPU, nothing) == "torch"
+    assert choose("auto", X, nothing) == "torch"
+    assert choose("triton", X, nothing) == "triton"
+    assert choose("torch", X, nothing) == "torch"
+
+
+def test_a_gpu_computes_float32_in_torch_unless_it_is_told():
+    gpu = torch.device("cuda")
+    found = {
+        kind: choose("auto", SimpleNamespace(device=gpu, dtype=kind), nothing)
+        for kind in KERNEL_DTYPES
+    }
+    assert found == {
+        torch.float16: "triton", torch.bfloat16: "triton", torch.float32: "torch",
+    }  # fmt: skip
+    assert choose("triton", SimpleNamespace(device=gpu, dtype=torch.float32), nothing) == "triton"
+    # Products under autocast are in half precision, whatever comes in.
+    assert working_dtype(X) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert working_dtype(X) == torch.bfloat16
 
 
 def test_obstacles_are_looked_for_only_where_a_kernel_may_run():
     def asked():
         raise AssertionError("asked")
 
-    assert choose("auto", CPU, asked) == choose("torch", CPU, asked) == "torch"
+    assert choose("auto", X, asked) == choose("torch", X, asked) == "torch"
     with pytest.raises(AssertionError, match="asked"):
-        choose("triton", CPU, asked)
+        choose("triton", X, asked)
 
 
 def test_the_environment_goes_first(monkeypatch):
     monkeypatch.setenv("WINGS_KERNELS", "torch")
-    assert choose("triton", CPU, nothing) == "torch"
+    assert choose("triton", X, nothing) == "torch"
     monkeypatch.setenv("WINGS_KERNELS", "cuda")
     with pytest.raises(WingsError, match="'cuda', but must be 'auto', 'triton' or 'torch'"):
-        choose("auto", CPU, nothing)
+        choose("auto", X, nothing)
 
 
 def test_an_explicit_request_never_falls_back(monkeypatch):
     with pytest.raises(WingsError, match="but the moon is full"):
-        choose("triton", CPU, lambda: "the moon is full")
-    assert choose("auto", CPU, lambda: "the moon is full") == "torch"
+        choose("triton", X, lambda: "the moon is full")
+    assert choose("auto", X, lambda: "the moon is full") == "torch"
     monkeypatch.setattr("wings.layers.dispatch.has_triton", lambda: False)
     with pytest.raises(WingsError, match="triton is not installed"):
-        choose("triton", CPU, nothing)
+        choose("triton", X, nothing)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from wings.saved_code import IS_COPY
 IMPLS = ("auto", "triton", "torch")
 # Overrides what a model asks for, to find out whether a kernel is to blame.
 VARIABLE = "WINGS_KERNELS"
-KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+KERNEL_DTYPES = (*HALF_PRECISION, torch.float32)
 
 
 def routed_attention(
@@ -36,7 +37,7 @@ def routed_attention(
     if q.shape[2] > 1:
         q, k, v = _as_autocast(q, k, v)
     reason = partial(_routed_unsupported_reason, q, v, columns, rule)
-    if q.shape[2] == 1 or choose(impl, q.device, reason) == "torch":
+    if q.shape[2] == 1 or choose(impl, q, reason) == "torch":
         return in_torch.routed_attention(q, k, v, columns, rule)
     from wings.kernels.routed_attention.forward import routed_attention as fused
 
@@ -96,34 +97,41 @@ def lorra_impl(impl: str, embeddings: Tensor, width: int, rank: int, continued: 
             return f"the learners' rank is {rank}, and 128 is the most"
         return "tokens came before, so that the learners' keys have gaps" if continued else None
 
-    return choose(impl, embeddings.device, reason)
+    return choose(impl, embeddings, reason)
+
+
+def working_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype that autocast has for products, or the tensor's without it."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def _as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the dtype that autocast has for products, or as they are without it."""
-    kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if not torch.is_autocast_enabled(tensors[0].device.type):
         return tensors
-    dtype = torch.get_autocast_dtype(kind)
+    dtype = working_dtype(tensors[0])
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
-def choose(impl: str, device: torch.device, unsupported_reason: Callable[[], str | None]) -> str:
+def choose(impl: str, tensor: Tensor, unsupported_reason: Callable[[], str | None]) -> str:
     """`"triton"` or `"torch"`.
 
     Args:
-        impl: `"auto"` takes the kernels on a GPU wherever they can run; `"triton"` insists. The
-            environment variable `WINGS_KERNELS` overrides it.
-        device: the tensors' device.
+        impl: `"auto"` takes the kernels on a GPU wherever they can run, in half precision;
+            `"triton"` insists. The environment variable `WINGS_KERNELS` overrides it.
+        tensor: gives device and dtype.
         unsupported_reason: why the kernel cannot run, or None; asked only if it matters.
 
     Raises:
         WingsError: an unknown impl, or `"triton"` where it cannot run, with the reason.
     """
     impl = validate_impl(os.environ.get(VARIABLE) or impl)
-    if impl == "torch" or (impl == "auto" and device.type != "cuda"):
+    # No card has shown that the kernels are faster in float32.
+    is_fast = tensor.device.type == "cuda" and working_dtype(tensor) in HALF_PRECISION
+    if impl == "torch" or (impl == "auto" and not is_fast):
         return "torch"
-    reason = _missing(device) or unsupported_reason()
+    reason = _missing(tensor.device) or unsupported_reason()
     if reason is None:
         return "triton"
     if impl == "triton":

@@ -34,6 +34,7 @@ from .embeds import count_items, layout_of_later, place
 from .inject import add_wings, build_causal_lm, split, validate_adapted, validate_reached
 from .inputs import read_items, unknown_token
 from .prepare import prepare
+from .shards import is_sharded
 
 # Models whose learners do not act, by id: `WingsForCausalLM.without_wings`. A context variable and
 # not a flag on the model, so that one thread does not change the passes of another.
@@ -158,8 +159,11 @@ class WingsModel(CheckpointMixin):
 
     def features(self, sense: Sense, values: Tensor) -> Tensor:
         """`[N, *item shape]` -> `[N, seq_length, D]`: the embeddings of a sense's tokens."""
+        return self.project(sense, self.encoder(sense)(values))
+
+    def project(self, sense: Sense, features: Tensor) -> Tensor:
+        """`[N, P, width of the encoder]` -> `[N, P, D]`, in the projector's dtype."""
         projector: Any = self._modules[sense.projector_name]
-        features = self.encoder(sense)(values)
         return projector(features.to(projector.first.weight.dtype))
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
@@ -391,13 +395,17 @@ class WingsModel(CheckpointMixin):
         return embeddings, left, later
 
     def _weightless_item(self, sense: Sense, embeddings: Tensor) -> Tensor:
-        """Returns a zero that depends on a sense's encoder and projector.
+        """Returns a zero that depends on a sense's projector, for a pass without its items.
 
-        Every process of a distributed run then runs the same parts, and the projector has a
-        gradient whether its share of a batch has items or not.
+        The projector has a gradient then whether the share of a batch has items or not. Where
+        the encoder is sharded, all processes must gather its weights, so it runs too.
         """
-        blank = embeddings.new_zeros(1, *self.encoder(sense).item_shape)
-        return self.features(sense, blank).sum().to(embeddings.dtype) * 0.0
+        encoder = self.encoder(sense)
+        if is_sharded(encoder):
+            features = self.features(sense, embeddings.new_zeros(1, *encoder.item_shape))
+        else:
+            features = self.project(sense, embeddings.new_zeros(1, 1, encoder.hidden_size))
+        return features.sum().to(embeddings.dtype) * 0.0
 
     def _router_weights(
         self,

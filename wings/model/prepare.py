@@ -82,7 +82,7 @@ def prepare(
     held = None if cache is None or isinstance(past_length, int) else cache.length
     assert not isinstance(held, int)
     # Without a GPU no block needs to ask again whether a kernel can run.
-    resolved = impl if choose(impl, embeddings.device, lambda: None) == "triton" else "torch"
+    resolved = impl if choose(impl, embeddings, lambda: None) == "triton" else "torch"
     learners = None
     if acting:
         maker = SourceMaker(queries, tokens, rotary, is_first, recompute_kv, beginning)

@@ -1,7 +1,7 @@
 """Scores of one model: pictures, text alone and after a picture, and drift of both texts."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ TEXTS = ("text", "mixed")
 PICTURE_TOKENS = 8  # length limit of an answer that is about a picture alone
 BATCH = 64
 DTYPE = torch.bfloat16
+MIXED = {"mixed": "before"}  # text after a picture, in the drift and in `drift.jsonl`
 KindScores = dict[str, list[int]]  # kind of question -> 0 or 1 of each of its items
 Processor = ProcessorMixin | PreTrainedTokenizerBase
 
@@ -167,12 +168,13 @@ def likeliest(model: PreTrainedModel, processor: Processor, items: Sequence[Item
     prompts = [encode(processor, [list(item.messages)]) for item in items]
     groups = defaultdict(list)
     for n, (item, prompt) in enumerate(zip(items, prompts, strict=True)):
-        groups[prompt["input_ids"].shape[1], len(item.choices)].append(n)
+        values = tuple(name for name in prompt if name.endswith("_values"))
+        groups[prompt["input_ids"].shape[1], len(item.choices), values].append(n)
     answers = [""] * len(items)
-    for (_, count), members in groups.items():
+    for (_, count, values), members in groups.items():
         for start in range(0, len(members), BATCH):
             chunk = members[start : start + BATCH]
-            names = [name for name in ("input_ids", "pixel_values") if name in prompts[chunk[0]]]
+            names = ("input_ids", *values)
             batch = {name: torch.cat([prompts[n][name] for n in chunk]) for name in names}
             choices = [choice for n in chunk for choice in items[n].choices]
             tokens = [tokenizer.encode(choice, add_special_tokens=False) for choice in choices]
@@ -189,12 +191,13 @@ def choice_means(
 
     Args:
         model: a Wings model or its LLM.
-        batch: `input_ids` [B, T] int64 without padding, and `pixel_values` of pictures.
+        batch: `input_ids` [B, T] int64 without padding, and the values of items.
         tokens: of B * count choices, those of a prompt one after the other.
         count: choices of a prompt.
     """
-    if "pixel_values" in batch:
-        batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+    for name in batch:
+        if name.endswith("_values"):
+            batch[name] = batch[name].to(model.dtype)
     read = model(**batch, use_cache=True, logits_to_keep=1)
     cache = cache_of(read)
     assert cache is not None
@@ -215,20 +218,32 @@ def choice_means(
 
 @torch.inference_mode()
 def drift(
-    model: PreTrainedModel, processor: WingsProcessor, llm: PreTrainedModel, pairs: Sequence[dict]
+    model: PreTrainedModel,
+    processor: WingsProcessor,
+    llm: PreTrainedModel,
+    pairs: Sequence[Mapping[str, list[dict]]],
+    before: Mapping[str, str] = MIXED,
 ) -> dict[str, list[float]]:
     """KL(LLM || model), nats, summed over the answer of each held-out text conversation.
 
-    The LLM reads each conversation alone. The model reads it alone (`alone`), and after an exchange
-    about a picture (`mixed`), which should not change its answers. `tokens` counts the answers'.
+    The LLM reads each conversation alone. The model reads it alone (`alone`), and after exchanges
+    about a picture or a sound, which should not change its answers. `tokens` counts the answers'.
+
+    Args:
+        model: is compared.
+        processor: encodes the conversations.
+        llm: the untouched LLM.
+        pairs: the conversation `alone`, and the exchanges.
+        before: names in the result -> names of the exchanges in `pairs`.
     """
-    sums: dict[str, list[float]] = {"alone": [], "mixed": [], "tokens": []}
+    sums: dict[str, list[float]] = {"alone": [], **{name: [] for name in before}, "tokens": []}
     for pair in pairs:
-        alone = processor.encode(pair["alone"])
-        mixed = processor.encode([*pair["before"], *pair["alone"]])
-        expected, answer = answer_log_probs(llm, alone)
+        samples = {"alone": processor.encode(pair["alone"])}
+        for name, exchange in before.items():
+            samples[name] = processor.encode([*pair[exchange], *pair["alone"]])
+        expected, answer = answer_log_probs(llm, samples["alone"])
         sums["tokens"].append(len(answer))
-        for name, sample in (("alone", alone), ("mixed", mixed)):
+        for name, sample in samples.items():
             found, _ = answer_log_probs(model, sample, len(answer))
             sums[name].append(round(divergence_terms(expected, found).sum().item(), 5))
     return sums

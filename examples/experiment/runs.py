@@ -82,6 +82,11 @@ class RunResult:
     record: dict[str, Any]
 
     @property
+    def seed(self) -> int:
+        """The seed of both stages."""
+        return self.run.seed
+
+    @property
     def failed(self) -> bool:
         """Returns whether the run ended without a model."""
         return "failed" in self.record

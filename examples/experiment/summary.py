@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,25 @@ from .runs import RunResult
 
 DRAWS = 5_000
 Clusters = Mapping[str, Sequence[str]]  # kind -> cluster of each item
+
+
+class Scored(Protocol):
+    """A model of one seed with its scores.
+
+    Attributes:
+        seed: of its trainings.
+        record: has `scores` {test: {kind: [0 or 1]}}, unless it failed.
+        failed: True for a training that ended without a model.
+    """
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def record(self) -> Mapping[str, Any]: ...
+
+    @property
+    def failed(self) -> bool: ...
 
 
 @lru_cache(maxsize=8)
@@ -104,7 +123,7 @@ def summarize(runs: Sequence[RunResult], llm: Mapping[str, Any]) -> CellSummary 
             }
             for test in tests
         },
-        seeds={run.run.seed: _of_seed(run, llm) for run in runs},
+        seeds={run.seed: _of_seed(run, llm) for run in runs},
         trained=records[0]["trained"],
         seconds=float(np.mean([sum(s["cpu_seconds"] for s in two) for two in stages])),
         memory=max(stage["memory_mib"] for two in stages for stage in two),
@@ -121,7 +140,7 @@ def _ones(scores: Mapping[str, Sequence[float]]) -> dict[str, list[int]]:
     return {kind: [1] * len(values) for kind, values in scores.items()}
 
 
-def right_sums(runs: Sequence[RunResult], test: str, llm: Mapping[str, Any]) -> np.ndarray:
+def right_sums(runs: Sequence[Scored], test: str, llm: Mapping[str, Any]) -> np.ndarray:
     """Right answers of each run and cluster, [S, C]; a run without a model has none."""
     clusters = llm["clusters"]["test"][test]
     scores = [run.record["scores"][test] for run in runs if not run.failed]
@@ -143,14 +162,14 @@ def percent_of(sums: np.ndarray, test: str, llm: Mapping[str, Any]) -> Estimate:
 
 
 def difference(
-    ours: Sequence[RunResult], theirs: Sequence[RunResult], test: str, llm: Mapping[str, Any]
+    ours: Sequence[Scored], theirs: Sequence[Scored], test: str, llm: Mapping[str, Any]
 ) -> Estimate | None:
     """The paired difference of two cells in the seeds that both have; None where they share none.
 
     In points of all items; for text in points of the LLM's right answers.
     """
-    of = {run.run.seed: run for run in theirs if not run.failed}
-    pairs = [(run, of[run.run.seed]) for run in ours if run.run.seed in of and not run.failed]
+    of = {run.seed: run for run in theirs if not run.failed}
+    pairs = [(run, of[run.seed]) for run in ours if run.seed in of and not run.failed]
     if not pairs:
         return None
     sums = [right_sums(side, test, llm) for side in zip(*pairs, strict=True)]

@@ -73,11 +73,16 @@ class SpokenQuestions:
         largest: largest number in a sum, 1 to 99.
         questions: question and answer of the kind "question"; None for facts that a small LLM
             knows, with the words that a right answer contains.
+        words: of the kind "word".
     """
 
     def __init__(
-        self, largest: int = 9, questions: Sequence[tuple[str, str]] | None = None
+        self,
+        largest: int = 9,
+        questions: Sequence[tuple[str, str]] | None = None,
+        words: Sequence[str] = WORDS,
     ) -> None:
+        self.words = words
         questions = fact_questions() if questions is None else list(questions)
         # One text may be asked twice, with two answers.
         texts = list(dict.fromkeys(text for text, _ in questions))
@@ -87,12 +92,12 @@ class SpokenQuestions:
             for part, members in split(texts).items()
         }
         names = {word.strip("?.,!'\"") for text in texts for word in text.split()}
-        self.vocabulary = list(dict.fromkeys([*WORDS, *sorted(names - {""})]))
+        self.vocabulary = list(dict.fromkeys([*words, *sorted(names - {""})]))
 
     def every(self, part: str, kind: str) -> list[Spoken]:
         """All items of a part and of the kind "word", "sum" (in both orders) or "question"."""
         if kind == "word":
-            return [Spoken(kind, word, word) for word in WORDS]
+            return [Spoken(kind, word, word) for word in self.words]
         if kind == "question":
             return [Spoken(kind, text, answer) for text, answer in self.questions[part]]
         pairs = dict.fromkeys(pair for a, b in self.sums[part] for pair in ((a, b), (b, a)))

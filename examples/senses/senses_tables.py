@@ -144,9 +144,8 @@ def primary(results: Sequence[RowResult], pair: Sequence[str], llm: LLM) -> str:
         " questions that need both a picture and a sound, at text kept. Neither was trained on such"
         " a question."
     )
-    found = [
-        difference(*_sides(results, pair), test, llm) for test in (BOTH, TEXT, *AFTER.values())
-    ]
+    first, second = (results_of(results, key) for key in pair)
+    found = [difference(first, second, test, llm) for test in (BOTH, *TEXTS)]
     if found[0] is None:
         return f"{text} It is not run yet."
     both, *texts = (signed(one) for one in found if one is not None)
@@ -157,23 +156,15 @@ def primary(results: Sequence[RowResult], pair: Sequence[str], llm: LLM) -> str:
     )
 
 
-def _sides(results: Sequence[RowResult], pair: Sequence[str]) -> list[list[RowResult]]:
-    return [results_of(results, key) for key in pair]
-
-
 def pair_table(results: Sequence[RowResult], llm: LLM) -> str:
     """Paired differences that answer the study's questions; "" before there is one."""
     rows = []
-    for *pair, tests in PAIRS:
-        sides = _sides(results, [str(key) for key in pair])
-        found = {
-            test: difference(*sides, test, llm)
-            for test in tests
-            if all(test in run.record.get("scores", {}) for side in sides for run in side)
-        }
+    for ours, theirs, tests in PAIRS:
+        first, second = results_of(results, ours), results_of(results, theirs)
+        found = {test: difference(first, second, test, llm) for test in tests}
         if any(found.values()):
             cells = (signed(one) if (one := found.get(test)) else "" for test in SHOWN)
-            rows.append((" - ".join(ROWS[str(key)].title for key in pair), *cells))
+            rows.append((f"{ROWS[ours].title} - {ROWS[theirs].title}", *cells))
     return markdown_table(("", *(NAMES[test] for test in SHOWN)), rows) if rows else ""
 
 
@@ -193,18 +184,9 @@ def kind_tables(summaries: Sequence[RowSummary], llm: LLM) -> Iterator[str]:
         yield markdown_table((NAMES[test], *kinds), rows)
     scores = llm["test"]["scores"]
     kinds = list(scores[TEXT])
-    rows = [
-        [
-            "the LLM",
-            *(" / ".join(f"{percent({k: scores[t][k]}):.0f}" for t in TEXTS) for k in kinds),
-        ]
-    ]
-    for of in summaries:
-        values = (
-            " / ".join(f"{of.kinds[t][k]:.0f}" if t in of.kinds else "-" for t in TEXTS)
-            for k in kinds
-        )
-        rows.append([of.row.title, *values])
+    known = {test: {kind: percent({kind: scores[test][kind]}) for kind in kinds} for test in TEXTS}
+    models = (("the LLM", known), *((of.row.title, of.kinds) for of in summaries))
+    rows = [[title, *(_texts_of(found, kind) for kind in kinds)] for title, found in models]
     yield markdown_table(("text / after a picture / after a sound", *kinds), rows)
 
 

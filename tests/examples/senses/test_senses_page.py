@@ -7,16 +7,16 @@ import pytest
 
 from wings.examples.senses.both_questions import BOTH, BOTH_KINDS, UNHEARD, UNSEEN
 from wings.examples.senses.rows import FIRST, PRIMARY, ROWS
-from wings.examples.senses.senses_measure import AFTER, EXCHANGES, OF_SENSE, TEXT, TEXTS
+from wings.examples.senses.senses_measure import AFTER, OF_SENSE, TEXT, TEXTS
 from wings.examples.senses.senses_page import write_page
 from wings.examples.senses.senses_results import RowResult, add_result, read_results
 from wings.examples.senses.senses_size import SensesSize
 from wings.examples.senses.senses_tables import main_table, summarize
 
 KINDS = {
-    **dict.fromkeys((BOTH, UNSEEN, UNHEARD), dict.fromkeys(BOTH_KINDS, 6)),
+    **{test: dict.fromkeys(BOTH_KINDS, 6) for test in (BOTH, UNSEEN, UNHEARD)},
     OF_SENSE["image"]: {"name": 6, "count": 6}, OF_SENSE["audio"]: {"word": 6, "sum": 6},
-    **dict.fromkeys(TEXTS, {"sums": 8, "facts": 4}),
+    **{test: {"sums": 8, "facts": 4} for test in TEXTS},
 }  # fmt: skip
 SHARES = {PRIMARY[0]: 0.75, PRIMARY[1]: 0.25}
 
@@ -39,7 +39,7 @@ def llm():
         "told": {test: bits(test, 0.5) for test in senses},
         "blind": {test: bits(test, 0.0) for test in senses},
         "clusters": {"test": clusters},
-        "kl": {"alone": [0, 0], "tokens": [4, 6], **dict.fromkeys(AFTER.values(), [1.0, 1.5])},
+        "kl": {"alone": [0, 0], "tokens": [4, 6], **{name: [1.0, 1.5] for name in AFTER.values()}},
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from wings import WingsProcessor
-from wings.eval.items import Item, read_items, without_pictures
+from wings.eval.items import Item, read_items, without_sources
 from wings.examples.experiment.measure import DTYPE, KindScores, by_kind, drift, predict
 from wings.records.formats import text_of
 
@@ -73,7 +73,7 @@ def measure_untouched(
     tokenizer = AutoTokenizer.from_pretrained(llm)
 
     def ask(name: str, test: str) -> KindScores:
-        items = [without_pictures(item) for item in read_items(data / f"{name}.jsonl")]
+        items = [without_sources(item) for item in read_items(data / f"{name}.jsonl")]
         return answered(model, tokenizer, items, test, text_tokens)
 
     found: dict[str, Any] = {"test": {"scores": {test: ask(test, test) for test in TEXTS}}}

@@ -50,9 +50,8 @@ def training_recipe(
         output: folder of the result.
         size: of the study.
     """
+    # The files of two senses have as many records, and so equal shares.
     files: dict[str, float | None] = {f"{name}-{one.stage}": None for name in one.data}
-    if len(files) > 1:
-        files = dict.fromkeys(files, 1 / len(files))
     keys: dict[str, Any] = {"seed": seed, "steps": steps_of(one, size)}
     if one.adds:
         keys["model"] = encoders(one, folder)

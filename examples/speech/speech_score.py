@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from wings import WingsForCausalLM, WingsProcessor
-from wings.eval.items import Item, read_items, without_pictures
+from wings.eval.items import Item, read_items, without_sources
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.checks import mentions
 from wings.examples.emoji.score import answers, as_dict, equal_logits
@@ -59,7 +59,7 @@ def score_speech(folder: Path) -> dict[str, Any]:
     found = answers(model, processor, [*heard, *texts, *mixed])
     of_heard, of_texts = found[: len(heard)], found[len(heard) : len(heard) + len(texts)]
     of_mixed = found[len(heard) + len(texts) :]
-    deaf = [without_pictures(item) for item in (*heard, *texts, *mixed)]
+    deaf = [without_sources(item) for item in (*heard, *texts, *mixed)]
     of_llm = answers(llm, tokenizer, deaf)
     scores = {
         DEAF: count(deaf, of_llm),

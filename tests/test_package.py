@@ -152,6 +152,7 @@ def test_a_room_imports_only_what_its_extra_brings(room, extras, packaging):
         (["shift", "model", "--items", "a", "--output", "b"], "accelerate", "eval"),
         (["iit", "a", "b", "--llm", "c", "--output", "d"], "accelerate", "eval"),
         (["emoji"], "gguf", "real"),
+        (["speech"], "espeakng_loader", "speech"),
         (["experiment"], "peft", "lora"),
         (["serve", "folder"], "uvicorn", "serve"),
         (["demo", "folder"], "gradio", "demo"),

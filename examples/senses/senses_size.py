@@ -52,5 +52,6 @@ TRIAL = SensesSize(
         text=2, drift=2,
         texts={"sums": (0, 2), "reversals": (0, 1), "capitals": (0, 1), "facts": (0, 2)},
     ),
-    align_steps=1, steps=1, more_steps=1, batch_size=2, text_tokens=4,
+    # The first step only warms up.
+    align_steps=2, steps=3, more_steps=2, batch_size=2, text_tokens=4,
 )  # fmt: skip

@@ -54,6 +54,7 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
             "wings gate": ["gate", str(checkpoint), "--report", folder],
             "wings quickstart": ["quickstart", "--output", folder],
             "wings emoji": ["emoji", "--output", folder],
+            "wings speech": ["speech", "--output", folder],
             "wings experiment": ["experiment", "--output", folder],
             "results of wings experiment": [
                 "experiment", "--output", str(tmp_path / "new"), "--results", folder
@@ -72,7 +73,8 @@ def commands(checkpoint, llm, data, tmp_path, monkeypatch):
 NAMES = (
     "wings train", "wings eval", "wings shift", "wings iit", "wings gate", "wings merge",
     "wings merge --sweep",
-    "wings quickstart", "wings emoji", "wings experiment", "results of wings experiment",
+    "wings quickstart", "wings emoji", "wings speech", "wings experiment",
+    "results of wings experiment",
     "wings.kernels.bench", "wings.eval.builtin",
 )  # fmt: skip
 # These name the packages of their weights and drawings first.
@@ -81,7 +83,7 @@ REAL = pytest.mark.skipif(
     reason="the packages of weights and drawings are not installed",
 )
 NAMES = tuple(
-    pytest.param(name, marks=REAL) if name.endswith(("emoji", "experiment")) else name
+    pytest.param(name, marks=REAL) if name.endswith(("emoji", "speech", "experiment")) else name
     for name in NAMES
 )
 

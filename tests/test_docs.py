@@ -296,6 +296,8 @@ class Shell:
             self.recipe(given.recipe, given.overrides)
         elif given.command == "quickstart":
             self.quickstart(given.output or "wings-quickstart")
+        elif given.command in ("emoji", "speech"):
+            self.written.add(str(given.folder))
         files = ["checkpoint", "against", "items", "text", "pictures", "conversations"]
         if given.command in ("push", "card"):
             files.append("folder")

@@ -14,13 +14,16 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.image_token import validate_same_images
 from wings.processing.processor import WingsProcessor
 from wings.processing.turn_end import settle_turn_end
+from wings.sense import Words
 from wings.train.build import (
     is_llm_trained,
     load_model,
     load_processor,
     start_options,
+    trained_senses,
     validate_start,
 )
+from wings.train.data.after_item import any_of_sense
 from wings.train.lora import merge_adapters
 from wings.train.recipe import Recipe, validate_kl_to_base, why_text_is_kept
 from wings.upstream.trainer import state_of
@@ -130,6 +133,7 @@ def _train(
         if model is None:
             print(f"loading {recipe.start or recipe.model}", flush=True)
     model, notes = _load(recipe, model, processor, used.records is not None)
+    notes += _unused_senses(recipe, model.config, used.records)
     if evaluation is not None:
         config = model.config
         why = why_text_is_kept(recipe, guards_of(config), config.prefix_length)
@@ -219,6 +223,21 @@ def _load(
     validate_kl_to_base(recipe, guards_of(config), config.prefix_length)
     rift = settle_turn_end(model.generation_config, processor.turn_end()) if has_turns else None
     return model, [rift] if rift else []
+
+
+def _unused_senses(
+    recipe: Recipe, config: WingsConfig, records: ConversationDataset | None
+) -> list[str]:
+    """A sentence for each trained sense of which no record has an item."""
+    if records is None or any(one.shuffle_buffer is not None for one in records.records):
+        # Other data, or a stream, which only the workers read.
+        return []
+    return [
+        f"warning: no searched record of data has {Words.of(name).one}, so the sense {name!r} learns"
+        " nothing in this run"
+        for name in trained_senses(recipe, config.senses)
+        if not any_of_sense(records, name)
+    ]
 
 
 def guards_of(config: WingsConfig) -> list[tuple[tuple[str, ...], bool]]:

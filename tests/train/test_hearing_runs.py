@@ -101,6 +101,7 @@ def test_both_stages_of_a_model_that_hears(recipe, sources, capsys):
     turns, folder = TextTurns(sources["text"].path, 0.5), str(first.folder)
     second = train(recipe("instruct", "b", start=folder, evaluate=evaluate, text_turns=turns))
     said = capsys.readouterr().out
+    assert "warning" not in said
     assert "audio_encoder" in said and "evaluating text_after_audio (" in said
     end = WingsForCausalLM.from_pretrained(second.folder)
     assert end.config.senses["audio"].modules == ("audio", "audio_text")
@@ -119,7 +120,7 @@ def test_both_stages_of_a_model_that_hears(recipe, sources, capsys):
         assert torch.equal(end(input_ids=ids).logits, llm(input_ids=ids).logits)
 
 
-def test_a_sense_is_added_to_a_model_that_sees(recipe, parts, sources, tmp_path):
+def test_a_sense_is_added_to_a_model_that_sees(recipe, parts, sources, tmp_path, capsys):
     model, processor = tiny_model(router="attended", text_guard=True)
     for name, parameter in model.named_parameters():
         if ".wings." in name:
@@ -146,6 +147,14 @@ def test_a_sense_is_added_to_a_model_that_sees(recipe, parts, sources, tmp_path)
         data=[sources["both"], sources["pictures"]], batching="pack",
     )  # fmt: skip
     changed = groups_that_changed(after, weights_of(train(joint).folder))
+    assert "warning" not in capsys.readouterr().out
+    deaf = replace(joint, output=str(tmp_path / "deaf"), data=[sources["text"]], steps=1,
+                   trained_senses=["audio"])  # fmt: skip
+    train(deaf)
+    assert (
+        "no searched record of data has an item of audio, so the sense 'audio' learns nothing"
+        in (capsys.readouterr().out)
+    )
     assert changed == {"projector", "image_learners", "text_learners", "router"}
 
 

@@ -75,6 +75,11 @@ def choose_conversations(
     return Conversations(sense, items[:count], texts[:count])
 
 
+def any_of_sense(data: ConversationDataset, sense: str) -> bool:
+    """True if a record has an item of a sense, of up to `SEARCHED` of every source."""
+    return bool(_find(data, lambda talk: [one for one in items_of(talk) if one[0] == sense], 1, 0))
+
+
 def any_item(data: ConversationDataset) -> bool:
     """True if a record has an image or a sound, of up to `SEARCHED` of every source."""
     return bool(_find(data, items_of, 1, seed=0))

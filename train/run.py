@@ -233,8 +233,8 @@ def _unused_senses(
         # Other data, or a stream, which only the workers read.
         return []
     return [
-        f"warning: no searched record of data has {Words.of(name).one}, so the sense {name!r} learns"
-        " nothing in this run"
+        f"warning: no searched record of data has {Words.of(name).one}, so the sense {name!r}"
+        " learns nothing in this run"
         for name in trained_senses(recipe, config.senses)
         if not any_of_sense(records, name)
     ]

@@ -19,10 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wings.errors import WingsError
 from wings.processing.web_file import is_address
 
-from .items import Item, pictures_of
+from .items import Item
 from .runner import ProgressCallback, no_progress
+from .senses import SEEN, SENSES, EvalSense, names_in
 
-# T: a text question, V: a question about a picture. The last one is scored.
+# T: a text question, V: a question about a picture, or a sound. The last one is scored.
 KINDS = ("T", "T,T", "T,T,T", "T,T,V", "T,V", "V")
 CONTEXTS = 2  # most turns before the scored one
 # Similarities are rounded, so that ties do not depend on the hardware.
@@ -35,7 +36,7 @@ class InterleavedConversation:
 
     Attributes:
         kind: one of `KINDS`.
-        turns: of each turn the set, "text" or "pictures", and the item's index in it.
+        turns: of each turn the set, "text" or "pictures" (or "sounds"), and the item's index in it.
         item: messages of all turns up to the last question, and its reference answer.
     """
 
@@ -57,8 +58,8 @@ def build_iit(
     """Builds `size` conversations of each of the six kinds.
 
     Args:
-        text: items without a picture.
-        pictures: items with one.
+        text: items without a picture or a sound.
+        pictures: items with pictures, or items with sounds.
         embed: maps texts to vectors `[N, D]`; see `embed_texts`.
         size: conversations of each kind; by default the number of items of the smaller set.
         uses: how often a text item may precede scored text items, and how often scored picture
@@ -70,22 +71,23 @@ def build_iit(
         WingsError: an item of the wrong set, a system message, more conversations than items, or
             too few text items to precede them.
     """
-    validate_turns(text, pictures)
-    size = min(len(text), len(pictures)) if size is None else size
-    for name, items in (("text", text), ("pictures", pictures)):
+    sense = sense_of(pictures)
+    validate_turns(text, pictures, sense)
+    shown, size = sense.questions, min(len(text), len(pictures)) if size is None else size
+    for name, items in (("text", text), (shown, pictures)):
         if not 1 <= size <= len(items):
             raise WingsError(
                 f"size is {size}, but {name} has {len(items)} items, each scored once in a kind; "
                 f"give 1 to {len(items)}."
             )
-    sets = {"text": text, "pictures": pictures}
+    sets = {"text": text, shown: pictures}
     questions = {name: [question_of(item) for item in items] for name, items in sets.items()}
-    both = embed(questions["text"] + questions["pictures"]).split([len(text), len(pictures)])
+    both = embed(questions["text"] + questions[shown]).split([len(text), len(pictures)])
     vectors = dict(zip(sets, both, strict=True))
     draw = random.Random(seed)
     scored = {
         "text": draw.sample(range(len(text)), size),
-        "pictures": draw.sample(range(len(pictures)), size),
+        shown: draw.sample(range(len(pictures)), size),
     }
     before: dict[str, list[list[int]]] = {}
     for name, numbers in scored.items():
@@ -98,7 +100,7 @@ def build_iit(
             progress(f"turns before {name}", len(before[name]), size)
     built = []
     for kind in KINDS:
-        name = "text" if kind.endswith("T") else "pictures"
+        name = "text" if kind.endswith("T") else shown
         count = kind.count(",")
         for number, chosen in zip(scored[name], before[name], strict=True):
             # The nearest is next to the question; a further turn goes in front of it.
@@ -188,7 +190,7 @@ def join_items(
 
 
 def question_of(item: Item) -> str:
-    """The user's text of an item, without pictures."""
+    """The user's text of an item, without pictures and sounds."""
     texts = []
     for message in item.messages:
         if message["role"] != "user":
@@ -199,14 +201,26 @@ def question_of(item: Item) -> str:
     return " ".join(" ".join(texts).split())
 
 
-def validate_turns(text: Sequence[Item], pictures: Sequence[Item]) -> None:
+def sense_of(items: Sequence[Item]) -> EvalSense:
+    """The sense of the first item; images if it has none."""
+    names = names_in(items[0].messages) if items else ()
+    return SENSES[names[0]] if names else SEEN
+
+
+def validate_turns(text: Sequence[Item], pictures: Sequence[Item], sense: EvalSense = SEEN) -> None:
     """Raises a `WingsError` for the first item that cannot be a turn."""
-    for name, items, expected in (("text", text, False), ("pictures", pictures, True)):
+    for name, items, expected in (("text", text, ()), (sense.questions, pictures, sense.names)):
         for number, item in enumerate(items):
-            if bool(pictures_of(item)) != expected:
+            found = names_in(item.messages)
+            other = next((one for one in found if one not in expected), None)
+            if not found and expected:
                 raise WingsError(
-                    f"Item {number} of {name} {'has no' if expected else 'has a'} picture; move it "
-                    "to the other set."
+                    f"Item {number} of {name} has no {sense.noun}; move it to the other set."
+                )
+            if other:
+                where = "a file of its own" if expected else "the other set"
+                raise WingsError(
+                    f"Item {number} of {name} has a {SENSES[other].noun}; move it to {where}."
                 )
             if any(message["role"] == "system" for message in item.messages):
                 raise WingsError(
@@ -218,7 +232,7 @@ def validate_turns(text: Sequence[Item], pictures: Sequence[Item]) -> None:
 def write_iit(conversations: Sequence[InterleavedConversation], path: str | Path) -> None:
     """Writes JSON Lines for `items.read_items` and training, atomically.
 
-    Paths of pictures become relative to the file.
+    Paths of pictures and sounds become relative to the file.
     """
     path = Path(path)
     lines = []
@@ -236,19 +250,19 @@ def write_iit(conversations: Sequence[InterleavedConversation], path: str | Path
 
 
 def relative_paths(message: dict, folder: Path) -> dict:
-    """The message with paths of pictures relative to `folder`."""
+    """The message with paths of pictures and sounds relative to `folder`."""
     if isinstance(message["content"], str):
         return message
     parts = []
     for part in message["content"]:
-        if part["type"] == "image":
-            if not isinstance(part["image"], str | Path):
-                kind = type(part["image"]).__name__
+        if (kind := part["type"]) != "text":
+            source, noun = part[kind], SENSES[kind].noun
+            if not isinstance(source, str | Path):
                 raise WingsError(
-                    f"A picture is of type {kind}, which cannot be written to a file of items; "
-                    "give the path of an image file."
+                    f"A {noun} is of type {type(source).__name__}, which cannot be written to a "
+                    f"file of items; give the path of a file."
                 )
-            if not is_address(str(part["image"])):
-                part = part | {"image": os.path.relpath(part["image"], folder)}
+            if not is_address(str(source)):
+                part = part | {kind: os.path.relpath(source, folder)}
         parts.append(part)
     return message | {"content": parts}

@@ -100,7 +100,7 @@ class SenseDrift:
 
     def section(self) -> Section:
         """The report's section."""
-        noun = self.sense.one.split(" ", 1)[1]
+        noun = self.sense.noun_in_words
         rows = [tuple(header.format(noun) for header in HEADERS)]
         for kind in self.kinds:
             estimates = self.kl("words", kind), self.kl("after", kind), self.above_floor(kind)

@@ -39,6 +39,11 @@ class EvalSense:
         return "_".join(self.names)
 
     @property
+    def noun_in_words(self) -> str:
+        """`one` without its article: `image`, `sound`."""
+        return self.one.split(" ", 1)[1]
+
+    @property
     def suffix(self) -> str:
         """Ends the names of measurements that have none of the sense: "" for images alone."""
         return "" if self.names == (IMAGE,) else f"_{self.key}"

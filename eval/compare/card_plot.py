@@ -1,16 +1,18 @@
-"""The plot of a model card: text alone, text after an image and images, from a report."""
+"""The plot of a model card: text alone, text after items of senses and these, from a report."""
 
 import io
 from collections.abc import Mapping
 from typing import Any
+
+from wings.eval.senses import EVERY, SENSES
 
 from .paired import PairedScores, paired_plot
 
 # Measurements of a report, and what they are called in the plot.
 NAMES = {
     "text": "text alone",
-    "conversations": "text after an image",
-    "pictures": "images",
+    **{sense.conversations: f"text after {sense.one}" for sense in EVERY},
+    **{sense.questions: sense.many for sense in SENSES.values()},
 }
 DPI = 200
 

@@ -1,4 +1,4 @@
-"""`GateCurve`: text after an image against pictures for every gate, and the one that is chosen."""
+"""`GateCurve`: text after an item against questions about it for every gate, and the chosen one."""
 
 import csv
 from collections.abc import Sequence
@@ -13,14 +13,15 @@ from wings.eval.items import Item
 from wings.eval.models import EvalModel
 from wings.eval.runner import LIKELIHOOD, EvalRunner
 from wings.eval.scoring.accuracy import Accuracy, overall, score_by_kind
+from wings.eval.senses import SENSES, EvalSense
 from wings.model.causal_lm import WingsForCausalLM
 
 from .gate_setting import GateSetting
 from .text_turns_off import answers_with_last_turn_off
 
 COLUMNS = (
-    "gate", "value", "chosen", "text_after_image", "text_low", "text_high", "pictures",
-    "pictures_low", "pictures_high",
+    "gate", "value", "chosen", "text_{after}", "text_low", "text_high", "{questions}",
+    "{questions}_low", "{questions}_high",
 )  # fmt: skip
 
 
@@ -30,27 +31,28 @@ class GateResult:
 
     Attributes:
         setting: the gate.
-        text: text questions after an image.
-        pictures: questions about pictures.
+        text: text questions after an item of the gate's sense.
+        questions: questions about its items.
     """
 
     setting: GateSetting
     text: dict[str, Accuracy]
-    pictures: dict[str, Accuracy]
+    questions: dict[str, Accuracy]
 
     @property
     def text_percent(self) -> float:
-        """Percent right of text questions after an image."""
+        """Percent right of text questions after an item."""
         return overall(self.text.values()).percent
 
     @property
-    def picture_percent(self) -> float:
-        """Percent right of questions about pictures."""
-        return overall(self.pictures.values()).percent
+    def question_percent(self) -> float:
+        """Percent right of questions about items."""
+        return overall(self.questions.values()).percent
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
-        groups = {"text_after_image": self.text, "pictures": self.pictures}
+        sense = SENSES[self.setting.sense]
+        groups = {f"text_{sense.after}": self.text, sense.questions: self.questions}
         return {
             "gate": self.setting.gate,
             "value": self.setting.value,
@@ -70,41 +72,47 @@ class GateCurve:
 
     Attributes:
         results: in the order of the settings.
-        keep_pictures: points of pictures that a gate may cost.
+        keep: points of questions about items that a gate may cost.
     """
 
     results: Sequence[GateResult]
-    keep_pictures: float
+    keep: float
 
     @property
-    def picture_floor(self) -> float:
-        """The fewest percent of pictures that a chosen gate may have.
+    def sense(self) -> EvalSense:
+        """The words of the gates' sense."""
+        return SENSES[self.results[0].setting.sense]
 
-        `keep_pictures` points below the model without a gate, or as saved if that is better.
+    @property
+    def question_floor(self) -> float:
+        """The fewest percent of questions about items that a chosen gate may have.
+
+        `keep` points below the model without a gate, or as saved if that is better.
         """
         ungated = [r for r in self.results if r.setting.gate in ("none", "saved")]
-        return max(result.picture_percent for result in ungated) - self.keep_pictures
+        return max(result.question_percent for result in ungated) - self.keep
 
     @property
     def chosen(self) -> GateResult:
-        """The most text after an image among those that keep the pictures.
+        """The most text after an item among those that keep the questions about items.
 
-        Of equal ones the one with most pictures, then the earliest, which is the most open.
+        Of equal ones the one with most of these, then the earliest, which is the most open.
         """
         # Percentages are sums in floating point: 72.5 - 2 must not exclude 70.5.
         able = [
             result
             for result in self.results
-            if result.setting.can_be_chosen and result.picture_percent >= self.picture_floor - 1e-9
+            if result.setting.can_be_chosen
+            and result.question_percent >= self.question_floor - 1e-9
         ]
-        return max(able, key=lambda result: (result.text_percent, result.picture_percent))
+        return max(able, key=lambda result: (result.text_percent, result.question_percent))
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""
         setting = self.chosen.setting
         return {
-            "keep_pictures": self.keep_pictures,
-            "picture_floor": self.picture_floor,
+            f"keep_{self.sense.questions}": self.keep,
+            f"{self.sense.noun}_floor": self.question_floor,
             "chosen": {"gate": setting.gate, "value": setting.value},
             "results": [result.to_dict() for result in self.results],
         }
@@ -113,10 +121,11 @@ class GateCurve:
         """Writes one line a setting."""
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
+            names = {"after": self.sense.after, "questions": self.sense.questions}
+            writer.writerow(column.format(**names) for column in COLUMNS)
             for result in self.results:
                 figures: list[float] = []
-                for kinds in (result.text, result.pictures):
+                for kinds in (result.text, result.questions):
                     accuracy = overall(kinds.values())
                     figures += [accuracy.percent, *accuracy.interval]
                 setting = result.setting
@@ -128,20 +137,20 @@ class GateCurve:
 def measure_curve(
     model: EvalModel,
     text: Sequence[Item],
-    pictures: Sequence[Item],
+    questions: Sequence[Item],
     settings: Sequence[GateSetting],
     runner: EvalRunner,
-    keep_pictures: float,
+    keep: float,
 ) -> GateCurve:
     """Scores every setting; the model has the last one on afterwards. All processes must call it.
 
     Args:
         model: a freshly loaded Wings model.
-        text: conversations with pictures whose last question is about text.
-        pictures: questions about pictures.
-        settings: see `all_settings`.
+        text: conversations with items of the gates' sense whose last question is about text.
+        questions: questions about its items.
+        settings: of one sense, see `all_settings`.
         runner: shared settings of the measurement.
-        keep_pictures: points of pictures that the chosen gate may cost.
+        keep: points of `questions` that the chosen gate may cost.
 
     Raises:
         WingsError: choices that are ranked by likelihood among `text`.
@@ -162,14 +171,15 @@ def measure_curve(
         gated = replace(model, fingerprint=mark)
         if setting.gate == "off":
             answers = _answers_off(gated, text, runner, setting.name)
-            # Learners act in turns about pictures, so those answers are the ungated ones.
+            # Learners act in turns about items, so those answers are the ungated ones.
             results.append(GateResult(setting, score_by_kind(text, answers), scored["none"]))
             continue
         answers = runner.answers(gated, text, f"{setting.name}: text")
-        shown = runner.answers(gated, pictures, f"{setting.name}: pictures")
-        scored[setting.gate] = score_by_kind(pictures, shown)
+        name = SENSES[setting.sense].questions
+        shown = runner.answers(gated, questions, f"{setting.name}: {name}")
+        scored[setting.gate] = score_by_kind(questions, shown)
         results.append(GateResult(setting, score_by_kind(text, answers), scored[setting.gate]))
-    return GateCurve(results, keep_pictures)
+    return GateCurve(results, keep)
 
 
 def _answers_off(

@@ -12,12 +12,12 @@ POINTS = {"none": ("D", INK), "saved": ("P", COLOURS[6])}
 
 
 def curve_figure(curve: GateCurve, title: str) -> Figure:
-    """Text after an image against pictures: a line for each shape, labelled with its values."""
+    """Text after an item against questions about it: a line for each shape, with its values."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 5.4), facecolor=GROUND)
         axes = figure.subplots()
         draw_grid(axes)
-        axes.axvline(curve.picture_floor, **DASHED)
+        axes.axvline(curve.question_floor, **DASHED)
         for result in curve.results:
             if result.setting.gate == "off":
                 axes.axhline(result.text_percent, color=COLOURS[4], linewidth=1.4, linestyle=":",
@@ -40,8 +40,10 @@ def curve_figure(curve: GateCurve, title: str) -> Figure:
                              label=result.setting.name)  # fmt: skip
         axes.scatter(*place(curve.chosen), s=230, facecolor="none", edgecolor=INK, linewidth=1.6,
                      zorder=5, label=f"chosen: {curve.chosen.setting.name}")  # fmt: skip
-        axes.set_xlabel("questions about pictures, % right (dashed: the fewest allowed)")
-        axes.set_ylabel("text questions after an image, % right")
+        axes.set_xlabel(
+            f"questions about {curve.sense.questions}, % right (dashed: the fewest allowed)"
+        )
+        axes.set_ylabel(f"text questions after {curve.sense.one}, % right")
         axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
         axes.legend(frameon=False, fontsize=9, loc="best")
         figure.tight_layout()
@@ -49,5 +51,5 @@ def curve_figure(curve: GateCurve, title: str) -> Figure:
 
 
 def place(result: GateResult) -> tuple[float, float]:
-    """A result's point: pictures and text after an image, in percent."""
-    return result.picture_percent, result.text_percent
+    """A result's point: questions about items and text after an item, in percent."""
+    return result.question_percent, result.text_percent

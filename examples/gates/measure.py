@@ -107,16 +107,16 @@ def choose_gates(model: EvalModel, validation: Path, runner: EvalRunner) -> dict
         for name in ("pictures", "follow_ups")
         for item in read_items(validation / f"{name}.jsonl")
     ]
-    curve = measure_curve(model, text, pictures, all_settings(False), runner, keep_pictures=2.0)
+    curve = measure_curve(model, text, pictures, all_settings(False), runner, keep=2.0)
     by_shape = {
         shape: GateCurve(
-            [r for r in curve.results if r.setting.gate in ("none", shape)], curve.keep_pictures
+            [r for r in curve.results if r.setting.gate in ("none", shape)], curve.keep
         )
         for shape in ("tanh", "hill")
     }
     return {
         "curve": [
-            [r.setting.gate, r.setting.value, r.text_percent, r.picture_percent]
+            [r.setting.gate, r.setting.value, r.text_percent, r.question_percent]
             for r in curve.results
         ],
         "chosen": {

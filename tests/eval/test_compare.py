@@ -54,7 +54,7 @@ def test_rows_are_what_the_reports_say(report, tmp_path):
     said = json.loads((folders[1] / "report.json").read_text(encoding="utf-8"))
     main_branch = said["measurements"]["attention"]["model"]["branches"]["main"]
     assert len(main_branch["before"]) == 1 and len(main_branch["before"][0]) == 2
-    assert rows[2].shift == (main_branch["score"], tuple(main_branch["interval"]))
+    assert rows[2].shifts["attention"] == (main_branch["score"], tuple(main_branch["interval"]))
     with Image.open(tmp_path / "plot.png") as image:
         assert len(set(image.convert("L").tobytes())) > 20
 
@@ -77,13 +77,13 @@ def test_reports_with_other_parts_share_the_table_and_the_plot(report, tmp_path,
     assert [set(row.accuracies) for row in rows] == [
         {"text", "pictures", "conversations"}, {"text", "conversations"}, {"text"}, {"pictures"}
     ]  # fmt: skip
-    assert [row.point is not None for row in rows] == [True, True, False, False]
-    assert rows[1].point.after == rows[1].accuracies["conversations"]
+    assert [row.point() is not None for row in rows] == [True, True, False, False]
+    assert rows[1].point().after == rows[1].accuracies["conversations"]
     said = " ".join(capsys.readouterr().out.split())
     assert "whole was not measured on: pictures." in said
     assert "text was not measured on: pictures, text after an image, attention shift." in said
     assert "pictures was not measured on: text, text after an image." in said
-    figure = score_figure([row.point for row in rows if row.point])
+    figure = score_figure([row.point() for row in rows if row.point()])
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels == ["text answered (%)", "text after an image answered (%)"]
 

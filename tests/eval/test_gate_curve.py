@@ -48,12 +48,12 @@ def test_the_most_text_of_those_that_keep_the_pictures_is_chosen(keep, chosen):
     curve = GateCurve(CURVE, keep)
     assert curve.chosen.setting.name == chosen
     assert GateCurve(CURVE[:-1], 2.0).chosen.setting.name == "tanh, gain 4"
-    assert curve.picture_floor == 75.0 - keep
+    assert curve.question_floor == 75.0 - keep
 
 
 def test_the_floor_is_that_of_the_better_of_ungated_and_saved():
     saved = result("saved", None, 120, 160)
-    assert GateCurve([saved, *CURVE], 2.0).picture_floor == 78.0
+    assert GateCurve([saved, *CURVE], 2.0).question_floor == 78.0
     assert GateCurve([saved, *CURVE], 2.0).chosen.setting.name == "as saved"
 
 
@@ -157,7 +157,7 @@ def test_a_curve_is_measured_and_goes_on_from_its_cache(seeing, make_runner):
     assert len(curve.results) == 5 and len(curve.results[0].text) == 1
     # Four text items a setting, and one picture item, asked twice, for all but "off".
     assert len(runner.cache.results) == 5 * 4 + 4
-    assert curve.results[1].pictures == curve.results[0].pictures
+    assert curve.results[1].questions == curve.results[0].questions
     routers = [part for part in one.model.modules() if isinstance(part, AttendedRouter)]
     assert [router.values()["image"] for router in routers] == pytest.approx([0.2, 0.2])
     before = dict(runner.cache.results)

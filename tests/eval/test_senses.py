@@ -7,19 +7,27 @@ import pytest
 import torch
 
 from wings.cli import main
+from wings.cli.compare import compare
 from wings.errors import WingsError
+from wings.eval.compare.card_plot import card_plot
 from wings.eval.compare.clusters import cluster_items
 from wings.eval.data import EvalData, EvalFiles, read_data
 from wings.eval.documents import read_documents
 from wings.eval.evaluation import evaluate
 from wings.eval.fingerprint import item_fingerprint, model_fingerprint
+from wings.eval.gates.gate_curve import measure_curve
+from wings.eval.gates.gate_plot import curve_figure
+from wings.eval.gates.gate_setting import all_settings, has_gate, validate_can_be_gated
 from wings.eval.generate import answer_items, batch_by_length
+from wings.eval.iit import build_iit, write_iit
 from wings.eval.items import Item, read_items, write_items
 from wings.eval.loglikelihood import choice_likelihoods
 from wings.eval.models import extract_llm
 from wings.eval.report.report import Report
 from wings.eval.sense_drift import measure_sense_drift
 from wings.eval.senses import HEARD
+from wings.layers.wings_layer import WingsLayer
+from wings.sharing.retention import read_retention
 
 ENCODED = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
 
@@ -259,3 +267,122 @@ def test_a_sense_that_a_checkpoint_lacks_is_refused_before_weights(
         assert main([str(one) for one in arguments]) == 2
         error = capsys.readouterr().err
         assert said.format(checkpoint) in error and error.count("\n") == 1
+
+
+def test_a_gate_on_sounds_leaves_images_alone(hearing, make_runner, picture, sound):
+    subject = awake(hearing(2, "b"))
+    model, heard = subject.model, part("audio", sound("a.wav"))
+    settings = all_settings(has_gate(model, "audio"), (8.0, 0.5), (0.2,), "audio")
+    assert [one.gate for one in settings[:3]] == ["saved", "none", "off"] and len(settings) == 6
+    image = model.config.router
+    batch = subject.processor.apply_chat_template(
+        [talk(part("image", picture)).messages], add_generation_prompt=True, **ENCODED
+    )
+    before = model(**batch).logits
+    text, questions = [talk(heard), talk(heard, question="c")], [asked("w", "f", "b", heard)]
+    curve = measure_curve(subject, text, questions, settings, make_runner(), 2.0)
+    document = curve.to_dict()
+    assert {"keep_sounds", "sound_floor"} < document.keys() and len(curve.results) == 6
+    assert {"text_after_audio", "sounds"} < document["results"][0].keys()
+    # The last setting is still on.
+    fields = model.config.senses["audio"]
+    assert (fields.router, fields.gate_shape, model.config.router) == ("attended", "hill", image)
+    routers = [layer.router_of(fields) for layer in wings_layers(model)]
+    assert all(v == pytest.approx(0.2) for one in routers for v in one.values().values())
+    assert torch.equal(model(**batch).logits, before)
+    validate_can_be_gated("it", model, "audio")
+    curve_figure(curve, "t")
+
+
+def wings_layers(model):
+    return [module for module in model.modules() if isinstance(module, WingsLayer)]
+
+
+def test_gates_of_one_sense_are_set_alone(hearing):
+    model = hearing(1, "a").model
+    model.reconfigure(router="attended", gate_shape="hill")
+    model.set_gate(gain=3.0, sense="audio")
+    model.set_gate(tau=0.3, sense="image")
+    layer, senses = wings_layers(model)[0], model.config.senses
+    found = {name: layer.router_of(sense).values() for name, sense in senses.items()}
+    assert found["audio"] == pytest.approx({"audio": 3.0, "text": 3.0})
+    assert found["image"] == pytest.approx({"image": 0.3, "text": 0.3})
+    for given, said in (
+        ({"gain": 1.0}, "different shapes: set those of one sense at a time"),
+        ({"gain": 1.0, "sense": "image"}, "shape 'hill' has a tau"),
+        ({"tau": 1.0, "sense": "touch"}, "no sense 'touch'; it has image, audio"),
+    ):
+        with pytest.raises(WingsError, match=said):
+            model.set_gate(**given)
+
+
+def test_gates_that_no_sense_can_have_are_refused(
+    hearing, winged, write, picture, sound, tmp_path, capsys
+):
+    for name, model in (("hears", hearing(1, "a", image=None)), ("sees", winged(1, "a")[0])):
+        model.model.config.save_pretrained(tmp_path / name)
+    sound("a.wav")
+    heard = str(write("s.jsonl", record("<audio>a", "b", audio="a.wav")))
+    seen = str(write("p.jsonl", record("<image>a", "b", image="red.png")))
+    capsys.readouterr()
+    for name, options, said in (
+        ("hears", [], "does not see, so there is no gate on pictures to choose: give --sounds and"),
+        ("sees", ["--sounds", heard, "--conversations", heard], "sees does not hear: it takes"),
+        ("sees", ["--sounds", heard, "--pictures", seen], "A gate is of one sense"),
+        ("sees", ["--sounds", heard], "A gate is chosen on both"),
+        ("hears", ["--sounds", heard, "--conversations", seen], "hears does not see"),
+        ("sees", ["--pictures", seen, "--conversations", heard], "sees does not hear"),
+    ):
+        arguments = ["gate", str(tmp_path / name), *options, "--report", str(tmp_path / "out")]
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1, error
+
+
+def test_conversations_interleave_text_and_sounds(write, sound, tmp_path):
+    sound("a.wav")
+    texts = [record(letter, "b", kind="t") for letter in "abcde"]
+    heard = record("<audio>a", "b", audio="a.wav")
+    items, sounds = (read_items(write(f"{n}.jsonl", *r)) for n, r in enumerate([texts, [heard]]))
+
+    def embed(texts):
+        return torch.eye(len(texts), dtype=torch.float64)
+
+    built = build_iit(items, sounds, embed, size=1)
+    assert built[-1].turns == (("sounds", 0),)
+    (tmp_path / "out").mkdir()
+    write_iit([one for one in built if one.kind.endswith("V")], tmp_path / "out" / "sounds.jsonl")
+    again = read_items(tmp_path / "out" / "sounds.jsonl")
+    # The path is relative to the new file, and finds the same sound.
+    assert [item_fingerprint(one) for one in again] == [
+        item_fingerprint(one.item) for one in built if one.kind.endswith("V")
+    ]
+    both = read_items(write("b.jsonl", record("<image><audio>a", "b", image="c", audio="a.wav")))
+    with pytest.raises(WingsError, match="Item 0 of pictures has a sound; move it to a file of"):
+        build_iit(items, both, embed)
+
+
+def test_reports_of_both_senses_share_a_table(chain, hearing, make_runner, data, tmp_path, capsys):
+    folders = []
+    less = replace(data, pictures=(), sounds=data.sounds[:1], conversations=data.conversations[:1])
+    for name, options, given in (("both", {}, data), ("hears", {"image": None}, less)):
+        model = hearing(2, "b", **options)
+        found = evaluate(chain(1, "a")[0], model, given, make_runner())
+        document = {"inputs": {"against": "a", "files": {}, "questions": {}}, "seeds": {}}
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        (folders[-1] / "report.json").write_text(
+            json.dumps({**document, "measurements": found.to_dict()})
+        )
+    _, both, hears = compare(folders, tmp_path / "plot.png")
+    assert {"attention_audio", "attention_image_audio"} < both.shifts.keys()
+    assert both.accuracies["sounds"].percent == 100 and "pictures" not in hears.accuracies
+    assert both.point(HEARD).after == both.accuracies["conversations_audio"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "hears was not measured on: pictures, text after an image, text after an image" in said
+    assert (tmp_path / "plot.png").is_file()
+    report = json.loads((folders[0] / "report.json").read_text())
+    assert card_plot(report).startswith(b"\x89PNG")
+    rows = {row.key: row.title for row in read_retention(report).rows}
+    assert rows["after_audio"] == "Text after a sound"
+    assert rows["sounds"] == "Sounds (the LLM does not hear them)"

@@ -15,15 +15,26 @@ from wings.errors import WingsError
 from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
 from wings.eval.scoring.accuracy import Accuracy
+from wings.eval.senses import EVERY, SEEN, SENSES, EvalSense
 
 from .terminal import make_console, make_table
 
 MAKER = "wings compare"
 # Kinds of plots, and the field that names the program which wrote one.
 FIELDS = {"png": "Software", "pdf": "Creator", "svg": "Creator"}
-# Kinds of questions, and their columns.
-QUESTIONS = {"text": "text", "pictures": "pictures", "conversations": "text after an image"}
-SHIFT = "attention shift"
+# Measurements with questions, and their columns.
+QUESTIONS = {
+    "text": "text",
+    **{sense.questions: sense.nouns for sense in SENSES.values()},
+    **{sense.conversations: f"text after {sense.one}" for sense in EVERY},
+}
+# Columns of every table; those of other senses are there if a report has them.
+USUAL = ("text", SEEN.questions, SEEN.conversations)
+# Attention shifts, and their columns.
+SHIFTS = {
+    sense.attention: "attention shift" + f" around {sense.one}" * bool(sense.suffix)
+    for sense in EVERY
+}
 MISSING = "-"
 
 
@@ -34,29 +45,28 @@ class ModelSummary:
     Attributes:
         name: of the report's folder, or "LLM".
         accuracies: by kind of questions.
-        shift: attention shift of the main branch with its interval; None if not measured.
+        shifts: attention shift of the main branch with its interval, by measurement.
     """
 
     name: str
     accuracies: dict[str, Accuracy]
-    shift: tuple[float, tuple[float, float]] | None
+    shifts: dict[str, tuple[float, tuple[float, float]]]
 
-    @property
-    def cells(self) -> list[str]:
-        """The cells of its table row."""
+    def cells(self, questions: Sequence[str], shifts: Sequence[str]) -> list[str]:
+        """The cells of its table row, in the columns of these measurements."""
         percents = [
             f"{self.accuracies[name].percent:.1f}" if name in self.accuracies else MISSING
-            for name in QUESTIONS
+            for name in questions
         ]
-        return [self.name, *percents, MISSING if self.shift is None else f"{self.shift[0]:.3f}"]
+        scores = [f"{self.shifts[one][0]:.3f}" if one in self.shifts else MISSING for one in shifts]
+        return [self.name, *percents, *scores]
 
-    @property
-    def point(self) -> ShiftPoint | None:
-        """Its point of the plot; None without a shift, or without text of either kind."""
-        text, after_image = map(self.accuracies.get, ("text", "conversations"))
-        if self.shift is None or not (text or after_image):
+    def point(self, sense: EvalSense = SEEN) -> ShiftPoint | None:
+        """Its point of a sense's plot; None without a shift, or without text of either kind."""
+        text, after = map(self.accuracies.get, ("text", sense.conversations))
+        if sense.attention not in self.shifts or not (text or after):
             return None
-        return ShiftPoint(self.name, *self.shift, text, after_image)
+        return ShiftPoint(self.name, *self.shifts[sense.attention], text, after)
 
 
 def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
@@ -66,7 +76,8 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         reports: folders of `wings eval`, all with one LLM; the questions of a kind are the same in
             all reports that have them.
         output: path of the plot (PNG, PDF or SVG), new or written by this command; not written if
-            no report has an attention shift and text, alone or after an image.
+            no report has an attention shift and text, alone or after an item. It is of images, or
+            of sounds where no report has it of images.
 
     Raises:
         WingsError: a folder without a report, or reports with different questions.
@@ -82,20 +93,30 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         for folder, one in documents.items()
     ]
     summaries.insert(0, summarize_llm([*documents.values()]))
-    points = [point for one in summaries if (point := one.point)]
-    if points:
+    plots = {
+        sense: points
+        for sense in EVERY
+        if (points := [point for one in summaries if (point := one.point(sense))])
+    }
+    if plots:
+        sense, points = next(iter(plots.items()))
         kind = output.suffix.lower().removeprefix(".")
         drawn = io.BytesIO()
-        score_figure(points).savefig(drawn, format=kind, dpi=160, metadata={FIELDS[kind]: MAKER})
+        figure, metadata = score_figure(points, sense=sense), {FIELDS[kind]: MAKER}
+        figure.savefig(drawn, format=kind, dpi=160, metadata=metadata)
         output.write_bytes(drawn.getvalue())
     console = make_console()
-    table = make_table("", *QUESTIONS.values(), SHIFT)
+    found = {name for one in summaries for name in (*one.accuracies, *one.shifts)}
+    questions = [name for name in QUESTIONS if name in found or name in USUAL]
+    shifts = [name for name in SHIFTS if name in found or name == SEEN.attention]
+    titles = [QUESTIONS[name] for name in questions] + [SHIFTS[name] for name in shifts]
+    table = make_table("", *titles)
     for summary in summaries:
-        table.add_row(*summary.cells)
+        table.add_row(*summary.cells(questions, shifts))
     console.print(table)
     for line in missing_parts(summaries):
         console.print(line)
-    if points:
+    if plots:
         console.print(f"{output}", soft_wrap=True)
     else:
         console.print("No report has both text and an attention shift; nothing to draw.")
@@ -104,12 +125,12 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
 
 def missing_parts(summaries: Sequence[ModelSummary]) -> list[str]:
     """A sentence on each model that lacks what another one has."""
-    every = [part for part in QUESTIONS if any(part in summary.accuracies for summary in summaries)]
-    has_shift = any(summary.shift is not None for summary in summaries)
+    has = {summary.name: {*summary.accuracies, *summary.shifts} for summary in summaries}
+    found = set().union(*has.values())
     lines = []
     for summary in summaries:
-        missing = [QUESTIONS[part] for part in every if part not in summary.accuracies]
-        missing += [SHIFT] * (has_shift and summary.shift is None)
+        lacks = found - has[summary.name]
+        missing = [title for part, title in (QUESTIONS | SHIFTS).items() if part in lacks]
         if missing:
             lines.append(f"{summary.name} was not measured on: {', '.join(missing)}.")
     return lines
@@ -149,9 +170,11 @@ def validate_same_llm(ours: dict, theirs: dict, first: Path, other: Path) -> Non
 
 def validate_same_questions(ours: dict, theirs: dict, first: Path, other: Path) -> None:
     """Raises a `WingsError` for questions of one kind that differ between two reports."""
-    for name in QUESTIONS:
-        if not all(name in document["measurements"] for document in (ours, theirs)):
+    groups = {sense.conversations: "conversations" for sense in EVERY}
+    for measurement in QUESTIONS:
+        if not all(measurement in document["measurements"] for document in (ours, theirs)):
             continue
+        name = groups.get(measurement, measurement)
         # The words of the questions, wherever their files are.
         one, two = (
             document["inputs"].get("questions", {}).get(name) for document in (ours, theirs)
@@ -177,19 +200,20 @@ def summarize(name: str, document: dict[str, Any], is_llm: bool = False) -> Mode
             figures = next(iter(measurements[questions]["kinds"].values()))[side]
             interval = tuple(figures["interval"])
             accuracies[questions] = Accuracy(figures["right"], figures["total"], interval)
-    shift = None
-    if "attention" in measurements:
-        main = measurements["attention"][model]["branches"]["main"]
-        if main["score"] is not None:
-            shift = main["score"], tuple(main["interval"])
-    return ModelSummary(name, accuracies, shift)
+    shifts = {}
+    for part in SHIFTS:
+        if part in measurements:
+            main = measurements[part][model]["branches"]["main"]
+            if main["score"] is not None:
+                shifts[part] = main["score"], tuple(main["interval"])
+    return ModelSummary(name, accuracies, shifts)
 
 
 def summarize_llm(documents: Sequence[dict[str, Any]]) -> ModelSummary:
     """The LLM, each part from the first report that has it."""
     found = [summarize("LLM", document, is_llm=True) for document in documents]
-    accuracies: dict[str, Accuracy] = {}
+    summary = ModelSummary("LLM", {}, {})
     for one in reversed(found):
-        accuracies |= one.accuracies
-    shift = next((one.shift for one in found if one.shift is not None), None)
-    return ModelSummary("LLM", accuracies, shift)
+        summary.accuracies.update(one.accuracies)
+        summary.shifts.update(one.shifts)
+    return summary

@@ -176,17 +176,19 @@ def add_gate(commands: argparse._SubParsersAction) -> None:
         ("eval",),
         "put a gate on a finished checkpoint, which keeps text after an image; no training",
         "Puts the attended gate on a trained checkpoint at several gains (tanh) and thresholds tau"
-        " (hill). Scores text after an image and pictures for each, without a gate, and with"
-        " learners off in text turns. Chooses the most text whose pictures are within"
-        " --keep-pictures points of the ungated model. Nothing is trained. Writes gate.png,"
+        " (hill). Scores text after an image and pictures (or the same of sounds) for each, without"
+        " a gate, and with learners off in text turns. Chooses the most text whose pictures are"
+        " within --keep-pictures points of the ungated model. Nothing is trained. Writes gate.png,"
         " gate.csv and gate.json. Run the same command again to resume.",
     )
     parser.add_argument("checkpoint", help="folder or Hub id of a Wings checkpoint with learners")
     generated = "(default: generated drawings and questions)"
     files = (
         ("pictures", f"records with questions about pictures, not those of your test {generated}"),
-        ("conversations", f"the same with pictures and a last question about text {generated}"),
-    )
+        ("sounds", "the same about sounds, for a gate on the attention to sounds"),
+        ("conversations", "the same with pictures, or sounds, and a last question about text "
+         f"{generated}"),
+    )  # fmt: skip
     add_files(parser, files)
     parser.add_argument(
         "--report", type=Path, help="folder of the curve (default: wings-gate-NAME)"
@@ -195,8 +197,9 @@ def add_gate(commands: argparse._SubParsersAction) -> None:
         "--output", type=Path, help="a new folder for the checkpoint with the chosen gate"
     )
     parser.add_argument(
-        "--keep-pictures", type=points, default=2.0, metavar="POINTS",
-        help="percentage points of pictures that the gate may cost (default: 2)",
+        "--keep-pictures", "--keep-sounds", dest="keep", type=points, default=2.0,
+        metavar="POINTS",
+        help="percentage points of pictures, or sounds, that the gate may cost (default: 2)",
     )  # fmt: skip
     for name, text in (("gains", "gains of tanh"), ("taus", "thresholds of hill")):
         parser.add_argument(
@@ -214,13 +217,18 @@ def add_iit(commands: argparse._SubParsersAction) -> None:
         ("eval",),
         "build conversations that interleave text and picture questions, for wings eval",
         "Builds interleaved conversations (IIT) of six kinds from a file of text questions and a"
-        " file of picture questions. The last turn is scored; the turns before it include their"
-        " answers. Writes text.jsonl and pictures.jsonl for wings eval.",
+        " file of picture questions, or of sound questions. The last turn is scored; the turns"
+        " before it include their answers. Writes text.jsonl and pictures.jsonl (or sounds.jsonl)"
+        " for wings eval.",
     )
     parser.add_argument(
-        "text", type=Path, help="records without pictures, in any form that training reads"
+        "text",
+        type=Path,
+        help="records without pictures and sounds, in any form that training reads",
     )
-    parser.add_argument("pictures", type=Path, help="the same with questions about pictures")
+    parser.add_argument(
+        "pictures", type=Path, help="the same with questions about pictures, or about sounds"
+    )
     add_images(parser)
     parser.add_argument(
         "--llm",
@@ -252,16 +260,17 @@ def add_shift(commands: argparse._SubParsersAction) -> None:
         "shift",
         lazy(".shift:shift"),
         ("eval",),
-        "measure if a model attends alike to text before and after a picture",
+        "measure if a model attends alike to text before and after a picture or a sound",
         "Measures the attention shift (LAWS) of a Wings model, a vision-language model or a"
-        " language model on conversations with pictures. Writes shift.png and shift.json.",
+        " language model on conversations with pictures or sounds. Writes shift.png and"
+        " shift.json.",
     )
     parser.add_argument("checkpoint", help="folder or Hub id of a model")
     parser.add_argument(
         "--items",
         type=Path,
         required=True,
-        help="records with pictures, in any form that training reads",
+        help="records with pictures or sounds, in any form that training reads",
     )
     add_images(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder of the result")

@@ -20,11 +20,12 @@ from wings.eval.gates.gate_setting import (
     has_gate,
     validate_can_be_gated,
 )
-from wings.eval.models import load_eval_model, read_model_type
+from wings.eval.models import load_eval_model, read_model_type, read_senses, validate_asked
 from wings.eval.processes import Processes
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 from wings.eval.scoring.accuracy import overall
+from wings.eval.senses import HEARD, SEEN, EvalSense, names_in
 from wings.model.causal_lm import WingsForCausalLM
 from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
@@ -44,11 +45,12 @@ SEED = 1
 def gate(
     checkpoint: str,
     pictures: Sequence[Path],
+    sounds: Sequence[Path],
     conversations: Sequence[Path],
     images: Path | None,
     report: Path | None,
     output: Path | None,
-    keep_pictures: float,
+    keep: float,
     gains: Sequence[float],
     taus: Sequence[float],
     batch_size: int,
@@ -59,13 +61,15 @@ def gate(
     Args:
         checkpoint: folder or Hub id of a Wings checkpoint with learners.
         pictures: records with questions about pictures, for validation.
-        conversations: the same with pictures and a last question about text. Without both files
-            questions are generated.
-        images: folder that paths of pictures are relative to; None for the folder of each file.
+        sounds: the same about sounds, for a gate on the attention to sounds instead.
+        conversations: the same with pictures (or sounds) and a last question about text. Without
+            both files questions about pictures are generated.
+        images: folder that paths of pictures and sounds are relative to; None for the folder of
+            each file.
         report: folder of the curve; None for `wings-gate-NAME`. It also caches finished batches, so
             the same command resumes.
         output: a new folder for the checkpoint with the gate; None to save none.
-        keep_pictures: points of pictures that the gate may cost.
+        keep: points of pictures (or sounds) that the gate may cost.
         gains, taus: values to try; empty for the default ones.
         batch_size: conversations per batch.
         max_new_tokens: longest answer, in tokens.
@@ -78,9 +82,21 @@ def gate(
         validate_new_checkpoint(target)
     if read_model_type(checkpoint) != "wings":
         raise WingsError(f"{checkpoint} is no Wings checkpoint; name one with learners.")
-    if bool(pictures) != bool(conversations):
-        raise WingsError("A gate is chosen on both: give --pictures and --conversations, or none.")
-    given = EvalFiles(pictures=pictures, conversations=conversations, images=images)
+    if pictures and sounds:
+        raise WingsError("A gate is of one sense: give --pictures or --sounds, and run both.")
+    if bool(pictures or sounds) != bool(conversations):
+        raise WingsError(
+            "A gate is chosen on both: give --pictures and --conversations, or none; or --sounds "
+            "and --conversations."
+        )
+    sense = HEARD if sounds else SEEN
+    (name,) = sense.names
+    if not sounds and name not in read_senses(checkpoint):
+        raise WingsError(
+            f"{checkpoint} does not {sense.verb}, so there is no gate on pictures to choose: give "
+            "--sounds and --conversations."
+        )
+    given = EvalFiles(pictures=pictures, sounds=sounds, conversations=conversations, images=images)
     folder = report or Path(f"wings-gate-{Path(checkpoint).name}")
     owned = OutputFolder(folder, MAKER, "--report")
     owned.validate()
@@ -89,6 +105,7 @@ def gate(
         claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT),
     ):
         data = read_questions(checkpoint, given, owned, processes)
+        validate_questions(checkpoint, data, sense)
         console = make_console(quiet=not processes.is_first)
         console.print(f"\nwings gate {checkpoint}, into {folder}\n", style="bold")
         logging.set_verbosity_error()
@@ -96,14 +113,14 @@ def gate(
         with console.status(Text(f"loading {checkpoint}")):
             model = load_eval_model(checkpoint, processes.device)
         assert isinstance(model.model, WingsForCausalLM)
-        validate_can_be_gated(checkpoint, model.model)
-        settings = all_settings(has_gate(model.model), tuple(gains) or GAINS, tuple(taus) or TAUS)
+        validate_can_be_gated(checkpoint, model.model, name)
+        has_router = has_gate(model.model, name)
+        settings = all_settings(has_router, tuple(gains) or GAINS, tuple(taus) or TAUS, name)
         cache = ResultCache(folder / CACHE, processes)
         with ProgressBars(console) as bars:
             runner = EvalRunner(processes, cache, batch_size, max_new_tokens, progress=bars.update)
-            curve = measure_curve(
-                model, data.conversations, data.pictures, settings, runner, keep_pictures
-            )
+            questions = getattr(data, sense.questions)
+            curve = measure_curve(model, data.conversations, questions, settings, runner, keep)
         if processes.is_first:
             write(curve, folder, checkpoint)
             show(console, curve)
@@ -126,6 +143,19 @@ def read_questions(
     return read_data(EvalFiles(pictures=files.pictures, conversations=files.conversations))
 
 
+def validate_questions(checkpoint: str, data: EvalData, sense: EvalSense) -> None:
+    """Raises a `WingsError` for items of a sense that a gate of another one does not change."""
+    for part, items in data.questions.items():
+        validate_asked(checkpoint, items, f"--{part}")
+    for item in data.conversations:
+        if names_in(item.messages) != sense.names:
+            raise WingsError(
+                f"--conversations has one about {item.kind!r} with other items than "
+                f"{sense.nouns}: a gate is of one sense, so give conversations with "
+                f"{sense.nouns} alone."
+            )
+
+
 def write(curve: GateCurve, folder: Path, checkpoint: str) -> None:
     """Writes the curve as JSON, CSV and PNG."""
     document = {"checkpoint": checkpoint, **curve.to_dict()}
@@ -136,22 +166,23 @@ def write(curve: GateCurve, folder: Path, checkpoint: str) -> None:
 
 def show(console: Console, curve: GateCurve) -> None:
     """Prints a table of all settings and names the chosen one."""
-    table = make_table("gate", "text after an image", "pictures", "")
+    one, many = curve.sense.one, curve.sense.questions
+    table = make_table("gate", f"text after {one}", many, "")
     for result in curve.results:
-        percents = (str(overall(kinds.values())) for kinds in (result.text, result.pictures))
+        percents = (str(overall(kinds.values())) for kinds in (result.text, result.questions))
         table.add_row(result.setting.name, *percents, "chosen" * (result is curve.chosen))
     console.print(table)
     chosen, setting = curve.chosen, curve.chosen.setting
     if setting.gate in ("none", "saved"):
         how = "without one" if setting.gate == "none" else "as saved"
         said = (
-            f"No gate is better: {how} the model gets {chosen.text_percent:.1f}% of text after an "
-            f"image, and no gate gets more at {curve.picture_floor:.1f}% of pictures."
+            f"No gate is better: {how} the model gets {chosen.text_percent:.1f}% of text after "
+            f"{one}, and no gate gets more at {curve.question_floor:.1f}% of {many}."
         )
     else:
         said = (
-            f"Chosen: {setting.name}, the most text after an image with at least "
-            f"{curve.picture_floor:.1f}% of pictures ({curve.keep_pictures:g} points below the "
+            f"Chosen: {setting.name}, the most text after {one} with at least "
+            f"{curve.question_floor:.1f}% of {many} ({curve.keep:g} points below the "
             "model without a gate)."
         )
     console.print(f"  {said}")

@@ -21,7 +21,13 @@ from wings.eval.fronts.front import Front, FrontResult
 from wings.eval.fronts.front_plot import front_figure
 from wings.eval.fronts.measure_front import FrontPoint, measure_front
 from wings.eval.fronts.questions import CONVERSATIONS, PICTURES, FrontQuestions
-from wings.eval.models import copy_chat_template, load_eval_model, read_model_type
+from wings.eval.models import (
+    copy_chat_template,
+    load_eval_model,
+    read_model_type,
+    read_senses,
+    validate_asked,
+)
 from wings.eval.processes import Processes
 from wings.eval.report.machine import machine, versions
 from wings.eval.result_cache import ResultCache
@@ -33,6 +39,7 @@ from wings.merge.recipe import MergeRecipe
 from wings.merge.recipe_file import recipe_fields
 from wings.merge.sweep import Sweep
 from wings.output_folder import OutputFolder
+from wings.sense import IMAGE
 
 from .claimed import claimed
 from .eval import DATA, default_files
@@ -86,15 +93,20 @@ def run_sweep(
     for other in beside:
         read_model_type(other)
     files = EvalFiles(text, pictures, conversations, images=images)
-    questions = FrontQuestions.split(read_data(files)) if files else None
+    given = read_data(files)
+    questions = FrontQuestions.split(given) if files else None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     plan = MergePlan.of(recipes[0])
-    if not plan.kept.sees:
+    child = plan.kept.source.given
+    senses = read_senses(child)
+    if not plan.kept.sees or (senses and IMAGE not in senses):
         raise WingsError(
-            f"'{plan.kept.source.given}' takes no pictures, and a sweep weighs pictures against"
+            f"'{child}' takes no pictures, and a sweep weighs pictures against"
             f" text: name a child that does, or merge without --sweep."
         )
+    for part, items in given.questions.items():
+        validate_asked(child, items, f"--{part}")
     for one in recipes:
         for name in plan.llm.names:
             one.values(name)
@@ -107,7 +119,7 @@ def run_sweep(
         claimed(owned, processes, CACHE, DATA, JSON, CSV, PLOT, RECIPE),
     ):
         if questions is None:
-            files, _ = default_files(plan.kept.source.given, owned, processes, SEED, ITEMS)
+            files, _ = default_files(child, owned, processes, SEED, ITEMS)
             questions = FrontQuestions.split(read_data(files))
         cache = ResultCache(owned.path / CACHE, processes)
         runner = EvalRunner(processes, cache, batch_size, max_new_tokens)

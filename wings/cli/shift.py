@@ -19,8 +19,9 @@ from wings.config import WingsConfig
 from wings.errors import WingsError
 from wings.eval.attention.shift import ModelShift, ShiftOptions, measure_shift
 from wings.eval.attention.shift_plot import curves_figure
-from wings.eval.items import pictures_of, read_items
-from wings.eval.models import on_device
+from wings.eval.items import read_items
+from wings.eval.models import on_device, validate_asked
+from wings.eval.senses import names_in
 from wings.model.causal_lm import WingsForCausalLM
 from wings.model.load_causal_lm import load_causal_lm
 from wings.model.load_composite import load_composite, load_composite_processor
@@ -37,8 +38,10 @@ def shift(checkpoint: str, items: Path, images: Path | None, output: Path, sink:
 
     Args:
         checkpoint: folder or Hub id of a Wings model, a vision-language model or a causal LM.
-        items: records in any form that training reads; those with a picture are measured.
-        images: folder that paths of pictures are relative to; None for the folder of `items`.
+        items: records in any form that training reads; those with a picture or a sound are
+            measured.
+        images: folder that paths of pictures and sounds are relative to; None for the folder of
+            `items`.
         output: the folder, created if missing.
         sink: see `ShiftOptions`.
 
@@ -50,9 +53,12 @@ def shift(checkpoint: str, items: Path, images: Path | None, output: Path, sink:
     console = make_console()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    visible = [item for item in read_items(items, images) if pictures_of(item)]
+    visible = [item for item in read_items(items, images) if names_in(item.messages)]
     if not visible:
-        raise WingsError(f"No item of {items} has a picture to split its text; add items with one.")
+        raise WingsError(
+            f"No item of {items} has a picture or a sound to split its text; add items with one."
+        )
+    validate_asked(checkpoint, visible, "--items")
     with console.status(Text(f"loading {checkpoint}")):
         model, processor = load(checkpoint)
     with Progress(console=console, transient=True) as progress:

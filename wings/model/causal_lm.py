@@ -402,7 +402,9 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 changed[name]["learners"] = kept_in_place(fields["learners"], before)
         return changed
 
-    def set_gate(self, *, gain: float | None = None, tau: float | None = None) -> None:
+    def set_gate(
+        self, *, gain: float | None = None, tau: float | None = None, sense: str | None = None
+    ) -> None:
         """Sets the attended routers of all blocks, which save it with the checkpoint.
 
         A router that was put on a finished model is fresh; see `wings.layers.router`::
@@ -413,23 +415,39 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         Args:
             gain: of the shape `"tanh"`: the weight is tanh(gain m) for a mass m on image tokens.
             tau: of the shape `"hill"`: the mass at which a learner has half its weight.
+            sense: whose routers are set; None for those of all senses and the adapters' gates.
 
         Raises:
-            WingsError: no attended router, not exactly one value, the value of another shape, or
-                one that is not positive.
+            WingsError: a sense that the model does not have, no attended router, routers of both
+                shapes, not exactly one value, the value of another shape, or one that is not
+                positive.
         """
-        routers = [part for part in self.modules() if isinstance(part, AttendedRouter)]
+        senses = self.config.senses
+        if sense is not None and sense not in senses:
+            raise WingsError(f"The model has no sense {sense!r}; it has {', '.join(senses)}.")
+        router_name = None if sense is None else senses[sense].router_name
+        routers = [
+            part
+            for name, part in self.named_modules()
+            if isinstance(part, AttendedRouter) and router_name in (None, name.rpartition(".")[2])
+        ]
         if not routers:
             raise WingsError(
                 "The model has no attended router to set: call reconfigure(router='attended') "
                 "first."
             )
-        name = "tau" if self.config.gate_shape == "hill" else "gain"
+        shape, *others = {router.shape for router in routers}
+        if others:
+            raise WingsError(
+                "The gates of the model's senses have different shapes: set those of one sense at "
+                "a time, with sense=."
+            )
+        name = "tau" if shape == "hill" else "gain"
         value, other = (tau, gain) if name == "tau" else (gain, tau)
         if value is None or other is not None:
             raise WingsError(
-                f"A gate of the shape '{self.config.gate_shape}' has a {name}: give {name} alone, "
-                f"or change the shape with reconfigure(gate_shape=...)."
+                f"A gate of the shape '{shape}' has a {name}: give {name} alone, or change the "
+                f"shape with reconfigure(gate_shape=...)."
             )
         if not 0 < value < float("inf"):
             raise WingsError(f"{name} is {value}, but must be positive and finite.")

@@ -14,10 +14,11 @@ from wings import __version__
 from .base_models import UNKNOWN
 from .card_facts import LIBRARY, CardFacts, hub_data, lacks, model_type
 from .merge_facts import Merge
-from .retention import Retention
+from .retention import AFTER, Retention
 from .stages import one_line
 
 TEMPLATE, PLOT = "card.md.jinja", "retention.png"
+HEARD = "audio-text-to-text"  # the Hub's name of questions about sounds
 PIPELINE, TEXT_PIPELINE = "image-text-to-text", "text-generation"
 NOUNS = {"text": "language model", "vision": "vision tower"}
 # The last line of a card that was filled in; its digest tells if somebody edited the card since.
@@ -92,12 +93,14 @@ def eval_results(retention: Retention) -> list[EvalResult]:
     for row in retention.rows:
         if row.key == "alone":
             continue
-        kind = {"text": "text", "after_image": "conversations", "pictures": "pictures"}.get(row.key)
+        kind = "conversations" if row.key in AFTER else None
+        kind = row.key if row.key in ("text", "pictures", "sounds") else kind
         names = retention.files.get(kind or "", row.key)
         is_text = kind is None or kind == "text"
+        is_heard = row.key.endswith(("audio", "sounds"))
         results.append(
             EvalResult(
-                task_type="text-generation" if is_text else PIPELINE,
+                task_type="text-generation" if is_text else HEARD if is_heard else PIPELINE,
                 task_name=row.title,
                 dataset_type=re.sub(r"[^\w.-]+", "-", names).strip("-") or "not-recorded",
                 dataset_name=names,

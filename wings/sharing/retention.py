@@ -13,6 +13,12 @@ from .local_paths import in_sentence, last_name, strip_value
 REPORT = "report.json"
 # Fields of report.json that hold the questions and answers, which stay here.
 QUOTES = ("answers", "answers_alone", "documents", "samples")
+# Measurements of text after items of senses: with the questions alone, and the conversations.
+AFTER = {
+    "after_image": ("conversations", "an image"),
+    "after_audio": ("conversations_audio", "a sound"),
+    "after_image_audio": ("conversations_image_audio", "an image and a sound"),
+}
 
 
 @dataclass(frozen=True)
@@ -160,14 +166,17 @@ def read_retention(report: Mapping[str, Any]) -> Retention:
 def _rows(measured: Mapping[str, Any]) -> Iterator[Row]:
     if text := _first(measured.get("text")):
         yield _row("text", "Text alone", text)
-    if after := _first(measured.get("after_image")):
-        alone = after["alone"]
-        pair = Score.of(alone["llm"]), Score.of(alone["model"])
-        yield Row("alone", "Text of the next row, asked alone", *pair, "")
-    if conversations := _first(measured.get("conversations")):
-        yield _row("after_image", "Text after an image", conversations)
+    for key, (name, words) in AFTER.items():
+        if after := _first(measured.get(key)):
+            alone = after["alone"]
+            pair = Score.of(alone["llm"]), Score.of(alone["model"])
+            yield Row("alone", "Text of the next row, asked alone", *pair, "")
+        if conversations := _first(measured.get(name)):
+            yield _row(key, f"Text after {words}", conversations)
     if pictures := _first(measured.get("pictures")):
         yield _row("pictures", "Images (the LLM does not see them)", pictures)
+    if sounds := _first(measured.get("sounds")):
+        yield _row("sounds", "Sounds (the LLM does not hear them)", sounds)
     for name, fields in ((measured.get("tasks") or {}).get("rows") or {}).items():
         yield _row(f"task {name}", name, fields)
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wings.errors import WingsError
 from wings.processing.web_file import is_address
+from wings.records import formats
 
 from .items import Item
 from .runner import ProgressCallback, no_progress
@@ -256,7 +257,7 @@ def relative_paths(message: dict, folder: Path) -> dict:
     parts = []
     for part in message["content"]:
         if (kind := part["type"]) != "text":
-            source, noun = part[kind], SENSES[kind].noun
+            source, noun = part[kind], SENSES[formats.sense_of(kind)].noun
             if not isinstance(source, str | Path):
                 raise WingsError(
                     f"A {noun} is of type {type(source).__name__}, which cannot be written to a "

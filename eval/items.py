@@ -69,7 +69,7 @@ def pictures_of(item: Item) -> list[Any]:
 
 
 def without_sources(item: Item) -> Item:
-    """The item without pictures and sounds; each content becomes one string."""
+    """The item without pictures, sounds and videos; each content becomes one string."""
     messages = (m | {"content": text_of(m["content"])} for m in item.messages)
     return replace(item, messages=tuple(messages))
 

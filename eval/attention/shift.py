@@ -48,7 +48,8 @@ from wings.sense import IMAGE
 
 from ..items import Item
 from ..senses import SENSES, names_in
-from .masses import Masses, attention_masses, inner_of, key_kinds_of
+from .key_kinds import key_kinds_of
+from .masses import Masses, attention_masses, inner_of
 from .prompts import encode_prompts
 
 if TYPE_CHECKING:

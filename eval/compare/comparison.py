@@ -18,8 +18,11 @@ from wings.eval.scoring.score import is_exact, score
 from wings.eval.senses import SENSES, names_in
 from wings.processing.audio_reader import describe_sound
 from wings.processing.item_encoder import AUDIO
+from wings.processing.video_parts import VIDEO
+from wings.processing.video_reader import load_video
+from wings.processing.video_sampling import VideoSampling
 from wings.processing.web_file import is_address
-from wings.records.formats import items_of, text_of
+from wings.records.formats import text_of
 from wings.sense import IMAGE
 
 from .clusters import cluster_accuracy, cluster_items
@@ -29,6 +32,8 @@ ALL = "all"
 CIRCULAR = "circular"
 # Letters of an address of a picture or sound that the JSON report keeps.
 SHOWN = 200
+# Frames of a sample's video in a report.
+FRAMES = 4
 CIRCULAR_SENTENCE = (
     " A question that is asked once for each rotation of its choices counts by the first rotation,"
     " and as circular only if all rotations are right."
@@ -188,7 +193,18 @@ class Comparison:
 
 def _turn(message: dict) -> tuple[str, str, list]:
     content = message["content"]
-    return message["role"], text_of(content), items_of([message])
+    parts = [] if isinstance(content, str) else content
+    shown = [one for part in parts if part["type"] != "text" for one in _shown(part)]
+    return message["role"], text_of(content), shown
+
+
+def _shown(part: dict) -> list[tuple[str, Any]]:
+    """The kind and source of a part, or of each of a few frames of a video."""
+    source = part[part["type"]]
+    if part["type"] != VIDEO:
+        return [(part["type"], source)]
+    frames = load_video(source, VideoSampling(max_frames=FRAMES))
+    return [(IMAGE, frame.image) for frame in frames]
 
 
 def _shortened(message: dict) -> dict:

@@ -11,7 +11,7 @@ from forked import Program, run_ranks
 from transformers import ViTConfig
 
 from wings.cli import main
-from wings.cli.eval import DEFAULT_FILES, generate_items
+from wings.cli.eval_files import DEFAULT_FILES, generate_items
 from wings.eval.provenance import validate_frozen_llm
 from wings.examples.conversations import read_lines, write_lines
 from wings.examples.quickstart.tiny_llm import make_model

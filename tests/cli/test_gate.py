@@ -128,7 +128,7 @@ def test_without_files_questions_are_generated_that_no_test_has(guarded, tmp_pat
     command = ["gate", str(guarded), "--gains", "8", "--taus", "0.1", "--report", str(folder)]
     assert main([*command, "--max-new-tokens", "2"]) == 0
     mixed = (folder / "data" / "mixed_held_out.jsonl").read_text()
-    from wings.cli.eval import generate_items
+    from wings.cli.eval_files import generate_items
 
     generate_items(tmp_path / "test")
     assert mixed and mixed != (tmp_path / "test" / "mixed_held_out.jsonl").read_text()

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from videos import make_video
 
 from wings.cli import main
 from wings.cli.compare import compare
+from wings.cli.eval_files import DEFAULT_FILES, able_files
 from wings.errors import WingsError
 from wings.eval.compare.card_plot import card_plot
 from wings.eval.compare.clusters import cluster_items
@@ -207,6 +209,14 @@ def test_items_of_one_sound_are_one_cluster(sound):
     assert cluster_items(items) == [0, 1, 0]
 
 
+def test_a_report_shows_frames_of_a_video(chain, hearing, make_runner, tmp_path):
+    make_video(path=tmp_path / "a.mp4")
+    one = asked("k", "e", "b", part("video", str(tmp_path / "a.mp4")))
+    found = evaluate(chain(1, "a")[0], hearing(2, "b"), EvalData(pictures=[one]), make_runner())
+    page = Report("t", {}, [], found.sections, found.samples).html()
+    assert page.count('<img alt="picture') == 4
+
+
 def record(text, answer, **more):
     turns = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
     return {"messages": turns, **more}
@@ -386,3 +396,24 @@ def test_reports_of_both_senses_share_a_table(chain, hearing, make_runner, data,
     rows = {row.key: row.title for row in read_retention(report).rows}
     assert rows["after_audio"] == "Text after a sound"
     assert rows["sounds"] == "Sounds (the LLM does not hear them)"
+
+
+def test_without_files_a_model_is_asked_what_it_has_senses_for(hearing, winged, tmp_path, capsys):
+    made = tmp_path / "data"
+    made.mkdir()
+    text = [made / name for name in DEFAULT_FILES]
+    files = EvalFiles(text[:1], text[1:2], text[2:], held_out=text[:1])
+    for name, model, parts in (
+        ("sees", winged(1, "a")[0], (1, 0, 1)), ("hears", hearing(1, "a", image=None), (0, 0, 0)),
+        ("both", hearing(1, "a"), (1, 0, 1)),
+    ):  # fmt: skip
+        model.model.config.save_pretrained(tmp_path / name)
+        able, note = able_files(files, str(tmp_path / name))
+        assert (len(able.pictures), len(able.sounds), len(able.conversations)) == parts
+        assert len(able.text) == 1 == len(able.held_out)
+        assert bool(note) == (name != "sees")
+    for name in ("sounds", "text_after_sound", "text_after_both"):
+        (made / f"{name}_held_out.jsonl").touch()
+    for name, parts in (("sees", (0, 1)), ("hears", (1, 1)), ("both", (1, 3))):
+        able, note = able_files(files, str(tmp_path / name))
+        assert (len(able.sounds), len(able.conversations)) == parts and not note

@@ -25,7 +25,6 @@ from wings.eval.models import (
     load_llm,
     prompt_difference,
     read_model_type,
-    read_senses,
     validate_asked,
 )
 from wings.eval.processes import Processes
@@ -34,22 +33,16 @@ from wings.eval.report.machine import machine, versions
 from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
-from wings.eval.senses import SENSES
 from wings.output_folder import OutputFolder
-from wings.sense import IMAGE
 from wings.upstream.auto_models import is_language_model, reads_images_and_text
 
 from .claimed import claimed
+from .eval_files import DATA, SEED, able_files, default_files
 from .eval_output import show
 from .progress import ProgressBars
 from .terminal import make_console
 
-CACHE, DATA = "cache", "data"
-# Default items: those of the quickstart.
-SEED = 0
-DEFAULT_FILES = "text_held_out.jsonl", "pictures_held_out.jsonl", "mixed_held_out.jsonl"
-TAUGHT = "facts"  # about an invented island; only models trained on them can answer
-ITEMS = 240
+CACHE = "cache"
 
 
 def evaluate_checkpoint(
@@ -169,79 +162,6 @@ def validate_report_folder(owned: OutputFolder, checkpoint: str, against: str | 
                 f"{folder} holds the report of {inputs.get('checkpoint')} against "
                 f"{inputs.get('against')}; name another folder with --output."
             )
-
-
-def default_files(
-    checkpoint: str,
-    owned: OutputFolder,
-    processes: Processes,
-    seed: int = SEED,
-    count: int | None = None,
-) -> tuple[EvalFiles, str]:
-    """The quickstart's own items for its checkpoints; else items that are generated there.
-
-    Items of another seed than `SEED` are always generated, so that none is one of a test.
-
-    Returns:
-        The files, and a sentence on their origin.
-    """
-    quickstart = Path(checkpoint).resolve().parent.parent / "data"
-    if seed == SEED and all((quickstart / name).is_file() for name in DEFAULT_FILES):
-        return _eval_files(quickstart), (
-            f"No file was given; the held-out items of {quickstart} are used."
-        )
-    generated = owned.path / DATA
-    if processes.is_first and not generated.exists():
-        draft = owned.draft("items")
-        generate_items(draft / DATA, seed, count)
-        owned.place(draft)
-    processes.wait()
-    return _eval_files(generated), (
-        "No file was given; drawings, small sums and word puzzles were generated. Pass your own "
-        "files to measure more."
-    )
-
-
-def able_files(files: EvalFiles, checkpoint: str) -> tuple[EvalFiles, str]:
-    """The generated files that a checkpoint can be asked, and a sentence if there are others.
-
-    A plain language model is asked all of them, as `evaluate` tells what it lacks.
-    """
-    senses = read_senses(checkpoint)
-    lacking = [sense.nouns for name, sense in SENSES.items() if name in senses and name != IMAGE]
-    if senses and IMAGE not in senses:
-        files = EvalFiles(files.text, held_out=files.held_out)
-    if not lacking:
-        return files, ""
-    many = " and ".join(lacking)
-    return files, f"No {many} were generated; give --{many} and --conversations with {many}."
-
-
-def generate_items(folder: Path, seed: int = SEED, count: int | None = None) -> None:
-    """Writes items that need only their own content or common knowledge, to a new folder.
-
-    Args:
-        folder: of the files.
-        seed: of the items.
-        count: items of each file before those are left out that only some models were taught;
-            None for `ITEMS`.
-    """
-    from wings.examples.conversations import read_lines, write_lines
-    from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
-
-    Writer(folder, seed).write(
-        QuickstartAmounts(text=0, captions=0, conversations=0, held_out=count or ITEMS)
-    )
-    for name in DEFAULT_FILES:
-        records = [record for record in read_lines(folder / name) if record["kind"] != TAUGHT]
-        write_lines(folder / name, records)
-    for name in ("captions.jsonl", "pictures.jsonl"):
-        (folder / name).unlink()
-
-
-def _eval_files(folder: Path) -> EvalFiles:
-    text, pictures, mixed = (folder / name for name in DEFAULT_FILES)
-    return EvalFiles((text,), (pictures,), (mixed,), held_out=(text,))
 
 
 def load(

@@ -31,7 +31,7 @@ from wings.output_folder import OutputFolder
 from wings.processing.processor import WingsProcessor
 
 from .claimed import claimed
-from .eval import DATA, default_files
+from .eval_files import DATA, default_files
 from .new_checkpoint import CONFIG, validate_new_checkpoint
 from .progress import ProgressBars
 from .terminal import make_console, make_table

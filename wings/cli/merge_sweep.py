@@ -42,7 +42,7 @@ from wings.output_folder import OutputFolder
 from wings.sense import IMAGE
 
 from .claimed import claimed
-from .eval import DATA, default_files
+from .eval_files import DATA, default_files
 from .progress import ProgressBars
 from .terminal import make_console, make_table
 

@@ -5,7 +5,8 @@ import torch
 from families import Layouts, batch_of, build
 
 from wings.attention.rotary import RotaryEmbedding
-from wings.eval.attention.masses import KEY_KINDS, attention_masses, key_kinds
+from wings.eval.attention.key_kinds import KEY_KINDS, key_kinds
+from wings.eval.attention.masses import attention_masses
 from wings.layers.wings_layer import WingsLayer
 
 

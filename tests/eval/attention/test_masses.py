@@ -17,7 +17,8 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 
 from wings.errors import WingsError
-from wings.eval.attention.masses import KEY_KINDS, attention_masses, decoder_of, key_kinds
+from wings.eval.attention.key_kinds import KEY_KINDS, key_kinds
+from wings.eval.attention.masses import attention_masses, decoder_of
 
 IMAGE = 90
 VISION = {

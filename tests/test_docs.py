@@ -57,7 +57,7 @@ READERS_OWN = {
     "align.yaml", "runs/instruct", "held/text.jsonl", "held/pictures.jsonl", "held/after.jsonl",
     "pictures/0.png",
     # Those of docs/senses.md.
-    "clip.wav", "both", "a.wav", "walk.mp4",
+    "s.jsonl", "clip.wav", "both", "a.wav", "walk.mp4",
 }  # fmt: skip
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*(\.\w+)?(:\d+)?")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -16,9 +16,14 @@ LEARNERS: Keys = {
     "rank": 64, "learner_layers": list(range(0, 30, 3)), "normalize_sources": True,
     "init_std": "scaled",
 }  # fmt: skip
-# The first is of the projector, the second of everything else of a sense; as swept for image
-# learners by the experiment, and for no row of this study.
-PROJECTOR_RATE, SENSE_RATE = 2e-3, 5e-4
+# (sense, stage) -> rates of the projector, and of learners and router. Those of images were swept
+# by the experiment, those of sounds are those of `wings speech`; no row of this study was swept.
+RATES = {
+    (IMAGE, "align"): (2e-3, 5e-4),
+    (IMAGE, "instruct"): (2e-3, 5e-4),
+    (AUDIO, "align"): (1e-3, 1e-3),
+    (AUDIO, "instruct"): (5e-4, 5e-4),
+}
 LLM_RATES = {"slow": 2e-5, "fast": 1e-4}
 # Of rows that train several senses in the LLM, and of the children of merges.
 FULL = "slow"
@@ -32,8 +37,7 @@ class Training:
     Attributes:
         name: of its folder.
         stage: of the recipe.
-        data: senses whose conversations are trained on, in equal shares; "both" for questions that
-            need both.
+        data: senses whose conversations are trained on; "both" for questions that need both.
         start: the training that it starts from; "" for fresh parts; or `COMPOSED`.
         adds: senses whose encoders it adds.
         trains: senses whose parts it trains.

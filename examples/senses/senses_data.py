@@ -26,6 +26,7 @@ from wings.examples.speech.records import KINDS, every_in_turn, save_sounds
 from wings.examples.speech.sound import SAMPLING_RATE, Sound, Speaker
 
 from .both_questions import BOTH, BOTH_KINDS, TOLD, UNHEARD, UNSEEN, BothQuestion, ask_both
+from .rows import AUDIO, IMAGE
 from .seen import PICTURE_KINDS, TRAIN, Seen, see
 from .senses_size import SensesSize
 
@@ -95,18 +96,18 @@ class SensesData:
 
     def _write_trainings(self) -> None:
         """Both stages of each sense, and the training on questions that need both."""
-        for stage, count in (("align", self.size.align), ("instruct", self.size.instruct)):
-            rng = random.Random(f"image {stage} {SEED}")
+        for stage in ("align", "instruct"):
+            rng, count = random.Random(f"image {stage} {SEED}"), self.size.records_of(IMAGE, stage)
             seen = [see(rng.choice(PICTURE_KINDS), self.names, TRAIN, rng) for _ in range(count)]
             records = [{"messages": self._seen(one)} for one in seen]
             write_lines(self.folder / f"image-{stage}.jsonl", records)
             kinds = ("transcript",) if stage == "align" else KINDS
-            rng = random.Random(f"audio {stage} {SEED}")
+            rng, count = random.Random(f"audio {stage} {SEED}"), self.size.records_of(AUDIO, stage)
             said = [self.questions.draw(rng, TRAIN, kinds[n % len(kinds)]) for n in range(count)]
             turns = self._spoken(said, f"audio-{stage}", TRAIN)
             records = [{"messages": messages} for messages in turns]
             write_lines(self.folder / f"audio-{stage}.jsonl", records)
-        items = self._both(self.size.both, TRAIN)[BOTH]
+        items = self._both(self.size.records_of(BOTH, "instruct"), TRAIN)[BOTH]
         records = [{"messages": item_turns(item)} for item in items]
         write_lines(self.folder / "both-instruct.jsonl", records)
 

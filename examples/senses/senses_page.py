@@ -9,7 +9,7 @@ from wings.examples.experiment.experiment_page import findings
 from wings.examples.experiment.recipes import TEXT_SHARE
 from wings.examples.pages import join_parts, markdown_table
 
-from .rows import FIRST, LLM_RATES, PRIMARY, PROJECTOR_RATE, ROWS, SENSE_RATE, TRAININGS
+from .rows import FIRST, LLM_RATES, PRIMARY, RATES, ROWS, TRAININGS
 from .senses_plot import plot
 from .senses_recipes import steps_of
 from .senses_results import RowResult, results_of
@@ -97,14 +97,17 @@ def write_page(folder: Path, results: Sequence[RowResult], size: SensesSize) -> 
 
 def made(size: SensesSize) -> str:
     """The command, machine and length of the runs."""
+    rates = "; ".join(
+        f"{sense}, {stage}: {projector:g} and {others:g}"
+        for (sense, stage), (projector, others) in RATES.items()
+    )
     return (
         f"`python -m wings.examples.senses`, one job a core of {processor_name()};"
         f" {size.batch_size} conversations a step, text turns after {TEXT_SHARE:.0%} of the"
-        f" conversations of stage 2. Rates are {PROJECTOR_RATE:g} for projectors, {SENSE_RATE:g}"
-        f" for learners and routers, and {LLM_RATES['slow']:g} for the LLM, or"
-        f" {LLM_RATES['fast']:g} where the row says so; no row was swept. Every row of a seed is"
-        " a line of `runs.jsonl` with the commit of its code; the same command does what is"
-        " missing there."
+        f" conversations of stage 2. Rates of projectors, and of learners and routers: {rates}."
+        f" The LLM's is {LLM_RATES['slow']:g}, or {LLM_RATES['fast']:g} where the row says so. No"
+        " row was swept. Every row of a seed is a line of `runs.jsonl` with the commit of its code;"
+        " the same command does what is missing there."
     )
 
 

@@ -13,8 +13,7 @@ from .rows import (
     IMAGE,
     LEARNERS,
     LLM_RATES,
-    PROJECTOR_RATE,
-    SENSE_RATE,
+    RATES,
     Training,
 )
 from .senses_data import REPLAY
@@ -50,7 +49,6 @@ def training_recipe(
         output: folder of the result.
         size: of the study.
     """
-    # The files of two senses have as many records, and so equal shares.
     files: dict[str, float | None] = {f"{name}-{one.stage}": None for name in one.data}
     keys: dict[str, Any] = {"seed": seed, "steps": steps_of(one, size)}
     if one.adds:
@@ -74,10 +72,8 @@ def training_recipe(
 
 
 def steps_of(one: Training, size: SensesSize) -> int:
-    """Steps of a training: several senses take the steps of each."""
-    if one.data == ("both",):
-        return size.more_steps
-    return len(one.data) * (size.align_steps if one.stage == "align" else size.steps)
+    """Steps of a training: those of each sense that it trains on."""
+    return sum(size.steps_of(sense, one.stage) for sense in one.data)
 
 
 def encoders(one: Training, folder: Path) -> dict[str, Any]:
@@ -105,11 +101,11 @@ def rates(one: Training) -> dict[str, float]:
     """The learning rate of every group that a training trains."""
     found: dict[str, float] = {}
     for sense in one.trains:
-        groups = GROUPS[sense]
-        found[groups["projector"]] = PROJECTOR_RATE
+        groups, (projector, others) = GROUPS[sense], RATES[sense, one.stage]
+        found[groups["projector"]] = projector
         if one.learners:
             names = ("own",) if one.stage == "align" else ("own", "text", "router")
-            found |= {groups[name]: SENSE_RATE for name in names}
+            found |= {groups[name]: others for name in names}
     if one.llm_rate:
         found["language_model"] = LLM_RATES[one.llm_rate]
     return found

@@ -52,7 +52,7 @@ def drawn():
 @pytest.fixture(scope="module")
 def written(drawn, tmp_path_factory):
     folder, spy = tmp_path_factory.mktemp("senses"), Spy()
-    size = replace(TRIAL, items=3, both=8, blank=4)
+    size = replace(TRIAL, items=3, more_steps=4, blank=4)
     SensesData(folder, NAMES, spy, size, lambda asked: ["It is."] * len(asked)).write()
     return folder, spy.said
 

@@ -52,7 +52,7 @@ def study(tmp_path_factory):
             lambda items, answers: {k: [1] * len(v) for k, v in known(items, answers).items()},
         )  # fmt: skip
         quiet = Console(quiet=True)
-        size = replace(TRIAL, texts=replace(TRIAL.texts, texts={"sums": (0, 1)}), align_steps=1)
+        size = replace(TRIAL, texts=replace(TRIAL.texts, texts={"sums": (0, 1)}))
         with np.errstate(divide="ignore", invalid="ignore"):
             senses_run.run_all(folder, results, KEYS, (0,), size, True, Inline(), quiet)
             before = (results / "runs.jsonl").read_bytes()

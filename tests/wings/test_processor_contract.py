@@ -320,7 +320,6 @@ def test_calls_that_make_no_sense(processor):
     for options, sentence in (
         ({"return_labels": True}, "Labels and masks need tokenize=True"),
         ({"continue_final_message": True, "add_generation_prompt": True}, "does not go with"),
-        ({"load_audio_from_video": True}, "'load_audio_from_video' is not supported"),
         ({"chat_template": "missing {{ x"}, "chat template"),
     ):
         with pytest.raises(WingsError, match=sentence):

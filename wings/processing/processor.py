@@ -50,6 +50,7 @@ from .turn_end import TurnEnd
 from .typed_letters import TypedLetters
 from .video_input import VideoInput
 from .video_parts import VIDEO, VIDEO_TOKEN, replace_videos
+from .video_sampling import KEYWORDS as VIDEO_KEYWORDS
 from .video_sampling import VideoSampling, time_stamp
 
 _VIDEO_AS_TEXT = {"type": "text", "text": VIDEO_TOKEN}
@@ -300,8 +301,9 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             videos: sources of videos. Each becomes time stamps and images; without videos,
                 `<video>` is only letters.
             audio: sources of sounds, as `images` are of images; None where the model hears none.
-            **kwargs: `TextOptions`, each alone or in `text_kwargs`. Special tokens are added, and
-                nothing is padded or cut, unless the options say so.
+            **kwargs: `TextOptions`, each alone or in `text_kwargs`, and `num_frames` and `fps` of
+                videos, alone or in `videos_kwargs`. Special tokens are added, and nothing is padded
+                or cut, unless the options say so.
 
         Returns:
             `input_ids`, `attention_mask` [B, T] int64 and `pixel_values` [N, 3, height, width]
@@ -319,8 +321,9 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         texts = [text] if isinstance(text, str) else text if text is None else list(text)
         if texts is not None and (not texts or not all(isinstance(one, str) for one in texts)):
             raise WingsError("'text' must be a string or a list of strings.")
+        reader = self._video_input(kwargs)
         if videos is not None:
-            texts, images = self.video_input.in_texts(texts, images, videos)
+            texts, images = reader.in_texts(texts, images, videos)
         given = {name: one for name, one in ((IMAGE, images), (AUDIO, audio)) if one is not None}
         options = TextOptions.of(kwargs)
         encoder = self._rows(add_special_tokens=options.add_special_tokens is not False)
@@ -423,8 +426,9 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             return_tensors: "pt", "np", or None for lists ("auto" too, unless `processor_kwargs`
                 say otherwise).
             return_dict: False gives `input_ids` alone.
-            load_audio_from_video: False, as the sound of a video is not read.
-            processor_kwargs: `TextOptions`, and `images` as below. They are also taken directly.
+            load_audio_from_video: True warns, as the sound of a video is not read.
+            processor_kwargs: `TextOptions`, `num_frames` and `fps` of videos, and `images` as
+                below. They are also taken directly.
             sanitize_control_tokens: True or not, as control tokens that someone typed in a message
                 are letters in any case.
             images: sources of the image parts that have none, in reading order.
@@ -453,7 +457,12 @@ class WingsProcessor(PushedToHub, SavedProcessor):
             sources[name] = given.pop(name, one)
         if return_tensors != "auto":
             given["return_tensors"] = return_tensors
-        options = TextOptions.of({**given, "load_audio_from_video": load_audio_from_video})
+        given |= {name: kwargs.pop(name) for name in VIDEO_KEYWORDS if name in kwargs}
+        reader = self._video_input(given)
+        if load_audio_from_video:
+            # Not refused: servers of transformers ask for it whenever there is a video.
+            warnings.warn("The sound of a video is not read; give it as audio.", stacklevel=2)
+        options = TextOptions.of(given)
         if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
             other = "add_generation_prompt" if add_generation_prompt else "an assistant mask"
             raise WingsError(f"continue_final_message does not go with {other}; choose one.")
@@ -478,7 +487,7 @@ class WingsProcessor(PushedToHub, SavedProcessor):
         rows, is_batch = conversations_of(conversation)
         template, letters = self._template(template_options)
         if tokenize:
-            rows = self.video_input.in_messages(rows, sources["videos"])
+            rows = reader.in_messages(rows, sources["videos"])
         else:
             rows = [replace_videos(row, lambda part: [_VIDEO_AS_TEXT]) for row in rows]
         conversations = each_row(rows, lambda one: Conversation.parse(one, letters))
@@ -559,7 +568,11 @@ class WingsProcessor(PushedToHub, SavedProcessor):
     @property
     def video_input(self) -> VideoInput:
         """Reads videos as this processor does."""
-        return VideoInput(self._video_sampling, self.image_processor.limits, self.senses)
+        return self._video_input({})
+
+    def _video_input(self, keywords: dict[str, Any]) -> VideoInput:
+        sampling = self._video_sampling.with_keywords(keywords)
+        return VideoInput(sampling, self.image_processor.limits, self.senses)
 
     def _template(self, options: dict[str, Any]) -> tuple[ChatTemplate, TypedLetters]:
         tokens = tuple(sense.token for sense in self.senses.values())

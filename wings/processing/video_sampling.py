@@ -8,6 +8,8 @@ from typing import Any
 from wings.errors import WingsError, nearest
 
 MOST_FRAMES = 1024
+# transformers' names of the fields.
+KEYWORDS = {"num_frames": "max_frames", "fps": "fps"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,21 @@ class VideoSampling:
         """The rule with the options of a part of a message; None counts as absent."""
         own = {field.name: part.get(field.name) for field in fields(self)}
         return replace(self, **{name: one for name, one in own.items() if one is not None})
+
+    def with_keywords(self, given: dict[str, Any]) -> "VideoSampling":
+        """The rule with transformers' options of videos, which are taken out of `given`.
+
+        Args:
+            given: keywords of a processor; `num_frames` and `fps` may be in its `videos_kwargs`.
+        """
+        own = dict(given.get("videos_kwargs") or {})
+        found = {}
+        for name, field in KEYWORDS.items():
+            values = [place.pop(name, None) for place in (given, own)]
+            found[field] = next((value for value in values if value is not None), None)
+        if "videos_kwargs" in given:
+            given["videos_kwargs"] = own
+        return self.with_options(found)
 
     def changes(self) -> dict[str, Any]:
         """The fields that are not the default."""

@@ -3,7 +3,7 @@
 import json
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.processing.web_file import is_address
+from wings.sense import IMAGE
 from wings.upstream.serving import CHAT, RESPONSES, chat_handlers
 
+from .request_messages import checked_messages
 from .server import StopOnEvent, bind, load, stop_signals, url_of
 
-# Parts of a message, as the two APIs of OpenAI name them.
-TEXTS = ("text", "input_text", "output_text")
-IMAGES = ("image_url", "input_image")
 # Seconds that answers have to end once the server is to stop.
 PATIENCE = 10
 
@@ -63,7 +61,7 @@ def serve(
             thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
             thread.start()
             print(f"'{name}' is served at {url}/v1; stop it with Ctrl+C. An example:")
-            print(example(url), flush=True)
+            print(example(url, processor.senses), flush=True)
             while thread.is_alive() and not stopped.wait(1):
                 pass
             server.should_exit = True
@@ -85,10 +83,11 @@ class StoppableModel:
         return self.model.generate(**options, stopping_criteria=self.criteria)
 
 
-def example(url: str) -> str:
-    """A command that sends a request with an image."""
-    image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.jpg"}}
-    content = [image, {"type": "text", "text": "Describe this image."}]
+def example(url: str, senses: Collection[str]) -> str:
+    """A command that sends a request with an image, or with a sound to a model that only hears."""
+    kind, file = ("image", "cat.jpg") if IMAGE in senses else ("audio", "clip.wav")
+    part = {"type": f"{kind}_url", f"{kind}_url": {"url": f"https://example.org/{file}"}}
+    content = [part, {"type": "text", "text": f"Describe this {kind}."}]
     body = json.dumps({"messages": [{"role": "user", "content": content}]})
     return f"curl {url}{CHAT} -H 'Content-Type: application/json' \\\n  -d '{body}'"
 
@@ -126,7 +125,12 @@ def build_app(name: str, model: Any, processor: WingsProcessor) -> FastAPI:
         # uvicorn logs the traceback as well.
         return error_response(500, ending_of(error)[1])
 
-    handlers = chat_handlers(name, model, processor, validate_messages)
+    handlers = chat_handlers(
+        name, model, processor,
+        lambda messages: checked_messages(messages, processor.senses),
+        # Here, as the handlers would ask for another number of frames.
+        lambda messages: processor.video_input.in_messages([messages])[0],
+    )  # fmt: skip
 
     @app.post(CHAT)
     async def chat(body: dict) -> Any:
@@ -162,41 +166,3 @@ def with_field(body: dict, field: str) -> dict:
     if not body.get(field):
         raise WingsError(f"The request has no '{field}': send a conversation.")
     return body
-
-
-def validate_messages(messages: Sequence[Any]) -> None:
-    """Refuses what transformers would drop or fail on, and files of this machine.
-
-    Raises:
-        WingsError: no list of messages, another part than a text or an image, or an image that is
-            neither a data URI nor a URL.
-    """
-    if not isinstance(messages, list):
-        raise WingsError("'messages' is no list: send a list of {'role', 'content'}.")
-    for number, message in enumerate(messages):
-        where = f"Message {number}"
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise WingsError(f"{where} has no role: send {{'role', 'content'}}.")
-        content = message.get("content") or []
-        for part in [] if isinstance(content, str) else content:
-            validate_part(part, where)
-
-
-def validate_part(part: Any, where: str) -> None:
-    """Raises a `WingsError` for a part of a message that is neither a text nor an image."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in TEXTS and isinstance(part.get("text"), str):
-        return
-    if kind not in IMAGES:
-        raise WingsError(
-            f"{where} has the part {str(part)[:80]}: send parts of the types text, with 'text', "
-            f"and image_url, with 'image_url': {{'url': ...}}."
-        )
-    given = part.get("image_url")
-    address = given.get("url") if isinstance(given, Mapping) else given
-    # A path would be read on this machine, for whoever asks.
-    if not isinstance(address, str) or not is_address(address):
-        raise WingsError(
-            f"{where} has an image at {str(address)[:80]!r}: send a URL or a data URI "
-            f"(data:image/png;base64,...), as this server opens no files."
-        )

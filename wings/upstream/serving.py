@@ -46,12 +46,16 @@ class OneModel:
 
     @staticmethod
     def get_model_modality(model: Any, processor: Any = None) -> Modality:
-        """Text and images."""
+        """Text and images; sounds are converted all the same, see `chat_handlers`."""
         return Modality.VLM
 
 
 def chat_handlers(
-    name: str, model: Any, processor: Any, check: Callable[[Sequence], None]
+    name: str,
+    model: Any,
+    processor: Any,
+    check: Callable[[Sequence], list],
+    finish: Callable[[list], list],
 ) -> dict[str, ChatCompletionHandler | ResponseHandler]:
     """The handlers for a model, by the path that OpenAI's clients call.
 
@@ -62,7 +66,9 @@ def chat_handlers(
         name: of the model in requests and answers.
         model: with `generate`.
         processor: with `apply_chat_template` and `tokenizer`.
-        check: called with the messages of each request, to refuse some by raising an error.
+        check: called with the messages of each request, to refuse some by raising an error;
+            returns what is used.
+        finish: likewise, called with the messages as the processor is to get them.
     """
     manager: Any = OneModel(name, model, processor)
     state = GenerationState()
@@ -73,8 +79,8 @@ def chat_handlers(
     convert = ChatCompletionHandler.get_processor_inputs_from_messages
 
     def checked(messages: list[dict], modality: Modality) -> list[dict]:
-        check(messages)
-        return convert(messages, modality)
+        # With this modality the handlers themselves would ask for the sound of videos.
+        return finish(convert(check(messages), Modality.MULTIMODAL))
 
     for handler in handlers.values():
         # Both call this static method of their base class on themselves.
@@ -93,20 +99,32 @@ def _check_handlers() -> None:
             raise Reached(messages)
 
     address = "data:image/png;base64,"
-    parts = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": "a"}]
-    responses = [{"type": "input_image", "image_url": address}, {"type": "input_text", "text": "a"}]
+    items: list[dict] = [
+        {"type": f"{kind}_url", f"{kind}_url": {"url": address}} for kind in ("audio", "video")
+    ]
+    image = {"type": "image_url", "image_url": {"url": address}}
+    parts = [image, *items, {"type": "text", "text": "a"}]
+    image = {"type": "input_image", "image_url": address}
+    responses = [image, *items, {"type": "input_text", "text": "a"}]
     bodies: dict[str, dict[str, Any]] = {
         CHAT: {"messages": [{"role": "user", "content": parts}]},
         RESPONSES: {"input": [{"role": "user", "content": responses}]},
     }
-    expected = [{"type": "image", "url": address}, {"type": "text", "text": "a"}]
+    kinds = ("image", "audio", "video")
+    expected = [*({"type": kind, "url": address} for kind in kinds), {"type": "text", "text": "a"}]
     checked: list[Sequence] = []
-    for path, handler in chat_handlers("one", object(), Processor(), checked.append).items():
+
+    def check(messages: Sequence) -> list:
+        checked.append(messages)
+        return [*messages]
+
+    handlers = chat_handlers("one", object(), Processor(), check, lambda messages: messages)
+    for path, handler in handlers.items():
         try:
             asyncio.run(handler.handle_request({**bodies[path], "model": "one"}, "id"))
         except Reached as reached:
             (message,) = reached.args[0]
-            assert message["content"] == expected, "an image does not arrive as its address"
+            assert message["content"] == expected, "items do not arrive as their addresses"
         assert checked, "messages are not checked before they are used"
         checked.clear()
         try:
@@ -132,6 +150,7 @@ CONTRACTS = (
             "transformers.cli.serving.response:ResponseHandler.handle_request(body, request_id)",
             "transformers.cli.serving.utils:GenerationState",
             "transformers.cli.serving.utils:Modality.VLM",
+            "transformers.cli.serving.utils:Modality.MULTIMODAL",
         ),
         check=_check_handlers,
     ),

@@ -50,6 +50,9 @@ class CheckpointMixin(WingsPreTrainedModel):
 
     # Prefixes of tensors in a checkpoint that the class has no parameters for.
     unread_tensors: tuple[str, ...] = ()
+    # Some families have other names for tensors in files than in the model. False writes those of
+    # the model, which `load_state_dict` reads; loading a checkpoint knows both.
+    saves_original_names = True
 
     @classmethod
     def from_pretrained(
@@ -171,6 +174,7 @@ class CheckpointMixin(WingsPreTrainedModel):
                 are quantised by a library that cannot save them.
         """
         prepare_saving(self)
+        kwargs.setdefault("save_original_format", self.saves_original_names)
         if learners_only and is_quantized(self):
             raise WingsError(
                 "learners_only: the language model is quantised, so its fingerprint would be that "

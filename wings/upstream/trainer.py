@@ -157,7 +157,13 @@ class TrainerHooks(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: State | None = None) -> None:
         if self.args.should_save:
             state_dict = self.state_to_save(state_dict)
-        super()._save(output_dir, state_dict)
+        model: Any = self.accelerator.unwrap_model(self.model)
+        # `Trainer` resumes with `load_state_dict`, which knows the model's own names only.
+        model.saves_original_names = self.checkpoint_parent() is None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            del model.saves_original_names
         # No pickle in a folder that people publish; the recipe holds the same settings.
         folder = Path(output_dir or self.args.output_dir or "")
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)

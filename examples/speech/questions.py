@@ -33,6 +33,7 @@ BELOW_TWENTY = (
 WRITTEN = {
     "word": "Which word do you hear?",
     "sum": "What is the sum?",
+    "new sum": "What is the sum?",  # a kind of its own where a test also has sums of the training
     "question": "Answer the question.",
     "transcript": "What is said?",
 }

@@ -70,18 +70,20 @@ def train_encoder(
     on_step: Callable[[float], None] = lambda loss: None,
     words: Sequence[str] = SPOKEN,
     stretches: int = STRETCHES,
+    takes: int = TAKES,
 ) -> float:
     """Trains an encoder on words in a row and writes it, with its feature extractor, to `folder`.
 
     Args:
         folder: gets the files that `AudioEncoder.from_pretrained` reads.
-        speaker: says each word `TAKES` times in its voices for training, and once in each of those
+        speaker: says each word `takes` times in its voices for training, and once in each of those
             for the test.
         seed: of weights, recordings and batches.
         steps: optimizer steps, 2 or more.
         on_step: called with the loss of each step.
         words: the vocabulary.
         stretches: number of different ones to draw batches from.
+        takes: recordings of each word for training.
 
     Returns:
         Share of the words in the voices of the test that are recognised, with noise.
@@ -91,8 +93,8 @@ def train_encoder(
     """
     torch.manual_seed(seed)
     rng = random.Random(f"encoder {seed}")
-    takes = record(speaker, words, speaker.voices.train, TAKES, rng)
-    rows = [in_a_row(takes, rng) for _ in range(stretches)]
+    recorded = record(speaker, words, speaker.voices.train, takes, rng)
+    rows = [in_a_row(recorded, rng) for _ in range(stretches)]
     frames = log_mel([samples for samples, _ in rows])
     labels = torch.from_numpy(np.stack([label for _, label in rows]))
     model = WhisperModel(CONFIG).train()

@@ -32,6 +32,11 @@ def add_quickstart(commands: argparse._SubParsersAction) -> None:
         help="run all methods, not only those that fit into five minutes",
     )
     parser.add_argument(
+        "--audio",
+        action="store_true",
+        help="train one model to see and one to hear, and compose them, in eight minutes",
+    )
+    parser.add_argument(
         "--from-nothing",
         action="store_true",
         help="also train the small LLM and the vision tower, which are shipped otherwise",

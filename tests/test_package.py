@@ -146,6 +146,7 @@ def test_a_room_imports_only_what_its_extra_brings(room, extras, packaging):
         (["data", "check", "recipe.yaml"], "pyarrow", "train"),
         (["quickstart"], "matplotlib", "eval"),
         (["quickstart"], "accelerate", "train,eval"),
+        (["quickstart", "--audio"], "soundfile", "audio"),
         (["eval", "folder"], "matplotlib", "eval"),
         (["eval", "folder", "--tasks", "gsm8k"], "lm_eval", "harness"),
         (["compare", "report"], "matplotlib", "eval"),

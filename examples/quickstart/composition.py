@@ -1,5 +1,6 @@
 """`Composition`: one model that sees and one that hears, trained apart and put together."""
 
+import os
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -87,7 +88,13 @@ class Composition(Comparison):
     ) -> None:
         """Writes the report."""
         size = {**self.shown_size(), "sounds": asdict(self.sounds)}
-        about = {"seed": self.seed, "speaker": self.sentence, "size": size, "seconds": seconds}
+        about: dict[str, Any] = {
+            "seed": self.seed,
+            "speaker": self.sentence,
+            "size": size,
+            "seconds": seconds,
+        }
+        about["cpu_seconds"] = round(sum(os.times()[:4]), 1)  # of all processes
         document = {**about, "talk": shown, "jobs": results}
         senses_report.save(folder, senses_report.read_results(results), document)
 

@@ -45,13 +45,13 @@ def plot_senses(
         right.set_title("A picture and a sound, by rule", loc="left", fontsize=12)
         for n, accuracy in enumerate(alone.values()):
             right.plot([accuracy.percent] * 2, [n - 0.4, n + 0.4], color=INK, linewidth=1.2)
-        right.plot([], [], color=INK, linewidth=1.2, label="with one of them")
+        right.plot([], [], color=INK, linewidth=1.2, label="one alone")
         for axes in (left, right):
             axes.set_xlim(-2, 103)
             axes.set_xlabel("answered (%)")
             axes.legend(
-                loc="upper center", bbox_to_anchor=(0.42, -0.13), ncols=5, frameon=False,
-                handletextpad=0.4, columnspacing=1.3,
+                loc="upper center", bbox_to_anchor=(0.36, -0.13), ncols=5, frameon=False,
+                handletextpad=0.4, columnspacing=1.1, handlelength=1.4,
             )  # fmt: skip
         figure.savefig(path, dpi=160)
 

@@ -154,10 +154,11 @@ def save(folder: Path, result: SensesResult, document: dict[str, Any]) -> None:
             f"## One conversation\n\n![the picture]({talk[0]['picture']})",
             markdown_table(("", "question", "answer", "right"), map(conversation_row, talk)),
             f"The rule is {document['jobs'][BOTH]['rule']}; every turn follows the model's own"
-            " answers before it.",
-            f"`wings quickstart --audio --seed {seed}`, {seconds:.0f} seconds on"
-            f" {machine_['cores']} cores of {machine_['processor']}. Intervals are over questions;"
-            " the seed is one. All figures: results.json.",
+            " answers before it. A wrong answer has the right one beside it.",
+            f"`wings quickstart --audio --seed {seed}`: {seconds:.0f} seconds and"
+            f" {document['cpu_seconds']:.0f} of processor time on {machine_['cores']} CPU"
+            f" cores ({machine_['processor']}). Intervals are over the questions of one seed. All"
+            " figures: results.json.",
         )
     )
     (folder / "report.md").write_text(page, encoding="utf-8")
@@ -169,10 +170,10 @@ def same_rows(same: dict[str, dict[str, int]]) -> str:
     """A sentence on the rows whose logits are those of another model to the last bit."""
     others = {"text": "the language model", "pictures": "sees", "sounds": "hears"}
     parts = [
-        f"{same[test]['equal']} of {same[test]['compared']} rows of {test} those of {other}"
+        f"of {other} in {same[test]['equal']} of {same[test]['compared']} rows of {test}"
         for test, other in others.items()
     ]
-    return f"The logits of both equal, to the last bit, in {', in '.join(parts)}."
+    return f"To the last bit, both has the logits {', '.join(parts)}."
 
 
 def conversation_row(turn: dict[str, Any]) -> tuple[str, ...]:

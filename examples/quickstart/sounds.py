@@ -66,13 +66,11 @@ def write_sounds(folder: Path, speaker: Speaker, amounts: SoundAmounts, seed: in
     rng = random.Random(f"transcripts {seed}")
     items = [transcript(rng) for _ in range(amounts.transcripts)]
     _write(folder, "transcripts", speaker, "train", items, seed)
-    rng, world = random.Random(f"sounds {seed}"), World()
+    rng = random.Random(f"sounds {seed}")
     items = [spoken(rng, TRAINED_KINDS[n % 2]) for n in range(amounts.conversations)]
-    texts = [
-        text_turn(world, rng, False, AFTER_PICTURES[n % len(AFTER_PICTURES)]).messages()
-        for n in range(len(items))
-    ]
-    _write(folder, "sounds", speaker, "train", items, seed, texts)
+    world = World()
+    around = [text_around(world, rng, n) for n in range(len(items))]
+    _write(folder, "sounds", speaker, "train", items, seed, around)
     rng = random.Random(f"sounds_held_out {seed}")
     items = [spoken(rng, KINDS[n % len(KINDS)]) for n in range(amounts.held_out)]
     _write(folder, "sounds_held_out", speaker, "test", items, seed)
@@ -102,6 +100,16 @@ def spoken(rng: random.Random, kind: str) -> Spoken:
     return Spoken(kind, spoken_sum(a, b), f"{a} + {b} = {a + b}")
 
 
+def text_around(world: World, rng: random.Random, n: int) -> tuple[list[dict], list[dict]]:
+    """Messages before and after the n-th sound: a text question after it, in half also before.
+
+    So a model learns to hear anywhere in a conversation, and to answer text after it has heard.
+    """
+    kind = AFTER_PICTURES[n % len(AFTER_PICTURES)]
+    turns = [text_turn(world, rng, False, kind).messages() for _ in range(2)]
+    return (turns[0] if n % 4 < 2 else []), turns[1]
+
+
 def transcript(rng: random.Random) -> Spoken:
     """A request to write what is said: one to three words, or a sum that training has."""
     if rng.random() < 0.5:
@@ -129,15 +137,13 @@ def _write(
     part: str,
     items: Sequence[Spoken],
     seed: int,
-    more: Sequence[list[dict]] = (),
+    around: Sequence[tuple[list[dict], list[dict]]] = (),
 ) -> None:
-    """Writes one file and its sounds; `more` has the messages that follow each question."""
+    """Writes one file and its sounds; `around` has the messages before and after each question."""
     sounds = save_sounds(folder, name, speaker, part, [item.words for item in items], seed)
-    rest = more or [[]] * len(items)
-    write_lines(
-        folder / f"{name}.jsonl",
-        (
-            {"kind": item.kind, "messages": item.messages(sound) + after}
-            for item, sound, after in zip(items, sounds, rest, strict=True)
-        ),
-    )
+    records = []
+    for n, (item, sound) in enumerate(zip(items, sounds, strict=True)):
+        before, after = around[n] if around else ([], [])
+        messages = before + item.messages(sound) + after
+        records.append({"kind": item.kind, "messages": messages})
+    write_lines(folder / f"{name}.jsonl", records)

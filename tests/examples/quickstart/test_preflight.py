@@ -5,8 +5,8 @@ import json
 import pytest
 from forked import Program
 
+from wings.examples.quickstart.comparison import one_of_each_kind
 from wings.examples.quickstart.methods import METHODS
-from wings.examples.quickstart.run import one_of_each_kind
 
 # In a process of its own: it forks before torch computes.
 CODE = """
@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 import numpy as np
 import torch
-from wings.examples.quickstart import jobs, methods, report, run
+from wings.examples.quickstart import comparison, dataset, jobs, methods, report, run
 
 folder = Path(sys.argv[1])
 log = folder / "trained"
@@ -54,7 +54,10 @@ with (
     for module in (random, np.random, torch):
         (module.seed if module is not torch else module.manual_seed)(7)
     (folder / "whole").mkdir()
-    run.preflight(folder / "whole", list(methods.METHODS), 3, False)
+    run.preflight(
+        folder / "whole",
+        comparison.Comparison(methods.METHODS, 3, dataset.QuickstartSize(), from_nothing=True),
+    )
     results["state"] = state() == expected
     results["left"] = [path.name for path in (folder / "whole").iterdir()]
 results["trained"] = log.read_text().split()

@@ -88,14 +88,15 @@ class Composition(Comparison):
     ) -> None:
         """Writes the report."""
         size = {**self.shown_size(), "sounds": asdict(self.sounds)}
-        about: dict[str, Any] = {
+        document = {
             "seed": self.seed,
             "speaker": self.sentence,
             "size": size,
             "seconds": seconds,
+            "cpu_seconds": round(sum(os.times()[:4]), 1),  # of all processes
+            "talk": shown,
+            "jobs": results,
         }
-        about["cpu_seconds"] = round(sum(os.times()[:4]), 1)  # of all processes
-        document = {**about, "talk": shown, "jobs": results}
         senses_report.save(folder, senses_report.read_results(results), document)
 
     def both(self, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from forked import Program
@@ -10,10 +11,12 @@ from transformers import AutoTokenizer
 
 from wings.cli import main
 from wings.examples.conversations import read_lines
-from wings.examples.quickstart import hearing
-from wings.examples.quickstart.dataset import QuickstartAmounts, Writer
+from wings.examples.quickstart import comparison, hearing
+from wings.examples.quickstart.composition import PREFLIGHT_SIZE, Composition
+from wings.examples.quickstart.dataset import QuickstartAmounts, QuickstartSize, Writer
 from wings.examples.quickstart.hearing import choose_speaker
 from wings.examples.quickstart.jobs import ASSETS
+from wings.examples.quickstart.methods import METHODS
 from wings.examples.quickstart.sounds import (
     DIGITS,
     NEW_SUMS,
@@ -152,6 +155,16 @@ def test_a_speaker_is_always_found(monkeypatch):
     speaker, sentence = choose_speaker()
     assert isinstance(speaker, Tones) and "eSpeak NG does not run" in sentence
     assert sentence.count(".") == sentence.count(".so") + 1 and sentence.endswith(".")
+
+
+def test_the_preflight_has_the_same_parts_in_small(monkeypatch):
+    monkeypatch.setattr(hearing, "synthesiser", lambda: None)
+    plan = Composition.of(list(METHODS[:1]), 3, QuickstartSize(), True, None)
+    few = plan.preflight()
+    assert isinstance(few, Composition) and few.sounds == PREFLIGHT_SIZE
+    assert few.size == comparison.PREFLIGHT_SIZE and few.seed == 3 and few.from_nothing
+    jobs = [[job.key for job in one.jobs(Path("folder"))] for one in (plan, few)]
+    assert jobs[0] == jobs[1] and {"llm", "row-wings-frozen", "hears", "both-mean"} <= {*jobs[0]}
 
 
 def test_audio_and_all_methods_are_refused_together(tmp_path, capsys):

@@ -10,15 +10,18 @@ from wings.examples.quickstart.methods import METHODS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
 
+# `test_preflight.py` has the preflight.
 CODE = """
 import sys
 from pathlib import Path
-from wings.examples.quickstart.run import quickstart
+from unittest import mock
+from wings.examples.quickstart import run
 from wings.examples.quickstart.dataset import QuickstartAmounts, QuickstartSize
 
 amounts = QuickstartAmounts(text=300, captions=16, conversations=16, held_out=8)
 size = QuickstartSize(amounts, tower_steps=4, llm_steps=4, align_steps=2, instruct_steps=2)
-quickstart(Path(sys.argv[1]), seed=3, from_nothing=True, size=size)
+with mock.patch.object(run, "preflight"):
+    run.quickstart(Path(sys.argv[1]), seed=3, from_nothing=True, size=size)
 """
 
 

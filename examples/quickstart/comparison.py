@@ -26,7 +26,7 @@ PREFLIGHT_SIZE = QuickstartSize(
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `wings quickstart` draws, trains and reports.
+    """Plan of `wings quickstart`: draws pictures, trains every method and reports.
 
     Attributes:
         methods: of the table; the demo asks the first.

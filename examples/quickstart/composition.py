@@ -31,7 +31,7 @@ PREFLIGHT_SIZE = HearingSize(
 
 @dataclass(frozen=True)
 class Composition(Comparison):
-    """What `wings quickstart --audio` draws, says, trains and reports.
+    """Plan of `wings quickstart --audio`: draws, says, trains both, composes and reports.
 
     Attributes:
         speaker: says all words.

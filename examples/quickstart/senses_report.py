@@ -177,7 +177,7 @@ def same_rows(same: dict[str, dict[str, int]]) -> str:
 
 
 def conversation_row(turn: dict[str, Any]) -> tuple[str, ...]:
-    """What a turn shows, its question, the answer and, where that is wrong, the right one."""
+    """Cells of a turn: its picture or sound, the question, the answer, the right one if another."""
     source = f'"{turn["said"]}" ({turn["voice"]})' if "sound" in turn else ""
     source = "the picture" if "picture" in turn else source
     right = "" if is_exact(turn["answer"], turn["right"]) else turn["right"]

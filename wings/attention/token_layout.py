@@ -1,6 +1,7 @@
 """`TokenLayout`: position, sequence, kind and visibility of every token of a batch."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,6 +61,11 @@ class TokenLayout:
         if self._newest is not None:
             return self._newest
         return torch.where(self.begun[0] > 0, IMAGE, TEXT)
+
+    @cached_property
+    def most_begun(self) -> tuple[int, ...]:
+        """For each sense the most items that have begun in a row; the host reads them once."""
+        return tuple(torch.stack([one.amax() for one in self.begun]).tolist())
 
     def padded_where(self, hidden: Tensor) -> "TokenLayout":
         """A copy that has `PADDING` where `hidden [B, S]` is True."""

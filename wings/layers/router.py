@@ -83,7 +83,8 @@ class ModalityRouter(nn.Module):
         if queries.length == 1:
             before, after = is_text & (begun < newest), is_text & (begun == newest)
             return torch.stack([is_item, before, after], dim=-1).to(dtype)
-        stretches = torch.arange(int(begun.max()) + 1, device=keys.table.device)
+        most = keys.most_begun[self.kind - 1]
+        stretches = torch.arange(most + 1, device=keys.table.device)
         text = is_text[..., None] & (begun[..., None] == stretches)
         found = torch.cat([is_item[..., None], text], dim=-1)
         return found.to(dtype)

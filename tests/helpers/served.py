@@ -12,7 +12,10 @@ from pathlib import Path
 import forked
 import torch
 from PIL import Image
-from tiny import tiny_model
+from tiny import TEXT, tiny_model, tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from wings import WingsForCausalLM, WingsProcessor
 
 ROOT = Path(__file__).parents[2]
 READY = re.compile(r"http://\S+:\d+")
@@ -28,6 +31,22 @@ def save_noisy(folder, **options):
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return model.eval(), processor
+
+
+def model_with(**parts):
+    """A model of these encoders whose learners act, and its processor."""
+    torch.manual_seed(0)
+    senses = {"audio": {"rank": 4}} if "audio" in parts else None
+    options = {"rank": 4, "text_guard": True} if "image" in parts else {}
+    text = LlamaForCausalLM(LlamaConfig(**TEXT))
+    model = WingsForCausalLM.from_pretrained_parts(text=text, senses=senses, **parts, **options)
+    processor = WingsProcessor.from_pretrained_parts(text=tiny_tokenizer(), **parts)
+    for name, sense in processor.senses.items():
+        model.config.change_sense(name, token_id=sense.token_id)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.eval(), processor
 
 

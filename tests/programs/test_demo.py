@@ -7,21 +7,34 @@ import shutil
 import signal
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from served import ROOT, Program, answer, free_port, huge_png, png, save_noisy
+from audio_models import tiny_audio
+from served import ROOT, Program, answer, free_port, huge_png, model_with, png, save_noisy
+from tiny import VISION
+from videos import make_video
 
 from wings.cli import main
+from wings.errors import WingsError
 from wings.extras import NAME
+from wings.processing.audio_reader import load_audio
 
 gradio = pytest.importorskip("gradio", reason="needs wings-lorra[demo]")
 gradio_client = pytest.importorskip("gradio_client", reason="needs wings-lorra[demo]")
 
 from wings.serving.answer import answer_weights, stream_answer  # noqa: E402
 from wings.serving.demo import launch  # noqa: E402
-from wings.serving.demo_page import build_page, described, explained, visible  # noqa: E402
+from wings.serving.demo_files import examples_of  # noqa: E402
+from wings.serving.demo_page import (  # noqa: E402
+    build_page,
+    described,
+    explained,
+    user_message,
+    visible,
+)
 
 LENGTH = 12
 QUESTION = "Which colour?"
@@ -36,7 +49,14 @@ def files(tmp_path_factory):
     }  # fmt: skip
     for name, data in contents.items():
         (folder / name).write_bytes(data)
+    (_, (tones,)), *_ = examples_of(["audio"])
+    tones.rename(folder / "tones.wav")
     return folder
+
+
+@pytest.fixture(scope="module")
+def both():
+    return model_with(image=VISION, audio=tiny_audio("whisper", pool=4))
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +221,7 @@ def test_the_weights_are_those_of_the_steps_that_chose_the_tokens(router, tmp_pa
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
     )  # fmt: skip
     ids = model.generate(**batch, max_new_tokens=6, min_new_tokens=6, do_sample=False)
-    found = answer_weights(model, batch, ids)
+    (found,) = answer_weights(model, batch, ids).values()
     # One decoding step after the other, as generate made them.
     prompt = batch["input_ids"].shape[1]
     with torch.no_grad():
@@ -240,6 +260,89 @@ def test_any_checkpoint_is_described(options, line, with_image, without, tmp_pat
         figure, note = explained(model.config, last, True)
         assert note.startswith(words) or words in note
         assert (figure is not None) == note.startswith("Weight of")
+
+
+def test_the_weights_of_two_senses_are_told_apart(both, files):
+    """Those of one sense in a conversation with the other too, and a panel for each that acts."""
+    model, processor = both
+    heard = {"type": "audio", "audio": str(files / "tones.wav")}
+    question = said(QUESTION, files / "red.png")
+    question["content"].insert(1, heard)
+    for messages, acting in (
+        ([question], ["image", "audio"]), ([said(QUESTION, files / "red.png")], ["image"]),
+        ([{"role": "user", "content": [heard]}], ["audio"]), ([said(QUESTION)], []),
+    ):  # fmt: skip
+        *_, last = stream_answer(model, processor, messages, 4)
+        assert [*last.weights] == acting
+        assert all(one.shape == (2, 2) for one in last.weights.values())
+        figure, note = explained(model.config, last, True)
+        assert len(figure.axes if figure else []) == len(acting)
+        assert note.startswith("Weight of") if acting else "has no image or sound to" in note
+    batch = processor.apply_chat_template(
+        [question], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    ids = model.generate(**batch, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    with torch.no_grad():
+        values = {name: one for name, one in batch.items() if name.endswith("values")}
+        out = model(ids, **values, output_router_weights=True)
+    steps = [one[0, batch["input_ids"].shape[1] - 1 : -1].mean(0) for one in out.router_weights]
+    found = answer_weights(model, batch, ids)
+    assert torch.allclose(torch.cat([found["image"], found["audio"]], 1), torch.stack(steps))
+
+
+@pytest.mark.parametrize(
+    ("name", "senses", "kind"),
+    [
+        ("a.png", ("image",), "image"), ("a.mp4", ("image", "audio"), "video"),
+        ("a.MKV", ("image",), "video"), ("a.gif", ("image",), "image"),
+        ("a.wav", ("image", "audio"), "audio"), ("a.flac", ("audio",), "audio"),
+        ("recording.webm", ("audio",), "audio"), ("nothing", ("image", "audio"), "image"),
+        ("nothing", ("audio",), "audio"),
+    ],
+)  # fmt: skip
+def test_kinds_of_files(name, senses, kind):
+    assert user_message({"files": [{"path": f"/x/{name}"}]}, senses)["content"] == [
+        {"type": kind, kind: f"/x/{name}"}
+    ]
+
+
+def test_a_file_of_another_kind_is_refused_with_what_the_model_takes():
+    with pytest.raises(WingsError, match=r"^'a.png' is of the kind image, .* takes audio\.$"):
+        user_message({"files": ["/x/a.png"]}, ("audio",))
+    with pytest.raises(WingsError, match="of the kind audio, and this model takes image and video"):
+        user_message({"files": ["/x/a.wav"]}, ("image",))
+
+
+def test_a_page_of_a_model_that_hears_takes_sounds_and_one_of_both_takes_all(both, files):
+    model, processor = both
+    page = build_page(model, processor, "both", LENGTH)
+    port = free_port()
+    launch(page, "127.0.0.1", port, share=False)
+    (box,) = [one for one in page.blocks.values() if isinstance(one, gradio.MultimodalTextbox)]
+    assert box.file_types == ["image", "video", "audio"] and "microphone" in box.sources
+    assert box.placeholder == "Ask something; add images, videos or sounds."
+    client = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False)
+    (files / "a.mp4").write_bytes(make_video())
+    names = ("tones.wav", "a.mp4", "red.png")
+    found, _ = ask(client, QUESTION, *(files / name for name in names))
+    kinds = ("audio", "video", "image")
+    parts = [{"type": k, k: str(files / n)} for k, n in zip(kinds, names, strict=True)]
+    first = {"role": "user", "content": [*parts, {"type": "text", "text": QUESTION}]}
+    assert found == answer(model, processor, [first], LENGTH).strip()
+    again, _ = ask(client, "And?")
+    chat = [first, {"role": "assistant", "content": found}, said("And?")]
+    assert again == answer(model, processor, chat, LENGTH).strip()
+    page.close(verbose=False)
+
+
+def test_examples_are_of_what_the_model_can_do():
+    asked = {senses: examples_of(senses) for senses in (("image",), ("audio",), ("image", "audio"))}
+    endings = {k: [[Path(f).suffix for f in files] for _, files in v] for k, v in asked.items()}
+    assert endings == {
+        ("image",): [[".png"], []], ("audio",): [[".wav"], []],
+        ("image", "audio"): [[".png"], [".wav"], []],
+    }  # fmt: skip
+    assert len(load_audio(asked[("audio",)][0][1][0], 16_000)) == 16_000
 
 
 def test_paths_of_the_server_are_not_shown():

@@ -4,14 +4,10 @@ import base64
 import io
 
 import pytest
-import torch
 from audio_models import tiny_audio
-from served import answer
-from tiny import TEXT, VISION, tiny_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from served import answer, model_with
+from tiny import VISION
 from videos import make_video
-
-from wings import WingsForCausalLM, WingsProcessor
 
 testclient = pytest.importorskip("fastapi.testclient", reason="needs wings-lorra[serve]")
 
@@ -21,22 +17,6 @@ import soundfile  # noqa: E402
 from wings.serving.serve import build_app, example  # noqa: E402
 
 LENGTH = 6
-
-
-def model_with(**parts):
-    """A model of these encoders whose learners act, and its processor."""
-    torch.manual_seed(0)
-    senses = {"audio": {"rank": 4}} if "audio" in parts else None
-    options = {"rank": 4, "text_guard": True} if "image" in parts else {}
-    text = LlamaForCausalLM(LlamaConfig(**TEXT))
-    model = WingsForCausalLM.from_pretrained_parts(text=text, senses=senses, **parts, **options)
-    processor = WingsProcessor.from_pretrained_parts(text=tiny_tokenizer(), **parts)
-    for name, sense in processor.senses.items():
-        model.config.change_sense(name, token_id=sense.token_id)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval(), processor
 
 
 @pytest.fixture(scope="module")

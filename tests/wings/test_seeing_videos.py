@@ -161,6 +161,26 @@ def test_the_option_is_saved(processor, file, tmp_path):
     assert again.video_sampling == {"max_frames": 3}
 
 
+def test_the_options_of_transformers_are_taken(processor, file):
+    by_hand = processor.apply_chat_template(user(*THREE), **BATCH)
+    for options in (
+        {"num_frames": 3}, {"fps": 1}, {"processor_kwargs": {"videos_kwargs": {"num_frames": 3}}},
+        {"processor_kwargs": {"fps": 1.0}},
+    ):  # fmt: skip
+        found = processor.apply_chat_template(user(video(file)), **BATCH, **options)
+        assert_same(found, by_hand)
+    plain = processor(text="<video>", videos=[file], videos_kwargs={"fps": 1}, return_tensors="pt")
+    assert torch.equal(plain["pixel_values"], by_hand["pixel_values"])
+    # As the server of transformers asks; the part's own options come first.
+    with pytest.warns(UserWarning, match="The sound of a video is not read; give it as audio"):
+        found = processor.apply_chat_template(
+            user(video(file, max_frames=3)), **BATCH, num_frames=32, load_audio_from_video=True
+        )
+    assert_same(found, by_hand)
+    with pytest.raises(WingsError, match="'max_frames' is 0"):
+        processor(text="<video>", videos=[file], num_frames=0)
+
+
 def test_lengths_are_known_before_a_video_is_decoded(processor, file):
     for part, count in ((video(file), 8), (video(file, fps=1), 3), (video([1] * 5), 5),
                         (video("nowhere"), 8), (video(file, fps=0), 8)):  # fmt: skip

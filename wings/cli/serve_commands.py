@@ -15,8 +15,8 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
         lazy("wings.serving.demo:demo"),
         ("demo",),
         "open a page to chat with a checkpoint, with and without its learners",
-        "Serves a page with a chat about images. A switch turns the learners off for the next"
-        " answer, and a plot has the router's weight in each block for the last one.",
+        "Serves a page with a chat about images, videos and sounds. A switch turns the learners off"
+        " for the next answer, and a plot has the router's weight in each block for the last one.",
     )
     add_server(parser, 7860)
     add_answer_length(parser, 256)
@@ -32,7 +32,7 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
         "serve",
         lazy("wings.serving.serve:serve"),
         ("serve",),
-        "answer requests of OpenAI's clients with a checkpoint, images and streams included",
+        "answer requests of OpenAI's clients with a checkpoint, images and sounds included",
         "Serves one checkpoint at /v1/chat/completions and /v1/responses, with the handlers of"
         " transformers serve. Answers come whole or streamed.",
     )

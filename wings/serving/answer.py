@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers import StoppingCriteriaList, TextIteratorStreamer
 
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
+from wings.sense import VALUES
 from wings.serving.server import StopOnEvent
 
 # Seconds without a new piece after which the answer so far is yielded again.
@@ -26,13 +27,13 @@ class Answer:
 
     Attributes:
         text: all of it, not only its newest piece.
-        weights: `[L, M]` float32 of a whole answer: the weight of each learner (M) in each block
-            with learners (L), mean over the answer's tokens. None while the answer grows, and where
-            no learner acted.
+        weights: of a whole answer, by sense, `[L, M]` float32: the weight of each of its learners
+            (M) in each of its blocks (L), mean over the answer's tokens. Empty while the answer
+            grows, and where no learner acted.
     """
 
     text: str
-    weights: Tensor | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def stream_answer(
@@ -52,10 +53,10 @@ def stream_answer(
         processor: of the model.
         messages: the conversation, see `WingsProcessor.encode`.
         max_new_tokens: longest answer, in tokens.
-        learners: False for an answer of the LLM and the projected image features alone.
+        learners: False for an answer of the LLM and the projected features of the items alone.
 
     Raises:
-        WingsError: a message or an image that cannot be read.
+        WingsError: a message, or a source in it, that cannot be read.
     """
     batch = processor.apply_chat_template(
         messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
@@ -90,7 +91,7 @@ def stream_answer(
             ids = future.result()
         finally:
             stopped.set()
-    yield Answer(text.strip(), answer_weights(model, batch, ids) if learners else None)
+    yield Answer(text.strip(), answer_weights(model, batch, ids) if learners else {})
 
 
 def pieces(streamer: Any) -> Iterator[str]:
@@ -110,7 +111,7 @@ def pieces(streamer: Any) -> Iterator[str]:
 @torch.no_grad()
 def answer_weights(
     model: WingsForCausalLM, batch: Mapping[str, Tensor], ids: Tensor
-) -> Tensor | None:
+) -> dict[str, Tensor]:
     """Computes the mean weight of each learner in each block over the tokens of an answer.
 
     One pass over the conversation, which equals the passes of the generation (see
@@ -118,24 +119,36 @@ def answer_weights(
 
     Args:
         model: that gave the answer.
-        batch: the prompt: `input_ids`, `attention_mask` `[1, T]` and `pixel_values`.
+        batch: the prompt: `input_ids`, `attention_mask` `[1, T]`, and the items of the senses.
         ids: `[1, T + N]`, prompt and answer.
 
     Returns:
-        `[L, M]` float32 on the CPU; None where no learner acted, or there is no answer.
+        by sense, `[L, M]` float32 on the CPU, as `Answer.weights`.
     """
     prompt = batch["input_ids"].shape[1]
     if ids.shape[1] == prompt:
-        return None
+        return {}
     out = model(
         input_ids=ids,
-        pixel_values=batch.get("pixel_values"),
+        **{name: batch[name] for name in batch if VALUES.fullmatch(name)},
         use_cache=False,
         logits_to_keep=1,
         output_router_weights=True,
     )
     if out.router_weights is None:
-        return None
+        return {}
     # A token is chosen one position before its own.
     steps = slice(prompt - 1, -1)
-    return torch.stack([one[0, steps].float().mean(0).cpu() for one in out.router_weights])
+    found: dict[str, list[Tensor]] = {}
+    # A block has the learners of one sense after those of another.
+    for layer, weights in zip(model.config.layers_with_learners, out.router_weights, strict=True):
+        senses = [one for one in model.config.senses.values() if layer in one.layers]
+        means = weights[0, steps].float().mean(0).cpu()
+        parts = means.split([len(sense.learners) for sense in senses])
+        for sense, part in zip(senses, parts, strict=True):
+            found.setdefault(sense.name, []).append(part)
+    stacked = {name: torch.stack(parts) for name, parts in found.items()}
+    if len(stacked) == 1:
+        return stacked
+    # Idle beside another sense: the conversation has no item of it.
+    return {name: weights for name, weights in stacked.items() if weights.any()}

@@ -13,7 +13,8 @@ import gradio as gr
 from wings.processing.image_limits import ImageLimits
 from wings.serving.server import bind, load, stop_signals, url_of
 
-from .demo_page import Example, build_page
+from .demo_files import Example
+from .demo_page import build_page
 
 FONTS = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
@@ -40,7 +41,7 @@ def demo(
         dtype: of the weights: a name of torch's, or "auto" for the checkpoint's.
         max_new_tokens: longest answer, in tokens.
         share: also open a public address, through Gradio's servers.
-        examples: questions and their image files, see `build_page`.
+        examples: questions and their files, see `build_page`.
 
     Raises:
         WingsError: the port is taken, or no Wings checkpoint.

@@ -1,32 +1,32 @@
-"""The demo's page: a chat with images, a switch for the learners, and the router's weights."""
+"""The demo's page: a chat with what a model sees and hears, and the weights of its learners."""
 
 import re
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image, ImageDraw
 
 from wings.config import WingsConfig
 from wings.endings import ending_of
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
+from wings.processing.item_encoder import AUDIO
 from wings.processing.processor import WingsProcessor
+from wings.processing.video_parts import VIDEO
+from wings.sense import IMAGE, Sense
 
 from .answer import Answer, stream_answer
+from .demo_files import Example, examples_of, kind_of, kinds_of, listed
 from .router_plot import router_figure
 
 # Answers that are generated at the same time; more requests wait.
 AT_ONCE = 2
-QUESTIONS = ("What is in this picture?", "What is a picture made of?")
 FAILED = "No answer"
-NO_INPUT = "The message is empty: type a question or add an image."
-
-Example = tuple[str, Sequence[str | Path]]
+NOUNS = {IMAGE: "image", AUDIO: "sound"}
+MANY = {IMAGE: "images", VIDEO: "videos", AUDIO: "sounds"}
+NO_INPUT = "The message is empty: type a question or add a file."
 
 
 def build_page(
@@ -43,14 +43,17 @@ def build_page(
         processor: of the model.
         title: of the page.
         max_new_tokens: longest answer, in tokens.
-        examples: questions with the image files they are asked about; default: one about a drawn
-            image, and one without.
+        examples: questions with the files they are asked about; default: one about a drawn image,
+            one about a tone, as the model can, and one without.
     """
+    senses = tuple(processor.senses)
+    kinds = kinds_of(senses)
+    many = [MANY[kind] for kind in kinds]
 
     def respond(message: Mapping, history: list, learners: bool) -> Iterator[tuple]:
         """Streams the answer, then the plot and a sentence about it."""
         try:
-            messages = [*past_messages(history), user_message(message)]
+            messages = [*past_messages(history, senses), user_message(message, senses)]
             answer = Answer("")
             for answer in stream_answer(model, processor, messages, max_new_tokens, learners):
                 yield answer.text, gr.skip(), gr.skip()
@@ -80,16 +83,17 @@ def build_page(
                     multimodal=True,
                     chatbot=gr.Chatbot(label="Chat", height=420, buttons=["copy"]),
                     textbox=gr.MultimodalTextbox(
-                        file_types=["image"],
+                        file_types=kinds,
+                        sources=["upload", "microphone"] if AUDIO in senses else ["upload"],
                         file_count="multiple",
                         # While an answer grows; ending it ends its generation.
                         stop_btn=True,
-                        placeholder="Ask something; add images with the button on the left.",
+                        placeholder=f"Ask something; add {listed(many, 'or')}.",
                         show_label=False,
                     ),
                     examples=[
                         [{"text": text, "files": [str(file) for file in files]}]
-                        for text, files in examples or drawn_examples()
+                        for text, files in examples or examples_of(senses)
                     ],
                     run_examples_on_click=False,
                     cache_examples=False,
@@ -102,15 +106,15 @@ def build_page(
     return page
 
 
-def user_message(message: Mapping) -> dict[str, Any]:
+def user_message(message: Mapping, senses: Sequence[str]) -> dict[str, Any]:
     """A message of Gradio's text box, `{"text", "files"}`, as the processor takes it.
 
     Raises:
-        WingsError: neither a text nor a file.
+        WingsError: neither a text nor a file, or a file of a kind that the model does not take.
     """
-    parts: list[dict[str, Any]] = [
-        {"type": "image", "image": file["path"] if isinstance(file, Mapping) else file}
-        for file in message.get("files") or ()
+    files = message.get("files") or ()
+    parts = [
+        file_part(file["path"] if isinstance(file, Mapping) else file, senses) for file in files
     ]
     if text := (message.get("text") or "").strip():
         parts.append({"type": "text", "text": text})
@@ -119,14 +123,21 @@ def user_message(message: Mapping) -> dict[str, Any]:
     return {"role": "user", "content": parts}
 
 
-def past_messages(history: Sequence[Mapping]) -> list[dict[str, Any]]:
+def file_part(path: str, senses: Sequence[str]) -> dict[str, Any]:
+    """A visitor's file as a part of a message."""
+    kind = kind_of(path, senses)
+    return {"type": kind, kind: path}
+
+
+def past_messages(history: Sequence[Mapping], senses: Sequence[str]) -> list[dict[str, Any]]:
     """Gradio's history as messages, without questions that got no answer or an error."""
     messages: list[dict[str, Any]] = []
     for message, answer in pairwise(history):
         if (message["role"], answer["role"]) == ("user", "assistant") and not failed(answer):
             for one in (message, answer):
                 content = one["content"] if isinstance(one["content"], list) else [one["content"]]
-                messages.append({"role": one["role"], "content": [*map(message_part, content)]})
+                parts = [message_part(part, senses) for part in content]
+                messages.append({"role": one["role"], "content": parts})
     return messages
 
 
@@ -135,7 +146,7 @@ def failed(answer: Mapping) -> bool:
     return (answer.get("metadata") or {}).get("title") == FAILED
 
 
-def message_part(part: Any) -> dict[str, Any]:
+def message_part(part: Any, senses: Sequence[str]) -> dict[str, Any]:
     """A part of a message in Gradio's history as the processor takes it.
 
     A client that sends no history back gets the text and files as they were given; the page sends
@@ -145,7 +156,7 @@ def message_part(part: Any) -> dict[str, Any]:
         return {"type": "text", "text": part}
     if part.get("type") == "text":
         return {"type": "text", "text": part["text"]}
-    return {"type": "image", "image": part.get("file", part)["path"]}
+    return file_part(part.get("file", part)["path"], senses)
 
 
 def visible(sentence: str) -> str:
@@ -154,34 +165,30 @@ def visible(sentence: str) -> str:
 
 
 def described(config: WingsConfig) -> str:
-    """One line about a checkpoint's learners and router."""
-    layers = config.layers_with_learners
-    if not layers:
+    """One line about the learners and the router of each sense of a checkpoint."""
+    lines = [_described(sense) for sense in config.senses.values() if sense.layers]
+    if not lines:
         return "This checkpoint has no learners, so the switch changes nothing unless it has LoRA."
-    router = f"the {config.router} router" if config.is_routed else "no router"
-    guard = ", and a text guard" if config.text_guard else ""
-    names = " and ".join(config.learners)
-    return f"{names.capitalize()} learners in {len(layers)} blocks, {router}{guard}."
+    return " ".join(lines)
+
+
+def _described(sense: Sense) -> str:
+    router = f"the {sense.router} router" if sense.is_routed else "no router"
+    guard = ", and a text guard" if sense.guard else ""
+    names = " and ".join(sense.learners)
+    return f"{names.capitalize()} learners in {len(sense.layers)} blocks, {router}{guard}."
 
 
 def explained(config: WingsConfig, answer: Answer, learners: bool) -> tuple[Any, str]:
     """The plot of an answer, None where there is none, and a sentence about it."""
+    nouns = [NOUNS.get(name, name) for name in config.senses]
     if not learners:
-        return None, "Learners were off: the LLM read the image features alone."
-    if answer.weights is None:
-        return None, "No learner acted on this answer: the conversation has no image to attend to."
-    if not config.is_routed:
+        return None, f"Learners were off: the LLM read the {listed(nouns)} features alone."
+    if not answer.weights:
+        one = " or ".join(nouns)
+        return None, f"No learner acted on this answer: the conversation has no {one} to attend to."
+    routed = {name: w for name, w in answer.weights.items() if config.senses[name].is_routed}
+    if not routed:
         return None, "This checkpoint has no router: each learner that sees something has weight 1."
-    figure = router_figure(answer.weights, config.learners, config.layers_with_learners)
+    figure = router_figure(routed, config.senses)
     return figure, "Weight of each learner in each block, mean over the tokens of the last answer."
-
-
-def drawn_examples() -> list[Example]:
-    """A question about a drawn image, and one about text."""
-    image = Image.new("RGB", (320, 240), "white")
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((40, 80, 140, 180), fill="royalblue")
-    draw.ellipse((180, 70, 290, 180), fill="crimson")
-    file = Path(tempfile.mkdtemp(prefix="wings-demo-")) / "shapes.png"
-    image.save(file)
-    return [(QUESTIONS[0], [file]), (QUESTIONS[1], [])]

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from wings.errors import WingsError
-from wings.records.formats import to_messages
+from wings.records.formats import items_of, to_messages
 from wings.records.members import to_record
 from wings.records.open_records import open_records
 from wings.train.data.dataset import ConversationDataset
-from wings.train.recipe import DataSource
+from wings.train.recipe import DataSource, Limits
 
 
 def talk(question, answer, **more):
@@ -93,6 +93,33 @@ def test_pictures_are_matched_by_name_or_by_number():
     # Read by another library, JSON is a mapping already and a picture a mapping too.
     row = {"jpg": {"bytes": b"J", "path": None}, "json": {"conversations": [], "image": "9.jpg"}}
     assert to_record("k", row)["images"] == [{"bytes": b"J", "path": None}]
+
+
+def test_a_shard_may_have_sounds_and_videos(tmp_path):
+    several = talk("<video><audio>a<audio>", "b", video="k.mp4", audio=["2.10.wav", "2.9.wav"])
+    parts = [{"type": "video", "video": "3.webm", "fps": 2}, {"type": "text", "text": "a"}]
+    chat = [{"role": "user", "content": parts}, {"role": "assistant", "content": "b"}]
+    beside = talk("<video>a", "b", video="c.mp4")
+    write_tar(
+        tmp_path / "s.tar",
+        [
+            ("1.mp4", b"V"), ("1.txt", b"a goal"),
+            ("2.json", several), ("2.10.wav", b"ten"), ("2.9.wav", b"nine"), ("2.mp4", b"W"),
+            ("3.json", {"messages": chat}), ("3.webm", b"X"),
+            ("4.json", beside),
+        ],
+    )  # fmt: skip
+    records = read(tmp_path / "s.tar")
+    found = [items_of(to_messages(records[n], records.folder)) for n in range(4)]
+    assert found == [
+        [("image", b"V")],
+        [("image", b"W"), ("audio", b"ten"), ("audio", b"nine")],
+        [("image", b"X")], [("image", tmp_path / "c.mp4")],
+    ]  # fmt: skip
+    assert to_messages(records[2], ".")[0]["content"][0]["fps"] == 2
+    limits = Limits(video_bytes=0)
+    with pytest.raises(WingsError, match=r"its \.mp4 has 1 bytes, more than limits.video_bytes"):
+        open_records(DataSource(str(tmp_path / "s.tar")), limits)[0]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def open_records(source: RecordSource, limits: Limits | None = None) -> Records:
         parts = [_open(path) for path in source_files(source.path)]
         for part in parts:
             part.record_bytes, part.image_bytes = limits.record_bytes, limits.image_bytes
+            part.video_bytes = limits.video_bytes
         if len(parts) == 1 and parts[0].path == Path(source.path).expanduser():
             records = parts[0]
         else:

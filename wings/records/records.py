@@ -63,7 +63,8 @@ class Records(ABC):
         shuffle_buffer: records that are shuffled together in a source that is read forwards; None
             with random access.
         record_bytes: bytes that the text of a record may have.
-        image_bytes: bytes that a file in a shard may have.
+        image_bytes: bytes that an image or a sound in a shard may have.
+        video_bytes: likewise a video.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Records(ABC):
     shuffle_buffer: int | None = None
     record_bytes: int = 64 * 2**20
     image_bytes: int = 256 * 2**20
+    video_bytes: int = 2**30
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -8,11 +8,16 @@ import numpy as np
 
 from wings.errors import WingsError
 
-from .members import is_image, is_used, to_record
+from .members import is_used, kind_of, to_record
 from .records import Records, SourceError, one_line, validate_size
 
 # Index entry of a member: location of its bytes, and its extension.
 _MEMBER = np.dtype([("offset", np.int64), ("size", np.int64), ("extension", np.int32)])
+
+
+# The limit of a member by its kind; None is a text.
+LIMITS = {None: "record_bytes", "image": "image_bytes", "audio": "image_bytes"}
+LIMITS |= {"video": "video_bytes"}
 
 
 class ShardRecords(Records):
@@ -65,13 +70,13 @@ class ShardRecords(Records):
         return len(self._keys)
 
     def read(self, number: int) -> Any:
-        """The record of key `number`, images as bytes."""
+        """The record of key `number`, its sources as bytes."""
         members = {}
         try:
             with self.path.open("rb") as file:
                 for one in self._members[self._starts[number] : self._starts[number + 1]]:
                     extension, size = self._extensions[one["extension"]], int(one["size"])
-                    key = "image_bytes" if is_image(extension) else "record_bytes"
+                    key = LIMITS[kind_of(extension)]
                     validate_size(size, getattr(self, key), f"its .{extension}", key)
                     if extension in members:
                         raise WingsError(f"the shard has two .{extension} under its key")

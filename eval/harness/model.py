@@ -1,7 +1,7 @@
 """Wings as a model of lm-evaluation-harness: `lm_eval --model wings --model_args pretrained=...`.
 
 Extends the harness's own `hf` model, so a language model has the same results with both. It adds
-that `<image>` in a text is only text, and one-sentence errors.
+that `<image>` and `<audio>` in a text are only text, and one-sentence errors.
 """
 
 from typing import Any
@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 import wings  # noqa: F401  registers Wings with transformers' Auto classes
+from wings.config import WingsConfig
 from wings.errors import WingsError
-from wings.processing.conversation import IMAGE_TOKEN
+from wings.processing.item_encoder import token_of
 from wings.upstream.harness import HarnessModel, register_model
 
 NAME = "wings"
@@ -31,8 +32,11 @@ class WingsLM(HarnessModel):
 
     def __init__(self, pretrained: str | PreTrainedModel, **options: Any) -> None:
         super().__init__(pretrained, **{"backend": "causal", **options})
-        added = self.tokenizer.get_added_vocab() if self.model.config.model_type == NAME else {}
-        self.image_token_id: int | None = added.get(IMAGE_TOKEN)
+        config, added = self.model.config, self.tokenizer.get_added_vocab()
+        senses = config.senses if isinstance(config, WingsConfig) else ()
+        tokens = {token: added.get(token) for token in map(token_of, senses)}
+        # The placeholders that no text may write, by their ids.
+        self.placeholders = {number: token for token, number in tokens.items() if number}
 
     def on_load_error(self, pretrained: Any, error: Exception) -> WingsError:
         """The error to raise if no model can be loaded."""
@@ -43,7 +47,7 @@ class WingsLM(HarnessModel):
         )
 
     def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
-        """Token ids of a text; `<image>` in it is plain text, as for a model without pictures."""
+        """Token ids of a text; placeholders in it are plain text, as for a model without senses."""
         return self._as_text(super().tok_encode(string, *args, **options))
 
     def tok_batch_encode(
@@ -53,9 +57,9 @@ class WingsLM(HarnessModel):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Padded `input_ids` and `attention_mask` [B, T]; each `<image>` is plain text."""
+        """Padded `input_ids` and `attention_mask` [B, T]; each placeholder is plain text."""
         ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
-        if self.image_token_id is None or not (ids == self.image_token_id).any():
+        if not torch.isin(ids, torch.tensor([*self.placeholders], dtype=ids.dtype)).any():
             return ids, mask
         rows = [
             self._as_text(row[real.bool()].tolist()) for row, real in zip(ids, mask, strict=True)
@@ -65,17 +69,16 @@ class WingsLM(HarnessModel):
         return torch.tensor(padded["input_ids"]), torch.tensor(padded["attention_mask"])
 
     def _as_text(self, ids: list[int]) -> list[int]:
-        """Replaces the image token by the tokens of its two halves, so that it is no picture."""
-        if self.image_token_id is None or self.image_token_id not in ids:
-            return ids
-        pieces = [
-            token
-            for part in (IMAGE_TOKEN[:1], IMAGE_TOKEN[1:])
-            for token in self.tokenizer.encode(part, add_special_tokens=False)
-        ]
-        return [
-            new for token in ids for new in (pieces if token == self.image_token_id else [token])
-        ]
+        """Replaces each placeholder by the tokens of its two halves, so that it is no item."""
+        pieces = {
+            number: [
+                token
+                for part in (self.placeholders[number][:1], self.placeholders[number][1:])
+                for token in self.tokenizer.encode(part, add_special_tokens=False)
+            ]
+            for number in self.placeholders.keys() & set(ids)
+        }
+        return [new for token in ids for new in pieces.get(token, [token])]
 
 
 def register() -> None:

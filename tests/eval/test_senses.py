@@ -7,6 +7,7 @@ import pytest
 import torch
 from videos import make_video
 
+from wings import WingsForCausalLM
 from wings.cli import main
 from wings.cli.compare import compare
 from wings.cli.eval_files import DEFAULT_FILES, able_files
@@ -396,6 +397,33 @@ def test_reports_of_both_senses_share_a_table(chain, hearing, make_runner, data,
     rows = {row.key: row.title for row in read_retention(report).rows}
     assert rows["after_audio"] == "Text after a sound"
     assert rows["sounds"] == "Sounds (the LLM does not hear them)"
+
+
+def test_the_command_measures_a_model_that_hears_and_goes_on(
+    hearing, write, sound, tmp_path, monkeypatch
+):
+    model = hearing(1, "a", image=None)
+    model.model.config.llm_trained = False
+    for part in (model.model, model.processor):
+        part.save_pretrained(tmp_path / "hears")
+    sound("a.wav")
+    turns = [*record("<audio>f", "b")["messages"], *record("c", "a")["messages"]]
+    after = write("c.jsonl", {"messages": turns, "audio": "a.wav"})
+    heard = write("s.jsonl", record("<audio>e", "a", audio="a.wav"))
+    arguments = ["eval", tmp_path / "hears", "--sounds", heard, "--conversations", after]
+    arguments = [str(one) for one in [*arguments, "--output", tmp_path / "out"]]
+    assert main(arguments) == 0
+    report = (tmp_path / "out" / "report.json").read_text()
+    found = json.loads(report)["measurements"]
+    assert list(found) == [
+        "sounds", "conversations_audio", "after_audio", "attention_audio", "drift_after_audio",
+    ]  # fmt: skip
+    # Without learners that act, nothing is lost, alone or after a sound.
+    assert found["after_audio"]["kinds"]["all"]["after"]["model"]["right"] == 1
+    monkeypatch.setattr(WingsForCausalLM, "generate", None)
+    assert main(arguments) == 0
+    again = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert again["measurements"] == found
 
 
 def test_without_files_a_model_is_asked_what_it_has_senses_for(hearing, winged, tmp_path, capsys):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from wings.errors import WingsError
 from wings.eval.attention.shift_plot import ShiftPoint, score_figure
 from wings.eval.report.report import JSON
@@ -28,7 +30,7 @@ QUESTIONS = {
     **{sense.questions: sense.nouns for sense in SENSES.values()},
     **{sense.conversations: f"text after {sense.one}" for sense in EVERY},
 }
-# Columns of every table; those of other senses are there if a report has them.
+# Columns of the table of models that only see.
 USUAL = ("text", SEEN.questions, SEEN.conversations)
 # Attention shifts, and their columns.
 SHIFTS = {
@@ -52,14 +54,11 @@ class ModelSummary:
     accuracies: dict[str, Accuracy]
     shifts: dict[str, tuple[float, tuple[float, float]]]
 
-    def cells(self, questions: Sequence[str], shifts: Sequence[str]) -> list[str]:
-        """The cells of its table row, in the columns of these measurements."""
-        percents = [
-            f"{self.accuracies[name].percent:.1f}" if name in self.accuracies else MISSING
-            for name in questions
-        ]
-        scores = [f"{self.shifts[one][0]:.3f}" if one in self.shifts else MISSING for one in shifts]
-        return [self.name, *percents, *scores]
+    def cell(self, name: str) -> str:
+        """A table's cell of one measurement."""
+        if name in self.shifts:
+            return f"{self.shifts[name][0]:.3f}"
+        return f"{self.accuracies[name].percent:.1f}" if name in self.accuracies else MISSING
 
     def point(self, sense: EvalSense = SEEN) -> ShiftPoint | None:
         """Its point of a sense's plot; None without a shift, or without text of either kind."""
@@ -106,14 +105,7 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
         figure.savefig(drawn, format=kind, dpi=160, metadata=metadata)
         output.write_bytes(drawn.getvalue())
     console = make_console()
-    found = {name for one in summaries for name in (*one.accuracies, *one.shifts)}
-    questions = [name for name in QUESTIONS if name in found or name in USUAL]
-    shifts = [name for name in SHIFTS if name in found or name == SEEN.attention]
-    titles = [QUESTIONS[name] for name in questions] + [SHIFTS[name] for name in shifts]
-    table = make_table("", *titles)
-    for summary in summaries:
-        table.add_row(*summary.cells(questions, shifts))
-    console.print(table)
+    console.print(make_comparison(summaries))
     for line in missing_parts(summaries):
         console.print(line)
     if plots:
@@ -121,6 +113,22 @@ def compare(reports: Sequence[Path], output: Path) -> list[ModelSummary]:
     else:
         console.print("No report has both text and an attention shift; nothing to draw.")
     return summaries
+
+
+def make_comparison(summaries: Sequence[ModelSummary]) -> Table:
+    """The table of all models: a row each, or a column each if a report has other senses."""
+    columns, usual = QUESTIONS | SHIFTS, (*USUAL, SEEN.attention)
+    found = {name for one in summaries for name in (*one.accuracies, *one.shifts)}
+    if found <= {*usual}:
+        table = make_table("", *(columns[name] for name in usual))
+        for summary in summaries:
+            table.add_row(summary.name, *map(summary.cell, usual))
+        return table
+    table = make_table("", *(summary.name for summary in summaries))
+    for name in columns:
+        if name in found:
+            table.add_row(columns[name], *(summary.cell(name) for summary in summaries))
+    return table
 
 
 def missing_parts(summaries: Sequence[ModelSummary]) -> list[str]:

@@ -46,8 +46,8 @@ ROWS_SAID = (
     " with more steps were trained on questions that need both."
 )
 COLUMNS = (
-    "*Need both* are percent of questions that need a picture and a sound, by the likeliest of two"
-    " or four choices. *Pictures* and *sounds* are percent of generated answers that mention the"
+    "*Need both* are percent of questions that need a picture and a sound, by the likeliest of four"
+    " choices. *Pictures* and *sounds* are percent of generated answers that mention the"
     " reference. *Text* counts right answers with the LLM's as 100, *after* a question about a"
     " picture or a sound and its answer. *KL* is KL(LLM || model) in nats a token on held-out"
     " answers of the LLM. Brackets hold the 95% interval over questions and seeds (bootstrap;"
@@ -56,9 +56,8 @@ COLUMNS = (
     " for all trainings that a row needs; composing and merging take none."
 )
 KINDS_SAID = (
-    "*Same*: whether the word that is said names what is seen. *Plus*: the number of things that"
-    " are seen plus the number that is said. *Colour*: the colour of the shape that is said."
-    " *Asked*: a spoken question about the picture. By chance *same* gets 50, the others 25."
+    "*Named*: what is seen and the word that is said. *Colour*: the colour of the shape that is"
+    " said. *Asked*: a spoken question about the picture. Chance is 25 percent of each."
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser(
     prog="python -m wings.examples.senses",
     description=__doc__,
-    epilog="Takes about 23 core-hours. Finished rows are not repeated; stop and resume at any time.",
+    epilog="Takes about 23 core-hours. Finished rows are not repeated, so it can be stopped.",
 )
 parser.add_argument("--output", type=Path, default=Path("wings-senses"), help="data and models")
 parser.add_argument("--results", type=Path, help="folder of the page (default: OUTPUT/results)")

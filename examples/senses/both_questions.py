@@ -74,7 +74,7 @@ def ask_both(kind: str, names: Sequence[Drawing], part: str, rng: random.Random)
 
 
 def _named(names: Sequence[Drawing], part: str, rng: random.Random) -> BothQuestion:
-    """What is seen and what is said; each wrong answer has one of the two, or neither."""
+    """The name of what is seen and the word that is said; wrong answers have one or neither."""
     seen = see("name", names, part, rng)
     said, *others = rng.sample(list(seen.wrong), 3)
     first, second = others

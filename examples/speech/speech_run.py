@@ -136,7 +136,7 @@ def run_all(
     seconds["scoring"] = time.perf_counter() - begin
     with step("write the page"):
         results = {
-            **run_record(f"wings speech --output {folder} --seed {seed}"),
+            **run_record(f"wings speech --output {folder.name} --seed {seed}"),
             "seconds": {name: round(value) for name, value in seconds.items()},
             "records": records,
             "steps": {name: stage.steps for name, stage in stages.items()},

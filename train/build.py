@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,21 @@ def load_processor(recipe: Recipe) -> WingsProcessor:
     """The processor of the recipe's `model` or `start`.
 
     Raises:
-        WingsError: neither is given, or `start` has no model.
+        WingsError: neither is given, `start` has no model, or `video_sampling` is about images
+            that the model does not see.
     """
+    processor = _processor(recipe)
+    if recipe.video_sampling is not None:
+        if IMAGE not in processor.senses:
+            raise WingsError(
+                "video_sampling: a video is images, and this model has no encoder for them; remove"
+                " the key."
+            )
+        processor.video_sampling = asdict(recipe.video_sampling)
+    return processor
+
+
+def _processor(recipe: Recipe) -> WingsProcessor:
     if recipe.start:
         processor = WingsProcessor.from_pretrained(checkpoint_of(recipe.start))
         if recipe.model is None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from wings.errors import WingsError, nearest
 from wings.processing.item_encoder import AUDIO
+from wings.processing.video_sampling import VideoSampling
 from wings.records.record_source import Limits, PathKind
 from wings.sense import IMAGE
 from wings.train.recipe_file import fill, validate_types
@@ -106,6 +107,8 @@ class Recipe:
         lora: adapters on the frozen LLM, merged in the finished model unless they are guarded.
         kl_to_base: KL that keeps answers to text close to those of the LLM, which must be frozen.
         learning_rates: learning rate per parameter group; default: the paper's.
+        video_sampling: which frames are taken of videos without options of their own; default:
+            8 of each, or what `start` has. The finished model's processor keeps it.
         max_length (tokens): length of the longest sample, image features included; older turns are
             dropped to fit.
         on_bad_record: `stop` with an error, or `skip`: use the next good record instead, and count.
@@ -154,6 +157,7 @@ class Recipe:
     lora: Lora | None = None
     kl_to_base: KLToBase | None = None
     learning_rates: dict[str, float] = field(default_factory=dict)
+    video_sampling: VideoSampling | None = None
     max_length: int = 2048
     on_bad_record: Literal["stop", "skip"] = "stop"
     limits: Limits = field(default_factory=Limits)

@@ -124,7 +124,9 @@ def validate_types(instance: Any, where: str) -> None:
     """
     hints = typing.get_type_hints(type(instance))
     for name in (field.name for field in dataclasses.fields(instance)):
-        setattr(instance, name, convert(hints[name], vars(instance)[name], _path(where, name)))
+        value = convert(hints[name], vars(instance)[name], _path(where, name))
+        # Some are frozen.
+        object.__setattr__(instance, name, value)
 
 
 def _text(value: Any, where: str) -> str:

@@ -20,7 +20,7 @@ from wings.train.recipe import DataSource
 
 # What both processes get at the same time: T text, P a picture, S a sound of one stretch, L one of
 # three, B a picture and a sound, W sounds around a picture.
-PATTERN = "TT TS PT SP LT BT TB PS SL WT TW PP SS TT LB WP"
+PATTERN = "TS PT SP LB TB WT TT WP"
 PARTS = {"T": "", "P": "p", "S": "s", "L": "l", "B": "ps", "W": "sps"}
 
 
@@ -104,7 +104,7 @@ def test_two_processes_equal_one_whatever_senses_each_of_them_gets(
         def make(way, stage=stage, name=name, changes=changes):
             return make_recipe(
                 stage, output=str(tmp_path / f"{name}-{way}"), data=mixed,
-                start=str(starts[stage]), max_length=160, max_grad_norm=1e6, batch_size=4, steps=8,
+                start=str(starts[stage]), max_length=160, max_grad_norm=1e6, batch_size=4, steps=4,
                 parallel="fsdp" if way == "fsdp" else "ddp", **changes,
             )  # fmt: skip
 

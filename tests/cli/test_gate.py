@@ -123,7 +123,7 @@ def test_a_saved_gate_is_the_first_candidate_and_the_same_as_put_on(guarded, dat
 
 
 def test_without_files_questions_are_generated_that_no_test_has(guarded, tmp_path, monkeypatch):
-    monkeypatch.setattr("wings.cli.eval.ITEMS", 6)
+    monkeypatch.setattr("wings.cli.eval_files.ITEMS", 6)
     folder = tmp_path / "report"
     command = ["gate", str(guarded), "--gains", "8", "--taus", "0.1", "--report", str(folder)]
     assert main([*command, "--max-new-tokens", "2"]) == 0

@@ -255,7 +255,7 @@ def test_a_token_that_no_template_writes_stays_a_token():
     "options",
     [
         {"add_generation_promt": False}, {"max_lenght": 8}, {"enable_thinking": False},
-        {"documents": [{"text": "a"}]}, {"num_frames": 4},
+        {"documents": [{"text": "a"}]}, {"num_crops": 4},
     ],
 )  # fmt: skip
 def test_an_option_without_effect_is_refused(processor, options):

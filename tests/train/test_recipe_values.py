@@ -22,6 +22,7 @@ BASE = {
     "text_turns": {"path": "t.jsonl", "share": 0.5},
     "lora": {"rank": 4},
     "kl_to_base": {"weight": 1.0},
+    "video_sampling": {"max_frames": 4},
     "limits": {"url_seconds": 3.0},
     "evaluate": {
         "data": [{"name": "text", "path": "h.jsonl"}],

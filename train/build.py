@@ -17,7 +17,8 @@ from wings.model.compose import use_processor
 from wings.processing.processor import WingsProcessor
 from wings.saved_files import reading
 from wings.sense import FIELDS, IMAGE
-from wings.train.recipe import PARTS, ModelNames, Recipe
+from wings.train.recipe import ModelNames, Recipe
+from wings.train.recipe_validation import OF_IMAGES
 from wings.upstream.gguf import place_of
 from wings.upstream.quantizers import is_quantized
 
@@ -162,7 +163,8 @@ def fresh_options(recipe: Recipe) -> dict[str, Any]:
             " model; run stage align with the same lora first and name it in start."
         )
     sees = names_of(recipe).vision is not None
-    options = {**(PARTS[recipe.stage] if sees else {}), **recipe.wings, **_kept_adapters(recipe)}
+    parts = parts_of_sense(recipe.stage, IMAGE) if sees else {}
+    options = {**parts, **recipe.wings, **_kept_adapters(recipe)}
     further = {
         name: sense_fields(recipe, name) for name in names_of(recipe).encoders if name != IMAGE
     }
@@ -181,7 +183,7 @@ def added_senses(recipe: Recipe) -> dict[str, dict[str, Any]]:
     fields: dict[str, dict[str, Any]] = {}
     for name in recipe.model.encoders:
         if name == IMAGE:
-            options = {**PARTS[recipe.stage], **recipe.wings}
+            options = {**parts_of_sense(recipe.stage, name), **recipe.wings}
             of_image = {IMAGE_FIELDS.get(field, field): field for field in FIELDS}
             fields[name] = {of_image[n]: one for n, one in options.items() if n in of_image}
         else:
@@ -216,20 +218,18 @@ def later_options(recipe: Recipe, config: WingsConfig, start: str) -> dict[str, 
     validate_senses_of_start(recipe, config, start, added)
     trained = trained_senses(recipe, [*config.senses, *added])
     old = [name for name in config.senses if name in trained]
-    options = {} if IMAGE in added else dict(recipe.wings)
+    # Those of a fresh image sense are given to it.
+    own = OF_IMAGES if IMAGE in added else ()
+    options = {name: value for name, value in recipe.wings.items() if name not in own}
     changes: dict[str, dict[str, Any]] = {}
     for name in old:
+        parts = parts_of_sense("instruct", name) if recipe.stage == "instruct" else {}
         # An existing router of any kind is kept.
-        is_routed = config.senses[name].is_routed
+        if config.senses[name].is_routed:
+            parts.pop("router", None)
         if name == IMAGE:
-            parts = dict(PARTS[recipe.stage]) if recipe.stage == "instruct" else {}
-            if is_routed:
-                parts.pop("router", None)
             options = {**parts, **options}
         else:
-            parts = parts_of_sense("instruct", name) if recipe.stage == "instruct" else {}
-            if is_routed:
-                parts.pop("router", None)
             changes[name] = {**parts, **recipe.senses.get(name, {})}
     validate_against_start(recipe, options, changes, config, start)
     changed = {

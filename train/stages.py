@@ -67,7 +67,9 @@ def groups_of(sense: str) -> list[str]:
 
 
 def parts_of_sense(stage: str, name: str) -> dict[str, Any]:
-    """The learners and the router of a further sense in a stage, unless a recipe names others."""
+    """The learners and the router of a sense in a stage, unless a recipe names others."""
+    if name == IMAGE:
+        return dict(PARTS[stage])
     if stage == "align":
         return {"learners": [name], "router": None}
     return {"learners": [name, TEXT], "router": FIELDS["router"]}

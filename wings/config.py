@@ -205,9 +205,11 @@ class WingsConfig(PreTrainedConfig):
     def settle_tokens(self) -> None:
         """Gives the placeholders that have no id the first free ones past the vocabulary."""
         size = self.text_config.vocab_size
+        others = [one.get("token_id") for one in self.other_senses.values()]
         if self.image_token_id is None and self.vision_config is not None:
-            self.image_token_id = size
-        ids = [self.image_token_id, *(one.get("token_id") for one in self.other_senses.values())]
+            taken = [one for one in others if isinstance(one, int)]
+            self.image_token_id = size if size not in taken else max(taken) + 1
+        ids = [self.image_token_id, *others]
         free = max([size - 1, *(one for one in ids if isinstance(one, int))]) + 1
         for name, fields in self.other_senses.items():
             if fields.get("token_id") is None:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from audio_models import save_tiny_audio
-from tiny import TEXT, records, tiny_model, tiny_tokenizer
+from tiny import TEXT, VISION, records, tiny_model, tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from wings.errors import WingsError
@@ -179,6 +179,22 @@ def test_the_preflight_and_the_plan_know_sounds(recipe, parts, tmp_path):
     }
     assert budget.step(2, False).peak(False) > 0 and budget.flops_per_token(False) > 0
     assert budget.sources() > 0
+
+
+def test_sight_is_added_to_a_model_that_hears_with_every_option(recipe, parts, tmp_path):
+    """Options of `wings` that are not about images reach the model too."""
+    first = load_model(recipe("align", "a", senses={"audio": {"rank": 4}}))
+    processor = WingsProcessor.from_pretrained_parts(**parts)
+    for part in (first, processor):
+        part.save_pretrained(tmp_path / "hears")
+    wings = {"rank": 3, "text_guard": True, "senses_rule": "newest", "learners": ["image"]}
+    settings = recipe(
+        "align", "b", start=str(tmp_path / "hears"), model=ModelNames(vision=VISION), wings=wings
+    )
+    for config in (load_model(settings).config, ModelSpec.of(settings).config):
+        sense = config.senses["image"]
+        assert (config.senses_rule, sense.rank, sense.guard) == ("newest", 3, True)
+        assert (sense.learners, sense.router) == (("image",), None)
 
 
 def test_what_is_refused(recipe, parts, tmp_path):

@@ -10,7 +10,7 @@ KEY_KINDS = ("sink", "before", "image", "between", "after")
 
 
 def key_kinds_of(senses: Sequence[str]) -> tuple[str, ...]:
-    """The kinds of keys with these senses in the place of images."""
+    """The kinds of keys with these senses instead of images."""
     return (*KEY_KINDS[:2], *senses, *KEY_KINDS[3:])
 
 

@@ -22,7 +22,7 @@ SAMPLES = 8
 
 
 def with_sound(item: Item, sound: str) -> Item:
-    """The item with `sound` in the place of each of its own."""
+    """The item with `sound` instead of each of its own sounds."""
     messages = []
     for message in item.messages:
         if not isinstance(parts := message["content"], str):

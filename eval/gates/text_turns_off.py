@@ -77,15 +77,14 @@ def masked(wings: WingsPass, mask: Tensor) -> WingsPass:
     learners, adapters = wings.learners, wings.adapters
     if learners is not None:
         senses = {
-            name: replace(one, guard_mask=mask if one.guard_mask is None else mask & one.guard_mask)
+            name: replace(one, gate_mask=one.gate_mask.within(mask))
             for name, one in learners.senses.items()
         }
         learners = replace(learners, senses=senses)
     if adapters is not None:
-        open_mask = mask[..., None]
-        if adapters.gate_mask is not None:
-            open_mask = open_mask & (adapters.gate_mask.visible > 0)
-        adapters = replace(adapters, gate_mask=GateMask(open_mask))
+        gate_mask = adapters.gate_mask
+        gate_mask = GateMask(mask[..., None]) if gate_mask is None else gate_mask.within(mask)
+        adapters = replace(adapters, gate_mask=gate_mask)
     return replace(wings, learners=learners, adapters=adapters)
 
 

@@ -31,6 +31,57 @@ def validate(tensors: dict[str, Tensor], heads: int, key_ranges: KeyRanges) -> N
     key_ranges.validate(batch, count, keys, tensors["x"].device)
 
 
+def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | None) -> None:
+    """Raises a ValueError for the first argument of `lorra_decode` that does not fit.
+
+    Args:
+        tensors: all tensors but `hidden`, by name.
+        heads, hidden: as given.
+    """
+    for name, count in (("x", 2), ("t", 2), ("source", 3)):
+        if tensors[name].dim() != count:
+            raise ValueError(
+                f"lorra_decode: {name} has {tensors[name].dim()} dimensions; it needs {count}."
+            )
+    (batch, width), rank = tensors["x"].shape, tensors["t"].shape[1]
+    keys = tensors["source"].shape[1]
+    validate_widths(width, heads, rank)
+    head = width // heads
+    wanted = {
+        "t": (batch, rank), "source": (batch, keys, width), "compressed": (batch, 2, keys, rank),
+        "b_q": (rank, width), "b_k": (rank, width), "b_v": (rank, width), "b_o": (rank, width),
+        "a_o": (width, rank), "gate": (batch,),
+        "rope_q": (batch, head), "rope_k": (batch, keys, head),
+    }  # fmt: skip
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(
+                f"lorra_decode: {name} is {list(tensors[name].shape)}, but x, t, source and heads "
+                f"need {list(shape)}."
+            )
+    validate_dtypes(tensors)
+    for name, tensor in tensors.items():
+        is_dense = name == "gate" or tensor.stride(-1) == 1
+        if name in ("b_q", "b_k", "b_v", "a_o", "b_o"):
+            is_dense = tensor.is_contiguous()
+        if not is_dense:
+            raise ValueError(
+                f"lorra_decode: {name} has gaps between its numbers; make it contiguous."
+            )
+    if hidden is None:
+        return
+    if hidden.dtype != torch.bool or tuple(hidden.shape) != (batch, keys) or hidden.stride(-1) != 1:
+        raise ValueError(
+            f"lorra_decode: hidden is {hidden.dtype} {list(hidden.shape)}, but it must be "
+            f"torch.bool {[batch, keys]} without gaps."
+        )
+    if hidden.device != tensors["x"].device:
+        raise ValueError(
+            f"lorra_decode: hidden is on {hidden.device} but x is on {tensors['x'].device}; move "
+            "one of them."
+        )
+
+
 def validate_widths(width: int, heads: int, rank: int) -> None:
     """Checks that heads divide the width and that the kernels have tiles for heads and rank."""
     if heads < 1 or width % heads or width // heads % 2:

@@ -14,6 +14,31 @@ def validate(
     q: Tensor, k: Tensor, v: Tensor, columns: Tensor, key_ranges: KeyRanges, scale: float
 ) -> None:
     """Raises a ValueError for the first argument of `routed_attention` that does not fit."""
+    validate_tensors(q, k, v, columns, scale)
+    key_ranges.validate(q.shape[0], q.shape[2], k.shape[2], q.device)
+
+
+def validate_decode(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, mask: Tensor | None, scale: float
+) -> None:
+    """Raises a ValueError for the first argument of `routed_decode` that does not fit."""
+    validate_tensors(q, k, v, columns, scale)
+    if q.shape[2] != 1:
+        raise ValueError(f"q has {q.shape[2]} queries a row; decoding takes one.")
+    if mask is None:
+        return
+    keys = k.shape[2]
+    if mask.dtype != torch.bool or tuple(mask.shape) not in ((q.shape[0], keys), (1, keys)):
+        raise ValueError(
+            f"mask is {mask.dtype} {list(mask.shape)}; it must be torch.bool "
+            f"[{q.shape[0]} or 1, {keys}]."
+        )
+    if mask.device != q.device:
+        raise ValueError(f"mask is on {mask.device} but q is on {q.device}; move one of them.")
+
+
+def validate_tensors(q: Tensor, k: Tensor, v: Tensor, columns: Tensor, scale: float) -> None:
+    """Checks the four tensors and the scale."""
     validate_shapes(q, k, v, columns)
     for name, x in {"k": k, "v": v}.items():
         if x.dtype != q.dtype:
@@ -30,7 +55,6 @@ def validate(
             f"q is on {q.device}, where Triton's kernels do not run; move it to a GPU, or set "
             "TRITON_INTERPRET=1 before triton is imported."
         )
-    key_ranges.validate(q.shape[0], q.shape[2], k.shape[2], q.device)
     if not scale > 0:
         raise ValueError(f"scale is {scale}; it must be above 0.")
 

@@ -15,6 +15,7 @@ import torch
 
 POINTERS = {
     torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32",
+    torch.uint8: "*u8",
 }  # fmt: skip
 # Bytes of shared memory that one program may use, by compute capability.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}

@@ -164,7 +164,7 @@ def test_an_explicit_request_never_falls_back(monkeypatch):
     with pytest.raises(WingsError, match="but the moon is full"):
         choose("triton", X, lambda: "the moon is full")
     assert choose("auto", X, lambda: "the moon is full") == "torch"
-    monkeypatch.setattr("wings.layers.dispatch.has_triton", lambda: False)
+    monkeypatch.setattr("wings.layers.dispatch.HAS_TRITON", False)
     with pytest.raises(WingsError, match="triton is not installed"):
         choose("triton", X, nothing)
 

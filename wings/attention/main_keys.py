@@ -24,18 +24,21 @@ class MainKeys:
         held: how many tokens there are with a static cache, else None.
         is_plain: whether the decoder masks the future, padding, other sequences and what is before
             a window, and nothing else.
+
+    Attributes:
+        derived: what blocks share, by what it is made of.
     """
 
     def __init__(
         self, queries: TokenLayout, tokens: TokenLayout, held: Tensor | None, is_plain: bool
     ) -> None:
         self.queries, self.tokens, self.held, self.is_plain = queries, tokens, held, is_plain
-        self._derived: dict[Any, Any] = {}
+        self.derived: dict[Any, Any] = {}
 
     def _once(self, key: Any, derive: Callable[[], Any]) -> Any:
-        if key not in self._derived:
-            self._derived[key] = derive()
-        return self._derived[key]
+        if key not in self.derived:
+            self.derived[key] = derive()
+        return self.derived[key]
 
     def layout(self, count: int) -> TokenLayout:
         """The last `count` keys, `[B, S]`."""

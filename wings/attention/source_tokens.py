@@ -62,24 +62,27 @@ class NewTokens:
 class DecodeSource:
     """The source tokens in the forms that a decode step reads.
 
-    heads: `[B H, S, d]`. roped: the tokens after their rotary positions, `[B, H, d, S]`, or None
-    where blocks cache whole keys. rope_table: cos and sin of their positions, `[B, S, d]`.
+    rope_table: cos and sin of their positions, `[B, S, d]`. heads: `[B H, S, d]`, or None for the
+    kernel, which reads the tokens as they are. roped: the tokens after their rotary positions,
+    `[B, H, d, S]`, or None for the kernel and where blocks cache whole keys.
     """
 
-    heads: Tensor
-    roped: Tensor | None
     rope_table: Tensor
+    heads: Tensor | None
+    roped: Tensor | None
 
     @classmethod
-    def of(cls, tokens: Tensor, rope_table: Tensor, has_keys: bool) -> "DecodeSource":
+    def of(cls, tokens: Tensor, rope_table: Tensor, has_keys: bool, impl: str) -> "DecodeSource":
         """From `[B, S, D]` and `[B, S, d]`."""
+        if impl == "triton":
+            return cls(rope_table, None, None)
         # Both forms are shared by all blocks of a step; made in each they would be the larger part
         # of a learner's work on one token.
         heads = tokens.unflatten(-1, (-1, rope_table.shape[-1]))
         roped = None
         if not has_keys:
             roped = apply_rope(heads, CosSin.of(rope_table)).permute(0, 2, 3, 1)
-        return cls(heads.transpose(1, 2).flatten(0, 1), roped, rope_table)
+        return cls(rope_table, heads.transpose(1, 2).flatten(0, 1), roped)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class SourceTokens:
         decode = self.decode
         if decode is not None:
             table = decode.rope_table.to(x)
-            decode = DecodeSource.of(self.tokens.to(x), table, decode.roped is None)
+            decode = DecodeSource.of(self.tokens.to(x), table, decode.roped is None, self.impl)
         return replace(
             self,
             layout=self.layout.to(x.device) if moved else self.layout,

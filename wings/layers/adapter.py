@@ -120,7 +120,7 @@ class AdaptedBlockMixin(nn.Module):
         wings.trace.adapted.add(self.adapter_layer)
         if adapters.gate_mask is None:
             return BlockGate(None)
-        weights = adapters.gate_mask.visible[..., 0]
+        weights = adapters.gate_mask.factor[..., 0]
         if adapters.is_gated:
             gates = wings.trace.adapter_gates
             earlier = [layer for layer in gates if layer < self.adapter_layer]

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from wings.saved_code import IS_COPY
 IMPLS = ("auto", "triton", "torch")
 # Overrides what a model asks for, to find out whether a kernel is to blame.
 VARIABLE = "WINGS_KERNELS"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 KERNEL_DTYPES = (*HALF_PRECISION, torch.float32)
 
@@ -28,17 +29,25 @@ def routed_attention(
 ) -> tuple[Tensor, Tensor]:
     """`wings.attention.routed_attention.routed_attention` with the chosen `impl`.
 
-    A single query always runs in torch.
+    A single query runs in torch where it may need a gradient, and on a CPU.
 
     Raises:
         WingsError: impl is "triton" and the kernel cannot run.
     """
     # torch's attention follows autocast on its own, the kernel does not.
-    if q.shape[2] > 1:
+    is_step = q.shape[2] == 1
+    if not is_step:
         q, k, v = _as_autocast(q, k, v)
     reason = partial(_routed_unsupported_reason, q, v, columns, rule)
-    if q.shape[2] == 1 or choose(impl, q, reason) == "torch":
+    # The kernels of one query have no gradient.
+    if (is_step and torch.is_grad_enabled()) or choose(impl, q, reason) == "torch":
         return in_torch.routed_attention(q, k, v, columns, rule)
+    if is_step:
+        from wings.kernels.routed_attention.decode import routed_decode
+
+        mask = None if rule.mask is None else rule.mask[:, 0, 0]
+        out, sums = routed_decode(*_as_autocast(q, k, v), columns, mask, rule.scale)
+        return out, sums.to(columns.dtype)
     from wings.kernels.routed_attention.forward import routed_attention as fused
 
     ranges = rule.ranges() if rule.ranges is not None else None
@@ -72,6 +81,39 @@ def fused_lorra_attention(
         x, query_part, tokens, key_part, value_part, b_q, b_k, b_v, a_o, heads,
         (cos, sin), (source_cos, source_sin), source.mask.ranges,
     )  # fmt: skip
+
+
+def fused_lorra_decode(
+    row: Tensor,
+    query_part: Tensor,
+    source: SourceTokens,
+    compressed: Tensor,
+    factors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    gate: Tensor,
+    rope: CosSin,
+) -> Tensor:
+    """gate times a learner's output for one token a row in Triton, `[B, D]`.
+
+    Args:
+        row: the block's normed input, `[B, D]`.
+        query_part: row A_q, `[B, r]`.
+        source: the source tokens, with the forms of a decode step.
+        compressed: s A_k and s A_v, `[B, 2, S, r]`.
+        factors: B_q, B_k, B_v, A_o and B_o.
+        gate: the router's weights, `[B]`.
+        rope: of the tokens' positions.
+    """
+    from wings.kernels.lorra_attention.decode import lorra_decode
+
+    assert source.decode is not None, "the pass has one token a row"
+    ropes = rope.table[:, 0], source.decode.rope_table
+    tensors = _as_autocast(
+        row, query_part, source.tokens, compressed, *factors, gate.to(row), *ropes
+    )
+    heads, hidden = row.shape[-1] // rope.table.shape[-1], source.mask.hidden
+    return lorra_decode(
+        *tensors[:-2], heads, *tensors[-2:], None if hidden is None else hidden[:, 0]
+    )
 
 
 def lorra_impl(impl: str, embeddings: Tensor, width: int, rank: int, continued: bool) -> str:
@@ -150,7 +192,7 @@ def _missing(device: torch.device) -> str | None:
     """The thing that this machine lacks to run a kernel, or None."""
     if IS_COPY:
         return "the kernels are in the package wings-lorra, which is not installed"
-    if not has_triton():
+    if not HAS_TRITON:
         return "triton is not installed"
     if device.type == "cuda":
         return None
@@ -159,12 +201,6 @@ def _missing(device: torch.device) -> str | None:
     if INTERPRETED.value:
         return None
     return f"the tensors are on {device}, where Triton only runs with TRITON_INTERPRET=1"
-
-
-@cache
-def has_triton() -> bool:
-    """True if triton is installed; looked for once, as every block asks."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def _routed_unsupported_reason(q: Tensor, v: Tensor, columns: Tensor, rule: Rule) -> str | None:
@@ -177,6 +213,7 @@ def _routed_unsupported_reason(q: Tensor, v: Tensor, columns: Tensor, rule: Rule
         return f"the decoder's heads are {max(q.shape[-1], v.shape[-1])} wide, and 256 is the most"
     if columns.shape[-1] > 64:
         return f"the router asks for {columns.shape[-1]} columns, and 64 is the most"
-    if rule.mask is not None and (rule.ranges is None or rule.ranges() is None):
+    is_step = q.shape[2] == 1
+    if not is_step and rule.mask is not None and (rule.ranges is None or rule.ranges() is None):
         return "the decoder's mask is not made of one range of keys per token"
     return None

@@ -11,7 +11,7 @@ from wings.attention.rotary import CosSin
 from wings.attention.source_tokens import ProductsCache, SourceTokens
 from wings.upstream.weights import init
 
-from .dispatch import fused_lorra_attention
+from .dispatch import fused_lorra_attention, fused_lorra_decode
 
 
 class Factors(NamedTuple):
@@ -80,6 +80,10 @@ class LoRRALearner(nn.Module):
         compressed, keys = products(factors, source, cached)
         if source.decode is not None:
             row = x[:, 0]
+            if source.impl == "triton":
+                fused = b_q, b_k, b_v, a_o, b_o
+                parts = compressed, fused, gate[:, 0, 0], rope
+                return fused_lorra_decode(row, row @ a_q, source, *parts)[:, None]
             q = torch.addmm(row, row @ a_q, b_q)
             out = decode_step(q, source, compressed, keys, (b_k, b_v, a_o), rope)
             return ((out * gate[:, 0]) @ b_o)[:, None]
@@ -160,7 +164,7 @@ def decode_step(
     """
     b_k, b_v, a_o = factors
     decode = source.decode
-    assert decode is not None, "the pass has one token a row"
+    assert decode is not None and decode.heads is not None, "a decode step in torch"
     assert rope.scaled_matrix is not None
     batch, width = len(q), rope.table.shape[-1]
     g = torch.bmm(q.view(batch, -1, width), rope.scaled_matrix)

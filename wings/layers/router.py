@@ -1,6 +1,7 @@
 """Routers: from the main attention's weights to one weight per learner and token."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,11 @@ class PositionRouter(nn.Module):
 
     The head-averaged attention a enters only through W a. So each key has the M numbers of its
     position's column, and routed attention returns the logits themselves.
+
+    Routers have `reads`: what their columns are made of, if all blocks have the same, else None.
     """
+
+    reads: tuple[Any, ...] | None = None
 
     def __init__(self, learners: int, positions: int) -> None:
         super().__init__()
@@ -62,6 +67,7 @@ class ModalityRouter(nn.Module):
     def __init__(self, learners: int, kind: int) -> None:
         super().__init__()
         self.kind = kind
+        self.reads: tuple[Any, ...] | None = ("modality", kind)
         self.inner = nn.Linear(3, HIDDEN)
         self.outer = nn.Linear(HIDDEN, learners)
         self.reset_parameters()
@@ -147,6 +153,7 @@ class AttendedRouter(nn.Module):
     ) -> None:
         super().__init__()
         self.kinds = kinds
+        self.reads: tuple[Any, ...] | None = ("attended", *kinds)
         self.names, self.shape, self.detach, self.power = learners, shape, detach, power
         for name in learners:
             # One parameter by name, so that adding a learner keeps those of the others. Gains and
@@ -177,7 +184,8 @@ class AttendedRouter(nn.Module):
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
         mass = (sums.detach() if self.detach else sums).float()
-        raw = torch.cat([self._parameter(name) for name in self.names]).float()
+        raws = [self._parameter(name) for name in self.names]
+        raw = (raws[0] if len(raws) == 1 else torch.cat(raws)).float()
         if self.shape == "tanh":
             return gate_mask.close(torch.tanh(nn.functional.softplus(raw) * mass))
         # A logarithm of 0 would have an infinite slope, and infinity times 0 is NaN: the clamp cuts
@@ -214,24 +222,35 @@ def inverse_softplus(value: float) -> float:
 class GateMask:
     """The learners that share a token's weight: those with at least one visible key.
 
+    Args:
+        seen: `[B, T, M]` bool, whether a learner has a visible key.
+        guard: `[B, T]` bool, tokens that the guard lets the learners act on; None for all.
+
     Attributes:
-        visible: `[B, T, M]`, 1.0 or 0.0.
+        closed: `[B, T, M]` bool, learners that a softmax leaves out.
+        factor: `[B, T, M]`, 1.0 where a learner may act, else 0.0.
     """
 
-    def __init__(self, visible: Tensor) -> None:
+    def __init__(self, seen: Tensor, guard: Tensor | None = None) -> None:
+        self.seen, self.guard = seen, guard
         # Where no learner sees anything a softmax over nothing would be NaN: those weights are
         # dropped.
-        self.closed = ~(visible | ~visible.any(-1, keepdim=True))
-        self.visible = visible.float()
+        self.closed = ~(seen | ~seen.any(-1, keepdim=True))
+        self.factor = (seen if guard is None else seen & guard[..., None]).float()
 
     def softmax(self, logits: Tensor) -> Tensor:
         """Logits `[B, T, M]` -> weights `[B, T, M]`, float32, over the learners that see a key."""
-        return logits.float().masked_fill(self.closed, -torch.inf).softmax(-1) * self.visible
+        return logits.float().masked_fill(self.closed, -torch.inf).softmax(-1) * self.factor
 
     def close(self, weights: Tensor) -> Tensor:
-        """Weights `[B, T, M]`, zero for learners that see nothing."""
-        return weights * self.visible
+        """Weights `[B, T, M]`, zero for learners that may not act."""
+        return weights * self.factor
+
+    def within(self, mask: Tensor) -> "GateMask":
+        """A copy for learners that act on the tokens of `mask [B, T]` only."""
+        return GateMask(self.seen, mask if self.guard is None else mask & self.guard)
 
     def to(self, device: torch.device) -> "GateMask":
         """A copy on `device`."""
-        return GateMask(self.visible.to(device) > 0)
+        guard = None if self.guard is None else self.guard.to(device)
+        return GateMask(self.seen.to(device), guard)

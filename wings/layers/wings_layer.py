@@ -145,11 +145,9 @@ class WingsLayer(nn.Module):
         """Weights of a sense's learners, `[B, T, M]`; written to the trace in float32."""
         own, router = inputs.senses[sense.name], self._modules[sense.router_name]
         if router is None:
-            gates = own.gate_mask.visible
+            gates = own.gate_mask.factor
         else:
             gates = router(sums, wings.queries, own.gate_mask)
-        if own.guard_mask is not None:
-            gates = gates * own.guard_mask[..., None]
         if weight is not None:
             gates = gates * weight[..., None]
         # Only the first: gradient checkpointing runs a block again, and the trace would keep all of
@@ -277,11 +275,20 @@ class ColumnPlan(NamedTuple):
         return bool(self.routers or self.kinds) or self.gate is not None
 
     def columns(
-        self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype
+        self, keys: TokenLayout, wings: WingsPass, dtype: torch.dtype
     ) -> tuple[Tensor, list[int]]:
         """`[B, S, C]`: those of the routers, of the masses and of the gate; how many of each."""
         readers = [*self.routers.values(), *([] if self.gate is None else [self.gate])]
-        parts = [one.columns(keys, queries, dtype) for one in readers]
+        parts = []
+        for one in readers:
+            # Without weights in them, the columns are the same in every block.
+            key = None if one.reads is None else (one.reads, keys.length, dtype)
+            part = wings.keys.derived.get(key)
+            if part is None:
+                part = one.columns(keys, wings.queries, dtype)
+                if key is not None:
+                    wings.keys.derived[key] = part
+            parts.append(part)
         if self.kinds:
             masses = torch.stack([keys.kind == kind for kind in self.kinds], dim=-1)
             parts.insert(len(self.routers), masses.to(dtype))
@@ -400,7 +407,7 @@ def _main_attention(
         keys = wings.keys.tokens
     else:
         keys = wings.keys.layout(count)
-    columns, widths = plan.columns(keys, wings.queries, key.dtype)
+    columns, widths = plan.columns(keys, wings, key.dtype)
     rule = Rule(
         mask,
         _scale(query, kwargs),

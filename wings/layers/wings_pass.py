@@ -48,14 +48,12 @@ class SenseInputs:
     Attributes:
         sources: for each learner, by the name of its module, its source tokens; None where the pass
             has none.
-        gate_mask: which of its learners share a token's weight.
-        guard_mask: `[B, T]` bool, tokens that its guard lets them act on; None without a guard.
+        gate_mask: which of its learners share a token's weight, on tokens that its guard allows.
         share: `[B, T]` float32, the factor of their weights beside other senses; None for 1.
     """
 
     sources: dict[str, SourceTokens | None]
     gate_mask: GateMask
-    guard_mask: Tensor | None
     share: Tensor | None = None
 
     def like(self, x: Tensor) -> "SenseInputs":
@@ -64,10 +62,8 @@ class SenseInputs:
             name: None if source is None else source.like(x)
             for name, source in self.sources.items()
         }
-        guard, share = (
-            None if one is None else one.to(x.device) for one in (self.guard_mask, self.share)
-        )
-        return SenseInputs(sources, self.gate_mask.to(x.device), guard, share)
+        share = None if self.share is None else self.share.to(x.device)
+        return SenseInputs(sources, self.gate_mask.to(x.device), share)
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,11 @@ def prepare(
         senses = {}
         for sense in acting:
             learner_impl = "torch"
-            if queries.length > 1 and sense.learner_form == "lorra":
-                learner_impl = lorra_impl(impl, embeddings, rotary.width, sense.rank, not is_first)
+            # The kernels of one token a row have no gradient.
+            may_fuse = resolved != "torch" and (queries.length > 1 or not torch.is_grad_enabled())
+            if may_fuse and sense.learner_form == "lorra":
+                has_gaps = not is_first and queries.length > 1
+                learner_impl = lorra_impl(impl, embeddings, rotary.width, sense.rank, has_gaps)
             sources: dict[str, SourceTokens | None] = {}
             for module, reads in zip(sense.modules, sense.reads, strict=True):
                 if cache is None:
@@ -143,7 +146,7 @@ def _sense_inputs(
     nothing = torch.zeros_like(queries.kind, dtype=torch.bool)
     visible = [nothing if one is None else one.mask.sees_any for one in sources.values()]
     guard = queries.sees_sense(sense.kind) if sense.guard else None
-    return SenseInputs(sources, GateMask(torch.stack(visible, dim=-1)), guard)
+    return SenseInputs(sources, GateMask(torch.stack(visible, dim=-1), guard))
 
 
 class SourceMaker:
@@ -183,10 +186,10 @@ class SourceMaker:
             keys,
             picked,
             None if is_step else rope,
-            LearnerMask(queries, keys, continued=False, fused=impl == "triton"),
+            LearnerMask(queries, keys, continued=False, fused=impl == "triton" and not is_step),
             impl,
             self.recompute_kv,
-            decode=DecodeSource.of(picked, rope.table, has_keys=False) if is_step else None,
+            decode=DecodeSource.of(picked, rope.table, False, impl) if is_step else None,
         )
 
     def cached(
@@ -206,6 +209,6 @@ class SourceMaker:
                 None if is_step else CosSin.of(ropes),
                 LearnerMask(self.queries, keys, not self.is_first, fused=impl == "triton"),
                 impl,
-                decode=DecodeSource.of(tokens, ropes, keeps) if is_step else None,
+                decode=DecodeSource.of(tokens, ropes, keeps, impl) if is_step else None,
             )
         return replace(made, new=new, blocks=products.blocks)

@@ -1,0 +1,218 @@
+"""The decode kernels of LoRRA attention against the definition in float64."""
+
+import random
+
+import pytest
+import torch
+from compiled import SHARED_LIMIT, Recorder, report
+from draws import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from lorra_case import DEVICE, DTYPES
+from rounding import budget, random_losses
+
+from wings.kernels import decode_splits as splits_file
+from wings.kernels.decode_splits import split_keys
+from wings.kernels.lorra_attention import decode as decode_file
+from wings.kernels.lorra_attention.decode import decode_bytes, lorra_decode
+from wings.kernels.tuning import Blocks, blocks_for
+
+NAMES = (
+    "x", "t", "source", "compressed", "b_q", "b_k", "b_v", "a_o", "b_o", "gate", "heads",
+    "rope_q", "rope_k", "hidden",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """New memory holds NaN, so that a kernel that leaves a place unwritten fails."""
+    empty = torch.empty
+
+    def with_nan(*sizes, **options):
+        made = empty(*sizes, **options)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", with_nan)
+
+
+def definition(
+    x, t, source, compressed, b_q, b_k, b_v, a_o, b_o, gate, heads, rope_q, rope_k, hidden
+):
+    """The formulas, in the dtype of the arguments."""
+
+    def turned(rows, table):
+        cos, sin = (part[..., None, :] for part in table.chunk(2, dim=-1))
+        first, second = rows.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    c_k, c_v = compressed.unbind(1)
+    q = turned((x + t @ b_q).unflatten(-1, (heads, -1)), rope_q)
+    k = turned((source + c_k @ b_k).unflatten(-1, (heads, -1)), rope_k).transpose(1, 2)
+    v = (source + c_v @ b_v).unflatten(-1, (heads, -1)).transpose(1, 2)
+    scores = (k @ q[..., None])[..., 0] / q.shape[-1] ** 0.5
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None], float("-inf"))
+    weights = scores.softmax(-1).nan_to_num()
+    out = (weights[:, :, None] @ v).flatten(1) @ a_o
+    return (out * gate[:, None]) @ b_o
+
+
+def call(dtype, seed=0, batch=2, keys=30, heads=2, width=16, rank=8, hidden="some"):
+    """Random arguments in float64, rounded to what `dtype` can hold."""
+    generator = torch.Generator().manual_seed(seed)
+    D = heads * width
+
+    def draw(*sizes, std=1.0):
+        values = torch.randn(*sizes, generator=generator, dtype=torch.float64) * std
+        return values.to(DEVICE, dtype).double()
+
+    def table(*sizes):
+        angle = torch.randn(*sizes, width // 2, generator=generator, dtype=torch.float64) * 3
+        return torch.cat([angle.cos(), angle.sin()], -1).to(DEVICE, dtype).double()
+
+    tensors = [draw(batch, D), draw(batch, rank), draw(batch, keys, D)]
+    tensors += [draw(batch, 2, keys, rank)]
+    tensors += [draw(rank, D, std=0.5 * rank**-0.5) for _ in range(3)]
+    tensors += [draw(D, rank, std=D**-0.5), draw(rank, D, std=rank**-0.5), draw(batch)]
+    mask = None
+    if hidden != "none":
+        mask = torch.rand(batch, keys, generator=generator) < (1 if hidden == "all" else 0.4)
+        mask = mask.to(DEVICE)
+    ropes = [table(batch), table(batch, keys)]
+    return dict(zip(NAMES, [*tensors, heads, *ropes, mask], strict=True))
+
+
+def in_dtype(case, dtype):
+    return {
+        name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in case.items()
+    }
+
+
+def check(case, dtype):
+    """Runs the kernels and checks them against the budgets of `rounding.py`."""
+    exact = {"out": definition(**case)}
+    found = lorra_decode(**in_dtype(case, dtype))
+    assert found.dtype == dtype and found.isfinite().all()
+    losses = random_losses(lambda: {"out": definition(**case)}, exact, dtype)
+    error = (found.double() - exact["out"]).norm()
+    limit = budget(losses["out"], exact["out"], dtype) + 2e-6 * found.numel() ** 0.5
+    assert error <= limit, f"{error:.2e} against {limit:.2e}"
+    return found
+
+
+@pytest.mark.parametrize("hidden", ["none", "some", "all"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@examples(2)
+@given(seed=st.integers(0, 1_000_000))
+def test_any_shape(dtype, hidden, seed):
+    draw = random.Random(f"{dtype} {hidden} {seed}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_file, "blocks_for", lambda *_: Blocks(16, 16, 4, 1))
+        patch.setattr(splits_file, "TARGET_PROGRAMS", draw.choice([1, 8, 1000]))
+        case = call(
+            dtype, seed, draw.randint(1, 3), draw.randint(1, 70), draw.randint(1, 3),
+            draw.choice([16, 20, 24]), draw.choice([1, 3, 16, 20]), hidden,
+        )  # fmt: skip
+        found = check(case, dtype)
+    if hidden != "none":
+        blind = case["hidden"].all(1)
+        assert not found[blind].any()
+
+
+@pytest.mark.parametrize("width, rank", [(80, 5), (128, 64), (256, 4), (32, 128)])
+def test_any_width_and_rank(width, rank):
+    check(call(torch.float32, heads=1, width=width, rank=rank, keys=40), torch.float32)
+
+
+def test_views_of_larger_buffers_and_what_is_not_filled_yet():
+    """A cache hands out views; the rows that are hidden may hold anything."""
+    case = in_dtype(call(torch.float32, keys=20, hidden="some"), torch.float32)
+    expected = lorra_decode(**case)
+    unseen = case["hidden"]
+    for name, dim in (("source", 1), ("compressed", 2), ("rope_k", 1)):
+        value = case[name]
+        sizes = list(value.shape)
+        sizes[dim] += 13
+        buffer = value.new_full(sizes, float("nan"))
+        view = buffer.narrow(dim, 0, value.shape[dim])
+        view.copy_(value)
+        rows = view.transpose(1, 2) if name == "compressed" else view
+        rows[unseen] = float("nan")
+        case[name] = view
+    assert torch.equal(lorra_decode(**case), expected)
+
+
+def test_nothing_to_do():
+    assert not lorra_decode(**in_dtype(call(torch.float32, keys=0), torch.float32)).any()
+    assert lorra_decode(**in_dtype(call(torch.float32, batch=0), torch.float32)).shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("x", torch.zeros(2, 1, 32), "x has 3 dimensions; it needs 2"),
+        ("gate", torch.zeros(2, 1), r"gate is \[2, 1\], but x, t, source and heads need \[2\]"),
+        ("heads", 3, "3 heads do not divide x's width 32"),
+        ("rope_k", torch.zeros(2, 29, 16), r"rope_k is \[2, 29, 16\]"),
+        ("b_o", torch.zeros(8, 32).half(), "b_o is torch.float16 and x is torch.float32"),
+        ("b_v", torch.zeros(32, 8).T, "b_v has gaps"),
+        ("hidden", torch.zeros(2, 30), "hidden is torch.float32"),
+        ("hidden", torch.zeros(2, 31, dtype=torch.bool), r"torch.bool \[2, 30\]"),
+    ],
+)
+def test_arguments_that_do_not_fit(name, value, message):
+    case = in_dtype(call(torch.float32), torch.float32)
+    moved = value.to(DEVICE) if torch.is_tensor(value) else value
+    with pytest.raises(ValueError, match=message):
+        lorra_decode(**{**case, name: moved})
+
+
+def test_pieces_cover_the_keys_and_fill_the_card():
+    for keys in (1, 31, 32, 33, 2048, 4096, 100_000):
+        for programs in (1, 8, 32, 1000):
+            splits, size = split_keys(keys, 32, programs)
+            assert (splits - 1) * size < keys <= splits * size
+            assert size % 32 == 0 and splits <= 64
+    # A batch of one at D 4,096: more programs than the 132 of an H100 that run at once.
+    assert split_keys(4096, 32, 32)[0] * 32 >= 2 * 132
+
+
+def test_bytes_are_those_of_one_pass_over_the_sources():
+    """D 4,096, r 64: within 1.15 of the source rows and products alone, each read once."""
+    moved = decode_bytes(1, 4096, 4096, 32, 64, 2)
+    assert moved <= 1.15 * 2 * 4096 * (4096 + 2 * 64)
+
+
+CARDS = [(90, torch.bfloat16, 128), (80, torch.bfloat16, 128), (90, torch.bfloat16, 256)]
+
+
+def test_compiled_kernels_spill_nothing():
+    jobs = []
+    for target, dtype, width in CARDS:
+        card = type("Card", (), {"type": "cuda"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "get_device_capability", lambda _, t=target: divmod(t, 10))
+            patch.setattr(
+                decode_file, "blocks_for", lambda *given, card=card: blocks_for(*given[:3], card)
+            )
+            patch.setattr(decode_file, "validate_decode", lambda *_: None)
+            for name in ("split_kernel", "join_kernel", "output_kernel"):
+                kernel = getattr(decode_file, name)
+                patch.setattr(decode_file, name, Recorder(kernel, target, jobs))
+            launch(dtype, width)
+    for job, found in zip(jobs, report(*jobs), strict=True):
+        print(job.kernel, job.constants["RANK"], job.target, job.warps, found)
+        assert found.shared <= SHARED_LIMIT[job.target], job.kernel
+        assert found.spilled == 0, job.kernel
+
+
+def launch(dtype, width, batch=1, keys=4096, rank=64):
+    D = 4096
+    new = {"dtype": dtype, "device": "meta"}
+    sizes = [(batch, D), (batch, rank), (batch, keys, D), (batch, 2, keys, rank)]
+    sizes += [(rank, D)] * 3 + [(D, rank), (rank, D), (batch,)]
+    tensors = [torch.empty(*size, **new) for size in sizes]
+    ropes = torch.empty(batch, width, **new), torch.empty(batch, keys, width, **new)
+    hidden = torch.empty(batch, keys, dtype=torch.bool, device="meta")
+    decode_file.lorra_decode._init_fn(*tensors, D // width, *ropes, hidden)

@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from wings.kernels.key_ranges import KeyRanges
+from wings.kernels.row_facts import delta_of, load_facts, lse_of, sees, store_facts
 from wings.kernels.softmax import block_scores, load_spans, partial_block
 from wings.kernels.tiles import LOG2_E, dot, load_tile, padded_width, round_to, store_tile
 from wings.kernels.tuning import blocks_for
@@ -76,7 +77,7 @@ def recompute_weights(
 def dq_kernel(
     p_x: tl.tensor, p_t: tl.tensor, p_b: tl.tensor, p_k: tl.tensor, p_u: tl.tensor,
     p_cos: tl.tensor, p_sin: tl.tensor, p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
-    p_lse: tl.tensor, p_dout: tl.tensor, p_dx: tl.tensor, p_q: tl.tensor, p_stats: tl.tensor,
+    p_lse: tl.tensor, p_dout: tl.tensor, p_dx: tl.tensor, p_q: tl.tensor, p_facts: tl.tensor,
     stride_xb: tl.tensor, stride_x: tl.tensor, stride_tb: tl.tensor, stride_t: tl.tensor,
     stride_rope: tl.tensor, stride_range: tl.tensor, stride_spans: tl.tensor,
     T: tl.tensor, S: tl.tensor, heads: tl.tensor, scale: tl.tensor, factor: tl.tensor,
@@ -142,26 +143,14 @@ def dq_kernel(
         b_dq = dot(round_to(b_p * (b_dp - b_delta[:, None]), b_k.dtype), b_k, b_dq)
     p_dx += batch * T * width + column
     store_rope_gradient(scale * b_dq, p_dx, p_cos, p_sin, start, width, T, BM, HALF, HB)
-    # The other kernel loads these four numbers as one tile `[BM, 4]`. As four vectors, each thread
-    # would load the numbers of all columns that it holds: 32 loads per step in Triton 3.6.
-    p_stats += o_head * 4
-    tl.store(p_stats, b_lse.to(tl.int32, bitcast=True), mask=m_query)
-    tl.store(p_stats + 1, b_delta.to(tl.int32, bitcast=True), mask=m_query)
-    tl.store(p_stats + 2, b_first, mask=m_query)
-    tl.store(p_stats + 3, b_end, mask=m_query)
-
-
-@triton.jit
-def stat(b_stats: tl.tensor, which: tl.constexpr) -> tl.tensor:
-    """One of the four columns of a tile `[BM, 4]`, as a vector; registers have no indexing."""
-    return tl.sum(tl.where(tl.arange(0, 4)[None, :] == which, b_stats, 0), 1)
+    store_facts(p_facts + o_head * 4, b_lse, b_delta, b_first, b_end, m_query)
 
 
 @triton.jit
 def accumulate_dkv(
     b_dk: tl.tensor, b_du: tl.tensor, b_k: tl.tensor, b_u: tl.tensor,
     start_key: tl.tensor, start: tl.tensor, factor: tl.tensor,
-    p_q: tl.tensor, p_dout: tl.tensor, p_stats: tl.tensor, width: tl.tensor, T: tl.tensor,
+    p_q: tl.tensor, p_dout: tl.tensor, p_facts: tl.tensor, width: tl.tensor, T: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple:  # fmt: skip
@@ -169,18 +158,13 @@ def accumulate_dkv(
     # Queries past the last one are loaded as zeros, so they add nothing.
     b_q = load_head(p_q, start, width, T, BM, HALF, HB, True)
     b_dout = load_tile(p_dout, start, RANK, T, BM, RANK, RB, True)
-    b_stats = load_tile(p_stats, start, 4, T, BM, 4, 4, True)
+    b_facts = load_facts(p_facts, start, T, BM, True)
     b_s = dot(b_k, tl.trans(b_q))
     if MASKED:
-        o_key = start_key + tl.arange(0, BN)
-        m_visible = o_key[:, None] >= stat(b_stats, 2)[None, :]
-        m_visible = m_visible & (o_key[:, None] < stat(b_stats, 3)[None, :])
-        b_s = tl.where(m_visible, b_s, float("-inf"))
-    b_lse = stat(b_stats, 0).to(tl.float32, bitcast=True)
-    b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
+        b_s = tl.where(sees(b_facts, start_key + tl.arange(0, BN)), b_s, float("-inf"))
+    b_p = tl.math.exp2(b_s * factor - lse_of(b_facts)[None, :])
     b_du = dot(round_to(b_p, b_q.dtype), b_dout, b_du)
-    b_delta = stat(b_stats, 1).to(tl.float32, bitcast=True)
-    b_ds = b_p * (dot(b_u, tl.trans(b_dout)) - b_delta[None, :])
+    b_ds = b_p * (dot(b_u, tl.trans(b_dout)) - delta_of(b_facts)[None, :])
     b_dk = dot(round_to(b_ds, b_q.dtype), b_q, b_dk)
     return b_dk, b_du
 
@@ -188,7 +172,7 @@ def accumulate_dkv(
 @triton.jit(do_not_specialize=["T", "S"])
 def dkv_kernel(
     p_q: tl.tensor, p_k: tl.tensor, p_u: tl.tensor, p_cos: tl.tensor, p_sin: tl.tensor,
-    p_spans: tl.tensor, p_dout: tl.tensor, p_stats: tl.tensor, p_dk: tl.tensor, p_du: tl.tensor,
+    p_spans: tl.tensor, p_dout: tl.tensor, p_facts: tl.tensor, p_dk: tl.tensor, p_du: tl.tensor,
     stride_rope: tl.tensor, stride_spans: tl.tensor,
     T: tl.tensor, S: tl.tensor, heads: tl.tensor, scale: tl.tensor, factor: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
@@ -204,7 +188,7 @@ def dkv_kernel(
     b_u = load_tile(p_u + o_u, start, RANK, S, BN, RANK, RB, True)
     p_q += batch * T * width + column
     p_dout += batch * T * RANK
-    p_stats += (batch * heads + head) * T * 4
+    p_facts += (batch * heads + head) * T * 4
     p_spans += batch * stride_spans + block * 4
     low, full_low, full_high, high = load_spans(p_spans)
 
@@ -213,12 +197,12 @@ def dkv_kernel(
     for i in range(0, full_low - low + high - full_high):
         at = partial_block(i, low, full_low, full_high) * BM
         b_dk, b_du = accumulate_dkv(
-            b_dk, b_du, b_k, b_u, start, at, factor, p_q, p_dout, p_stats, width, T,
+            b_dk, b_du, b_k, b_u, start, at, factor, p_q, p_dout, p_facts, width, T,
             HALF, HB, RANK, RB, BM, BN, True,
         )  # fmt: skip
     for i in range(full_low, full_high):
         b_dk, b_du = accumulate_dkv(
-            b_dk, b_du, b_k, b_u, start, i * BM, factor, p_q, p_dout, p_stats, width, T,
+            b_dk, b_du, b_k, b_u, start, i * BM, factor, p_q, p_dout, p_facts, width, T,
             HALF, HB, RANK, RB, BM, BN, False,
         )  # fmt: skip
     p_dk += batch * S * width + column
@@ -257,8 +241,7 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     q = torch.empty(batch, count, width, dtype=x.dtype, device=x.device)
     d_z = torch.empty(batch, keys, width, dtype=x.dtype, device=x.device)
     d_u = torch.empty(heads, batch * keys, rank, dtype=x.dtype, device=x.device)
-    # lse and delta as bits, and the key range: the four numbers of a query in one int32 tensor.
-    stats = torch.empty(batch, heads, count, 4, dtype=torch.int32, device=x.device)
+    facts = torch.empty(batch, heads, count, 4, dtype=torch.int32, device=x.device)
     tile_sizes = {"HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank)}
 
     blocks = blocks_for("lorra_attention_dq", max(2 * half, rank), x.dtype, x.device)
@@ -266,7 +249,7 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     with torch.cuda.device_of(x):
         dq_kernel[triton.cdiv(count, blocks.queries), heads, batch](
             x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, spans,
-            lse, d_out, d_y, q, stats,
+            lse, d_out, d_y, q, facts,
             x.stride(0), x.stride(1), t.stride(0), t.stride(1), batch_stride(saved.cos_q),
             batch_stride(first), batch_stride(spans), count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,
@@ -276,7 +259,7 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     _, spans = key_ranges.block_spans(blocks.queries, blocks.keys)
     with torch.cuda.device_of(x):
         dkv_kernel[triton.cdiv(keys, blocks.keys), heads, batch](
-            q, k, u, saved.cos_k, saved.sin_k, spans, d_out, stats, d_z, d_u,
+            q, k, u, saved.cos_k, saved.sin_k, spans, d_out, facts, d_z, d_u,
             batch_stride(saved.cos_k), batch_stride(spans),
             count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,

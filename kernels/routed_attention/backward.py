@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from wings.kernels.key_ranges import KeyRanges
+from wings.kernels.row_facts import delta_of, load_facts, lse_of, sees, store_facts
 from wings.kernels.softmax import block_scores, load_spans, partial_block
 from wings.kernels.tiles import (
     LOG2_E,
@@ -50,7 +51,7 @@ def accumulate_dq(
 def dq_kernel(
     p_q: tl.tensor, p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor, p_out: tl.tensor,
     p_sums: tl.tensor, p_lse: tl.tensor, p_do: tl.tensor, p_ds: tl.tensor,
-    p_dq: tl.tensor, p_delta: tl.tensor,
+    p_dq: tl.tensor, p_facts: tl.tensor,
     p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
     stride_qb: tl.tensor, stride_qh: tl.tensor, stride_qt: tl.tensor,
     stride_kb: tl.tensor, stride_kg: tl.tensor, stride_ks: tl.tensor,
@@ -79,7 +80,6 @@ def dq_kernel(
     b_delta = tl.sum(b_out.to(tl.float32) * b_do.to(tl.float32), 1)
     b_sums = load_tile(p_sums + first_query * C, start, C, T, BM, C, BC, True)
     b_delta += tl.sum(b_sums * b_ds.to(tl.float32), 1)
-    tl.store(p_delta + first_query + o_query, b_delta, mask=m_query)
     b_lse = tl.load(p_lse + first_query + o_query, mask=m_query, other=0.0)
 
     p_k += batch * stride_kb + head // GROUP * stride_kg
@@ -87,6 +87,7 @@ def dq_kernel(
     p_w += batch * S * BC
     b_first = tl.load(p_first + batch * per_batch * T + o_query, mask=m_query, other=0)
     b_end = tl.load(p_end + batch * per_batch * T + o_query, mask=m_query, other=0)
+    store_facts(p_facts + (first_query + o_query) * 4, b_lse, b_delta, b_first, b_end, m_query)
     p_spans += (batch * per_batch * count + block) * 4
     low, full_low, full_high, high = load_spans(p_spans)
 
@@ -109,37 +110,28 @@ def dq_kernel(
 def accumulate_dkv(
     b_dk: tl.tensor, b_dv: tl.tensor, b_dw: tl.tensor, b_k: tl.tensor, b_v: tl.tensor,
     b_w: tl.tensor, o_key: tl.tensor, start: tl.tensor, factor: tl.tensor,
-    p_q: tl.tensor, p_do: tl.tensor, p_ds: tl.tensor, p_lse: tl.tensor, p_delta: tl.tensor,
-    p_first: tl.tensor, p_end: tl.tensor, stride_qt: tl.tensor, stride_ot: tl.tensor, T: tl.tensor,
+    p_q: tl.tensor, p_do: tl.tensor, p_ds: tl.tensor, p_facts: tl.tensor,
+    stride_qt: tl.tensor, stride_ot: tl.tensor, T: tl.tensor,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr,
     BM: tl.constexpr, DW: tl.constexpr, MASKED: tl.constexpr,
 ) -> tuple:  # fmt: skip
     """Adds one block of queries to dk / scale, dv and dcolumns."""
-    o_query = start + tl.arange(0, BM)
     b_q = load_tile(p_q, start, stride_qt, T, BM, D, BD, MASKED)
     b_do = load_tile(p_do, start, stride_ot, T, BM, E, BE, MASKED)
     b_ds = load_tile(p_ds, start, BC, T, BM, BC, BC, MASKED)
-    if MASKED:
-        m_query = o_query < T
-        b_lse = tl.load(p_lse + o_query, mask=m_query, other=0.0)
-        b_delta = tl.load(p_delta + o_query, mask=m_query, other=0.0)
-    else:
-        b_lse, b_delta = tl.load(p_lse + o_query), tl.load(p_delta + o_query)
+    b_facts = load_facts(p_facts, start, T, BM, MASKED)
     # Transposed scores, so that dv and dk are products without a transpose of the weights.
     b_s = dot(b_k, tl.trans(b_q))
     if MASKED:
-        b_first = tl.load(p_first + o_query, mask=m_query, other=0)
-        b_end = tl.load(p_end + o_query, mask=m_query, other=0)
-        m_visible = (o_key[:, None] >= b_first[None, :]) & (o_key[:, None] < b_end[None, :])
-        b_s = tl.where(m_visible, b_s, float("-inf"))
-    b_p = tl.math.exp2(b_s * factor - b_lse[None, :])
+        b_s = tl.where(sees(b_facts, o_key), b_s, float("-inf"))
+    b_p = tl.math.exp2(b_s * factor - lse_of(b_facts)[None, :])
     b_weights = round_to(b_p, b_q.dtype)
     b_dv = dot(b_weights, b_do, b_dv)
     if DW:
         b_dw = dot(b_weights, b_ds, b_dw)
     b_dp = dot(b_v, tl.trans(b_do))
     b_dp = dot(b_w, tl.trans(b_ds), b_dp)
-    b_dp = round_to(b_p * (b_dp - b_delta[None, :]), b_q.dtype)
+    b_dp = round_to(b_p * (b_dp - delta_of(b_facts)[None, :]), b_q.dtype)
     b_dk = dot(b_dp, b_q, b_dk)
     return b_dk, b_dv, b_dw
 
@@ -147,9 +139,8 @@ def accumulate_dkv(
 @triton.jit
 def dkv_kernel(
     p_q: tl.tensor, p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor,
-    p_lse: tl.tensor, p_delta: tl.tensor, p_do: tl.tensor, p_ds: tl.tensor,
-    p_dk: tl.tensor, p_dv: tl.tensor, p_dw: tl.tensor,
-    p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
+    p_facts: tl.tensor, p_do: tl.tensor, p_ds: tl.tensor,
+    p_dk: tl.tensor, p_dv: tl.tensor, p_dw: tl.tensor, p_spans: tl.tensor,
     stride_qb: tl.tensor, stride_qh: tl.tensor, stride_qt: tl.tensor,
     stride_kb: tl.tensor, stride_kg: tl.tensor, stride_ks: tl.tensor,
     stride_vb: tl.tensor, stride_vg: tl.tensor, stride_vs: tl.tensor,
@@ -174,8 +165,6 @@ def dkv_kernel(
     b_v = load_tile(p_v, start, stride_vs, S, BN, E, BE, True)
     b_w = load_tile(p_w + batch * S * BC, start, BC, S, BN, BC, BC, True)
     p_ds += batch * T * BC
-    p_first += batch * per_batch * T
-    p_end += batch * per_batch * T
     p_spans += (batch * per_batch * count + block) * 4
     low, full_low, full_high, high = load_spans(p_spans)
     # An incomplete last block of queries is visited as a partial one, so that its loads are masked.
@@ -191,19 +180,18 @@ def dkv_kernel(
         head = (key_head * splits + split) * heads + index
         p_head_q = p_q + batch * stride_qb + head * stride_qh
         p_head_do = p_do + batch * stride_ob + head * stride_oh
-        p_head_lse = p_lse + (batch * H + head) * T
-        p_head_delta = p_delta + (batch * H + head) * T
+        p_head_facts = p_facts + (batch * H + head) * T * 4
         for i in range(0, full_low - low + high - full_high):
             at = partial_block(i, low, full_low, full_high) * BM
             b_dk, b_dv, b_dw = accumulate_dkv(
                 b_dk, b_dv, b_dw, b_k, b_v, b_w, o_key, at, factor, p_head_q, p_head_do, p_ds,
-                p_head_lse, p_head_delta, p_first, p_end, stride_qt, stride_ot, T,
+                p_head_facts, stride_qt, stride_ot, T,
                 D, E, BD, BE, BC, BM, DW, True,
             )  # fmt: skip
         for i in range(full_low, full_high):
             b_dk, b_dv, b_dw = accumulate_dkv(
                 b_dk, b_dv, b_dw, b_k, b_v, b_w, o_key, i * BM, factor, p_head_q, p_head_do, p_ds,
-                p_head_lse, p_head_delta, p_first, p_end, stride_qt, stride_ot, T,
+                p_head_facts, stride_qt, stride_ot, T,
                 D, E, BD, BE, BC, BM, DW, False,
             )  # fmt: skip
 
@@ -241,9 +229,9 @@ def backward(
 
     blocks = blocks_for("routed_attention_dq", max(BD, BE), q.dtype, q.device)
     dq = torch.empty(B, T, H, D, dtype=q.dtype, device=q.device)
-    delta = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
+    facts = torch.empty(B, H, T, 4, dtype=torch.int32, device=q.device)
     dq_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
-        q, k, v, w, out, sums, lse, d_out, d_sums, dq, delta,
+        q, k, v, w, out, sums, lse, d_out, d_sums, dq, facts,
         first, end, key_ranges.block_spans(blocks.queries, blocks.keys)[0], *strides, *numbers, H,
         GROUP=H // G, **widths, BM=blocks.queries, BN=blocks.keys,
         num_warps=blocks.warps, num_stages=blocks.stages,
@@ -259,8 +247,8 @@ def backward(
     # All heads add to the gradient of the columns: one part per program, summed by torch in fp32.
     dw = torch.empty(B, G * splits, S, C, dtype=torch.float32, device=q.device)
     dkv_kernel[(programs * splits,)](
-        q, k, v, w, lse, delta, d_out, d_sums, dk, dv, dw,
-        first, end, key_ranges.block_spans(blocks.queries, blocks.keys)[1], *strides, *numbers,
+        q, k, v, w, facts, d_out, d_sums, dk, dv, dw,
+        key_ranges.block_spans(blocks.queries, blocks.keys)[1], *strides, *numbers,
         B, H, G, splits, **widths, BM=blocks.queries, BN=blocks.keys,
         DW=columns_grad,
         num_warps=blocks.warps, num_stages=blocks.stages,

@@ -17,7 +17,7 @@ def job(kernel, width, rank, target, blocks, dtype="bf16"):
         "BM": blocks.queries, "BN": blocks.keys,
     }  # fmt: skip
     single = ("p_cos", "p_sin", "p_lse", "p_out")
-    whole = ("p_first", "p_end", "p_spans", "p_stats")
+    whole = ("p_first", "p_end", "p_spans", "p_facts")
     signature = {}
     for name in getattr(file, kernel).arg_names:
         if name.startswith("p_"):
@@ -60,14 +60,16 @@ def test_kernels_fit_the_cards():
         assert found.shared <= LIMITS[each.target], each.kernel
         # The spills are in the rotation of queries, once per head. The loops have almost none, as
         # the machine code shows.
-        assert found.spilled <= 320, each.kernel
+        assert found.spilled <= 128, each.kernel
 
 
 def test_wide_heads_float32_and_other_cards_fit_into_shared_memory():
-    """They may spill, which is slow; kernels that do not fit would not start."""
+    """Float32 may spill, which is slow; kernels that do not fit would not start."""
     others = [(256, 90, 9), (256, 80, 8), (128, 80, None)]
     others += [(width, 80, None, "fp32", 4) for width in (128, 256)]
     jobs = [each for of in others for each in jobs_for(*of)]
     for each, found in zip(jobs, report(*jobs), strict=True):
         print(each.kernel, each.constants["HALF"] * 2, each.target, each.warps, found)
         assert found.shared <= LIMITS[each.target], each.kernel
+        if "*fp32" not in (each.signature.get("p_x"), each.signature.get("p_q")):
+            assert found.spilled <= (0 if each.target == 90 else 128), each.kernel

@@ -77,10 +77,12 @@ def fits(target, kernels):
 def test_compiles_for_a_gpu(case, compiled):
     assert fits(case[0], compiled[case])
     for kernel, result in compiled[case]:
-        assert result.spilled <= (512 if kernel == "dkv_kernel" else 96)
+        assert result.spilled <= 32, kernel
 
 
 @pytest.mark.parametrize("case", WIDE, ids=str)
 def test_wide_heads_and_float32_fit_into_shared_memory(case, compiled):
-    """They may spill, which is slow; kernels that do not fit would not start."""
+    """Some spill, which is slow, by no more than this; kernels that do not fit would not start."""
     assert fits(case[0], compiled[case])
+    for kernel, result in compiled[case]:
+        assert result.spilled <= 192, kernel

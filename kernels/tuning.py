@@ -1,6 +1,7 @@
 """Block sizes of the kernels by GPU and width, from a table: nothing is autotuned at run time."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -73,9 +74,23 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
 ]
 
 
+class Kind(NamedTuple):
+    """What the blocks of a kernel depend on: its widest head or rank, and dtype and device."""
+
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+@torch.compiler.assume_constant_result
+def major_capability(device: torch.device) -> int:
+    """The generation of a GPU; a compiled graph is for one."""
+    return torch.cuda.get_device_capability(device)[0]
+
+
 def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device) -> Blocks:
     """The blocks of a kernel for heads and ranks of up to `width`."""
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
+    major = major_capability(device) if device.type == "cuda" else None
     for name, capability, widest, size, blocks in TABLE:
         fits = name == kernel and width <= widest and dtype.itemsize <= size
         if fits and capability in (None, major):

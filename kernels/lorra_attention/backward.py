@@ -19,22 +19,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.row_facts import delta_of, load_facts, lse_of, sees, store_facts
 from wings.kernels.softmax import block_scores, load_spans, partial_block
 from wings.kernels.tiles import LOG2_E, dot, load_tile, padded_width, round_to, store_tile
 from wings.kernels.tuning import blocks_for
 
 from .rope import batch_stride, load_head, rope_rows, rope_tile, store_head, store_rope_gradient
-from .values import folded_values
+from .values import folded_gradients, folded_values
 
 
 @dataclass
 class LorraInputs:
-    """Arguments of `lorra_attention`, with cos and sin as separate tensors."""
+    """Arguments of `lorra_attention`, with cos and sin apart; `ranges` are those of `visits`."""
 
     heads: int
-    key_ranges: KeyRanges
+    ranges: list[Tensor]
     x: Tensor
     t: Tensor
     source: Tensor
@@ -48,13 +47,6 @@ class LorraInputs:
     sin_q: Tensor
     cos_k: Tensor
     sin_k: Tensor
-
-    def differentiable(self) -> tuple[Tensor, ...]:
-        """Tensors that have a gradient, in the order of `lorra_attention`."""
-        return (
-            self.x, self.t, self.source, self.c_k, self.c_v,
-            self.b_q, self.b_k, self.b_v, self.a_o,
-        )  # fmt: skip
 
 
 @triton.jit
@@ -223,18 +215,12 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     Returns:
         Gradients of x, t, source, c_k, c_v, b_q, b_k, b_v, a_o.
     """
-    x, t, source, key_ranges, heads = saved.x, saved.t, saved.source, saved.key_ranges, saved.heads
+    x, t, source, heads = saved.x, saved.t, saved.source, saved.heads
     (batch, count, width), (keys, rank) = x.shape, (source.shape[1], t.shape[-1])
-    if not (batch and count and keys):
-        return tuple(torch.zeros_like(tensor) for tensor in saved.differentiable())
     k = rope_rows(source, saved.c_k, saved.b_k, saved.cos_k, saved.sin_k, heads)
-    # Autograd differentiates the folded values: a few matrix products without kernels of their own.
-    with torch.enable_grad():
-        inputs = (source, saved.c_v, saved.b_v, saved.a_o)
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        rows, c_v, b_v, a_o = leaves
-        u = folded_values(rows, c_v, b_v, a_o, heads)
-    d_out, first, end = d_out.contiguous(), key_ranges.first, key_ranges.end
+    u = folded_values(source, saved.c_v, saved.b_v, saved.a_o, heads)
+    first, end, _, dq_spans, dkv_spans = saved.ranges
+    d_out = d_out.contiguous()
     half = width // heads // 2
     scale = (2 * half) ** -0.5
     d_y = torch.empty(batch, count, width, dtype=x.dtype, device=x.device)
@@ -245,29 +231,29 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     tile_sizes = {"HALF": half, "HB": padded_width(half), "RANK": rank, "RB": padded_width(rank)}
 
     blocks = blocks_for("lorra_attention_dq", max(2 * half, rank), x.dtype, x.device)
-    spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
     with torch.cuda.device_of(x):
         dq_kernel[triton.cdiv(count, blocks.queries), heads, batch](
-            x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, spans,
+            x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, dq_spans,
             lse, d_out, d_y, q, facts,
             x.stride(0), x.stride(1), t.stride(0), t.stride(1), batch_stride(saved.cos_q),
-            batch_stride(first), batch_stride(spans), count, keys, heads, scale, scale * LOG2_E,
+            batch_stride(first), batch_stride(dq_spans), count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,
             num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
     blocks = blocks_for("lorra_attention_dkv", max(2 * half, rank), x.dtype, x.device)
-    _, spans = key_ranges.block_spans(blocks.queries, blocks.keys)
     with torch.cuda.device_of(x):
         dkv_kernel[triton.cdiv(keys, blocks.keys), heads, batch](
-            q, k, u, saved.cos_k, saved.sin_k, spans, d_out, facts, d_z, d_u,
-            batch_stride(saved.cos_k), batch_stride(spans),
+            q, k, u, saved.cos_k, saved.sin_k, dkv_spans, d_out, facts, d_z, d_u,
+            batch_stride(saved.cos_k), batch_stride(dkv_spans),
             count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,
             num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
     d_t, d_b_q = low_rank_gradients(t, saved.b_q, d_y)
     d_c_k, d_b_k = low_rank_gradients(saved.c_k, saved.b_k, d_z)
-    d_source, d_c_v, d_b_v, d_a_o = torch.autograd.grad(u, leaves, d_u)
+    d_source, d_c_v, d_b_v, d_a_o = folded_gradients(
+        source, saved.c_v, saved.b_v, saved.a_o, d_u, heads
+    )
     return d_y, d_t, d_source + d_z, d_c_k, d_c_v, d_b_q, d_b_k, d_b_v, d_a_o
 
 

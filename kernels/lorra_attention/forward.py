@@ -23,10 +23,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from wings.kernels.autograd_context import AutogradContext
 from wings.kernels.key_ranges import KeyRanges
+from wings.kernels.operators import OperatorContext
 from wings.kernels.softmax import block_scores, load_spans, online_softmax, partial_block
 from wings.kernels.tiles import (
     LOG2_E,
@@ -37,7 +36,8 @@ from wings.kernels.tiles import (
     store_tile,
     with_dense_rows,
 )
-from wings.kernels.tuning import blocks_for
+from wings.kernels.tuning import Kind, blocks_for
+from wings.kernels.visits import visits
 
 from .backward import LorraInputs, backward
 from .rope import batch_stride, load_head, rope_rows, rope_tile
@@ -137,18 +137,15 @@ def forward(saved: LorraInputs) -> tuple[Tensor, Tensor]:
     Returns:
         Output `[B, T, r]`, and the log2 of the sum of exponentials `[B, H, T]` in fp32.
     """
-    x, t, source, key_ranges, heads = saved.x, saved.t, saved.source, saved.key_ranges, saved.heads
+    x, t, source, heads = saved.x, saved.t, saved.source, saved.heads
+    first, end, spans = saved.ranges[:3]
     batch, count, width = x.shape
     rank, keys = t.shape[-1], source.shape[1]
     lse = torch.empty(batch, heads, count, dtype=torch.float32, device=x.device)
-    if not (batch and count and keys):
-        return torch.zeros(batch, count, rank, dtype=x.dtype, device=x.device), lse.fill_(torch.inf)
     k = rope_rows(source, saved.c_k, saved.b_k, saved.cos_k, saved.sin_k, heads)
     u = folded_values(source, saved.c_v, saved.b_v, saved.a_o, heads)
-    first, end = key_ranges.first, key_ranges.end
     half = width // heads // 2
     blocks = blocks_for("lorra_attention", max(2 * half, rank), x.dtype, x.device)
-    spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
     groups, heads_per_program = group_heads(heads, triton.cdiv(count, blocks.queries) * batch)
     # Partial sums of several groups stay in fp32 and are rounded once, after they are added.
     out = torch.empty(
@@ -174,33 +171,54 @@ def group_heads(heads: int, blocks: int) -> tuple[int, int]:
     return groups, triton.cdiv(heads, groups)
 
 
-class LorraAttentionContext(AutogradContext):
-    """Context of `LorraAttention`."""
+@torch.library.custom_op("wings::lorra_attention", mutates_args=())
+def operator(tensors: list[Tensor], ranges: list[Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    """`forward` of the tensors of `lorra_attention`, cos and sin apart; `ranges`: see `visits`."""
+    return forward(LorraInputs(heads, ranges, *tensors))
 
-    heads: int
-    key_ranges: KeyRanges
+
+@operator.register_fake
+def _(tensors: list[Tensor], ranges: list[Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    x, t = tensors[:2]
+    return x.new_empty(t.shape), x.new_empty(x.shape[0], heads, x.shape[1], dtype=torch.float32)
 
 
-class LorraAttention(torch.autograd.Function):
-    """Autograd function that saves the inputs and lse; the backward recomputes keys and values."""
+@torch.library.custom_op("wings::lorra_attention_backward", mutates_args=())
+def backward_operator(
+    tensors: list[Tensor], ranges: list[Tensor], lse: Tensor, d_out: Tensor, heads: int
+) -> list[Tensor]:
+    """Gradients of the first nine tensors."""
+    return list(backward(LorraInputs(heads, ranges, *tensors), lse, d_out))
 
-    @staticmethod
-    def forward(
-        ctx: LorraAttentionContext, heads: int, key_ranges: KeyRanges, *tensors: Tensor
-    ) -> Tensor:
-        out, lse = forward(LorraInputs(heads, key_ranges, *tensors))
-        ctx.save_for_backward(lse, *tensors)
-        ctx.heads, ctx.key_ranges = heads, key_ranges
-        return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: LorraAttentionContext, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        lse, *tensors = ctx.saved_tensors
-        saved = LorraInputs(ctx.heads, ctx.key_ranges, *tensors)
-        # Gradients have the dtype of the inputs, also if backward is called under autocast.
-        with torch.autocast(d_out.device.type, enabled=False):
-            return None, None, *backward(saved, lse, d_out), None, None, None, None
+@backward_operator.register_fake
+def _(
+    tensors: list[Tensor], ranges: list[Tensor], lse: Tensor, d_out: Tensor, heads: int
+) -> list[Tensor]:
+    return [tensor.new_empty(tensor.shape) for tensor in tensors[:9]]
+
+
+def save(ctx: OperatorContext, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    """Saves the inputs and lse; the backward recomputes keys and values."""
+    tensors, ranges, heads = inputs
+    ctx.save_for_backward(*tensors, output[1], *ranges)
+    ctx.numbers = (len(tensors), heads)
+
+
+def gradients(
+    ctx: OperatorContext, d_out: Tensor, _: Tensor
+) -> tuple[list[Tensor | None], list[None], None]:
+    """The backward of `operator`; differentiable once."""
+    count, heads = ctx.numbers
+    saved = list(ctx.saved_tensors)
+    tensors, lse, ranges = saved[:count], saved[count], saved[count + 1 :]
+    # Gradients have the dtype of the inputs, also if backward is called under autocast.
+    with torch.autocast(d_out.device.type, enabled=False):
+        found = backward_operator(tensors, ranges, lse, d_out, heads)
+    return [*found, *[None] * (count - len(found))], [None] * len(ranges), None
+
+
+operator.register_autograd(gradients, setup_context=save)
 
 
 def lorra_attention(
@@ -255,4 +273,10 @@ def lorra_attention(
     tensors += [tensor.contiguous() for tensor in tables.values()]
     # The matrix products around the kernels keep the dtype of x, also under autocast.
     with torch.autocast(x.device.type, enabled=False):
-        return LorraAttention.apply(heads, key_ranges, *tensors)
+        if not (x.shape[0] and x.shape[1] and source.shape[1]):
+            # Zeros that depend on the arguments, so that backward gives them gradients of zero.
+            zero = sum((one[..., :0].sum() for one in tensors[1:9]), x[..., :0].sum())
+            return zero.to(x.dtype).expand(t.shape).contiguous()
+        kind = Kind(max(x.shape[-1] // heads, t.shape[-1]), x.dtype, x.device)
+        ranges = visits(key_ranges, "lorra_attention", kind, torch.is_grad_enabled())
+        return operator(tensors, ranges, heads)[0]

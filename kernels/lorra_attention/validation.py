@@ -1,10 +1,10 @@
 """Checks of the arguments of LoRRA attention, before any launch."""
 
 import torch
-import triton
 from torch import Tensor
 
 from wings.kernels.key_ranges import KeyRanges
+from wings.kernels.tiles import INTERPRETED
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 NARROWEST, WIDEST, HIGHEST_RANK = 16, 256, 128
@@ -137,7 +137,7 @@ def validate_dtypes(tensors: dict[str, Tensor]) -> None:
                 f"lorra_attention: {name} is on {tensor.device} but x is on {x.device}; move one "
                 "of them."
             )
-    if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
+    if x.device.type != "cuda" and not INTERPRETED.value:
         raise ValueError(
             f"lorra_attention: x is on {x.device}, where Triton runs only with "
             "TRITON_INTERPRET=1; use torch's version."

@@ -10,7 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.row_facts import delta_of, load_facts, lse_of, sees, store_facts
 from wings.kernels.softmax import block_scores, load_spans, partial_block
 from wings.kernels.tiles import (
@@ -205,12 +204,12 @@ def dkv_kernel(
 
 def backward(
     q: Tensor, k: Tensor, v: Tensor, columns: Tensor, out: Tensor, sums: Tensor, lse: Tensor,
-    d_out: Tensor, d_sums: Tensor, key_ranges: KeyRanges, scale: float, columns_grad: bool,
+    d_out: Tensor, d_sums: Tensor, ranges: list[Tensor], scale: float, columns_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Launches both kernels.
 
     Args:
-        q, k, v, columns, key_ranges, scale: arguments of the forward.
+        q, k, v, columns, ranges, scale: arguments of the forward.
         out, sums, lse: results of the forward.
         d_out: `[B, T, H, e]`, last stride 1.
         d_sums: `[B, T, C]`, the gradient of the sums added over all heads.
@@ -221,7 +220,7 @@ def backward(
     """
     (B, H, T, D), (_, G, S, E), C = q.shape, v.shape, columns.shape[-1]
     w, d_sums = pad_columns(columns, q.dtype), pad_columns(d_sums, q.dtype)
-    first, end = key_ranges.first, key_ranges.end
+    first, end, _, dq_spans, dkv_spans = ranges
     BD, BE = padded_width(D), padded_width(E)
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *d_out.stride()[:3])
     numbers = (int(first.shape[0] > 1), scale * LOG2_E, scale, T, S)
@@ -232,7 +231,7 @@ def backward(
     facts = torch.empty(B, H, T, 4, dtype=torch.int32, device=q.device)
     dq_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
         q, k, v, w, out, sums, lse, d_out, d_sums, dq, facts,
-        first, end, key_ranges.block_spans(blocks.queries, blocks.keys)[0], *strides, *numbers, H,
+        first, end, dq_spans, *strides, *numbers, H,
         GROUP=H // G, **widths, BM=blocks.queries, BN=blocks.keys,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
@@ -248,7 +247,7 @@ def backward(
     dw = torch.empty(B, G * splits, S, C, dtype=torch.float32, device=q.device)
     dkv_kernel[(programs * splits,)](
         q, k, v, w, facts, d_out, d_sums, dk, dv, dw,
-        key_ranges.block_spans(blocks.queries, blocks.keys)[1], *strides, *numbers,
+        dkv_spans, *strides, *numbers,
         B, H, G, splits, **widths, BM=blocks.queries, BN=blocks.keys,
         DW=columns_grad,
         num_warps=blocks.warps, num_stages=blocks.stages,

@@ -20,10 +20,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from wings.kernels.autograd_context import AutogradContext
 from wings.kernels.key_ranges import KeyRanges
+from wings.kernels.operators import OperatorContext
 from wings.kernels.softmax import block_scores, load_spans, online_softmax, partial_block
 from wings.kernels.tiles import (
     LOG2_E,
@@ -35,7 +34,8 @@ from wings.kernels.tiles import (
     store_tile,
     with_dense_rows,
 )
-from wings.kernels.tuning import blocks_for
+from wings.kernels.tuning import Kind, blocks_for
+from wings.kernels.visits import visits
 
 from .backward import backward
 from .validation import validate
@@ -123,9 +123,9 @@ def forward_kernel(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, key_ranges: KeyRanges, scale: float
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, ranges: list[Tensor], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Launches the forward kernel, with the arguments of `routed_attention`, already validated.
+    """Launches the forward kernel, with the arguments of `operator`, already validated.
 
     Returns:
         The output `[B, T, H, e]`; in fp32 the sums of each head `[B, H, T, C]`, and the log2 of the
@@ -136,8 +136,7 @@ def forward(
     w = pad_columns(columns, q.dtype)
     BD, BE = padded_width(D), padded_width(E)
     blocks = blocks_for("routed_attention", max(BD, BE), q.dtype, q.device)
-    spans, _ = key_ranges.block_spans(blocks.queries, blocks.keys)
-    first, end = key_ranges.first, key_ranges.end
+    first, end, spans = ranges[:3]
     out = torch.empty(B, T, H, E, dtype=q.dtype, device=q.device)
     sums = torch.empty(B, H, T, C, dtype=torch.float32, device=q.device)
     lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
@@ -152,57 +151,75 @@ def forward(
     return out, sums, lse
 
 
-class RoutedAttentionContext(AutogradContext):
-    """Context of `RoutedAttention`."""
+@torch.library.custom_op("wings::routed_attention", mutates_args=())
+def operator(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, ranges: list[Tensor], scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The operation with `columns` in fp32: output, sums added over heads, and sums and lse a head.
 
-    key_ranges: KeyRanges
-    scale: float
+    `ranges` are those of `visits`. The last two results are for the backward and have no gradient.
+    """
+    q, k, v = with_dense_rows(q), with_dense_rows(k), with_dense_rows(v)
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(q):
+        out, sums, lse = forward(q, k, v, columns, ranges, scale)
+    return out, sums.sum(1), sums, lse
 
 
-class RoutedAttention(torch.autograd.Function):
-    """`(q, k, v, columns in fp32, key_ranges, scale)` -> output, and sums added over all heads."""
+@operator.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, *_: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (B, H, T, _d), C = q.shape, columns.shape[-1]
+    total, sums, lse = (
+        q.new_empty(size, dtype=torch.float32) for size in ((B, T, C), (B, H, T, C), (B, H, T))
+    )
+    return q.new_empty(B, T, H, v.shape[-1]), total, sums, lse
 
-    @staticmethod
-    def forward(
-        ctx: RoutedAttentionContext,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        columns: Tensor,
-        key_ranges: KeyRanges,
-        scale: float,
-    ) -> tuple[Tensor, Tensor]:
-        q, k, v = with_dense_rows(q), with_dense_rows(k), with_dense_rows(v)
-        # Triton launches on the current device, which need not be that of the tensors.
-        with torch.cuda.device_of(q):
-            out, sums, lse = forward(q, k, v, columns, key_ranges, scale)
-        ctx.save_for_backward(q, k, v, columns, out, sums, lse)
-        ctx.key_ranges, ctx.scale = key_ranges, scale
-        return out, sums.sum(1)
 
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: RoutedAttentionContext, d_out: Tensor, d_sums: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        q, k, v, columns, out, sums, lse = ctx.saved_tensors
-        d_out, columns_grad = with_dense_rows(d_out), ctx.needs_input_grad[3]
-        with torch.cuda.device_of(d_out):
-            grads = backward(
-                q,
-                k,
-                v,
-                columns,
-                out,
-                sums,
-                lse,
-                d_out,
-                d_sums,
-                ctx.key_ranges,
-                ctx.scale,
-                columns_grad,
-            )
-        return *grads, None, None
+@torch.library.custom_op("wings::routed_attention_backward", mutates_args=())
+def backward_operator(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, out: Tensor, sums: Tensor, lse: Tensor,
+    d_out: Tensor, d_total: Tensor, ranges: list[Tensor], scale: float, columns_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k, v and columns; of columns an empty tensor if it is not wanted."""
+    q, k, v = with_dense_rows(q), with_dense_rows(k), with_dense_rows(v)
+    d_out = with_dense_rows(d_out)
+    with torch.cuda.device_of(q):
+        *found, d_columns = backward(
+            q, k, v, columns, out, sums, lse, d_out, d_total, ranges, scale, columns_grad
+        )
+    dq, dk, dv = found
+    return dq, dk, dv, columns.new_empty(0) if d_columns is None else d_columns
+
+
+@backward_operator.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, columns: Tensor, *rest: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dq, dk, dv = (
+        x.new_empty(*(x.shape[n] for n in (0, 2, 1, 3))).transpose(1, 2) for x in (q, k, v)
+    )
+    return dq, dk, dv, columns.new_empty(columns.shape if rest[-1] else 0)
+
+
+def save(ctx: OperatorContext, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    """Saves for the backward the inputs and results of `operator`, which recomputes weights."""
+    *tensors, ranges, scale = inputs
+    out, _, sums, lse = output
+    ctx.save_for_backward(*tensors, out, sums, lse, *ranges)
+    ctx.numbers = (scale,)
+
+
+def gradients(ctx: OperatorContext, d_out: Tensor, d_total: Tensor, *_: Tensor) -> tuple:
+    """The backward of `operator`; differentiable once."""
+    saved, (scale,), columns_grad = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad[3]
+    ranges = list(saved[7:])
+    found = backward_operator(*saved[:7], d_out, d_total, ranges, scale, columns_grad)
+    return *found[:3], found[3] if columns_grad else None, [None] * len(ranges), None
+
+
+operator.register_autograd(gradients, setup_context=save)
 
 
 def routed_attention(
@@ -229,7 +246,7 @@ def routed_attention(
         ValueError: shapes, dtypes, devices or the scale do not fit.
     """
     validate(q, k, v, columns, key_ranges, scale)
-    B, H, T, _ = q.shape
+    B, H, T, D = q.shape
     if 0 in (B, T, k.shape[2]):
         # Zeros that depend on the arguments, so that backward gives them gradients of zero.
         zero = sum((x[..., :0].sum() for x in (k, v, columns)), q[..., :0].sum())
@@ -238,5 +255,7 @@ def routed_attention(
     # The mean over heads is split into two factors. A power of two near 1 / H is applied before the
     # kernel: it is exact, and keeps the gradients of the sums within the range of fp16.
     prescale = 0.5 ** (H - 1).bit_length()
-    out, sums = RoutedAttention.apply(q, k, v, columns.float() * prescale, key_ranges, scale)
+    kind = Kind(max(padded_width(D), padded_width(v.shape[-1])), q.dtype, q.device)
+    ranges = visits(key_ranges, "routed_attention", kind, torch.is_grad_enabled())
+    out, sums, *_ = operator(q, k, v, columns.float() * prescale, ranges, scale)
     return out, sums * (1 / (prescale * H))

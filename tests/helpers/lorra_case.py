@@ -5,6 +5,7 @@ import random
 import torch
 from rounding import budget, random_losses
 
+from wings.kernels import visits as visits_file
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.lorra_attention import backward as backward_file
 from wings.kernels.lorra_attention import forward as forward_file
@@ -91,7 +92,7 @@ class Case:
 
 def use_blocks(patch, queries, keys):
     """Small blocks, so that small shapes have many of them."""
-    for file in (forward_file, backward_file, rows_file):
+    for file in (forward_file, backward_file, rows_file, visits_file):
         patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
 
 

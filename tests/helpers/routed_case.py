@@ -7,6 +7,7 @@ import pytest
 import torch
 from rounding import budget, random_losses
 
+from wings.kernels import visits as visits_file
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.routed_attention import backward as backward_file
 from wings.kernels.routed_attention import forward as forward_file
@@ -119,7 +120,7 @@ def poisoned_memory():
 def setting(queries=16, keys=16, parts=1):
     """Small blocks, so that small shapes have many; and new memory holds NaN, not zeros."""
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        for file in (forward_file, backward_file):
+        for file in (forward_file, backward_file, visits_file):
             patch.setattr(file, "blocks_for", lambda *_: Blocks(queries, keys, 4, 1))
         patch.setattr(backward_file, "splits_of_group", lambda *_: parts)
         yield

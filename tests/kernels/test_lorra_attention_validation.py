@@ -13,7 +13,7 @@ def test_what_does_not_fit_is_refused_with_names_and_sizes(monkeypatch):
     def launch(*_):
         raise AssertionError("launched")
 
-    monkeypatch.setattr(forward_file.LorraAttention, "apply", launch)
+    monkeypatch.setattr(forward_file, "operator", launch)
     key_ranges = on_device(KeyRanges.causal(5, 7))
     good = dict(
         zip(NAMES, (x.float() for x in Case(torch.float32, key_ranges).tensors), strict=True)

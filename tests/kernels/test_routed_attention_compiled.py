@@ -9,7 +9,8 @@ from compiled import SHARED_LIMIT, Recorder, report
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.routed_attention import backward as backward_file
 from wings.kernels.routed_attention import forward as forward_file
-from wings.kernels.tuning import blocks_for
+from wings.kernels.tuning import Kind, blocks_for
+from wings.kernels.visits import visits
 
 # Consumer GPUs of the same generation have less shared memory than an A100.
 SMALL_CARD = 99 * 1024
@@ -50,10 +51,12 @@ def launch(width, dtype):
     k, v = torch.empty(2, B, S, G, width, **new).transpose(2, 3)
     columns = torch.empty(B, S, 2, device="meta")
     key_ranges = KeyRanges.causal(T, S, device="meta")
-    out, sums, lse = forward_file.forward(q, k, v, columns, key_ranges, 0.1)
+    kind = Kind(width, dtype, SimpleNamespace(type="cuda"))
+    ranges = visits(key_ranges, "routed_attention", kind, with_backward=True)
+    out, sums, lse = forward_file.forward(q, k, v, columns, ranges, 0.1)
     sums_of_all = sums.sum(1)
     backward_file.backward(
-        q, k, v, columns, out, sums, lse, out, sums_of_all, key_ranges, 0.1, columns_grad=True
+        q, k, v, columns, out, sums, lse, out, sums_of_all, ranges, 0.1, columns_grad=True
     )
 
 

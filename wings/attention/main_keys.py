@@ -1,14 +1,22 @@
 """`MainKeys`: the keys of the decoder's own attention, as the routers and its masks need them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from wings.kernels.key_ranges import KeyRanges
 
 from .token_layout import PADDING, TokenLayout
+
+
+def windows_of(text_config: PreTrainedConfig) -> tuple[int | None, ...]:
+    """The windows of a decoder's layers; None for attention without one."""
+    kinds = getattr(text_config, "layer_types", None) or ["sliding"]
+    window = getattr(text_config, "sliding_window", None)
+    return tuple(dict.fromkeys(window if "sliding" in kind else None for kind in kinds))
 
 
 class MainKeys:
@@ -16,7 +24,9 @@ class MainKeys:
 
     Blocks can have different numbers of keys: a sliding window's cache drops the oldest. Which
     masks they get is known only when the decoder calls them. So values are derived on first use and
-    shared by the blocks after: a backward then keeps one mask and not one a block.
+    shared by the blocks after: a backward then keeps one mask and not one a block. Ranges and
+    columns of all keys, which most blocks read, are made before: a compiled block then depends on
+    no length, and does not wait for a GPU.
 
     Args:
         queries: the T new tokens.
@@ -26,19 +36,21 @@ class MainKeys:
             a window, and nothing else.
 
     Attributes:
-        derived: what blocks share, by what it is made of.
+        columns: what routers of all blocks read of all keys, by `reads` of the router.
     """
 
     def __init__(
         self, queries: TokenLayout, tokens: TokenLayout, held: Tensor | None, is_plain: bool
     ) -> None:
         self.queries, self.tokens, self.held, self.is_plain = queries, tokens, held, is_plain
-        self.derived: dict[Any, Any] = {}
+        self.columns: dict[Any, Tensor] = {}
+        self._ranges_of_all: dict[int | None, KeyRanges | None] = {}
+        self._derived: dict[Any, Any] = {}
 
     def _once(self, key: Any, derive: Callable[[], Any]) -> Any:
-        if key not in self.derived:
-            self.derived[key] = derive()
-        return self.derived[key]
+        if key not in self._derived:
+            self._derived[key] = derive()
+        return self._derived[key]
 
     def layout(self, count: int) -> TokenLayout:
         """The last `count` keys, `[B, S]`."""
@@ -64,7 +76,14 @@ class MainKeys:
         """
         if not self.is_plain or (self.held is not None and count != self.queries.length):
             return None
+        if count == self.tokens.length and window in self._ranges_of_all:
+            return self._ranges_of_all[window]
         return self._once(("ranges", count, window), lambda: self._ranges(count, window))
+
+    def make_ranges(self, windows: Iterable[int | None]) -> None:
+        """Makes the ranges of all keys, for blocks with these windows."""
+        for window in windows:
+            self._ranges_of_all[window] = self.ranges(self.tokens.length, window)
 
     def _ranges(self, count: int, window: int | None) -> KeyRanges | None:
         keys, length = self.layout(count), self.queries.length

@@ -40,12 +40,12 @@ class PositionRouter(nn.Module):
         """Zero: learners start with equal weight at every position."""
         init.zeros_(self.by_position.weight)
 
-    def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
+    def columns(self, keys: TokenLayout, queries: TokenLayout) -> Tensor:
         """`[B, S, M]`: W's column at each key's position.
 
         Padding positions are clamped; their attention weight is zero.
         """
-        return self.by_position(keys.position.clamp(min=0)).to(dtype)
+        return self.by_position(keys.position.clamp(min=0))
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
@@ -79,21 +79,9 @@ class ModalityRouter(nn.Module):
         init.zeros_(self.outer.weight)
         init.zeros_(self.outer.bias)
 
-    def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, 2 + n]`: one-hot of an item, and of the n + 1 pieces of text around items.
-
-        For a single query the three kinds are known beforehand: `[B, S, 3]`.
-        """
-        is_item, is_text = keys.kind == self.kind, keys.kind == TEXT
-        begun, newest = self._begun(keys), self._begun(queries)
-        if queries.length == 1:
-            before, after = is_text & (begun < newest), is_text & (begun == newest)
-            return torch.stack([is_item, before, after], dim=-1).to(dtype)
-        most = keys.most_begun[self.kind - 1]
-        stretches = torch.arange(most + 1, device=keys.table.device)
-        text = is_text[..., None] & (begun[..., None] == stretches)
-        found = torch.cat([is_item[..., None], text], dim=-1)
-        return found.to(dtype)
+    def columns(self, keys: TokenLayout, queries: TokenLayout) -> Tensor:
+        """See `modality_columns`."""
+        return modality_columns(keys, queries, self.kind)
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
@@ -101,12 +89,9 @@ class ModalityRouter(nn.Module):
         inner = self.inner(masses.to(self.inner.weight.dtype))
         return gate_mask.softmax(self.outer(nn.functional.gelu(inner)))
 
-    def _begun(self, layout: TokenLayout) -> Tensor:
-        return layout.begun[self.kind - 1]
-
     def _masses(self, sums: Tensor, queries: TokenLayout) -> Tensor:
         image, text = sums[..., :1], sums[..., 1:]
-        newest = self._begun(queries)[..., None]
+        newest = queries.begun[self.kind - 1][..., None]
         stretch = torch.arange(text.shape[-1], device=text.device)
         before = (text * (stretch < newest)).sum(-1, keepdim=True)
         after = (text * (stretch == newest)).sum(-1, keepdim=True)
@@ -177,9 +162,9 @@ class AttendedRouter(nn.Module):
         read = torch.exp if self.shape == "hill" else nn.functional.softplus
         return {name: read(self._parameter(name).float()).item() for name in self.names}
 
-    def columns(self, keys: TokenLayout, queries: TokenLayout, dtype: torch.dtype) -> Tensor:
-        """`[B, S, 1]`: is the key a token of these kinds."""
-        return is_of(keys, self.kinds)[..., None].to(dtype)
+    def columns(self, keys: TokenLayout, queries: TokenLayout) -> Tensor:
+        """See `attended_columns`."""
+        return attended_columns(keys, self.kinds)
 
     def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
         """Weights `[B, T, M]`, float32."""
@@ -204,6 +189,26 @@ class AttendedRouter(nn.Module):
         parameter = self._parameters[self._key(name)]
         assert parameter is not None, "a learner's gate is registered with a value"
         return parameter
+
+
+def attended_columns(keys: TokenLayout, kinds: tuple[int, ...]) -> Tensor:
+    """`[B, S, 1]`, float32: is the key a token of these kinds."""
+    return is_of(keys, kinds)[..., None].float()
+
+
+def modality_columns(keys: TokenLayout, queries: TokenLayout, kind: int) -> Tensor:
+    """`[B, S, 2 + n]`, float32: one-hot of an item, and of the n + 1 pieces of text around items.
+
+    For a single query the three kinds are known beforehand: `[B, S, 3]`.
+    """
+    is_item, is_text = keys.kind == kind, keys.kind == TEXT
+    begun, newest = keys.begun[kind - 1], queries.begun[kind - 1]
+    if queries.length == 1:
+        before, after = is_text & (begun < newest), is_text & (begun == newest)
+        return torch.stack([is_item, before, after], dim=-1).float()
+    stretches = torch.arange(keys.most_begun[kind - 1] + 1, device=keys.table.device)
+    text = is_text[..., None] & (begun[..., None] == stretches)
+    return torch.cat([is_item[..., None], text], dim=-1).float()
 
 
 def is_of(layout: TokenLayout, kinds: tuple[int, ...]) -> Tensor:

@@ -279,16 +279,12 @@ class ColumnPlan(NamedTuple):
     ) -> tuple[Tensor, list[int]]:
         """`[B, S, C]`: those of the routers, of the masses and of the gate; how many of each."""
         readers = [*self.routers.values(), *([] if self.gate is None else [self.gate])]
+        known = wings.keys.columns if keys is wings.keys.tokens else {}
         parts = []
         for one in readers:
-            # Without weights in them, the columns are the same in every block.
-            key = None if one.reads is None else (one.reads, keys.length, dtype)
-            part = wings.keys.derived.get(key)
-            if part is None:
-                part = one.columns(keys, wings.queries, dtype)
-                if key is not None:
-                    wings.keys.derived[key] = part
-            parts.append(part)
+            part = known.get(one.reads)
+            part = one.columns(keys, wings.queries) if part is None else part
+            parts.append(part.to(dtype))
         if self.kinds:
             masses = torch.stack([keys.kind == kind for kind in self.kinds], dim=-1)
             parts.insert(len(self.routers), masses.to(dtype))

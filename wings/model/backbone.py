@@ -13,6 +13,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
+from wings.attention.main_keys import windows_of
 from wings.attention.rotary import RotaryEmbedding
 from wings.attention.token_layout import TEXT, TokenLayout
 from wings.cache.learner_cache import LearnerCache, PendingFeatures
@@ -135,6 +136,7 @@ class WingsModel(CheckpointMixin):
         # How the operations run: "auto", "triton" or "torch", see `wings/layers/dispatch.py`.
         self.impl = "auto"
         self._plain_masks = has_plain_masks(decoder)
+        self._windows = windows_of(config.text_config)
         self.rotary = RotaryEmbedding.of(config.hidden_size, config.text_config)
         self.post_init()
 
@@ -246,6 +248,7 @@ class WingsModel(CheckpointMixin):
                 adapter_kinds=adapter_kinds,
                 is_packed=is_packed,
                 is_plain=self._plain_masks,
+                windows=self._windows,
                 recompute_kv=not self.checkpoints_blocks,
                 impl=self.impl,
                 output_attentions=output_attentions,

@@ -22,7 +22,7 @@ from wings.attention.token_layout import TEXT, TokenLayout
 from wings.cache.learner_cache import LearnerCache, ProductsOfLearner
 from wings.layers.combination import constant_shares
 from wings.layers.dispatch import choose, lorra_impl
-from wings.layers.router import GateMask, is_of
+from wings.layers.router import GateMask, attended_columns, is_of, modality_columns
 from wings.layers.wings_pass import (
     AdapterInputs,
     LearnerInputs,
@@ -49,6 +49,7 @@ def prepare(
     adapter_kinds: tuple[int, ...],
     is_packed: bool,
     is_plain: bool,
+    windows: tuple[int | None, ...],
     recompute_kv: bool,
     impl: str,
     output_attentions: bool,
@@ -68,6 +69,7 @@ def prepare(
         adapter_kinds: kinds of the items that their guard and gate look for.
         is_packed: whether a row holds several sequences.
         is_plain: see `MainKeys`.
+        windows: of the decoder's layers, see `windows_of`.
         recompute_kv: whether a backward recomputes the learners' keys and values.
         impl: how the operations run, "auto", "triton" or "torch".
         output_attentions: whether the main attention's weights are asked for.
@@ -114,9 +116,18 @@ def prepare(
     inputs = None
     if adapters is not None:
         inputs = _adapter_inputs(adapters, queries, adapter_kinds)
+    keys = MainKeys(queries, layout, held, is_plain)
+    if resolved == "triton" and queries.length > 1 and any(sense.is_routed for sense in acting):
+        keys.make_ranges(windows)
+    for sense in acting:
+        if sense.router == "attended":
+            keys.columns["attended", sense.kind] = attended_columns(layout, (sense.kind,))
+        elif sense.router == "modality":
+            found = modality_columns(layout, queries, sense.kind)
+            keys.columns["modality", sense.kind] = found
     return WingsPass(
         queries,
-        MainKeys(queries, layout, held, is_plain),
+        keys,
         is_first,
         is_packed,
         learners,

@@ -1,0 +1,28 @@
+"""The key ranges as the tensors that an operation's kernels read."""
+
+from torch import Tensor
+
+from .key_ranges import KeyRanges
+from .tuning import Kind, blocks_for
+
+
+def visits(key_ranges: KeyRanges, operation: str, kind: Kind, with_backward: bool) -> list[Tensor]:
+    """The ranges, and the blocks that the operation's kernels visit.
+
+    Args:
+        key_ranges: of the queries.
+        operation: name of its forward kernel in the table of blocks.
+        kind: of its tensors.
+        with_backward: whether the backward's kernels may run.
+
+    Returns:
+        first and end `[B or 1, T]`; of the forward kernel the spans of each block of queries, see
+        `KeyRanges.block_spans`; and with a backward those of its kernel over queries, and the spans
+        of each block of keys of its kernel over keys.
+    """
+    found = [key_ranges.first, key_ranges.end]
+    names = (operation, f"{operation}_dq", f"{operation}_dkv")
+    for number, name in enumerate(names if with_backward else names[:1]):
+        blocks = blocks_for(name, *kind)
+        found.append(key_ranges.block_spans(blocks.queries, blocks.keys)[number == 2])
+    return found

@@ -1,0 +1,103 @@
+"""Blocks of a model in training, compiled: one graph each, for any length."""
+
+import random
+
+import pytest
+import torch
+from families import VISION, batch_of, text_config
+
+from wings import WingsConfig, WingsForCausalLM
+
+# Heads that are wide enough for the kernels.
+WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
+BLOCKS = 2
+
+
+def model_of(impl, router, **options):
+    config = WingsConfig(
+        text_config=text_config("llama", num_hidden_layers=BLOCKS, **WIDE), vision_config=VISION,
+        rank=4, router_positions=512, router=router, **options,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = WingsForCausalLM(config).train()
+    model.impl = impl
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            parameter.data.normal_(std=0.3)
+    return model
+
+
+def compiled(model, dynamic=None):
+    """The list to which every graph that a block is compiled to will be added."""
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    for block in model.model.language_model.layers:
+        block.compile(fullgraph=True, backend=count, dynamic=dynamic)
+    return graphs
+
+
+@pytest.fixture(autouse=True)
+def _forget_graphs():
+    yield
+    torch._dynamo.reset()
+
+
+def step(model, batch):
+    """Loss and gradients of a batch."""
+    model.zero_grad()
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] >= 90, -100)
+    loss = model(**batch, labels=labels).loss
+    loss.backward()
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return loss.detach(), grads
+
+
+@pytest.mark.parametrize(
+    ("impl", "router", "options"),
+    [
+        ("torch", "position", {}),
+        ("torch", "modality", {"text_guard": True}),
+        ("triton", "position", {}),
+        ("triton", "attended", {"text_guard": True}),
+        ("triton", None, {"learners": ("image",)}),
+    ],
+)
+def test_a_block_in_training_is_one_graph(impl, router, options):
+    model = model_of(impl, router, **options)
+    batch, _ = batch_of(model, [["text", "image", "text"], ["text"] * 4])
+    expected, wanted = step(model, batch)
+    graphs = compiled(model)
+    loss, found = step(model, batch)
+    assert len(graphs) == BLOCKS
+    assert loss == expected
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+    operators = [
+        str(node.target) for graph in graphs for node in graph.graph.nodes
+        if "wings." in str(node.target)
+    ]  # fmt: skip
+    learners = len(model.config.learners)
+    count = {"torch": 0, "triton": BLOCKS * (learners + (router is not None))}[impl]
+    assert len(operators) == count, operators
+
+
+@pytest.mark.parametrize(("impl", "lengths"), [("torch", 50), ("triton", 6)])
+def test_lengths_share_graphs(impl, lengths):
+    model = model_of(impl, "attended")
+    graphs = compiled(model, dynamic=True)
+    draw = random.Random(0)
+    seen = set()
+    for seed in range(lengths):
+        rows = [["text", "image"] + ["text"] * draw.randint(2, 9), ["text"] * draw.randint(2, 12)]
+        batch, _ = batch_of(model, rows, seed=seed)
+        seen.add(batch["input_ids"].shape)
+        step(model, batch)
+    assert len(seen) >= lengths / 10
+    # A single source token and a first or a later square are cases of their own for torch.
+    assert len(graphs) <= 3 * BLOCKS, len(graphs)

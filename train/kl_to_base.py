@@ -12,7 +12,7 @@ from torch.nn import functional
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.lora import without_adapters
 
-from .data.collator import loss_columns
+from .data.collator import before_mask, loss_pairs
 
 
 class BaseLLM:
@@ -36,10 +36,10 @@ class BaseLLM:
 
         Args:
             model: the model in training, wrapped or not.
-            inputs: its keywords, with those of `loss_columns`.
+            inputs: its keywords, with those of `loss_pairs`.
 
         Returns:
-            the places of its logits under the mask, `[B, C]` bool, and the log-probabilities of the
+            which of its logits are under the mask, `[N]` bool, and the log-probabilities of the
             language model there, `[K, V]` float32. None without such tokens.
         """
         kl_mask, base_inputs = inputs.pop("kl_mask", None), inputs.pop("base_inputs", None)
@@ -48,12 +48,11 @@ class BaseLLM:
                 # Other processes may have text and wait for the shards of this one.
                 self._logits(model, {"input_ids": inputs["input_ids"].new_zeros(1, 1)})
             return None
-        columns, following = loss_columns(base_inputs["labels"]).values()
+        pairs = loss_pairs(base_inputs["labels"])["logits_to_keep"]
         question = {name: tensor for name, tensor in base_inputs.items() if name != "labels"}
-        logits = self._logits(model, {**question, "logits_to_keep": columns})
-        expected = logits[following != -100].float().log_softmax(-1)
-        places = functional.pad(kl_mask[:, 1:], (0, 1))[:, inputs["logits_to_keep"]]
-        return places, expected
+        logits = self._logits(model, {**question, "logits_to_keep": pairs})
+        rows, columns = inputs["logits_to_keep"].unbind(1)
+        return before_mask(kl_mask)[rows, columns], logits.float().log_softmax(-1)
 
     @torch.no_grad()
     def _logits(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -68,7 +67,7 @@ def kl_sum(target: tuple[Tensor, Tensor], logits: Tensor) -> Tensor:
 
     Args:
         target: the return value of `BaseLLM.target`.
-        logits: logits of the model, `[B, C, V]`.
+        logits: logits of the model, `[N, V]`.
     """
     places, expected = target
     actual = logits[places].float().log_softmax(-1)

@@ -147,17 +147,27 @@ def with_kl_mask(sample: dict[str, Any], base_inputs: dict[str, Any]) -> dict[st
     return {**sample, "kl_mask": mask, "base_inputs": {"input_ids": ids, "labels": labels}}
 
 
-def loss_columns(labels: Tensor) -> dict[str, Tensor]:
-    """Keywords of the model's forward that restrict logits to the columns with a label.
+def loss_pairs(labels: Tensor, kl_mask: Tensor | None = None) -> dict[str, Tensor]:
+    """Keywords of the model's forward that restrict logits to the tokens before a label.
 
     With a large vocabulary the head costs as much as many blocks, and answers are short.
 
     Args:
         labels: `[B, T]`, -100 where nothing is trained.
+        kl_mask: `[B, T]` bool, tokens whose predictions are wanted too; None for none.
 
     Returns:
-        `logits_to_keep` `[C]`, the columns, and `shift_labels` `[B, C]`.
+        `logits_to_keep` `[N, 2]`, row and column of each token in reading order, and `shift_labels`
+        `[N]`.
     """
     following = functional.pad(labels[:, 1:], (0, 1), value=-100)
-    columns = (following != -100).any(dim=0).nonzero().squeeze(1)
-    return {"logits_to_keep": columns, "shift_labels": following[:, columns]}
+    wanted = following != -100
+    if kl_mask is not None:
+        wanted = wanted | before_mask(kl_mask)
+    pairs = wanted.nonzero()
+    return {"logits_to_keep": pairs, "shift_labels": following[pairs[:, 0], pairs[:, 1]]}
+
+
+def before_mask(mask: Tensor) -> Tensor:
+    """`[B, T]` bool: the tokens that predict those of a mask `[B, T]`."""
+    return functional.pad(mask[:, 1:], (0, 1))

@@ -5,11 +5,10 @@ With the weights P of a head, `dP = dout U^T` (heads share dout), `delta_i = sum
     dq_i = scale sum_j P_ij (dP_ij - delta_i) k_j     dk_j = scale sum_i P_ij (dP_ij - delta_i) q_i
     dU_j = sum_i P_ij dout_i
 
-FlashAttention reads delta from the output of each head. Here heads are summed before they are
-stored, so the kernel over queries makes two passes over the keys, the first one for delta. One pass
-could sum `P dP k`, `P k` and `P dP` instead. But where one key takes most of the weight, their
-difference loses all its digits. The kernel over queries stores what the kernel over keys needs of
-each query: its rotated vector, lse, delta and key range.
+As in FlashAttention, delta is the product of a head's output and dout: the forward keeps the output
+of each head, r numbers in fp32. Half precision would cost digits where one key takes most of the
+weight, as dP and delta then nearly cancel. The kernel over queries stores what the kernel over keys
+needs of each query: its rotated vector, lse, delta and key range.
 """
 
 from dataclasses import dataclass
@@ -69,7 +68,8 @@ def recompute_weights(
 def dq_kernel(
     p_x: tl.tensor, p_t: tl.tensor, p_b: tl.tensor, p_k: tl.tensor, p_u: tl.tensor,
     p_cos: tl.tensor, p_sin: tl.tensor, p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
-    p_lse: tl.tensor, p_dout: tl.tensor, p_dx: tl.tensor, p_q: tl.tensor, p_facts: tl.tensor,
+    p_lse: tl.tensor, p_heads: tl.tensor, p_dout: tl.tensor, p_dx: tl.tensor, p_q: tl.tensor,
+    p_facts: tl.tensor,
     stride_xb: tl.tensor, stride_x: tl.tensor, stride_tb: tl.tensor, stride_t: tl.tensor,
     stride_rope: tl.tensor, stride_range: tl.tensor, stride_spans: tl.tensor,
     T: tl.tensor, S: tl.tensor, heads: tl.tensor, scale: tl.tensor, factor: tl.tensor,
@@ -93,6 +93,9 @@ def dq_kernel(
     )  # fmt: skip
     store_head(b_q, p_q + batch * T * width + column, start, width, T, BM, HALF, HB)
     b_dout = load_tile(p_dout + batch * T * RANK, start, RANK, T, BM, RANK, RB, True)
+    p_heads += (batch * heads + head) * T * RANK
+    b_own = load_tile(p_heads, start, RANK, T, BM, RANK, RB, True)
+    b_delta = tl.sum(b_own * b_dout.to(tl.float32), 1)
     # Queries past the last one get an empty range. Nothing is stored for them.
     b_first = tl.load(p_first + batch * stride_range + o_query, mask=m_query, other=0)
     b_end = tl.load(p_end + batch * stride_range + o_query, mask=m_query, other=0)
@@ -103,22 +106,6 @@ def dq_kernel(
     p_k += batch * S * width + column
     p_u += (head * batches + batch) * S * RANK
 
-    # First pass: delta.
-    b_delta = tl.zeros([BM], tl.float32)
-    for i in range(0, full_low - low + high - full_high):
-        at = partial_block(i, low, full_low, full_high) * BN
-        _, b_p, b_dp = recompute_weights(
-            b_q, b_dout, b_lse, b_first, b_end, at, factor, p_k, p_u, width, S,
-            HALF, HB, RANK, RB, BN, True,
-        )  # fmt: skip
-        b_delta += tl.sum(b_p * b_dp, 1)
-    for i in range(full_low, full_high):
-        _, b_p, b_dp = recompute_weights(
-            b_q, b_dout, b_lse, b_first, b_end, i * BN, factor, p_k, p_u, width, S,
-            HALF, HB, RANK, RB, BN, False,
-        )  # fmt: skip
-        b_delta += tl.sum(b_p * b_dp, 1)
-    # Second pass: dq. P and dP are computed again, because those of all keys do not fit on chip.
     b_dq = tl.zeros([BM, 2 * HB], tl.float32)
     for i in range(0, full_low - low + high - full_high):
         at = partial_block(i, low, full_low, full_high) * BN
@@ -204,12 +191,15 @@ def dkv_kernel(
     store_tile(b_du, p_du + o_u, start, RANK, S, BN, RANK, RB)
 
 
-def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ...]:
+def backward(
+    saved: LorraInputs, lse: Tensor, of_heads: Tensor, d_out: Tensor
+) -> tuple[Tensor, ...]:
     """Launches the backward kernels; low-rank products around them use the matrix library.
 
     Args:
         saved: arguments of the forward.
         lse: `[B, H, T]` fp32, the second result of the forward.
+        of_heads: `[B, H, T, r]`, the third.
         d_out: `[B, T, r]`.
 
     Returns:
@@ -234,7 +224,7 @@ def backward(saved: LorraInputs, lse: Tensor, d_out: Tensor) -> tuple[Tensor, ..
     with torch.cuda.device_of(x):
         dq_kernel[triton.cdiv(count, blocks.queries), heads, batch](
             x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, dq_spans,
-            lse, d_out, d_y, q, facts,
+            lse, of_heads, d_out, d_y, q, facts,
             x.stride(0), x.stride(1), t.stride(0), t.stride(1), batch_stride(saved.cos_q),
             batch_stride(first), batch_stride(dq_spans), count, keys, heads, scale, scale * LOG2_E,
             **tile_sizes, BM=blocks.queries, BN=blocks.keys,

@@ -12,11 +12,12 @@ Cost for N visible pairs of query and key:
     forward     2 N (D + H r) operations, after 2 (T + 2 S) D r + 2 S H r^2 for keys and values;
                 moves x, source, t, c_k, c_v and out once, k and U twice: T (D + 2 r) +
                 S (3 D + 2 H r + 2 r) numbers, and 4 H T bytes of lse
-    backward    2 N (3 D + 2 H r) operations for queries, 2 N (2 D + 2 H r) for keys, and about
+    backward    2 N (2 D + H r) operations for queries, 2 N (2 D + 2 H r) for keys, and about
                 8 (T + S) D r around them; moves x, dx, the rotated q (twice), k (three times), dk
-                (twice), U and dU: about T (5 D + 3 r) + S (8 D + 5 H r) numbers
+                (twice), U and dU, and the outputs of the heads once: about T (5 D + H r + 3 r) +
+                S (8 D + 5 H r) numbers
 
-Only the inputs and lse are saved for the backward.
+The inputs, lse and the output of each head, 4 H r bytes a query, are saved for the backward.
 """
 
 import torch
@@ -71,12 +72,12 @@ def attend_block(
 def forward_kernel(
     p_x: tl.tensor, p_t: tl.tensor, p_b: tl.tensor, p_k: tl.tensor, p_u: tl.tensor,
     p_cos: tl.tensor, p_sin: tl.tensor, p_first: tl.tensor, p_end: tl.tensor, p_spans: tl.tensor,
-    p_out: tl.tensor, p_lse: tl.tensor,
+    p_out: tl.tensor, p_lse: tl.tensor, p_heads: tl.tensor,
     stride_xb: tl.tensor, stride_x: tl.tensor, stride_tb: tl.tensor, stride_t: tl.tensor,
     stride_rope: tl.tensor, stride_range: tl.tensor, stride_spans: tl.tensor,
     T: tl.tensor, S: tl.tensor, heads: tl.tensor, heads_per_program: tl.tensor, factor: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, KEEPS_HEADS: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program computes a block of queries for up to `heads_per_program` heads."""
     # Under causal ranges the last queries see the most keys. The longest programs start first, so
@@ -124,18 +125,23 @@ def forward_kernel(
             )  # fmt: skip
         m_blind = b_total == 0.0
         b_total = tl.where(m_blind, 1.0, b_total)
-        b_sum += b_out / b_total[:, None]
+        b_out = b_out / b_total[:, None]
+        b_sum += b_out
+        if KEEPS_HEADS:
+            p_own = p_heads + (batch * heads + head) * T * RANK
+            store_tile(b_out, p_own, start, RANK, T, BM, RANK, RB)
         # Blind queries get lse = +inf, so that the backward recomputes their weights as 0.
         b_lse = tl.where(m_blind, float("inf"), b_max + tl.math.log2(b_total))
         tl.store(p_lse + (batch * heads + head) * T + o_query, b_lse, mask=m_query)
     store_tile(b_sum, p_out + (group * batches + batch) * T * RANK, start, RANK, T, BM, RANK, RB)
 
 
-def forward(saved: LorraInputs) -> tuple[Tensor, Tensor]:
+def forward(saved: LorraInputs, keeps_heads: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Launches the forward kernel.
 
     Returns:
-        Output `[B, T, r]`, and the log2 of the sum of exponentials `[B, H, T]` in fp32.
+        Output `[B, T, r]`, the log2 of the sum of exponentials `[B, H, T]` in fp32, and with
+        `keeps_heads` the output of each head, `[B, H, T, r]` in fp32, else an empty tensor.
     """
     x, t, source, heads = saved.x, saved.t, saved.source, saved.heads
     first, end, spans = saved.ranges[:3]
@@ -144,6 +150,8 @@ def forward(saved: LorraInputs) -> tuple[Tensor, Tensor]:
     lse = torch.empty(batch, heads, count, dtype=torch.float32, device=x.device)
     k = rope_rows(source, saved.c_k, saved.b_k, saved.cos_k, saved.sin_k, heads)
     u = folded_values(source, saved.c_v, saved.b_v, saved.a_o, heads)
+    size = (batch, heads, count, rank) if keeps_heads else (0,)
+    of_heads = torch.empty(size, dtype=torch.float32, device=x.device)
     half = width // heads // 2
     blocks = blocks_for("lorra_attention", max(2 * half, rank), x.dtype, x.device)
     groups, heads_per_program = group_heads(heads, triton.cdiv(count, blocks.queries) * batch)
@@ -154,14 +162,15 @@ def forward(saved: LorraInputs) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
     with torch.cuda.device_of(x):
         forward_kernel[triton.cdiv(count, blocks.queries), groups, batch](
-            x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, spans, out, lse,
+            x, t, saved.b_q, k, u, saved.cos_q, saved.sin_q, first, end, spans, out, lse, of_heads,
             x.stride(0), x.stride(1), t.stride(0), t.stride(1), batch_stride(saved.cos_q),
             batch_stride(first), batch_stride(spans), count, keys, heads, heads_per_program,
             LOG2_E * (2 * half) ** -0.5,
             HALF=half, HB=padded_width(half), RANK=rank, RB=padded_width(rank), BM=blocks.queries,
-            BN=blocks.keys, num_warps=blocks.warps, num_stages=blocks.stages,
+            BN=blocks.keys, KEEPS_HEADS=keeps_heads,
+            num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
-    return out[0] if groups == 1 else out.sum(0).to(x.dtype), lse
+    return out[0] if groups == 1 else out.sum(0).to(x.dtype), lse, of_heads
 
 
 def group_heads(heads: int, blocks: int) -> tuple[int, int]:
@@ -172,50 +181,55 @@ def group_heads(heads: int, blocks: int) -> tuple[int, int]:
 
 
 @torch.library.custom_op("wings::lorra_attention", mutates_args=())
-def operator(tensors: list[Tensor], ranges: list[Tensor], heads: int) -> tuple[Tensor, Tensor]:
+def operator(
+    tensors: list[Tensor], ranges: list[Tensor], heads: int, keeps_heads: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """`forward` of the tensors of `lorra_attention`, cos and sin apart; `ranges`: see `visits`."""
-    return forward(LorraInputs(heads, ranges, *tensors))
+    return forward(LorraInputs(heads, ranges, *tensors), keeps_heads)
 
 
 @operator.register_fake
-def _(tensors: list[Tensor], ranges: list[Tensor], heads: int) -> tuple[Tensor, Tensor]:
-    x, t = tensors[:2]
-    return x.new_empty(t.shape), x.new_empty(x.shape[0], heads, x.shape[1], dtype=torch.float32)
+def _(
+    tensors: list[Tensor], ranges: list[Tensor], heads: int, keeps_heads: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, (batch, count, rank) = tensors[0], tensors[1].shape
+    of_heads = x.new_empty((batch, heads, count, rank) if keeps_heads else 0, dtype=torch.float32)
+    lse = x.new_empty(batch, heads, count, dtype=torch.float32)
+    return x.new_empty(batch, count, rank), lse, of_heads
 
 
 @torch.library.custom_op("wings::lorra_attention_backward", mutates_args=())
 def backward_operator(
-    tensors: list[Tensor], ranges: list[Tensor], lse: Tensor, d_out: Tensor, heads: int
-) -> list[Tensor]:
+    tensors: list[Tensor], ranges: list[Tensor], lse: Tensor, of_heads: Tensor, d_out: Tensor,
+    heads: int,
+) -> list[Tensor]:  # fmt: skip
     """Gradients of the first nine tensors."""
-    return list(backward(LorraInputs(heads, ranges, *tensors), lse, d_out))
+    return list(backward(LorraInputs(heads, ranges, *tensors), lse, of_heads, d_out))
 
 
 @backward_operator.register_fake
-def _(
-    tensors: list[Tensor], ranges: list[Tensor], lse: Tensor, d_out: Tensor, heads: int
-) -> list[Tensor]:
+def _(tensors: list[Tensor], *_: object) -> list[Tensor]:
     return [tensor.new_empty(tensor.shape) for tensor in tensors[:9]]
 
 
-def save(ctx: OperatorContext, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    """Saves the inputs and lse; the backward recomputes keys and values."""
-    tensors, ranges, heads = inputs
-    ctx.save_for_backward(*tensors, output[1], *ranges)
+def save(ctx: OperatorContext, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Saves the inputs, lse and the heads' outputs; the backward recomputes keys and values."""
+    tensors, ranges, heads, _ = inputs
+    ctx.save_for_backward(*tensors, *output[1:], *ranges)
     ctx.numbers = (len(tensors), heads)
 
 
 def gradients(
-    ctx: OperatorContext, d_out: Tensor, _: Tensor
-) -> tuple[list[Tensor | None], list[None], None]:
+    ctx: OperatorContext, d_out: Tensor, *_: Tensor
+) -> tuple[list[Tensor | None], list[None], None, None]:
     """The backward of `operator`; differentiable once."""
     count, heads = ctx.numbers
     saved = list(ctx.saved_tensors)
-    tensors, lse, ranges = saved[:count], saved[count], saved[count + 1 :]
+    tensors, (lse, of_heads), ranges = saved[:count], saved[count : count + 2], saved[count + 2 :]
     # Gradients have the dtype of the inputs, also if backward is called under autocast.
     with torch.autocast(d_out.device.type, enabled=False):
-        found = backward_operator(tensors, ranges, lse, d_out, heads)
-    return [*found, *[None] * (count - len(found))], [None] * len(ranges), None
+        found = backward_operator(tensors, ranges, lse, of_heads, d_out, heads)
+    return [*found, *[None] * (count - len(found))], [None] * len(ranges), None, None
 
 
 operator.register_autograd(gradients, setup_context=save)
@@ -278,5 +292,6 @@ def lorra_attention(
             zero = sum((one[..., :0].sum() for one in tensors[1:9]), x[..., :0].sum())
             return zero.to(x.dtype).expand(t.shape).contiguous()
         kind = Kind(max(x.shape[-1] // heads, t.shape[-1]), x.dtype, x.device)
-        ranges = visits(key_ranges, "lorra_attention", kind, torch.is_grad_enabled())
-        return operator(tensors, ranges, heads)[0]
+        trains = torch.is_grad_enabled()
+        ranges = visits(key_ranges, "lorra_attention", kind, trains)
+        return operator(tensors, ranges, heads, trains)[0]

@@ -58,6 +58,7 @@ def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize)
     parts = [
         "# Image learners and LoRA, trained in equal stages",
         primary(results, [BY_KEY[key] for key in PRIMARY], llm, size),
+        not_done(results, FIRST, size),
         findings(folder),
     ]
     if first:
@@ -72,7 +73,7 @@ def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize)
     if first:
         parts += ["## Pairs of cells", *pair_table(results, [c for c, _ in first], llm, size)]
     parts += ["## The sweeps", SELECTION, sweep_table(results, CELLS, size)]
-    parts += ["## The recipes", recipes(CELLS), not_done(results, FIRST, size)]
+    parts += ["## The recipes", recipes(CELLS)]
     (folder / "README.md").write_text(join_parts(parts), encoding="utf-8")
 
 

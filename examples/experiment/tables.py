@@ -78,7 +78,8 @@ def primary(
         reached = "reaches" if after.value >= WANTED else "does not reach"
         text += (
             f" The {cell.name.split(',')[0]} answers {bracketed(summary.tests['pictures'])} percent"
-            f" of pictures, and {reached} the text, with {bracketed(after)} ({len(runs)} seeds)."
+            f" of pictures, and {reached} the text, with {bracketed(after)}"
+            f" ({seeds_of(len(runs))})."
         )
     found = difference(sides[0], sides[1], "pictures", llm)
     if found:
@@ -87,11 +88,20 @@ def primary(
 
 
 def not_done(results: Sequence[RunResult], cells: Sequence[Cell], size: ExperimentSize) -> str:
-    """The cells with fewer seeds than planned; empty where there are none."""
-    missing = [c.name for c in cells if len(finished(results, c, size)) < len(SEEDS)]
+    """How many runs are missing, and the cells that lack some; empty where there are none."""
+    counts = {cell.name: len(finished(results, cell, size)) for cell in cells}
+    missing = [name for name, count in counts.items() if count < len(SEEDS)]
     if not missing:
         return ""
-    return f"**Not done yet** (fewer than {len(SEEDS)} seeds): {'; '.join(missing)}."
+    return (
+        f"**Not finished**: {sum(counts.values())} of {len(cells) * len(SEEDS)} runs are in, and"
+        f" figures may change. Fewer than {len(SEEDS)} seeds: {'; '.join(missing)}."
+    )
+
+
+def seeds_of(count: int) -> str:
+    """`1 seed` or `3 seeds`."""
+    return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
 def bracketed(value: Estimate) -> str:

@@ -17,7 +17,7 @@ from .alternatives import Alternative, build_alternatives
 from .inputs import as_text, tokens
 from .measure import Calls, budget, relative_error
 from .operations import AFTER
-from .roofline import step_ratio
+from .roofline import kernel_step_ratio, step_ratio
 from .run import (
     AGAIN,
     BARE,
@@ -226,9 +226,11 @@ def measure_length(
         calls |= pair.versions(run.device, lambda: forward_wings)
         calls |= {n: partial(forward_other, others[n], inputs[n]) for n in others}
         run.time(Place(FORWARD, shape, batch, length), calls)
+        on_card = run.device.type == "cuda"
+        count = kernel_step_ratio if on_card else step_ratio
         run.time(
             Place(STEP, shape, batch, length), {BARE: step_bare, AGAIN: step_bare, **steps},
-            before=clear_gradients, floor=step_ratio(shape, length),
+            before=clear_gradients, floor=count(shape, length),
         )  # fmt: skip
     if length in run.preset.memory:
         run.measure_memory(Place(MEMORY, shape, batch, length), steps, clear_gradients)

@@ -31,7 +31,8 @@ itself and shows the noise. Freed memory stays with the process, so no call pays
   `textbook` stores whole attention matrices.
 * `floor`: the lowest possible ratio. For operations it is the work at the machine's ceilings, which
   are a large copy and a large matrix product of the same run. For training steps it is the ratio of
-  operations (`kernels/bench/roofline.py`).
+  operations (`kernels/bench/roofline.py`): on a GPU of those that the kernels run, with attention
+  as fast as matrix products, else of the fewest possible.
 * Choices: a piece of a block alone, and an alternative with the same result, in units of the chosen
   way. Above 1, the alternative is slower or larger.
 """

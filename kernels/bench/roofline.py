@@ -67,6 +67,18 @@ class Attended:
     size: int
 
 
+@dataclass(frozen=True)
+class Speeds:
+    """Fractions of a card's peak: matrix products, the bare LLM's attention, our two operations."""
+
+    matrix: float = 1.0
+    bare: float = 1.0
+    ours: float = 1.0
+
+
+EVEN = Speeds()
+
+
 def routed_attention(
     at: Attended, heads: int, groups: int, width: int, columns: int
 ) -> tuple[Work, Work]:
@@ -131,3 +143,39 @@ def step_ratio(shape: Shape, length: int) -> float:
         more += forward.operations + backward.operations
         more += 3 * 2 * (2 * length + 2 * keys) * width * rank
     return 1 + shape.layers * more / bare
+
+
+def kernel_step_ratio(shape: Shape, length: int, speeds: Speeds = EVEN) -> float:
+    """Time of a training step with the Triton kernels over that of the bare LLM, by operations.
+
+    Counts what the kernels run (see their `forward.py`), not the fewest possible: scores are
+    computed again by both kernels of a backward, and columns are padded to 16. The bare LLM has
+    FlashAttention's two products per pair forward and five backward. Memory traffic, partly masked
+    blocks, the vision tower and the projector are left out.
+
+    Args:
+        shape: of the decoder.
+        length: T, with one image in the row.
+        speeds: of the products.
+    """
+    width, rank, heads = shape.width, shape.rank, shape.heads
+    columns = 16
+    block = 2 * width * (width + width * shape.key_heads // heads) + 3 * width * shape.inner
+    weights = shape.layers * block + width * shape.vocabulary
+    bare_matrix = 3 * 2 * length * weights
+    causal = causal_pairs(length)
+    bare_attention = shape.layers * 7 * 2 * causal * width
+    # Forward, and the backward's kernels over queries and over keys: 9 products for the bare 7.
+    ours = 2 * causal * (9 * width + 4 * heads * columns)
+    matrix = 0
+    for keys, pairs in shape.learner_sizes(length):
+        # The same three kernels of a learner.
+        ours += 2 * pairs * (5 * width + 4 * heads * rank)
+        # Keys and folded values forward; what the backward multiplies around its kernels.
+        matrix += 2 * (length + 2 * keys) * width * rank + 2 * keys * heads * rank * rank
+        matrix += 8 * (length + keys) * width * rank
+        # A_q and B_o for every token, A_k and A_v for the learner's own tokens; three times.
+        matrix += 3 * 2 * (2 * length + 2 * keys) * width * rank
+    bare = bare_matrix / speeds.matrix + bare_attention / speeds.bare
+    more = (bare_matrix + shape.layers * matrix) / speeds.matrix
+    return (more + shape.layers * ours / speeds.ours) / bare

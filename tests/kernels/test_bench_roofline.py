@@ -56,6 +56,31 @@ def test_pairs_of_learners_are_those_of_layouts(length):
         assert (of_kind.length, int(rows.sees(of_kind).sum())) == (keys, pairs)
 
 
+def test_work_of_the_kernels_in_a_step_by_hand():
+    # One block, D 24 in 4 heads, rank 3; 40 tokens, 4 of them of the image.
+    shape = Shape(24, 4, 4, 40, layers=1, decoding_layers=1, vocabulary=11, rank=3, pixels=28)
+    length, causal = 40, 820
+    matrix = 6 * length * (4 * 24 * 24 + 3 * 24 * 40 + 24 * 11)
+    attention = 14 * causal * 24
+    ours, more = 2 * causal * (9 * 24 + 4 * 4 * 16), 0
+    for keys, pairs in ((4, 30 * 4), (36, 55 + 30 * 10 + 26 * 27 // 2)):
+        ours += 2 * pairs * (5 * 24 + 4 * 4 * 3)
+        more += 72 * (2 * (40 + 2 * keys) + 8 * (40 + keys) + 6 * (80 + 2 * keys)) + 72 * keys
+    expected = (matrix + more + ours) / (matrix + attention)
+    assert roofline.kernel_step_ratio(shape, length) == pytest.approx(expected, rel=1e-12)
+    slow = roofline.kernel_step_ratio(shape, length, roofline.Speeds(ours=0.5))
+    assert slow == pytest.approx((matrix + more + 2 * ours) / (matrix + attention), rel=1e-12)
+
+
+def test_the_kernels_run_more_than_the_fewest_operations():
+    """D 4,096 and 729 image tokens, S 2,048: 1.08, where 1.05 is the fewest."""
+    shape = GPU.shapes[0]
+    found = roofline.kernel_step_ratio(shape, 2048)
+    assert 1.07 < found < 1.08 and found > roofline.step_ratio(shape, 2048)
+    # Our attention at half the speed of everything else.
+    assert 1.15 < roofline.kernel_step_ratio(shape, 2048, roofline.Speeds(ours=0.5)) < 1.20
+
+
 def test_step_ratio_grows_with_rank_and_falls_with_width():
     narrow, wide = CPU.shapes[0], GPU.shapes[0]
     assert 1 < roofline.step_ratio(wide, 2048) < roofline.step_ratio(narrow, 2048) < 2

@@ -101,4 +101,4 @@ def test_the_page_of_photographs_is_that_of_the_runs(tmp_path):
         pictures = mean(percent(r["scores"]["pictures"]) for r in records)
         assert value_of(shown["pictures"]) == pytest.approx(pictures, abs=0.06)
         assert shown["seeds"] == "3"
-    assert "paired difference in pictures" in page and "Not done yet" not in page
+    assert "paired difference in pictures" in page and "Not finished" not in page

@@ -153,7 +153,7 @@ def test_the_page_is_written_from_any_runs(tmp_path):
     for number in (0, 1, 4, 9, 14, 20, len(done)):
         write_page(tmp_path, done[:number], SIZE)
         page = (tmp_path / "README.md").read_text()
-        assert ("Not done yet" in page) == (number < len(done) - 1)
+        assert ("Not finished" in page) == (number < len(done) - 1)
     assert (tmp_path / "front.png").stat().st_size > 10_000
     assert "## Further cells" in page
     (tmp_path / "findings.md").write_text("Nothing is as expected.")

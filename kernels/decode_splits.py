@@ -9,8 +9,10 @@ TARGET_PROGRAMS = 528
 MOST_SPLITS = 64
 
 
-def split_keys(keys: int, block: int, programs: int) -> tuple[int, int]:
-    """Number of pieces of the keys, and keys a piece, a multiple of the block.
+def count_splits(keys: int, block: int, programs: int) -> int:
+    """Number of pieces of the keys. Piece p of n has the blocks p, p + n, p + 2 n and so on.
+
+    So all pieces have work where only the first keys of a static cache are filled.
 
     Args:
         keys: S.
@@ -18,9 +20,7 @@ def split_keys(keys: int, block: int, programs: int) -> tuple[int, int]:
         programs: how many programs there are for each piece.
     """
     blocks = triton.cdiv(keys, block)
-    splits = max(1, min(blocks, MOST_SPLITS, TARGET_PROGRAMS // programs))
-    keys_per_split = triton.cdiv(blocks, splits) * block
-    return triton.cdiv(keys, keys_per_split), keys_per_split
+    return max(1, min(blocks, MOST_SPLITS, TARGET_PROGRAMS // programs))
 
 
 @triton.jit

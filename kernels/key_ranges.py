@@ -63,6 +63,10 @@ class KeyRanges:
                 "to one device."
             )
 
+    def to(self, device: torch.device) -> "KeyRanges":
+        """A copy on `device`."""
+        return KeyRanges(self.first.to(device), self.end.to(device), self.count)
+
     def block_spans(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:
         """The blocks to visit, for blocks of `queries` queries and `keys` keys.
 

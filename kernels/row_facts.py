@@ -1,4 +1,4 @@
-"""What a kernel over keys needs of each query: lse, delta and its key range, in one int32 tensor.
+"""Facts of each query for a kernel over keys: lse, delta and its key range, in one int32 tensor.
 
 The kernel loads these four numbers of a block of queries as one tile `[BM, 4]`. As four vectors,
 each thread would load the numbers of all columns that it holds: 32 loads a step in Triton 3.6.
@@ -53,6 +53,6 @@ def delta_of(b_facts: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def sees(b_facts: tl.tensor, o_key: tl.tensor) -> tl.tensor:
-    """Whether each query sees each key: `[keys, queries]`."""
+    """True where a query sees a key: `[keys, queries]`."""
     m_first = o_key[:, None] >= fact(b_facts, 2)[None, :]
     return m_first & (o_key[:, None] < fact(b_facts, 3)[None, :])

@@ -75,7 +75,7 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
 
 
 class Kind(NamedTuple):
-    """What the blocks of a kernel depend on: its widest head or rank, and dtype and device."""
+    """Widest head or rank, dtype and device of tensors: the blocks of a kernel depend on them."""
 
     width: int
     dtype: torch.dtype

@@ -16,9 +16,9 @@ def visits(key_ranges: KeyRanges, operation: str, kind: Kind, with_backward: boo
         with_backward: whether the backward's kernels may run.
 
     Returns:
-        first and end `[B or 1, T]`; of the forward kernel the spans of each block of queries, see
-        `KeyRanges.block_spans`; and with a backward those of its kernel over queries, and the spans
-        of each block of keys of its kernel over keys.
+        int32 tensors: first and end `[B or 1, T]`, and spans as in `KeyRanges.block_spans`. The
+        forward kernel has those of each block of queries. A backward adds those of its kernel over
+        queries, and those of each block of keys.
     """
     found = [key_ranges.first, key_ranges.end]
     names = (operation, f"{operation}_dq", f"{operation}_dkv")

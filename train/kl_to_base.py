@@ -12,7 +12,7 @@ from torch.nn import functional
 from wings.model.causal_lm import WingsForCausalLM
 from wings.train.lora import without_adapters
 
-from .data.collator import before_mask, loss_pairs
+from .data.collator import before_mask, loss_tokens
 
 
 class BaseLLM:
@@ -36,7 +36,7 @@ class BaseLLM:
 
         Args:
             model: the model in training, wrapped or not.
-            inputs: its keywords, with those of `loss_pairs`.
+            inputs: its keywords, with those of `loss_tokens`.
 
         Returns:
             which of its logits are under the mask, `[N]` bool, and the log-probabilities of the
@@ -48,11 +48,11 @@ class BaseLLM:
                 # Other processes may have text and wait for the shards of this one.
                 self._logits(model, {"input_ids": inputs["input_ids"].new_zeros(1, 1)})
             return None
-        pairs = loss_pairs(base_inputs["labels"])["logits_to_keep"]
+        kept = loss_tokens(base_inputs["labels"])["logits_to_keep"]
         question = {name: tensor for name, tensor in base_inputs.items() if name != "labels"}
-        logits = self._logits(model, {**question, "logits_to_keep": pairs})
-        rows, columns = inputs["logits_to_keep"].unbind(1)
-        return before_mask(kl_mask)[rows, columns], logits.float().log_softmax(-1)
+        logits = self._logits(model, {**question, "logits_to_keep": kept})
+        places = before_mask(kl_mask)[inputs["logits_to_keep"]]
+        return places, logits.float().log_softmax(-1)
 
     @torch.no_grad()
     def _logits(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -110,7 +110,7 @@ class KLToBaseLoss:
 
         Args:
             target: the return value of `BaseLLM.target`.
-            logits: logits of the model, `[B, C, V]`.
+            logits: logits of the model, `[N, V]`.
         """
         if target is None:
             return logits.new_zeros(())

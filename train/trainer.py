@@ -22,7 +22,7 @@ from wings.upstream.trainer import State, TrainerHooks, WorkerInit, state_of
 
 from .best import BestEvaluation
 from .data.bucketing import BatchingSampler
-from .data.collator import loss_pairs
+from .data.collator import loss_tokens
 from .data.sampler import RecordSampler
 from .data.workers import LostWorker, last_line, unwrapping_worker_errors
 from .distributed import describe_shards, enable_sharding
@@ -114,7 +114,7 @@ class WingsTrainer(TrainerHooks):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """As in `Trainer`, with logits only at labels, gates on logged steps, and the KL term."""
-        inputs = {**inputs, **loss_pairs(inputs["labels"], inputs.get("kl_mask"))}
+        inputs = {**inputs, **loss_tokens(inputs["labels"], inputs.get("kl_mask"))}
         with_gates = self.metric_tracker.with_gates
         if not with_gates and not self.kl_to_base:
             return super().compute_loss(model, inputs, *args, **kwargs)

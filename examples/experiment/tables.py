@@ -88,7 +88,7 @@ def primary(
 
 
 def not_done(results: Sequence[RunResult], cells: Sequence[Cell], size: ExperimentSize) -> str:
-    """How many runs are missing, and the cells that lack some; empty where there are none."""
+    """The number of missing runs, and the cells that lack some; empty where there are none."""
     counts = {cell.name: len(finished(results, cell, size)) for cell in cells}
     missing = [name for name, count in counts.items() if count < len(SEEDS)]
     if not missing:

@@ -5,12 +5,12 @@ With q the token's rotated query of a head, and key j at its own position::
     score_j = q . rope_j(s_j + c_k,j b_k) = rope_j^-1(q) . (s_j + c_k,j b_k)
     out = gate sum_h softmax_j(score_j) (s_j + c_v,j b_v)_h A_h  b_o
 
-So the query is turned to the key's position instead of the key, and a tile of source rows, loaded
-once, is key and value. Values are weighed first and their low-rank part is expanded afterwards.
+So the query is rotated to the key's position, and not the key. A tile of source rows is loaded
+once, and is both key and value. Values are weighed first, their low-rank part is expanded later.
 
-Three kernels, after the product t = x A_q: one over pieces of the keys of each head; one that joins
-the pieces of a head and multiplies by its rows of a_o; one over columns of the output. Every head
-reads c_k, c_v, cos and sin of its keys again, which are few and stay in the L2 cache.
+Three kernels follow the product t = x A_q. The first works on pieces of the keys of each head. The
+second joins the pieces of a head and multiplies by its rows of a_o. The third computes the columns
+of the output. Every head reads c_k, c_v, cos and sin of its keys again; they stay in the L2 cache.
 """
 
 import torch
@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wings.kernels.decode_splits import load_splits, split_keys
+from wings.kernels.decode_splits import count_splits, load_splits
 from wings.kernels.tiles import LOG2_E, dot, padded_width, round_to
 from wings.kernels.tuning import blocks_for
 
@@ -50,7 +50,7 @@ def times(b_vector: tl.tensor, b_matrix: tl.tensor) -> tl.tensor:
     return tl.sum(b_vector[:, None] * b_matrix.to(tl.float32), 0)
 
 
-@triton.jit(do_not_specialize=["S", "keys_per_split"])
+@triton.jit(do_not_specialize=["S", "stride_hidden"])
 def split_kernel(
     p_x: tl.tensor, p_t: tl.tensor, p_b_q: tl.tensor, p_b_k: tl.tensor,
     p_source: tl.tensor, p_compressed: tl.tensor,
@@ -59,7 +59,7 @@ def split_kernel(
     stride_x: tl.tensor, stride_t: tl.tensor, stride_sb: tl.tensor, stride_s: tl.tensor,
     stride_cb: tl.tensor, stride_cp: tl.tensor, stride_c: tl.tensor,
     stride_qb: tl.tensor, stride_kb: tl.tensor, stride_k: tl.tensor, stride_hidden: tl.tensor,
-    S: tl.tensor, heads: tl.tensor, keys_per_split: tl.tensor, factor: tl.tensor,
+    S: tl.tensor, heads: tl.tensor, factor: tl.tensor,
     HALF: tl.constexpr, HB: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
     BN: tl.constexpr, HAS_HIDDEN: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -77,10 +77,10 @@ def split_kernel(
     b_x1 += times(b_t, load_factor(p_b_q + column, width, RANK, RB, HALF, HB))
     b_x2 = load_vector(p_row + HALF, HALF, HB)
     b_x2 += times(b_t, load_factor(p_b_q + column + HALF, width, RANK, RB, HALF, HB))
-    b_turn1 = load_vector(p_rope_q + batch * stride_qb, HALF, HB)
-    b_turn2 = load_vector(p_rope_q + batch * stride_qb + HALF, HALF, HB)
-    b_q1 = (b_x1 * b_turn1 - b_x2 * b_turn2) * factor
-    b_q2 = (b_x2 * b_turn1 + b_x1 * b_turn2) * factor
+    b_rope1 = load_vector(p_rope_q + batch * stride_qb, HALF, HB)
+    b_rope2 = load_vector(p_rope_q + batch * stride_qb + HALF, HALF, HB)
+    b_q1 = (b_x1 * b_rope1 - b_x2 * b_rope2) * factor
+    b_q2 = (b_x2 * b_rope1 + b_x1 * b_rope2) * factor
 
     b_f1 = load_factor(p_b_k + column, width, RANK, RB, HALF, HB)
     b_f2 = load_factor(p_b_k + column + HALF, width, RANK, RB, HALF, HB)
@@ -92,10 +92,8 @@ def split_kernel(
     b_sum1 = tl.zeros([HB], tl.float32)
     b_sum2 = tl.zeros([HB], tl.float32)
     b_low = tl.zeros([RB], tl.float32)
-    first = split * keys_per_split
-    end = tl.minimum(first + keys_per_split, S)
-    for start in range(first, end, BN):
-        m_key = start + o_key < end
+    for start in range(split * BN, S, tl.num_programs(0) * BN):
+        m_key = start + o_key < S
         if HAS_HIDDEN:
             p_key = p_hidden + batch * stride_hidden + start + o_key
             m_key = m_key & (tl.load(p_key, mask=m_key, other=1) == 0)
@@ -108,9 +106,9 @@ def split_kernel(
         p_low = p_compressed + at * stride_c + (o_key[:, None] * stride_c + o_rank[None, :])
         b_c = tl.load(p_low, mask=m_low, other=0.0)
         b_k1, b_k2 = dot(b_c, b_f1, b_s1), dot(b_c, b_f2, b_s2)
-        p_turn = p_rope_k + at * stride_k + (o_key[:, None] * stride_k + o_half[None, :])
-        b_cos = tl.load(p_turn, mask=m_tile, other=0.0).to(tl.float32)
-        b_sin = tl.load(p_turn + HALF, mask=m_tile, other=0.0).to(tl.float32)
+        p_rope_tile = p_rope_k + at * stride_k + (o_key[:, None] * stride_k + o_half[None, :])
+        b_cos = tl.load(p_rope_tile, mask=m_tile, other=0.0).to(tl.float32)
+        b_sin = tl.load(p_rope_tile + HALF, mask=m_tile, other=0.0).to(tl.float32)
         b_u1 = b_q1[None, :] * b_cos + b_q2[None, :] * b_sin
         b_u2 = b_q2[None, :] * b_cos - b_q1[None, :] * b_sin
         b_score = tl.sum(b_k1 * b_u1 + b_k2 * b_u2, 1)
@@ -238,7 +236,7 @@ def lorra_decode(
         return torch.zeros_like(x)
     half = width // heads // 2
     blocks = blocks_for("lorra_decode", max(2 * half, rank), x.dtype, x.device)
-    splits, keys_per_split = split_keys(keys, blocks.keys, batch * heads)
+    splits = count_splits(keys, blocks.keys, batch * heads)
     stats = torch.empty(batch, heads, splits, 2, dtype=torch.float32, device=x.device)
     sums = torch.empty(
         batch, heads, splits, 2 * half + rank, dtype=torch.float32, device=x.device
@@ -254,7 +252,7 @@ def lorra_decode(
             x.stride(0), t.stride(0), source.stride(0), source.stride(1), compressed.stride(0),
             compressed.stride(1), compressed.stride(2), rope_q.stride(0), rope_k.stride(0),
             rope_k.stride(1), 0 if hidden is None else hidden.stride(0),
-            keys, heads, keys_per_split, LOG2_E * (2 * half) ** -0.5,
+            keys, heads, LOG2_E * (2 * half) ** -0.5,
             **sizes, BN=blocks.keys, HAS_HIDDEN=hidden is not None, **options,
         )  # fmt: skip
         join_kernel[heads, batch](
@@ -272,19 +270,3 @@ def lorra_decode(
 @lorra_decode.register_fake
 def _(x: Tensor, *arguments: object) -> Tensor:
     return x.new_empty(x.shape)
-
-
-def decode_bytes(batch: int, keys: int, width: int, heads: int, rank: int, size: int) -> int:
-    """Bytes that `lorra_decode` moves to and from memory, each tensor once.
-
-    Source rows, products and rope tables of the keys, the factors, and the rows of x, t, the gate
-    and the output. Not counted is what the kernels hand to each other, which stays in the cache.
-
-    Args:
-        batch, keys, width, heads, rank: B, S that are not hidden, D, H and r.
-        size: bytes of a number of x's dtype.
-    """
-    head = width // heads
-    source = batch * keys * (width + 2 * rank + head)
-    rows = batch * (2 * width + rank + head + 1)
-    return size * (source + 5 * width * rank + rows)

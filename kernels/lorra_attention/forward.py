@@ -217,14 +217,18 @@ def save(ctx: OperatorContext, inputs: tuple, output: tuple[Tensor, Tensor, Tens
     tensors, ranges, heads, _ = inputs
     ctx.save_for_backward(*tensors, *output[1:], *ranges)
     ctx.numbers = (len(tensors), heads)
+    # lse and the heads' outputs have no gradient; zeros in its place would be large.
+    ctx.set_materialize_grads(False)
 
 
 def gradients(
-    ctx: OperatorContext, d_out: Tensor, *_: Tensor
+    ctx: OperatorContext, d_out: Tensor | None, *_: Tensor | None
 ) -> tuple[list[Tensor | None], list[None], None, None]:
     """The backward of `operator`; differentiable once."""
     count, heads = ctx.numbers
     saved = list(ctx.saved_tensors)
+    if d_out is None:
+        return [None] * count, [None] * (len(saved) - count - 2), None, None
     tensors, (lse, of_heads), ranges = saved[:count], saved[count : count + 2], saved[count + 2 :]
     # Gradients have the dtype of the inputs, also if backward is called under autocast.
     with torch.autocast(d_out.device.type, enabled=False):
@@ -292,6 +296,6 @@ def lorra_attention(
             zero = sum((one[..., :0].sum() for one in tensors[1:9]), x[..., :0].sum())
             return zero.to(x.dtype).expand(t.shape).contiguous()
         kind = Kind(max(x.shape[-1] // heads, t.shape[-1]), x.dtype, x.device)
-        trains = torch.is_grad_enabled()
-        ranges = visits(key_ranges, "lorra_attention", kind, trains)
-        return operator(tensors, ranges, heads, trains)[0]
+        needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in tensors[:9])
+        ranges = visits(key_ranges, "lorra_attention", kind, needs_grad)
+        return operator(tensors, ranges, heads, needs_grad)[0]

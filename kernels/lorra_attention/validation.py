@@ -25,9 +25,9 @@ def validate(tensors: dict[str, Tensor], heads: int, key_ranges: KeyRanges) -> N
             )
     (batch, count, width), rank = tensors["x"].shape, tensors["t"].shape[2]
     keys = tensors["source"].shape[1]
-    validate_widths(width, heads, rank)
+    validate_widths("lorra_attention", width, heads, rank)
     validate_shapes(tensors, (batch, count, width, keys, rank, width // heads // 2))
-    validate_dtypes(tensors)
+    validate_dtypes("lorra_attention", tensors)
     key_ranges.validate(batch, count, keys, tensors["x"].device)
 
 
@@ -45,7 +45,7 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
             )
     (batch, width), rank = tensors["x"].shape, tensors["t"].shape[1]
     keys = tensors["source"].shape[1]
-    validate_widths(width, heads, rank)
+    validate_widths("lorra_decode", width, heads, rank)
     head = width // heads
     wanted = {
         "t": (batch, rank), "source": (batch, keys, width), "compressed": (batch, 2, keys, rank),
@@ -59,7 +59,7 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
                 f"lorra_decode: {name} is {list(tensors[name].shape)}, but x, t, source and heads "
                 f"need {list(shape)}."
             )
-    validate_dtypes(tensors)
+    validate_dtypes("lorra_decode", tensors)
     for name, tensor in tensors.items():
         is_dense = name == "gate" or tensor.stride(-1) == 1
         if name in ("b_q", "b_k", "b_v", "a_o", "b_o"):
@@ -82,20 +82,20 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
         )
 
 
-def validate_widths(width: int, heads: int, rank: int) -> None:
+def validate_widths(operation: str, width: int, heads: int, rank: int) -> None:
     """Checks that heads divide the width and that the kernels have tiles for heads and rank."""
     if heads < 1 or width % heads or width // heads % 2:
         raise ValueError(
-            f"lorra_attention: {heads} heads do not divide x's width {width} into an even width."
+            f"{operation}: {heads} heads do not divide x's width {width} into an even width."
         )
     if not NARROWEST <= width // heads <= WIDEST:
         raise ValueError(
-            f"lorra_attention: heads are {width // heads} wide ({width} / {heads}), but the kernel "
+            f"{operation}: heads are {width // heads} wide ({width} / {heads}), but the kernel "
             f"takes {NARROWEST} to {WIDEST}; use torch's version."
         )
     if not 1 <= rank <= HIGHEST_RANK:
         raise ValueError(
-            f"lorra_attention: t has rank {rank}, but the kernel takes 1 to {HIGHEST_RANK}; use "
+            f"{operation}: t has rank {rank}, but the kernel takes 1 to {HIGHEST_RANK}; use "
             "torch's version."
         )
 
@@ -120,25 +120,24 @@ def validate_shapes(tensors: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
             )
 
 
-def validate_dtypes(tensors: dict[str, Tensor]) -> None:
+def validate_dtypes(operation: str, tensors: dict[str, Tensor]) -> None:
     """Checks dtypes and devices."""
     x = tensors["x"]
     if x.dtype not in DTYPES:
-        raise ValueError(f"lorra_attention: x is {x.dtype}; give float16, bfloat16 or float32.")
+        raise ValueError(f"{operation}: x is {x.dtype}; give float16, bfloat16 or float32.")
     for name, tensor in tensors.items():
         wanted = torch.float32 if name.startswith(("cos", "sin")) else x.dtype
         if tensor.dtype != wanted:
             raise ValueError(
-                f"lorra_attention: {name} is {tensor.dtype} and x is {x.dtype}; give it as "
-                f"{wanted}."
+                f"{operation}: {name} is {tensor.dtype} and x is {x.dtype}; give it as {wanted}."
             )
         if tensor.device != x.device:
             raise ValueError(
-                f"lorra_attention: {name} is on {tensor.device} but x is on {x.device}; move one "
+                f"{operation}: {name} is on {tensor.device} but x is on {x.device}; move one "
                 "of them."
             )
     if x.device.type != "cuda" and not INTERPRETED.value:
         raise ValueError(
-            f"lorra_attention: x is on {x.device}, where Triton runs only with "
+            f"{operation}: x is on {x.device}, where Triton runs only with "
             "TRITON_INTERPRET=1; use torch's version."
         )

@@ -1,8 +1,8 @@
 """Routed attention of one query a row: a step of decoding.
 
-Three SDPA-like sums over the keys, of which a head group reads keys and values once: scores, values
-and columns. One kernel works on pieces of the keys of a group of heads, as a single query a head
-would leave most of a GPU idle; a second one joins the pieces, and averages the columns over heads.
+The heads of a group read their keys and values once. One kernel works on pieces of the keys of a
+group, as a single query a head would leave most of a GPU idle. A second kernel joins the pieces,
+and averages the columns over heads.
 """
 
 import torch
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wings.kernels.decode_splits import load_splits, split_keys
+from wings.kernels.decode_splits import count_splits, load_splits
 from wings.kernels.softmax import online_softmax
 from wings.kernels.tiles import LOG2_E, dot, load_tile, padded_width, round_to, with_dense_rows
 from wings.kernels.tuning import blocks_for
@@ -18,7 +18,7 @@ from wings.kernels.tuning import blocks_for
 from .validation import validate_decode
 
 
-@triton.jit(do_not_specialize=["S", "keys_per_split"])
+@triton.jit(do_not_specialize=["S", "stride_mask"])
 def split_kernel(
     p_q: tl.tensor, p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor, p_mask: tl.tensor,
     p_stats: tl.tensor, p_outs: tl.tensor, p_sums: tl.tensor,
@@ -26,13 +26,13 @@ def split_kernel(
     stride_kb: tl.tensor, stride_kg: tl.tensor, stride_ks: tl.tensor,
     stride_vb: tl.tensor, stride_vg: tl.tensor, stride_vs: tl.tensor,
     stride_wb: tl.tensor, stride_ws: tl.tensor, stride_mask: tl.tensor,
-    S: tl.tensor, keys_per_split: tl.tensor, factor: tl.tensor,
+    S: tl.tensor, factor: tl.tensor,
     GROUP: tl.constexpr, BM: tl.constexpr, D: tl.constexpr, E: tl.constexpr, C: tl.constexpr,
     BD: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr,
     HAS_MASK: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program weighs a piece of the keys for the heads of one group."""
-    split, group = tl.program_id(0), tl.program_id(1)
+    split, group = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, splits = tl.program_id(2).to(tl.int64), tl.num_programs(0)
     b_q = load_tile(
         p_q + batch * stride_qb + group * GROUP * stride_qh, 0, stride_qh, GROUP, BM, D, BD, True
@@ -46,10 +46,8 @@ def split_kernel(
     b_sums = tl.zeros([BM, BC], tl.float32)
     b_total = tl.zeros([BM], tl.float32)
     b_max = tl.full([BM], float("-inf"), tl.float32)
-    first = split * keys_per_split
-    end = tl.minimum(first + keys_per_split, S)
-    for start in range(first, end, BN):
-        m_key = start + o_key < end
+    for start in range(split * BN, S, tl.num_programs(0) * BN):
+        m_key = start + o_key < S
         if HAS_MASK:
             p_key = p_mask + batch * stride_mask + start + o_key
             m_key = m_key & (tl.load(p_key, mask=m_key, other=0) != 0)
@@ -126,8 +124,8 @@ def routed_decode(
         scale: factor of q k^T, greater than 0.
 
     Returns:
-        The output `[B, 1, H, e]` in q's dtype and the sums `[B, 1, C]` in fp32, averaged over
-        heads; zeros for a query without a key.
+        The output `[B, 1, H, e]` in q's dtype, and the sums `[B, 1, C]` in fp32, averaged over
+        heads. Both are zero for a query without a key.
 
     Raises:
         ValueError: shapes, dtypes, devices or the scale do not fit.
@@ -142,7 +140,7 @@ def routed_decode(
     mask = None if mask is None else with_dense_rows(mask)
     BD, BE = padded_width(D), padded_width(E)
     blocks = blocks_for("routed_decode", max(BD, BE), q.dtype, q.device)
-    splits, keys_per_split = split_keys(S, blocks.keys, B * G)
+    splits = count_splits(S, blocks.keys, B * G)
     stats, outs, sums = (
         torch.empty(B, H, splits, width, dtype=torch.float32, device=q.device)
         for width in (2, E, C)
@@ -154,7 +152,7 @@ def routed_decode(
             q, k, v, columns, q if mask is None else mask.view(torch.uint8),
             stats, outs, sums,
             *q.stride()[:2], *k.stride()[:3], *v.stride()[:3], *columns.stride()[:2],
-            stride_mask, S, keys_per_split, scale * LOG2_E,
+            stride_mask, S, scale * LOG2_E,
             GROUP=H // G, BM=padded_width(H // G), D=D, E=E, C=C, BD=BD, BE=BE,
             BC=padded_width(C), BN=blocks.keys, HAS_MASK=mask is not None, **options,
         )  # fmt: skip

@@ -209,12 +209,20 @@ def save(ctx: OperatorContext, inputs: tuple, output: tuple[Tensor, ...]) -> Non
     out, _, sums, lse = output
     ctx.save_for_backward(*tensors, out, sums, lse, *ranges)
     ctx.numbers = (scale,)
+    # Sums and lse of each head have no gradient; zeros in its place would be large.
+    ctx.set_materialize_grads(False)
 
 
-def gradients(ctx: OperatorContext, d_out: Tensor, d_total: Tensor, *_: Tensor) -> tuple:
+def gradients(
+    ctx: OperatorContext, d_out: Tensor | None, d_total: Tensor | None, *_: Tensor | None
+) -> tuple:
     """The backward of `operator`; differentiable once."""
     saved, (scale,), columns_grad = ctx.saved_tensors, ctx.numbers, ctx.needs_input_grad[3]
     ranges = list(saved[7:])
+    columns, out = saved[3:5]
+    d_out = torch.zeros_like(out) if d_out is None else d_out
+    if d_total is None:
+        d_total = out.new_zeros(*out.shape[:2], columns.shape[-1], dtype=torch.float32)
     found = backward_operator(*saved[:7], d_out, d_total, ranges, scale, columns_grad)
     return *found[:3], found[3] if columns_grad else None, [None] * len(ranges), None
 
@@ -256,6 +264,7 @@ def routed_attention(
     # kernel: it is exact, and keeps the gradients of the sums within the range of fp16.
     prescale = 0.5 ** (H - 1).bit_length()
     kind = Kind(max(padded_width(D), padded_width(v.shape[-1])), q.dtype, q.device)
-    ranges = visits(key_ranges, "routed_attention", kind, torch.is_grad_enabled())
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, columns))
+    ranges = visits(key_ranges, "routed_attention", kind, needs_grad)
     out, sums, *_ = operator(q, k, v, columns.float() * prescale, ranges, scale)
     return out, sums * (1 / (prescale * H))

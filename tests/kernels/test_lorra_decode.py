@@ -12,9 +12,9 @@ from lorra_case import DEVICE, DTYPES
 from rounding import budget, random_losses
 
 from wings.kernels import decode_splits as splits_file
-from wings.kernels.decode_splits import split_keys
+from wings.kernels.decode_splits import count_splits
 from wings.kernels.lorra_attention import decode as decode_file
-from wings.kernels.lorra_attention.decode import decode_bytes, lorra_decode
+from wings.kernels.lorra_attention.decode import lorra_decode
 from wings.kernels.tuning import Blocks, blocks_for
 
 NAMES = (
@@ -153,9 +153,13 @@ def test_nothing_to_do():
     [
         ("x", torch.zeros(2, 1, 32), "x has 3 dimensions; it needs 2"),
         ("gate", torch.zeros(2, 1), r"gate is \[2, 1\], but x, t, source and heads need \[2\]"),
-        ("heads", 3, "3 heads do not divide x's width 32"),
+        ("heads", 3, "lorra_decode: 3 heads do not divide x's width 32"),
         ("rope_k", torch.zeros(2, 29, 16), r"rope_k is \[2, 29, 16\]"),
-        ("b_o", torch.zeros(8, 32).half(), "b_o is torch.float16 and x is torch.float32"),
+        (
+            "b_o",
+            torch.zeros(8, 32).half(),
+            "lorra_decode: b_o is torch.float16 and x is torch.float32",
+        ),
         ("b_v", torch.zeros(32, 8).T, "b_v has gaps"),
         ("hidden", torch.zeros(2, 30), "hidden is torch.float32"),
         ("hidden", torch.zeros(2, 31, dtype=torch.bool), r"torch.bool \[2, 30\]"),
@@ -168,20 +172,18 @@ def test_arguments_that_do_not_fit(name, value, message):
         lorra_decode(**{**case, name: moved})
 
 
-def test_pieces_cover_the_keys_and_fill_the_card():
+def test_pieces_fill_the_card_and_none_is_empty():
     for keys in (1, 31, 32, 33, 2048, 4096, 100_000):
         for programs in (1, 8, 32, 1000):
-            splits, size = split_keys(keys, 32, programs)
-            assert (splits - 1) * size < keys <= splits * size
-            assert size % 32 == 0 and splits <= 64
+            assert 1 <= count_splits(keys, 32, programs) <= min(64, -(-keys // 32))
     # A batch of one at D 4,096: more programs than the 132 of an H100 that run at once.
-    assert split_keys(4096, 32, 32)[0] * 32 >= 2 * 132
+    assert count_splits(4096, 32, 32) * 32 >= 2 * 132
 
 
-def test_bytes_are_those_of_one_pass_over_the_sources():
-    """D 4,096, r 64: within 1.15 of the source rows and products alone, each read once."""
-    moved = decode_bytes(1, 4096, 4096, 32, 64, 2)
-    assert moved <= 1.15 * 2 * 4096 * (4096 + 2 * 64)
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_real_shapes(dtype):
+    check(call(dtype, batch=2, keys=5000, heads=32, width=128, rank=64), dtype)
 
 
 CARDS = [(90, torch.bfloat16, 128), (80, torch.bfloat16, 128), (90, torch.bfloat16, 256)]

@@ -71,6 +71,14 @@ def test_head_widths_with_the_blocks_of_the_table(width):
     check(inputs, None, width**-0.5)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_real_shapes(dtype):
+    inputs = arguments((2, 32, 8, 1, 5000), dtype, 0, 128, columns=2)
+    mask = torch.arange(5000, device=DEVICE)[None] < 4000
+    check(inputs, mask, 128**-0.5)
+
+
 def test_keys_that_are_not_seen_are_not_read():
     inputs = [x.detach() for x in arguments((2, 4, 2, 1, 40), torch.float32)]
     mask = torch.zeros(2, 40, dtype=torch.bool, device=DEVICE)

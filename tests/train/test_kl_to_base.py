@@ -16,7 +16,7 @@ from wings.errors import WingsError
 from wings.model.backbone import WITHOUT_WINGS
 from wings.model.causal_lm import WingsForCausalLM
 from wings.processing.processor import WingsProcessor
-from wings.train.data.collator import Collator, Packer, loss_pairs, with_kl_mask
+from wings.train.data.collator import Collator, Packer, loss_tokens, with_kl_mask
 from wings.train.data.dataset import ConversationDataset
 from wings.train.kl_to_base import BaseLLM, KLToBaseLoss, as_llm
 from wings.train.lora import adapters
@@ -166,7 +166,7 @@ def test_the_term_is_its_definition(make, awake, way, adapted):
     batch = (Collator(0) if way == "pad" else Packer(0, 64))(samples)
     assert way == "pad" or len(batch["input_ids"]) < 8
     term.count_tokens([batch])
-    inputs = {**batch, **loss_pairs(batch["labels"], batch["kl_mask"])}
+    inputs = {**batch, **loss_tokens(batch["labels"], batch["kl_mask"])}
     model.train()
     target = llm.target(model, inputs)
     assert model.training and {"kl_mask", "base_inputs"}.isdisjoint(inputs)

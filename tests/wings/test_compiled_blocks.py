@@ -67,8 +67,13 @@ def step(model, batch):
         ("triton", None, {"learners": ("image",)}),
     ],
 )
-def test_a_block_in_training_is_one_graph(impl, router, options):
-    model = model_of(impl, router, **options)
+def test_a_block_in_training_is_one_graph(monkeypatch, impl, router, options):
+    if router == "attended":
+        # As on a GPU, where "auto" chooses them.
+        monkeypatch.setenv("WINGS_KERNELS", "triton")
+        model = model_of("auto", router, **options)
+    else:
+        model = model_of(impl, router, **options)
     batch, _ = batch_of(model, [["text", "image", "text"], ["text"] * 4])
     expected, wanted = step(model, batch)
     graphs = compiled(model)
@@ -85,6 +90,18 @@ def test_a_block_in_training_is_one_graph(impl, router, options):
     learners = len(model.config.learners)
     count = {"torch": 0, "triton": BLOCKS * (learners + (router is not None))}[impl]
     assert len(operators) == count, operators
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("router", ["position", "attended"])
+def test_a_block_on_a_gpu_is_one_graph_by_default(router):
+    model = model_of("auto", router).to("cuda")
+    batch, _ = batch_of(model, [["text", "image", "text"], ["text"] * 4])
+    batch = {name: value.to("cuda") for name, value in batch.items()}
+    graphs = compiled(model)
+    with torch.autocast("cuda", torch.bfloat16):
+        step(model, batch)
+    assert len(graphs) == BLOCKS
 
 
 @pytest.mark.parametrize(("impl", "lengths"), [("torch", 50), ("triton", 6)])

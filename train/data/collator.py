@@ -147,7 +147,7 @@ def with_kl_mask(sample: dict[str, Any], base_inputs: dict[str, Any]) -> dict[st
     return {**sample, "kl_mask": mask, "base_inputs": {"input_ids": ids, "labels": labels}}
 
 
-def loss_pairs(labels: Tensor, kl_mask: Tensor | None = None) -> dict[str, Tensor]:
+def loss_tokens(labels: Tensor, kl_mask: Tensor | None = None) -> dict[str, Tensor]:
     """Keywords of the model's forward that restrict logits to the tokens before a label.
 
     With a large vocabulary the head costs as much as many blocks, and answers are short.
@@ -157,15 +157,13 @@ def loss_pairs(labels: Tensor, kl_mask: Tensor | None = None) -> dict[str, Tenso
         kl_mask: `[B, T]` bool, tokens whose predictions are wanted too; None for none.
 
     Returns:
-        `logits_to_keep` `[N, 2]`, row and column of each token in reading order, and `shift_labels`
-        `[N]`.
+        `logits_to_keep` `[B, T]` bool, N tokens, and `shift_labels` `[N]` int64 in reading order.
     """
     following = functional.pad(labels[:, 1:], (0, 1), value=-100)
     wanted = following != -100
     if kl_mask is not None:
         wanted = wanted | before_mask(kl_mask)
-    pairs = wanted.nonzero()
-    return {"logits_to_keep": pairs, "shift_labels": following[pairs[:, 0], pairs[:, 1]]}
+    return {"logits_to_keep": wanted, "shift_labels": following[wanted]}
 
 
 def before_mask(mask: Tensor) -> Tensor:

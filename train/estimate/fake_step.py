@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.sense import Sense
-from wings.train.data.collator import loss_pairs
+from wings.train.data.collator import loss_tokens
 from wings.train.param_groups import ParamGroup
 from wings.upstream.flops import flop_counter
 from wings.upstream.mixed_precision import convert_outputs_to_fp32
@@ -106,7 +106,7 @@ class FakeBatch:
             "attention_mask": mask,
             "labels": labels,
             "num_items_in_batch": torch.tensor(labels.numel()),
-            **loss_pairs(labels),
+            **loss_tokens(labels),
             **values,
         }
 

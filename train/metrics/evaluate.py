@@ -17,7 +17,7 @@ from wings.errors import WingsError
 from wings.processing.processor import WingsProcessor
 from wings.sense import Words
 from wings.train.data.after_item import TextAfterItem, any_item, choose_conversations
-from wings.train.data.collator import loss_pairs
+from wings.train.data.collator import loss_tokens
 from wings.train.data.dataset import ConversationDataset
 from wings.train.kl_to_base import BaseLLM, kl_sum
 from wings.train.recipe import HeldOutSource, Recipe
@@ -242,7 +242,7 @@ class HeldOutEvaluation:
                 self.skipped |= {(name, number): sentence for number, sentence in skipped}
                 tokens += int((batch["labels"][:, 1:] != -100).sum())
                 batch = send_to_device(batch, llm.accelerator.device)
-                batch |= loss_pairs(batch["labels"], batch.get("kl_mask"))
+                batch |= loss_tokens(batch["labels"], batch.get("kl_mask"))
                 target = llm.target(model, batch) if "base_inputs" in batch else None
                 # num_items_in_batch=1 returns the sum of the losses.
                 out = model(**batch, num_items_in_batch=1, use_cache=False)

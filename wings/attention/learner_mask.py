@@ -51,7 +51,8 @@ class LearnerMask:
             unless `fused`.
         segments: of each row, the segments and the order that puts their results in place.
         blocks: layouts of 256 queries each, or ().
-        hidden: of a single query, `[B, 1, S]` bool: keys without weight; None where it sees all.
+        hidden: of a single query, `[B, 1, S]` bool: keys without weight; None where it sees all. A
+            query without a key hides none of them in torch, and all of them if `fused`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class LearnerMask:
         self.ranges: KeyRanges | None = None
         self.segments: list[tuple[list[QuerySegment], Tensor | None]] = []
         self.blocks: list[TokenLayout] = []
-        if not continued and (fused or self.mask is None):
+        if not continued and ((fused and queries.length > 1) or self.mask is None):
             self.ranges = KeyRanges(*visible_ranges(queries, keys), keys.length)
         if self.mask is not None:
             self.sees_any = self.mask.any(-1)
@@ -80,8 +81,8 @@ class LearnerMask:
             # Asking whether all is visible costs more than masking where the host would wait.
             asks = self.mask.device.type == "cpu" and not torch.compiler.is_compiling()
             if not (asks and bool(self.mask.all())):
-                # A query without a key hides none: a softmax over nothing is NaN.
-                self.hidden = ~(self.mask | ~self.sees_any[..., None])
+                # A softmax over nothing is NaN in torch.
+                self.hidden = ~(self.mask if fused else self.mask | ~self.sees_any[..., None])
 
     def to(self, device: torch.device) -> "LearnerMask":
         """A copy on `device`."""

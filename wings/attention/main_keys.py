@@ -24,9 +24,9 @@ class MainKeys:
 
     Blocks can have different numbers of keys: a sliding window's cache drops the oldest. Which
     masks they get is known only when the decoder calls them. So values are derived on first use and
-    shared by the blocks after: a backward then keeps one mask and not one a block. Ranges and
-    columns of all keys, which most blocks read, are made before: a compiled block then depends on
-    no length, and does not wait for a GPU.
+    shared by the blocks after: a backward then keeps one mask and not one a block. Most blocks read
+    ranges and columns of all keys, which are made before the first block. So a compiled block
+    depends on no length and does not wait for a GPU.
 
     Args:
         queries: the T new tokens.
@@ -36,7 +36,7 @@ class MainKeys:
             a window, and nothing else.
 
     Attributes:
-        columns: what routers of all blocks read of all keys, by `reads` of the router.
+        columns: of all keys, `[B, S, C]` float32, by `reads` of the routers that read them.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class MainKeys:
         self.columns: dict[Any, Tensor] = {}
         self._ranges_of_all: dict[int | None, KeyRanges | None] = {}
         self._derived: dict[Any, Any] = {}
+        self._copies: dict[torch.device, MainKeys] = {}
 
     def _once(self, key: Any, derive: Callable[[], Any]) -> Any:
         if key not in self._derived:
@@ -129,6 +130,14 @@ class MainKeys:
         return mask[..., :count]
 
     def to(self, device: torch.device) -> "MainKeys":
-        """A copy on `device`."""
-        held = None if self.held is None else self.held.to(device)
-        return MainKeys(self.queries.to(device), self.tokens.to(device), held, self.is_plain)
+        """A copy on `device`, the same for all blocks there."""
+        if device not in self._copies:
+            held = None if self.held is None else self.held.to(device)
+            copy = MainKeys(self.queries.to(device), self.tokens.to(device), held, self.is_plain)
+            copy.columns = {reads: one.to(device) for reads, one in self.columns.items()}
+            copy._ranges_of_all = {
+                window: None if one is None else one.to(device)
+                for window, one in self._ranges_of_all.items()
+            }
+            self._copies[device] = copy
+        return self._copies[device]

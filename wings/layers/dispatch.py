@@ -29,7 +29,7 @@ def routed_attention(
 ) -> tuple[Tensor, Tensor]:
     """`wings.attention.routed_attention.routed_attention` with the chosen `impl`.
 
-    A single query runs in torch where it may need a gradient, and on a CPU.
+    A single query runs in torch where it may need a gradient.
 
     Raises:
         WingsError: impl is "triton" and the kernel cannot run.

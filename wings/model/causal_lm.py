@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -31,7 +32,7 @@ from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
 from .compose import add_sense, composed, drop_sense, name_encoder
 from .from_parts import from_parts, read_encoder
 from .generation import WingsGenerationMixin
-from .head_of_pairs import HeadOfPairs
+from .head_of_tokens import HeadOfTokens
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .inputs import labels_of_text, validate_inputs
 from .logits import prefix_of
@@ -235,9 +236,9 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 tokens have none.
             cache: a `WingsCache` or `WingsStaticCache` with the earlier tokens.
             use_cache: default: True except in training.
-            logits_to_keep: number of last tokens that get logits, 0 for all; or rows and columns
-                of N tokens, `[N, 2]`, whose logits are then `[N, V]`, and whose labels are given as
-                `shift_labels` `[N]`.
+            logits_to_keep: number of last tokens that get logits, 0 for all; or their columns,
+                `[C]`; or a mask `[B, T]` bool of N tokens. With a mask logits are `[N, V]`, and a
+                loss needs `shift_labels` `[N]`.
             output_attentions: also return the main attention's weights, `[B, H, T, S]` a block;
                 only this option stores whole matrices.
             output_hidden_states: also return the input of each block.
@@ -276,10 +277,9 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             labels = without_first(labels, attention_mask, position_ids)
         decoder = DecoderCall(self.model.language_model, run)
         head: Callable[[Tensor], Tensor] = self.lm_head
-        pairs = logits_to_keep if isinstance(logits_to_keep, Tensor) else None
-        if pairs is not None and pairs.dim() == 2:
-            # All tokens reach the head, which picks: a family's code knows columns only.
-            head, logits_to_keep = HeadOfPairs(self.lm_head, pairs), 0
+        if isinstance(logits_to_keep, Tensor) and logits_to_keep.dtype == torch.bool:
+            # All tokens reach the head, which picks: older families know columns only.
+            head, logits_to_keep = HeadOfTokens(self.lm_head, logits_to_keep), 0
         out = self.own(
             decoder, head, loss_of, self.training, input_ids=input_ids,
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels,
@@ -287,7 +287,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         )  # fmt: skip
         result = WingsCausalLMOutput(
             loss=out.loss,
-            logits=out.logits[0] if isinstance(head, HeadOfPairs) else out.logits,
+            logits=out.logits[0] if isinstance(head, HeadOfTokens) else out.logits,
             hidden_states=decoder.out.hidden_states,
             attentions=decoder.out.attentions,
             router_weights=decoder.out.router_weights,

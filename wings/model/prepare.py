@@ -117,14 +117,17 @@ def prepare(
     if adapters is not None:
         inputs = _adapter_inputs(adapters, queries, adapter_kinds)
     keys = MainKeys(queries, layout, held, is_plain)
-    if resolved == "triton" and queries.length > 1 and any(sense.is_routed for sense in acting):
+    routed = [sense for sense in acting if sense.is_routed]
+    is_gated = inputs is not None and inputs.is_gated
+    if resolved != "torch" and queries.length > 1 and (routed or is_gated):
         keys.make_ranges(windows)
-    for sense in acting:
+    # The first pass of a static cache reads its own tokens, not all of the cache's room.
+    for sense in routed if held is None or queries.length == 1 else []:
         if sense.router == "attended":
             keys.columns["attended", sense.kind] = attended_columns(layout, (sense.kind,))
         elif sense.router == "modality":
-            found = modality_columns(layout, queries, sense.kind)
-            keys.columns["modality", sense.kind] = found
+            columns = modality_columns(layout, queries, sense.kind)
+            keys.columns["modality", sense.kind] = columns
     return WingsPass(
         queries,
         keys,
@@ -197,7 +200,7 @@ class SourceMaker:
             keys,
             picked,
             None if is_step else rope,
-            LearnerMask(queries, keys, continued=False, fused=impl == "triton" and not is_step),
+            LearnerMask(queries, keys, continued=False, fused=impl == "triton"),
             impl,
             self.recompute_kv,
             decode=DecodeSource.of(picked, rope.table, False, impl) if is_step else None,

@@ -497,11 +497,8 @@ def test_sentences_are_short(page):
 
 # Rows of the README's table -> rows of the experiment's page.
 EXPERIMENT = {
-    "**Wings, frozen, attended router, `text_turns`**": "Wings frozen, attended router, text turns",
-    "Wings as published": "Wings as published",
-    "full fine-tune, `text_turns`": "full fine-tune, text turns",
-    "LoRA at a fifth of its chosen rate": "LoRA, below its sweep",
-    "prefix, frozen": "prefix",
+    "guarded LoRA": "guarded LoRA, both stages, attended gate",
+    "image learner": "image learner, both stages, attended gate",
 }
 
 
@@ -515,13 +512,19 @@ def cells(page, first, columns):
 
 @pytest.mark.parametrize("name", EXPERIMENT)
 def test_the_readme_has_the_experiments_numbers(name):
-    results = "eval/results/experiment/README.md"
-    shown = [cell.strip("*") for cell in cells("README.md", name, "of these, sums")]
-    row = cells(results, EXPERIMENT[name], "drift mixed")
-    kinds = cells(results, EXPERIMENT[name], "arithmetic (16)")
-    text, mixed, pictures = (row[n].partition(" ")[0] for n in (1, 3, 5))
-    sums = f"{round(float(kinds[3]) * 48 / 100)} of 48"
-    assert shown == [text, mixed, sums, pictures, f"{float(row[7]):.2f}"]
+    results = "eval/results/stages/README.md"
+    shown = cells("README.md", name, "same answers after an image")
+    row = cells(results, EXPERIMENT[name], "KL alone")
+    pictures, after, same = (row[n].partition(" ")[0] for n in range(3))
+    assert shown == [pictures, after, same, f"{float(row[5]):.2f}"]
+
+
+def test_the_readme_says_which_seeds_are_in():
+    page, readme = text_of("eval/results/stages/README.md"), text_of("README.md")
+    assert ("**Not finished**" in page) == ("the first of three seeds" in readme)
+    found = re.search(r"paired difference in pictures is -(\S+) \(-(\S+) to -(\S+)\) points", page)
+    difference, low, high = found.groups()
+    assert f"by {difference} points ({high} to {low})" in readme
 
 
 # A docstring opens with a noun or a verb.

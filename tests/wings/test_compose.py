@@ -7,7 +7,7 @@ import torch
 from draws import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from senses import batch_of, build, chunked_logits, logits, own_logits, rows_of
+from senses import aligned, batch_of, build, chunked_logits, logits, own_logits, rows_of
 
 from wings import WingsCache, WingsError, WingsForCausalLM
 
@@ -60,12 +60,12 @@ def test_composed_models_are_saved_and_loaded_whole_and_as_learners(tmp_path):
     batch, _ = batch_of(whole, rows_of(4, 3))
     expected = logits(whole, batch)
     whole.save_pretrained(tmp_path / "whole")
-    again = WingsForCausalLM.from_pretrained(tmp_path / "whole")
+    again = aligned(WingsForCausalLM.from_pretrained(tmp_path / "whole"))
     assert torch.equal(logits(again, batch), expected)
     whole.config.llm_trained = False
     whole.save_pretrained(tmp_path / "learners", learners_only=True)
     text = whole.extract_language_model()
-    again = WingsForCausalLM.from_pretrained(tmp_path / "learners", text=text)
+    again = aligned(WingsForCausalLM.from_pretrained(tmp_path / "learners", text=text))
     assert torch.equal(logits(again, batch), expected)
     assert again.config.senses_rule == "attended"
 

@@ -8,7 +8,7 @@ import torch
 from draws import examples
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from senses import batch_of, build, chunked_logits, logits, own_logits, rows_of, tone
+from senses import aligned, batch_of, build, chunked_logits, logits, own_logits, rows_of, tone
 
 from wings import WingsCache, WingsConfig, WingsError, WingsForCausalLM, WingsStaticCache
 from wings.upstream.weights import checkpoint_blocks
@@ -300,7 +300,7 @@ def test_a_checkpoint_keeps_every_sense(tmp_path):
     model = build("llama", ("attended", "modality", None), rule="newest")
     batch, _ = batch_of(model, rows_of(5, 3))
     model.save_pretrained(tmp_path)
-    again = WingsForCausalLM.from_pretrained(tmp_path)
+    again = aligned(WingsForCausalLM.from_pretrained(tmp_path))
     assert again.config.senses.keys() == {"image", "tone", "hum"}
     assert again.config.senses_rule == "newest"
     assert torch.equal(logits(again, batch), logits(model, batch))

@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.sense import Sense
-from wings.train.data.collator import loss_tokens
 from wings.train.param_groups import ParamGroup
 from wings.upstream.flops import flop_counter
 from wings.upstream.mixed_precision import convert_outputs_to_fp32
@@ -101,12 +100,15 @@ class FakeBatch:
             mask[row, -row:] = 0
         labels = ids.clone()
         labels[:, : self.length - self.text(model)] = -100
+        columns = torch.arange(self.length - self.text(model) - 1, self.length - 1)
         return {
             "input_ids": ids,
             "attention_mask": mask,
             "labels": labels,
             "num_items_in_batch": torch.tensor(labels.numel()),
-            **loss_tokens(labels),
+            # As many logits as `loss_tokens` keeps; a mask would give a size that is not known.
+            "logits_to_keep": columns,
+            "shift_labels": labels[:, columns + 1],
             **values,
         }
 

@@ -22,6 +22,7 @@ from .tables import (
     kind_tables,
     made,
     not_done,
+    of_whole_seeds,
     primary,
     recipes,
     reference,
@@ -53,12 +54,14 @@ STYLE = (
 def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize) -> None:
     """Writes `README.md` and the plot from `llm.json` and the runs that are finished."""
     llm = json.loads((folder / "llm.json").read_text(encoding="utf-8"))
+    missing = not_done(results, FIRST, size)
+    results = of_whole_seeds(results, FIRST, size)
     first = summaries_of(results, FIRST, llm, size)
     later = summaries_of(results, [cell for cell in CELLS if cell not in FIRST], llm, size)
     parts = [
         "# Image learners and LoRA, trained in equal stages",
         primary(results, [BY_KEY[key] for key in PRIMARY], llm, size),
-        not_done(results, FIRST, size),
+        missing,
         findings(folder),
     ]
     if first:

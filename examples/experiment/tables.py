@@ -51,6 +51,22 @@ def finished(results: Sequence[RunResult], cell: Cell, size: ExperimentSize) -> 
     return sorted((r for r in results if r.run in runs), key=lambda result: result.run.seed)
 
 
+def of_whole_seeds(
+    results: Sequence[RunResult], cells: Sequence[Cell], size: ExperimentSize
+) -> list[RunResult]:
+    """The results without runs of `cells` whose seed another of them lacks.
+
+    Seeds differ by more than cells do, so rows are compared on the same ones. Before any seed is
+    whole, all results are kept.
+    """
+    seeds = [{r.run.seed for r in finished(results, cell, size)} for cell in cells]
+    whole, keys = set.intersection(*seeds), {cell.key for cell in cells}
+    return [
+        r for r in results
+        if not whole or r.run.part != "run" or r.run.cell not in keys or r.run.seed in whole
+    ]  # fmt: skip
+
+
 def summaries_of(
     results: Sequence[RunResult], cells: Sequence[Cell], llm: dict[str, Any], size: ExperimentSize
 ) -> Summaries:
@@ -95,7 +111,8 @@ def not_done(results: Sequence[RunResult], cells: Sequence[Cell], size: Experime
         return ""
     return (
         f"**Not finished**: {sum(counts.values())} of {len(cells) * len(SEEDS)} runs are in, and"
-        f" figures may change. Fewer than {len(SEEDS)} seeds: {'; '.join(missing)}."
+        f" figures may change. Fewer than {len(SEEDS)} seeds: {'; '.join(missing)}. Where a seed is"
+        " whole, rows have whole seeds only."
     )
 
 

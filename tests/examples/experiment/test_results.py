@@ -161,12 +161,35 @@ def test_the_page_is_written_from_any_runs(tmp_path):
     assert "Nothing is as expected." in (tmp_path / "README.md").read_text()
 
 
+def test_rows_have_the_same_seeds(tmp_path):
+    (tmp_path / "llm.json").write_text(json.dumps(LLM))
+    _, done = everything(tmp_path)
+    runs = [one for one in done if one.run.part == "run"]
+    first = [one for one in done if one.run.part != "run" or one.seed == 0]
+    more = next(one for one in runs if one.seed == 1)
+    tables = []
+    for results in (first, [*first, more]):
+        write_page(tmp_path, results, SIZE)
+        tables.append(rows_of((tmp_path / "README.md").read_text(), "cell | pictures | text after"))
+        assert (
+            f"{len(results) - len(done) + len(runs)} of {len(runs)} runs"
+            in (tmp_path / "README.md").read_text()
+        )
+    assert tables[0] == tables[1]
+    assert all(row[-1] == "1" for row in tables[0][1].values())
+
+
 def recompute(page, results, llm, cells):
     """Compares the page's figures with plain sums over `runs.jsonl`; returns the rows compared."""
     header, table = rows_of(page, "cell | pictures | text after")
     compared = 0
+    runs_of_cells = {
+        cell.key: [r for r in results if r.run.part == "run" and r.run.cell == cell.key]
+        for cell in cells
+    }
+    whole = set.intersection(*({r.seed for r in runs} for runs in runs_of_cells.values()))
     for cell in cells:
-        runs = [r for r in results if r.run.part == "run" and r.run.cell == cell.key]
+        runs = [r for r in runs_of_cells[cell.key] if not whole or r.seed in whole]
         if not runs:
             continue
         row = dict(zip(header[1:], table[cell.name], strict=True))

@@ -185,8 +185,7 @@ def output_kernel(
     tl.store(p_out + batch * width + o_column, b_row, mask=o_column < width)
 
 
-@torch.library.custom_op("wings::lorra_decode", mutates_args=())
-def lorra_decode(
+def launch(
     x: Tensor,
     t: Tensor,
     source: Tensor,
@@ -265,6 +264,9 @@ def lorra_decode(
             BD=blocks.queries, **options,
         )  # fmt: skip
     return out
+
+
+lorra_decode = torch.library.custom_op("wings::lorra_decode", launch, mutates_args=())
 
 
 @lorra_decode.register_fake

@@ -107,8 +107,7 @@ def join_kernel(
             tl.store(p_mean + batch * C + column, mean)
 
 
-@torch.library.custom_op("wings::routed_decode", mutates_args=())
-def routed_decode(
+def launch(
     q: Tensor, k: Tensor, v: Tensor, columns: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """`routed_attention` of one query a row. Not differentiable; deterministic.
@@ -162,6 +161,9 @@ def routed_decode(
             SPLITS=triton.next_power_of_2(splits), **options,
         )  # fmt: skip
     return out, mean
+
+
+routed_decode = torch.library.custom_op("wings::routed_decode", launch, mutates_args=())
 
 
 @routed_decode.register_fake

@@ -10,8 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
 
+import pytest
 import torch
+
+from wings.kernels.tuning import blocks_for
 
 POINTERS = {
     torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32",
@@ -87,6 +91,21 @@ class Recorder:
                 tuple(divisible),
             )
         )
+
+
+def launched(
+    file: object, kernels: list[str], target: int, launch: Callable[[], None]
+) -> list[Job]:
+    """The jobs of `launch`, whose kernels are in `file`, with the table's blocks for a target."""
+    card, jobs = SimpleNamespace(type="cuda"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda _: divmod(target, 10))
+        patch.setattr(file, "blocks_for", lambda *given: blocks_for(*given[:3], card))
+        patch.setattr(file, "validate_decode", lambda *_: None)
+        for name in kernels:
+            patch.setattr(file, name, Recorder(getattr(file, name), target, jobs))
+        launch()
+    return jobs
 
 
 def report(*jobs: Job) -> list[Report]:

@@ -195,3 +195,22 @@ def own_logits(model, batch):
             position_ids=positions,
             use_cache=False,
         ).logits
+
+
+# Heads that are wide enough for the kernels.
+WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
+
+
+def wide_llama(blocks, impl, **options):
+    """A model of a few blocks that the kernels can run, whose learners act."""
+    config = WingsConfig(
+        text_config=text_config("llama", num_hidden_layers=blocks, **WIDE), vision_config=VISION,
+        rank=4, router_positions=512, **options,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = WingsForCausalLM(config)
+    model.impl = impl
+    for name, parameter in model.named_parameters():
+        if ".wings." in name:
+            parameter.data.normal_(std=0.3)
+    return model

@@ -104,7 +104,7 @@ def compare(inputs, key_ranges, scale, seed=1, operation=routed_attention):
 
 @contextmanager
 def poisoned_memory():
-    """New memory holds NaN, not zeros."""
+    """New memory holds NaN, so that a kernel that leaves a place unwritten fails."""
     empty = torch.empty
 
     def poisoned(*sizes, **options):

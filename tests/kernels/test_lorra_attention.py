@@ -17,6 +17,7 @@ from lorra_case import (
     random_key_ranges,
     use_blocks,
 )  # fmt: skip
+from routed_case import poisoned_memory
 
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.lorra_attention import forward as forward_file
@@ -24,15 +25,9 @@ from wings.kernels.lorra_attention.forward import lorra_attention
 
 
 @pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """New memory holds NaN, so that a kernel that leaves a place unwritten fails."""
-    empty = torch.empty
-
-    def with_nan(*sizes, **options):
-        made = empty(*sizes, **options)
-        return made.fill_(float("nan") if made.is_floating_point() else 2**30)
-
-    monkeypatch.setattr(torch, "empty", with_nan)
+def poisoned():
+    with poisoned_memory():
+        yield
 
 
 # Every layout in float32 and in one of the half types, which take turns.

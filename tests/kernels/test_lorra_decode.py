@@ -1,21 +1,23 @@
 """The decode kernels of LoRRA attention against the definition in float64."""
 
 import random
+from functools import partial
 
 import pytest
 import torch
-from compiled import SHARED_LIMIT, Recorder, report
+from compiled import SHARED_LIMIT, launched, report
 from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from lorra_case import DEVICE, DTYPES
 from rounding import budget, random_losses
+from routed_case import poisoned_memory
 
 from wings.kernels import decode_splits as splits_file
 from wings.kernels.decode_splits import count_splits
 from wings.kernels.lorra_attention import decode as decode_file
 from wings.kernels.lorra_attention.decode import lorra_decode
-from wings.kernels.tuning import Blocks, blocks_for
+from wings.kernels.tuning import Blocks
 
 NAMES = (
     "x", "t", "source", "compressed", "b_q", "b_k", "b_v", "a_o", "b_o", "gate", "heads",
@@ -24,15 +26,9 @@ NAMES = (
 
 
 @pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """New memory holds NaN, so that a kernel that leaves a place unwritten fails."""
-    empty = torch.empty
-
-    def with_nan(*sizes, **options):
-        made = empty(*sizes, **options)
-        return made.fill_(float("nan")) if made.is_floating_point() else made
-
-    monkeypatch.setattr(torch, "empty", with_nan)
+def poisoned():
+    with poisoned_memory():
+        yield
 
 
 def definition(
@@ -190,19 +186,12 @@ CARDS = [(90, torch.bfloat16, 128), (80, torch.bfloat16, 128), (90, torch.bfloat
 
 
 def test_compiled_kernels_spill_nothing():
-    jobs = []
-    for target, dtype, width in CARDS:
-        card = type("Card", (), {"type": "cuda"})
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.cuda, "get_device_capability", lambda _, t=target: divmod(t, 10))
-            patch.setattr(
-                decode_file, "blocks_for", lambda *given, card=card: blocks_for(*given[:3], card)
-            )
-            patch.setattr(decode_file, "validate_decode", lambda *_: None)
-            for name in ("split_kernel", "join_kernel", "output_kernel"):
-                kernel = getattr(decode_file, name)
-                patch.setattr(decode_file, name, Recorder(kernel, target, jobs))
-            launch(dtype, width)
+    kernels = ["split_kernel", "join_kernel", "output_kernel"]
+    jobs = [
+        job
+        for target, dtype, width in CARDS
+        for job in launched(decode_file, kernels, target, partial(launch, dtype, width))
+    ]
     for job, found in zip(jobs, report(*jobs), strict=True):
         print(job.kernel, job.constants["RANK"], job.target, job.warps, found)
         assert found.shared <= SHARED_LIMIT[job.target], job.kernel
@@ -217,4 +206,4 @@ def launch(dtype, width, batch=1, keys=4096, rank=64):
     tensors = [torch.empty(*size, **new) for size in sizes]
     ropes = torch.empty(batch, width, **new), torch.empty(batch, keys, width, **new)
     hidden = torch.empty(batch, keys, dtype=torch.bool, device="meta")
-    decode_file.lorra_decode._init_fn(*tensors, D // width, *ropes, hidden)
+    decode_file.launch(*tensors, D // width, *ropes, hidden)

@@ -1,10 +1,11 @@
 """The decode kernels of routed attention against the definition in float64."""
 
 import random
+from functools import partial
 
 import pytest
 import torch
-from compiled import SHARED_LIMIT, Recorder, report
+from compiled import SHARED_LIMIT, launched, report
 from draws import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from routed_case import DEVICE, DTYPES, arguments, definition, poisoned_memory
 from wings.kernels import decode_splits as splits_file
 from wings.kernels.routed_attention import decode as decode_file
 from wings.kernels.routed_attention.decode import routed_decode
-from wings.kernels.tuning import Blocks, blocks_for
+from wings.kernels.tuning import Blocks
 
 
 def check(inputs, mask, scale):
@@ -114,19 +115,12 @@ def test_arguments_that_do_not_fit():
 
 
 def test_compiled_kernels_spill_nothing():
-    jobs = []
-    for target, width in ((90, 128), (80, 128), (90, 256)):
-        card = type("Card", (), {"type": "cuda"})
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.cuda, "get_device_capability", lambda _, t=target: divmod(t, 10))
-            patch.setattr(
-                decode_file, "blocks_for", lambda *given, card=card: blocks_for(*given[:3], card)
-            )
-            patch.setattr(decode_file, "validate_decode", lambda *_: None)
-            for name in ("split_kernel", "join_kernel"):
-                kernel = getattr(decode_file, name)
-                patch.setattr(decode_file, name, Recorder(kernel, target, jobs))
-            launch(width)
+    kernels = ["split_kernel", "join_kernel"]
+    jobs = [
+        job
+        for target, width in ((90, 128), (80, 128), (90, 256))
+        for job in launched(decode_file, kernels, target, partial(launch, width))
+    ]
     for job, found in zip(jobs, report(*jobs), strict=True):
         print(job.kernel, job.target, job.constants["E"], found)
         assert found.shared <= SHARED_LIMIT[job.target], job.kernel
@@ -139,4 +133,4 @@ def launch(width, heads=32, groups=8, keys=4096):
     k, v = torch.empty(2, 1, groups, keys, width, **new)
     columns = torch.empty(1, keys, 2, **new)
     mask = torch.empty(1, keys, dtype=torch.bool, device="meta")
-    decode_file.routed_decode._init_fn(q, k, v, columns, mask, 0.1)
+    decode_file.launch(q, k, v, columns, mask, 0.1)

@@ -4,27 +4,13 @@ import random
 
 import pytest
 import torch
-from families import VISION, batch_of, text_config
+from families import batch_of, wide_llama
 
-from wings import WingsConfig, WingsForCausalLM
-
-# Heads that are wide enough for the kernels.
-WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
 BLOCKS = 2
 
 
 def model_of(impl, router, **options):
-    config = WingsConfig(
-        text_config=text_config("llama", num_hidden_layers=BLOCKS, **WIDE), vision_config=VISION,
-        rank=4, router_positions=512, router=router, **options,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = WingsForCausalLM(config).train()
-    model.impl = impl
-    for name, parameter in model.named_parameters():
-        if ".wings." in name:
-            parameter.data.normal_(std=0.3)
-    return model
+    return wide_llama(BLOCKS, impl, router=router, **options).train()
 
 
 def compiled(model, dynamic=None):

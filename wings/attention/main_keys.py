@@ -36,7 +36,7 @@ class MainKeys:
             a window, and nothing else.
 
     Attributes:
-        columns: of all keys, `[B, S, C]` float32, by `reads` of the routers that read them.
+        columns: of all keys, `[B, S, C]`, by `reads` of the routers that read them.
     """
 
     def __init__(

@@ -46,8 +46,8 @@ def routed_attention(
         from wings.kernels.routed_attention.decode import routed_decode
 
         mask = None if rule.mask is None else rule.mask[:, 0, 0]
-        out, sums = routed_decode(*_as_autocast(q, k, v), columns, mask, rule.scale)
-        return out, sums.to(columns.dtype)
+        # The sums stay in float32, in which routers compute.
+        return routed_decode(*_as_autocast(q, k, v), columns, mask, rule.scale)
     from wings.kernels.routed_attention.forward import routed_attention as fused
 
     ranges = rule.ranges() if rule.ranges is not None else None

@@ -121,13 +121,16 @@ def prepare(
     is_gated = inputs is not None and inputs.is_gated
     if resolved != "torch" and queries.length > 1 and (routed or is_gated):
         keys.make_ranges(windows)
-    # The first pass of a static cache reads its own tokens, not all of the cache's room.
+    # The first pass of a static cache reads its own tokens, not all of the cache's room. In the
+    # dtype of the blocks, which would else cast them one by one; 0 and 1 are exact in each.
     for sense in routed if held is None or queries.length == 1 else []:
+        kind = sense.kind
         if sense.router == "attended":
-            keys.columns["attended", sense.kind] = attended_columns(layout, (sense.kind,))
+            columns = attended_columns(layout, (kind,))
+            keys.columns["attended", kind] = columns.to(embeddings.dtype)
         elif sense.router == "modality":
-            columns = modality_columns(layout, queries, sense.kind)
-            keys.columns["modality", sense.kind] = columns
+            columns = modality_columns(layout, queries, kind)
+            keys.columns["modality", kind] = columns.to(embeddings.dtype)
     return WingsPass(
         queries,
         keys,

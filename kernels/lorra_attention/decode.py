@@ -7,6 +7,7 @@ With q the token's rotated query of a head, and key j at its own position::
 
 So the query is rotated to the key's position, and not the key. A tile of source rows is loaded
 once, and is both key and value. Values are weighed first, their low-rank part is expanded later.
+The gate is given, or follows from the attention's mass on the sense as in `AttendedRouter`.
 
 Three kernels follow the product t = x A_q. The first works on pieces of the keys of each head. The
 second joins the pieces of a head and multiplies by its rows of a_o. The third computes the columns
@@ -22,7 +23,7 @@ from wings.kernels.decode_splits import count_splits, load_splits
 from wings.kernels.tiles import LOG2_E, dot, padded_width, round_to
 from wings.kernels.tuning import blocks_for
 
-from .validation import validate_decode
+from .validation import validate_decode, validate_gate
 
 
 @triton.jit
@@ -166,18 +167,45 @@ def join_kernel(
 
 
 @triton.jit
+def tanh_gate(mass: tl.tensor, raw: tl.tensor) -> tl.tensor:
+    """tanh(softplus(raw) mass) of numbers in fp32, with all digits where either is small."""
+    # log(1 + e) and 1 - exp(-2 x) lose the digits of a small e or x: their series keep them.
+    e = tl.exp(-tl.abs(raw))
+    rest = tl.where(e < 0.01, e * (1 - e * (0.5 - e * (1.0 / 3 - e * 0.25))), tl.log(1 + e))
+    x = (tl.maximum(raw, 0.0) + rest) * mass
+    square = x * x
+    series = x * (1 - square * (1.0 / 3 - square * (2.0 / 15 - square * (17.0 / 315))))
+    shrunk = tl.exp(-2 * x)
+    return tl.where(x < 0.1, series, (1 - shrunk) / (1 + shrunk))
+
+
+@triton.jit
+def hill_gate(mass: tl.tensor, raw: tl.tensor, power: tl.tensor) -> tl.tensor:
+    """1 / (1 + (exp(raw) / mass)^power) of numbers in fp32; 0 without mass."""
+    logit = power * (tl.log(tl.where(mass > 0, mass, 1.0)) - raw)
+    # Capped, as an infinite exponential is a warning in the interpreter.
+    return tl.where(mass > 0, 1 / (1 + tl.exp(tl.minimum(-logit, 80.0))), 0.0)
+
+
+@triton.jit
 def output_kernel(
-    p_parts: tl.tensor, p_gate: tl.tensor, p_b_o: tl.tensor, p_out: tl.tensor,
-    stride_gate: tl.tensor, width: tl.tensor,
+    p_parts: tl.tensor, p_gate: tl.tensor, p_mass: tl.tensor, p_raw: tl.tensor, p_b_o: tl.tensor,
+    p_out: tl.tensor,
+    stride_gate: tl.tensor, stride_mass: tl.tensor, power: tl.tensor, width: tl.tensor,
     HEADS: tl.constexpr, HEADS_B: tl.constexpr, RANK: tl.constexpr, RB: tl.constexpr,
-    BD: tl.constexpr,
+    BD: tl.constexpr, HAS_MASS: tl.constexpr, IS_HILL: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program adds the heads up, and computes a block of the output's columns."""
     start, batch = tl.program_id(0) * BD, tl.program_id(1).to(tl.int64)
     o_rank, o_column = tl.arange(0, RB), start + tl.arange(0, BD)
     p_parts += batch * HEADS * RANK
     b_out = tl.sum(load_factor(p_parts, RANK, HEADS, HEADS_B, RANK, RB), 0)
-    b_out = b_out * tl.load(p_gate + batch * stride_gate).to(tl.float32)
+    gate = tl.load(p_gate + batch * stride_gate).to(tl.float32)
+    if HAS_MASS:
+        mass = tl.load(p_mass + batch * stride_mass).to(tl.float32)
+        raw = tl.load(p_raw).to(tl.float32)
+        gate *= hill_gate(mass, raw, power) if IS_HILL else tanh_gate(mass, raw)
+    b_out = b_out * gate
     m_tile = (o_rank < RANK)[:, None] & (o_column < width)[None, :]
     p_tile = p_b_o + o_rank[:, None] * width + o_column[None, :]
     b_row = times(b_out, tl.load(p_tile, mask=m_tile, other=0.0))
@@ -200,6 +228,9 @@ def launch(
     rope_q: Tensor,
     rope_k: Tensor,
     hidden: Tensor | None,
+    mass: Tensor | None = None,
+    raw: Tensor | None = None,
+    power: float = 0.0,
 ) -> Tensor:
     r"""gate times the output of one learner for one token a row, `[B, D]` in x's dtype.
 
@@ -207,17 +238,22 @@ def launch(
     so that a compiled step stays one graph.
 
     Args:
-        x: `[B, D]` in fp16, bf16 or fp32; all other tensors but `hidden` have its dtype.
+        x: `[B, D]` in fp16, bf16 or fp32. All other tensors but `hidden` and those of the gate
+            have its dtype.
         t: `[B, r]`, x times the first query factor; r up to 128.
         source: `[B, S, D]`; S may be the capacity of a static cache.
         compressed: `[B, 2, S, r]`, source times the first key and value factors.
         b_q, b_k, b_v, b_o: `[r, D]`.
         a_o: `[D, r]`.
-        gate: `[B]`, the router's weights.
+        gate: `[B]`, the router's weights in any float dtype; with `mass` a factor of them.
         heads: H; d = D / H must be even and from 16 to 256.
         rope_q: cos and sin of the tokens' positions, `[B, d]`.
         rope_k: cos and sin of the keys' positions, `[B, S, d]`.
         hidden: `[B, S]` bool, keys without weight, whose rows are not read; None if all have some.
+        mass: `[B]`, the main attention's mass on the sense in any float dtype, from which the
+            kernel computes the weights of an `AttendedRouter`; None where `gate` has them.
+        raw: `[1]`, the router's parameter; given with `mass`.
+        power: of a Hill gate; 0 for a tanh gate.
 
     Returns:
         `[B, D]`; exact zeros for a row whose keys are all hidden.
@@ -227,9 +263,10 @@ def launch(
     """
     tensors = {
         "x": x, "t": t, "source": source, "compressed": compressed, "b_q": b_q, "b_k": b_k,
-        "b_v": b_v, "a_o": a_o, "b_o": b_o, "gate": gate, "rope_q": rope_q, "rope_k": rope_k,
+        "b_v": b_v, "a_o": a_o, "b_o": b_o, "rope_q": rope_q, "rope_k": rope_k,
     }  # fmt: skip
     validate_decode(tensors, heads, hidden)
+    validate_gate(x, gate, mass, raw, power)
     (batch, width), (keys, rank) = x.shape, (source.shape[1], t.shape[1])
     if not (batch and keys):
         return torch.zeros_like(x)
@@ -259,9 +296,10 @@ def launch(
             **sizes, SPLITS=triton.next_power_of_2(splits), **options,
         )  # fmt: skip
         output_kernel[triton.cdiv(width, blocks.queries), batch](
-            parts, gate, b_o, out, gate.stride(0), width,
+            parts, gate, gate if mass is None else mass, gate if raw is None else raw, b_o, out,
+            gate.stride(0), 0 if mass is None else mass.stride(0), power, width,
             HEADS=heads, HEADS_B=triton.next_power_of_2(heads), RANK=rank, RB=sizes["RB"],
-            BD=blocks.queries, **options,
+            BD=blocks.queries, HAS_MASS=mass is not None, IS_HILL=power > 0, **options,
         )  # fmt: skip
     return out
 

@@ -35,7 +35,7 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
     """Raises a ValueError for the first argument of `lorra_decode` that does not fit.
 
     Args:
-        tensors: all tensors but `hidden`, by name.
+        tensors: all tensors but `hidden` and those of the gate, by name.
         heads, hidden: as given.
     """
     for name, count in (("x", 2), ("t", 2), ("source", 3)):
@@ -50,8 +50,7 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
     wanted = {
         "t": (batch, rank), "source": (batch, keys, width), "compressed": (batch, 2, keys, rank),
         "b_q": (rank, width), "b_k": (rank, width), "b_v": (rank, width), "b_o": (rank, width),
-        "a_o": (width, rank), "gate": (batch,),
-        "rope_q": (batch, head), "rope_k": (batch, keys, head),
+        "a_o": (width, rank), "rope_q": (batch, head), "rope_k": (batch, keys, head),
     }  # fmt: skip
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
@@ -61,7 +60,7 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
             )
     validate_dtypes("lorra_decode", tensors)
     for name, tensor in tensors.items():
-        is_dense = name == "gate" or tensor.stride(-1) == 1
+        is_dense = tensor.stride(-1) == 1
         if name in ("b_q", "b_k", "b_v", "a_o", "b_o"):
             is_dense = tensor.is_contiguous()
         if not is_dense:
@@ -80,6 +79,33 @@ def validate_decode(tensors: dict[str, Tensor], heads: int, hidden: Tensor | Non
             f"lorra_decode: hidden is on {hidden.device} but x is on {tensors['x'].device}; move "
             "one of them."
         )
+
+
+def validate_gate(
+    x: Tensor, gate: Tensor, mass: Tensor | None, raw: Tensor | None, power: float
+) -> None:
+    """Raises a ValueError for the first argument of a decode step's gate that does not fit."""
+    if (mass is None) != (raw is None):
+        raise ValueError("lorra_decode: give mass and raw together, or neither.")
+    if power < 0 or (mass is None and power):
+        raise ValueError(
+            f"lorra_decode: power is {power}; give 0, or with mass the power of a Hill gate."
+        )
+    for name, tensor, shape in (
+        ("gate", gate, (len(x),)), ("mass", mass, (len(x),)), ("raw", raw, (1,))
+    ):  # fmt: skip
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            raise ValueError(
+                f"lorra_decode: {name} is {tensor.dtype} {list(tensor.shape)}, but it must hold "
+                f"floats of shape {list(shape)}."
+            )
+        if tensor.device != x.device:
+            raise ValueError(
+                f"lorra_decode: {name} is on {tensor.device} but x is on {x.device}; move one "
+                "of them."
+            )
 
 
 def validate_widths(operation: str, width: int, heads: int, rank: int) -> None:

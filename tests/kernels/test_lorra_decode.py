@@ -18,6 +18,7 @@ from wings.kernels.decode_splits import count_splits
 from wings.kernels.lorra_attention import decode as decode_file
 from wings.kernels.lorra_attention.decode import lorra_decode
 from wings.kernels.tuning import Blocks
+from wings.layers.router import AttendedRouter, GateMask
 
 NAMES = (
     "x", "t", "source", "compressed", "b_q", "b_k", "b_v", "a_o", "b_o", "gate", "heads",
@@ -148,7 +149,9 @@ def test_nothing_to_do():
     "name, value, message",
     [
         ("x", torch.zeros(2, 1, 32), "x has 3 dimensions; it needs 2"),
-        ("gate", torch.zeros(2, 1), r"gate is \[2, 1\], but x, t, source and heads need \[2\]"),
+        ("gate", torch.zeros(2, 1), r"gate is torch.float32 \[2, 1\], but it must hold floats"),
+        ("mass", torch.zeros(2), "give mass and raw together, or neither"),
+        ("power", 8.0, "power is 8.0; give 0, or with mass"),
         ("heads", 3, "lorra_decode: 3 heads do not divide x's width 32"),
         ("rope_k", torch.zeros(2, 29, 16), r"rope_k is \[2, 29, 16\]"),
         (
@@ -174,6 +177,35 @@ def test_pieces_fill_the_card_and_none_is_empty():
             assert 1 <= count_splits(keys, 32, programs) <= min(64, -(-keys // 32))
     # A batch of one at D 4,096: more programs than the 132 of an H100 that run at once.
     assert count_splits(4096, 32, 32) * 32 >= 2 * 132
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@examples(4)
+@given(seed=st.integers(0, 1_000_000), shape=st.sampled_from(["tanh", "hill"]))
+def test_the_kernel_computes_the_weights_of_an_attended_router(dtype, seed, shape):
+    draw = random.Random(f"{dtype} {shape} {seed}")
+    batch = draw.randint(1, 4)
+    router = AttendedRouter(("image",), shape, power=draw.choice([1.0, 8.0, 20.0])).to(DEVICE)
+    # Gains from 1e-6 to 30, or thresholds from 1e-9 to 1.
+    raw = draw.uniform(-14, 30) if shape == "tanh" else draw.uniform(-20, 0)
+    with torch.no_grad():
+        next(router.parameters()).fill_(raw)
+    mass = [draw.choice([0.0, 1e-35, 10 ** draw.uniform(-8, 0), 1.0]) for _ in range(batch)]
+    sums = torch.tensor(mass, device=DEVICE)[:, None, None]
+    seen = torch.tensor([draw.random() < 0.8 for _ in range(batch)], device=DEVICE)
+    mask = GateMask(seen[:, None, None])
+    (gate,) = router.token_gates(sums, mask)
+    # The output is the gate times that of a call with a gate of 1.
+    case = in_dtype(call(dtype, seed, batch, 5, hidden="none"), dtype)
+    case["gate"] = gate.factor.new_ones(batch)
+    plain = lorra_decode(**case).double()
+    case |= {"gate": gate.factor, "mass": gate.mass, "raw": gate.raw, "power": gate.power}
+    found = lorra_decode(**case).double()
+    # The exponential of a Hill gate multiplies the rounding of its argument by up to the power.
+    exact = router.double()(sums.double(), None, mask)[:, 0]
+    close = 2 * torch.finfo(dtype).eps + (2e-6 if shape == "tanh" else 2e-4)
+    torch.testing.assert_close(found, plain * exact, rtol=close, atol=1e-7)
+    assert not found[(exact == 0)[:, 0]].any()
 
 
 @pytest.mark.gpu
@@ -206,4 +238,6 @@ def launch(dtype, width, batch=1, keys=4096, rank=64):
     tensors = [torch.empty(*size, **new) for size in sizes]
     ropes = torch.empty(batch, width, **new), torch.empty(batch, keys, width, **new)
     hidden = torch.empty(batch, keys, dtype=torch.bool, device="meta")
-    decode_file.launch(*tensors, D // width, *ropes, hidden)
+    mass, raw = torch.empty(batch, device="meta"), torch.empty(1, **new)
+    for power in (0.0, 8.0):
+        decode_file.launch(*tensors, D // width, *ropes, hidden, mass, raw, power)

@@ -60,10 +60,10 @@ def of_a_block(impl, **options):
     ("dtype", "options", "in_torch", "in_triton"),
     [
         (torch.float32, {"router": None, "learners": ("image",)}, 12, 5),
-        (torch.float32, {"router": "attended", "learners": ("image",)}, 21, 10),
+        (torch.float32, {"router": "attended", "learners": ("image",)}, 21, 6),
         (torch.float32, {"router": "position"}, 41, 23),
-        (torch.bfloat16, {"router": None, "learners": ("image",)}, 15, 6),
-        (torch.bfloat16, {"router": "attended", "learners": ("image",)}, 29, 12),
+        (torch.bfloat16, {"router": None, "learners": ("image",)}, 15, 5),
+        (torch.bfloat16, {"router": "attended", "learners": ("image",)}, 29, 6),
         (torch.bfloat16, {"router": "position"}, 50, 24),
     ],
 )

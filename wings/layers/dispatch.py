@@ -16,6 +16,8 @@ from wings.errors import WingsError
 from wings.kernels.key_ranges import KeyRanges
 from wings.saved_code import IS_COPY
 
+from .router import TokenGate
+
 IMPLS = ("auto", "triton", "torch")
 # Overrides what a model asks for, to find out whether a kernel is to blame.
 VARIABLE = "WINGS_KERNELS"
@@ -89,7 +91,7 @@ def fused_lorra_decode(
     source: SourceTokens,
     compressed: Tensor,
     factors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    gate: Tensor,
+    gate: TokenGate,
     rope: CosSin,
 ) -> Tensor:
     """gate times a learner's output for one token a row in Triton, `[B, D]`.
@@ -100,20 +102,21 @@ def fused_lorra_decode(
         source: the source tokens, with the forms of a decode step.
         compressed: s A_k and s A_v, `[B, 2, S, r]`.
         factors: B_q, B_k, B_v, A_o and B_o.
-        gate: the router's weights, `[B]`.
+        gate: the router's weights, or what the kernel computes them from.
         rope: of the tokens' positions.
     """
     from wings.kernels.lorra_attention.decode import lorra_decode
 
     assert source.decode is not None, "the pass has one token a row"
     ropes = rope.table[:, 0], source.decode.rope_table
-    tensors = _as_autocast(
-        row, query_part, source.tokens, compressed, *factors, gate.to(row), *ropes
+    *tensors, rope_q, rope_k = _as_autocast(
+        row, query_part, source.tokens, compressed, *factors, *ropes
     )
     heads, hidden = row.shape[-1] // rope.table.shape[-1], source.mask.hidden
     return lorra_decode(
-        *tensors[:-2], heads, *tensors[-2:], None if hidden is None else hidden[:, 0]
-    )
+        *tensors, gate.factor, heads, rope_q, rope_k, None if hidden is None else hidden[:, 0],
+        gate.mass, gate.raw, gate.power,
+    )  # fmt: skip
 
 
 def lorra_impl(impl: str, embeddings: Tensor, width: int, rank: int, continued: bool) -> str:

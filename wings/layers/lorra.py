@@ -12,6 +12,7 @@ from wings.attention.source_tokens import ProductsCache, SourceTokens
 from wings.upstream.weights import init
 
 from .dispatch import fused_lorra_attention, fused_lorra_decode
+from .router import TokenGate
 
 
 class Factors(NamedTuple):
@@ -62,7 +63,7 @@ class LoRRALearner(nn.Module):
         x: Tensor,
         source: SourceTokens,
         rope: CosSin,
-        gate: Tensor,
+        gate: Tensor | TokenGate,
         cached: ProductsCache | None = None,
     ) -> Tensor:
         """gate * O, `[B, T, D]`; exact zeros for tokens that see no source token.
@@ -71,7 +72,8 @@ class LoRRALearner(nn.Module):
             x: the block's normed input, `[B, T, D]`.
             source: the modality's tokens s, `[B, S, D]`, on x's device and in its dtype.
             rope: of the positions of the T tokens.
-            gate: the router's weight of each token, `[B, T, 1]`.
+            gate: the router's weight of each token, `[B, T, 1]`, or for the decode kernel what it
+                follows from.
             cached: the block's products of past source tokens, which takes in the new ones; None
                 in a pass without a cache.
         """
@@ -82,11 +84,14 @@ class LoRRALearner(nn.Module):
             row = x[:, 0]
             if source.impl == "triton":
                 fused = b_q, b_k, b_v, a_o, b_o
-                parts = compressed, fused, gate[:, 0, 0], rope
+                token_gate = TokenGate(gate[:, 0, 0]) if isinstance(gate, Tensor) else gate
+                parts = compressed, fused, token_gate, rope
                 return fused_lorra_decode(row, row @ a_q, source, *parts)[:, None]
+            assert isinstance(gate, Tensor), "only the decode kernel computes gates"
             q = torch.addmm(row, row @ a_q, b_q)
             out = decode_step(q, source, compressed, keys, (b_k, b_v, a_o), rope)
             return ((out * gate[:, 0]) @ b_o)[:, None]
+        assert isinstance(gate, Tensor), "only the decode kernel computes gates"
         inner = b_q, b_k, b_v, a_o
         out = lorra_attention(x, x @ a_q, source, compressed, keys, inner, rope, source.impl)
         # The gate multiplies r numbers a token, not D.

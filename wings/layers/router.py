@@ -1,7 +1,7 @@
 """Routers: from the main attention's weights to one weight per learner and token."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,13 @@ class AttendedRouter(nn.Module):
         logits = self.power * (mass.clamp(min=SMALLEST_MASS).log() - raw)
         return gate_mask.close(torch.where(mass > 0, torch.sigmoid(logits), 0.0))
 
+    def token_gates(self, sums: Tensor, gate_mask: "GateMask") -> list["TokenGate"]:
+        """The weights of each learner for one token a row, not computed yet. No gradient."""
+        mass, power = sums[:, 0, 0], self.power if self.shape == "hill" else 0.0
+        factors = gate_mask.factor[:, 0].unbind(-1)
+        raws = [self._parameter(name) for name in self.names]
+        return [TokenGate(*pair, mass, power) for pair in zip(factors, raws, strict=True)]
+
     def _key(self, name: str) -> str:
         return f"{name}_tau" if self.shape == "hill" else name
 
@@ -189,6 +196,19 @@ class AttendedRouter(nn.Module):
         parameter = self._parameters[self._key(name)]
         assert parameter is not None, "a learner's gate is registered with a value"
         return parameter
+
+
+class TokenGate(NamedTuple):
+    """One learner's weight of one token a row, which the decode kernel computes.
+
+    factor: `[B]`, see `GateMask`; without `raw` and `mass` it is the weight. raw: an
+    `AttendedRouter`'s parameter, `[1]`. mass: `[B]`. power: of a Hill gate, 0 for a tanh gate.
+    """
+
+    factor: Tensor
+    raw: Tensor | None = None
+    mass: Tensor | None = None
+    power: float = 0.0
 
 
 def attended_columns(keys: TokenLayout, kinds: tuple[int, ...]) -> Tensor:

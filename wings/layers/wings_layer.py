@@ -1,5 +1,6 @@
 """`WingsLayer`: learners, routers and prefix of one block, next to the main attention."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from .cross_attention import CrossAttentionLearner
 from .dispatch import routed_attention
 from .lorra import LoRRALearner
 from .prefix import Prefix
-from .router import AttendedRouter, ModalityRouter, PositionRouter
+from .router import AttendedRouter, ModalityRouter, PositionRouter, TokenGate
 from .wings_pass import LearnerInputs, WingsPass
 
 Learner = LoRRALearner | CrossAttentionLearner
@@ -95,7 +96,7 @@ class WingsLayer(nn.Module):
                     absent.append(learner)
                     continue
                 cached = None if source.blocks is None else source.blocks[self.layer]
-                out = learner(x, source, inputs.rope, gates[..., number, None], cached)
+                out = learner(x, source, inputs.rope, gates[number], cached)
                 share = out if share is None else share + out
                 found = True
             router = self._modules[sense.router_name]
@@ -141,9 +142,14 @@ class WingsLayer(nn.Module):
         weight: Tensor | None,
         wings: WingsPass,
         inputs: LearnerInputs,
-    ) -> Tensor:
-        """Weights of a sense's learners, `[B, T, M]`; written to the trace in float32."""
+    ) -> Sequence[Tensor | TokenGate]:
+        """The weights of each of a sense's learners, `[B, T, 1]`; in float32 in the trace."""
         own, router = inputs.senses[sense.name], self._modules[sense.router_name]
+        if own.gates_in_kernel and router is None:
+            return [TokenGate(factor) for factor in own.gate_mask.factor[:, 0].unbind(-1)]
+        if own.gates_in_kernel:
+            assert sums is not None and isinstance(router, AttendedRouter)
+            return router.token_gates(sums, own.gate_mask)
         if router is None:
             gates = own.gate_mask.factor
         else:
@@ -153,7 +159,7 @@ class WingsLayer(nn.Module):
         # Only the first: gradient checkpointing runs a block again, and the trace would keep all of
         # that graph alive.
         wings.trace.weights.setdefault((self.layer, sense.name), gates)
-        return gates.to(inputs.rope.table.dtype)
+        return gates.to(inputs.rope.table.dtype)[..., None].unbind(-2)
 
 
 def make_learner(config: WingsConfig, sense: Sense) -> Learner:

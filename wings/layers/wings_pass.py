@@ -18,11 +18,12 @@ class PassOptions:
     """A caller's and a model's choices for every block.
 
     impl: how the operations run, "auto", "triton" or "torch". output_attentions: whether the main
-    attention's weights are asked for.
+    attention's weights are asked for. output_router_weights: whether the routers' are.
     """
 
     impl: str
     output_attentions: bool
+    output_router_weights: bool = False
 
 
 class RouterTrace:
@@ -50,11 +51,13 @@ class SenseInputs:
             has none.
         gate_mask: which of its learners share a token's weight, on tokens that its guard allows.
         share: `[B, T]` float32, the factor of their weights beside other senses; None for 1.
+        gates_in_kernel: whether the decode kernel computes their weights, which nobody else reads.
     """
 
     sources: dict[str, SourceTokens | None]
     gate_mask: GateMask
     share: Tensor | None = None
+    gates_in_kernel: bool = False
 
     def like(self, x: Tensor) -> "SenseInputs":
         """A copy on the device and in the dtype of `x`."""
@@ -63,7 +66,7 @@ class SenseInputs:
             for name, source in self.sources.items()
         }
         share = None if self.share is None else self.share.to(x.device)
-        return SenseInputs(sources, self.gate_mask.to(x.device), share)
+        return replace(self, sources=sources, gate_mask=self.gate_mask.to(x.device), share=share)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from wings.config import WingsConfig
 from wings.encoders.encoder import Encoder, build_encoder
 from wings.errors import WingsError
 from wings.layers.projector import Projector
-from wings.layers.wings_pass import WingsPass
+from wings.layers.wings_pass import PassOptions, WingsPass
 from wings.lora_options import LoraOptions
 from wings.sense import IMAGE, Sense, Words
 from wings.upstream.attention import has_plain_masks, same_attention
@@ -250,8 +250,7 @@ class WingsModel(CheckpointMixin):
                 is_plain=self._plain_masks,
                 windows=self._windows,
                 recompute_kv=not self.checkpoints_blocks,
-                impl=self.impl,
-                output_attentions=output_attentions,
+                options=PassOptions(self.impl, output_attentions, output_router_weights),
             )
         if learner_cache is not None:
             learner_cache.pending = left

@@ -51,8 +51,7 @@ def prepare(
     is_plain: bool,
     windows: tuple[int | None, ...],
     recompute_kv: bool,
-    impl: str,
-    output_attentions: bool,
+    options: PassOptions,
 ) -> WingsPass:
     """The record of a pass over `embeddings [B, T, D]`, which the cache takes in.
 
@@ -71,8 +70,7 @@ def prepare(
         is_plain: see `MainKeys`.
         windows: of the decoder's layers, see `windows_of`.
         recompute_kv: whether a backward recomputes the learners' keys and values.
-        impl: how the operations run, "auto", "triton" or "torch".
-        output_attentions: whether the main attention's weights are asked for.
+        options: of the caller and the model.
     """
     past_length = 0 if cache is None else cache.length
     is_first = cache is None or cache.layout is None
@@ -84,7 +82,7 @@ def prepare(
     held = None if cache is None or isinstance(past_length, int) else cache.length
     assert not isinstance(held, int)
     # Without a GPU no block needs to ask again whether a kernel can run.
-    resolved = impl if choose(impl, embeddings, lambda: None) == "triton" else "torch"
+    impl = options.impl if choose(options.impl, embeddings, lambda: None) == "triton" else "torch"
     learners = None
     if acting:
         maker = SourceMaker(queries, tokens, rotary, is_first, recompute_kv, beginning)
@@ -92,7 +90,7 @@ def prepare(
         for sense in acting:
             learner_impl = "torch"
             # The kernels of one token a row have no gradient.
-            may_fuse = resolved != "torch" and (queries.length > 1 or not torch.is_grad_enabled())
+            may_fuse = impl != "torch" and (queries.length > 1 or not torch.is_grad_enabled())
             if may_fuse and sense.learner_form == "lorra":
                 has_gaps = not is_first and queries.length > 1
                 learner_impl = lorra_impl(impl, embeddings, rotary.width, sense.rank, has_gaps)
@@ -103,7 +101,12 @@ def prepare(
                 else:
                     products = cache.products[module]
                     sources[module] = maker.cached(products, new[module], learner_impl)
-            senses[sense.name] = _sense_inputs(sense, queries, sources)
+            in_kernel = learner_impl == "triton" and (
+                sense.router == "attended" or not sense.is_routed
+            )
+            # Senses that share a token, and a caller who asks for them, read the weights too.
+            in_kernel &= len(acting) == queries.length == 1 and not options.output_router_weights
+            senses[sense.name] = _sense_inputs(sense, queries, sources, in_kernel)
         weighs_masses = False
         if len(acting) > 1:
             kinds = [sense.kind for sense in acting]
@@ -119,7 +122,7 @@ def prepare(
     keys = MainKeys(queries, layout, held, is_plain)
     routed = [sense for sense in acting if sense.is_routed]
     is_gated = inputs is not None and inputs.is_gated
-    if resolved != "torch" and queries.length > 1 and (routed or is_gated):
+    if impl != "torch" and queries.length > 1 and (routed or is_gated):
         keys.make_ranges(windows)
     # The first pass of a static cache reads its own tokens, not all of the cache's room. In the
     # dtype of the blocks, which would else cast them one by one; 0 and 1 are exact in each.
@@ -138,7 +141,7 @@ def prepare(
         is_packed,
         learners,
         inputs,
-        PassOptions(resolved, output_attentions),
+        replace(options, impl=impl),
         RouterTrace(),
     )
 
@@ -158,12 +161,16 @@ def _adapter_inputs(
 
 
 def _sense_inputs(
-    sense: Sense, queries: TokenLayout, sources: dict[str, SourceTokens | None]
+    sense: Sense,
+    queries: TokenLayout,
+    sources: dict[str, SourceTokens | None],
+    gates_in_kernel: bool,
 ) -> SenseInputs:
     nothing = torch.zeros_like(queries.kind, dtype=torch.bool)
     visible = [nothing if one is None else one.mask.sees_any for one in sources.values()]
     guard = queries.sees_sense(sense.kind) if sense.guard else None
-    return SenseInputs(sources, GateMask(torch.stack(visible, dim=-1), guard))
+    gate_mask = GateMask(torch.stack(visible, dim=-1), guard)
+    return SenseInputs(sources, gate_mask, gates_in_kernel=gates_in_kernel)
 
 
 class SourceMaker:

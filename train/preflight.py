@@ -190,6 +190,7 @@ def few_steps(recipe: Recipe, output: Path) -> Recipe:
         recipe, output=str(output), model=None, start=None, steps=STEPS, save_every=1,
         batch_size=int(os.environ.get("WORLD_SIZE", "1")), device_batch_size=1, batching="pad",
         workers=0, evaluate=Evaluate(text_after_image=0), trackers=[], log_every=1,
+        feature_cache=None,
     )  # fmt: skip
 
 

@@ -78,6 +78,7 @@ OPERATIONAL = (
     "gradient_checkpointing",
     "trackers",
     "parallel",
+    "feature_cache",
     "allow_changed_data",
 )
 # Keys that may change over a run: a longer one goes on from the last checkpoint, and the finished
@@ -132,6 +133,8 @@ class Recipe:
             time.
         parallel: `ddp` (each process holds the whole model) or `fsdp` (weights, gradients and
             optimiser are sharded).
+        feature_cache: folder in which features of the frozen encoders are kept, so that each item
+            goes through its encoder once; stages and runs may share it. Default: none.
         workers (processes): processes that read and decode data, per training process.
         log_every (steps): steps between logged metrics.
         save_every (steps): steps between checkpoints to resume from; none by default.
@@ -173,6 +176,7 @@ class Recipe:
     bf16: bool = False
     gradient_checkpointing: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    feature_cache: Annotated[str, PathKind.FILE] | None = None
     workers: int = 0
     log_every: int = 10
     save_every: int | None = None
@@ -258,6 +262,7 @@ def validate_recipe(recipe: Recipe) -> None:
     validate_evaluate(recipe.evaluate)
     validate_tracker_names(recipe.trackers or ())
     _validate_batching(recipe)
+    _validate_feature_cache(recipe)
     _validate_lora_use(recipe)
     _validate_kl_use(recipe)
     _validate_learning_rates(recipe)
@@ -318,6 +323,24 @@ def _validate_batching(recipe: Recipe) -> None:
                 f"batching: {recipe.batching} needs record lengths in advance, which the stream"
                 f" data.{n} does not have; use pad, or stream: false."
             )
+
+
+def _validate_feature_cache(recipe: Recipe) -> None:
+    if recipe.feature_cache is None:
+        return
+    if recipe.parallel != "ddp":
+        raise WingsError(
+            f"feature_cache: {recipe.parallel} gathers an encoder's weights in all processes at"
+            " once, also in those that need no features; remove the key, or use ddp."
+        )
+    folder, output = (
+        Path(one).expanduser().resolve() for one in (recipe.feature_cache, recipe.output)
+    )
+    if folder.is_relative_to(output):
+        raise WingsError(
+            f"feature_cache: {recipe.feature_cache} is in output, the folder of one run; name a"
+            " folder beside it."
+        )
 
 
 def _validate_lora_use(recipe: Recipe) -> None:

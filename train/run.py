@@ -36,6 +36,7 @@ from .data.identity import Identity, identities, validate_unchanged
 from .data.run_data import RunData, TrainingData
 from .data.workers import LostWorker, reporting_lost_workers
 from .distributed import first_alone, is_first_process, is_launched, validate_checkpoint_kind
+from .feature_cache import cached_features, describe_caches, make_folder
 from .finite import validate_finite_start
 from .metrics.answers import FixedQuestions
 from .metrics.evaluate import evaluations, held_out_evaluation, renamed
@@ -91,6 +92,8 @@ def train(
                 " nothing was trained; with more steps it goes on."
             )
         return result
+    if recipe.feature_cache is not None:
+        make_folder(recipe.feature_cache)
     if recipe.start:
         validate_start(recipe.start)
     if recipe.start and model is None:
@@ -163,7 +166,10 @@ def _train(
         folder.claim(recipe, identity)
     trainer.accelerator.wait_for_everyone()
     with trainer.signals.listening():
-        _fit(trainer, folder, last, steps)
+        with cached_features(model, recipe.feature_cache) as caches:
+            _fit(trainer, folder, last, steps)
+        if is_printing:
+            print(*describe_caches(caches), sep="\n", end="\n" if caches else "", flush=True)
         result = _result(trainer, recipe)
         if is_printing:
             _report(trainer, result)

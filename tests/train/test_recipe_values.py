@@ -23,6 +23,7 @@ BASE = {
     "lora": {"rank": 4},
     "kl_to_base": {"weight": 1.0},
     "video_sampling": {"max_frames": 4},
+    "feature_cache": "features",
     "limits": {"url_seconds": 3.0},
     "evaluate": {
         "data": [{"name": "text", "path": "h.jsonl"}],

@@ -1,6 +1,7 @@
 """`wings plan`: what it prints, and what it says when it cannot."""
 
 import json
+import math
 
 import pytest
 import yaml
@@ -8,9 +9,12 @@ from tiny import records, tiny_model
 from transformers import AutoConfig
 
 from wings.cli import main
-from wings.cli.plan import duration
+from wings.cli.plan import Card, duration, shares
 from wings.train.distributed import blocks_of
+from wings.train.estimate.budget import Budget, EpochEstimate
 from wings.train.estimate.fake_step import FakeStepRunner
+from wings.train.estimate.meta_model import ModelSpec
+from wings.train.recipe import Recipe
 
 VISION = {
     "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
@@ -76,7 +80,33 @@ def test_a_plan_says_what_fits_and_what_it_costs(write, capsys):
     assert "fsdp" in out and "ddp (the recipe's)" in out
     assert "the recipe fits" in out and "MFU of 50% of 989 TFLOP/s" in out
     assert "hours per million tokens" in out and "data.json: no such data file" in out
+    # 5 tokens of width 32 in two blocks, of which the last is cut off: products and attention.
+    assert "of the FLOPs of a sample of 64 tokens: the encoder of image " in out
+    assert "AdamW takes less than 0.01 s of a step's " in out and "at 3.35 TB/s of memory" in out
+    assert "`workers`" not in out, "the data was not read"
     assert "Not counted: the CUDA context" in " ".join(out.split())
+
+
+def test_shares_of_a_step(write, same_model):
+    """Against a count by hand of the tower's products, and the bytes of AdamW."""
+    read = Recipe.from_yaml(write(batch_size=4, feature_cache="features", learning_rates={}))
+    budget = Budget(read, ModelSpec.of(read), 1, 80.0)
+    tokens, width = 2 * 2 + 1, 32
+    patches = 2 * 4 * (3 * 14 * 14) * width
+    block = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width
+    assert budget.encoder_flops() == {"image": patches + block}
+    assert budget.item_bytes() == {"image": 4 * 4 * width}
+    trained = sum(g.count for g in budget.groups if g.rate is not None)
+    assert budget.optimiser_traffic() == 28 * trained
+    card = Card(80.0, 100.0, 0.5, 1.0)
+    epoch = EpochEstimate(10, 12, 32.0, 10, 1.0, seconds=0.25)
+    share, adam, data = shares(budget, card, epoch)
+    whole = budget.flops_per_token(False) * 64
+    assert f"the encoder of image {(patches + block) / whole:.1%}; after the first" in share
+    assert f"{16 * width / 2**20:,.2f} MiB for an image" in share
+    samples = 50e12 / budget.flops_per_token(False) / 32
+    assert adam.startswith(f"AdamW takes {duration(28 * trained / 1e12)} of")
+    assert f"busy by {math.ceil(0.25 * samples):,} `workers`; the recipe has 0" in data
 
 
 def test_what_does_not_fit_is_said(write, same_model, capsys):
@@ -145,6 +175,7 @@ def test_data_that_is_there_is_counted(tmp_path, same_model, monkeypatch, capsys
     out = capsys.readouterr().out
     tokens = [len(processor.encode(talk(line))["input_ids"]) for line in lines]
     assert f"8 samples of {sum(tokens) / 8:,.0f} tokens on average" in out
+    assert " `workers`; the recipe has 0" in " ".join(out.split())
     assert f"{sum(tokens):,} tokens an epoch" in out and "text_learners" in out
     assert "2 epochs: less than 0.01 s on 1 GPU" in out
     # A fifth of an epoch more: 8 / (1 - 0.2) = 10 samples, in three batches of 4.

@@ -1,5 +1,6 @@
 """Estimates the memory, largest batch, FLOPs and tokens of a run from its recipe."""
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 
 from wings.errors import WingsError
+from wings.sense import Sense
 from wings.train.build import load_processor
 from wings.train.data.dataset import ConversationDataset
 from wings.train.distributed import blocks_of, encoders_of
@@ -135,6 +137,27 @@ class Budget:
         few, more = (self._runner(n).flops(batch, checkpointing) for n in FEW)
         return (few + (more - few) * (blocks - FEW[0]) / (FEW[1] - FEW[0])) / self.length
 
+    def encoder_flops(self) -> dict[str, int]:
+        """FLOPs of one item in the encoder of each sense."""
+        runner = self._runner(min(FEW[0], len(blocks_of(self.model))))
+        return {sense.name: runner.encoder_flops(sense) for sense in self._senses()}
+
+    def item_bytes(self) -> dict[str, int]:
+        """Bytes of the float32 features of one item of each sense, as `feature_cache` has them."""
+        encoders = {sense.name: self.model.model.encoder(sense) for sense in self._senses()}
+        return {name: 4 * one.seq_length * one.hidden_size for name, one in encoders.items()}
+
+    def optimiser_traffic(self) -> float:
+        """Bytes that AdamW reads and writes on one GPU in a step.
+
+        A float32 weight and two moments are read and written, and a gradient is read.
+        """
+        trained = sum(group.count for group in self.groups if group.rate is not None)
+        return 7 * 4 * trained / (self.gpus if self.recipe.parallel == "fsdp" else 1)
+
+    def _senses(self) -> list[Sense]:
+        return [*self.model.config.senses.values()]
+
     def logits(self) -> float:
         """Bytes that the peak gains because all text is trained and not one token."""
         few = self._fake_step(FEW[0], FakeBatch(2, self.length, trained=1), False)
@@ -219,6 +242,7 @@ class EpochEstimate:
         mean: mean tokens of the samples that were encoded.
         measured: number of those.
         epochs: of the whole run, a fraction if the recipe sets `steps`.
+        seconds: in which one process read and encoded a sample, on average.
         why: a sentence if all of this is unknown.
     """
 
@@ -227,6 +251,7 @@ class EpochEstimate:
     mean: float = 0.0
     measured: int = 0
     epochs: float = 0.0
+    seconds: float = 0.0
     why: str = ""
 
     @property
@@ -252,11 +277,12 @@ class EpochEstimate:
         sampler = data.sampler(recipe.batch_size, recipe.seed)
         try:
             chosen = list(sampler)[:MEASURED_SAMPLES]
+            begun = time.perf_counter()
             lengths = [len(data[number]["input_ids"]) for number in chosen]
         except WingsError as error:
             return cls(why=f"the data cannot be read: {error}")
         epochs = recipe.epochs
         if recipe.steps is not None:
             epochs = recipe.steps * recipe.batch_size / len(sampler)
-        mean = sum(lengths) / len(lengths)
-        return cls(sum(sampler.counts), len(sampler), mean, len(lengths), epochs)
+        mean, seconds = sum(lengths) / len(lengths), (time.perf_counter() - begun) / len(lengths)
+        return cls(sum(sampler.counts), len(sampler), mean, len(lengths), epochs, seconds)

@@ -1,5 +1,6 @@
 """`wings plan`: memory and cost of a recipe, estimated without loading weights."""
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from rich.table import Table
 from transformers.utils import logging
 
 from wings.errors import WingsError
+from wings.sense import Words
 from wings.train.estimate.budget import (
     GIB,
     KEPT_FREE,
@@ -33,11 +35,12 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Card:
-    """Assumed GPU: memory in GiB, dense bfloat16 TFLOP/s, and MFU, the share of them used."""
+    """Assumed GPU: GiB, dense bfloat16 TFLOP/s, the used share of them (MFU), TB/s of memory."""
 
     memory: float
     tflops: float
     mfu: float
+    bandwidth: float
 
 
 def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
@@ -70,7 +73,8 @@ def plan(recipe: str, overrides: list[str], gpus: int, card: Card) -> None:
     console.print(memory(budget))
     for line in fits(budget):
         console.print(line)
-    for line in cost(budget, card, EpochEstimate.of(read, file)):
+    epoch = EpochEstimate.of(read, file)
+    for line in (*cost(budget, card, epoch), *shares(budget, card, epoch)):
         console.print(line)
     console.print(LEFT_OUT, style="dim")
 
@@ -157,12 +161,49 @@ def fits(budget: Budget) -> list[str]:
     return lines
 
 
+def tokens_per_second(budget: Budget, card: Card) -> float:
+    """Tokens that all GPUs process in a second."""
+    done = budget.flops_per_token(budget.recipe.gradient_checkpointing)
+    return budget.gpus * card.tflops * 1e12 * card.mfu / done
+
+
+def shares(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
+    """Lines about the parts of a step beside the LLM: encoders, optimiser and data."""
+    recipe, speed = budget.recipe, tokens_per_second(budget, card)
+    whole = budget.flops_per_token(recipe.gradient_checkpointing) * budget.length
+    parts = [
+        f"the encoder of {name} {flops / whole:.1%}"
+        for name, flops in budget.encoder_flops().items()
+    ]
+    lines = [f"of the FLOPs of a sample of {budget.length:,} tokens: {', '.join(parts)}"]
+    if recipe.feature_cache is not None:
+        sizes = [
+            f"{size / 2**20:,.2f} MiB for {Words.of(n).one}"
+            for n, size in budget.item_bytes().items()
+        ]
+        lines[0] += f"; after the first epoch feature_cache reads {' and '.join(sizes)} instead"
+    tokens = recipe.batch_size * (budget.length if epoch.tokens is None else epoch.mean)
+    seconds = budget.optimiser_traffic() / (card.bandwidth * 1e12)
+    lines.append(
+        f"AdamW takes {duration(seconds)} of a step's {duration(seconds + tokens / speed)}, at"
+        f" {card.bandwidth:g} TB/s of memory (--bandwidth)"
+    )
+    if epoch.seconds:
+        needed = epoch.seconds * speed / budget.gpus / epoch.mean
+        lines.append(
+            f"data: one process reads and encodes a sample in {duration(epoch.seconds)} here, so a"
+            f" GPU is kept busy by {max(1, math.ceil(needed)):,} `workers`; the recipe has"
+            f" {recipe.workers}"
+        )
+    return lines
+
+
 def cost(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
     """Lines with FLOPs, tokens and time."""
     useful = budget.flops_per_token(False)
     again = budget.recipe.gradient_checkpointing
     done = budget.flops_per_token(True) if again else useful
-    speed = budget.gpus * card.tflops * 1e12 * card.mfu / done
+    speed = tokens_per_second(budget, card)
     lines = [
         f"{useful / 1e9:,.1f} GFLOP a token"
         + (f", {done / 1e9:,.1f} with recomputation" if done > useful else "")

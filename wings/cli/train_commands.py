@@ -56,17 +56,29 @@ def add_plan(commands: argparse._SubParsersAction) -> None:
         help="dense bfloat16 TFLOP/s of each GPU (default: 989, an H100 SXM)",
     )
     parser.add_argument(
+        "--bandwidth",
+        type=amount,
+        default=3.35,
+        help="TB/s of each GPU's memory (default: 3.35, an H100 SXM)",
+    )
+    parser.add_argument(
         "--mfu", type=amount, default=0.35, help="model FLOPs utilisation (default: 0.35)"
     )
 
 
 def run_plan(
-    recipe: str, overrides: list[str], gpus: int, memory: float, tflops: float, mfu: float
+    recipe: str,
+    overrides: list[str],
+    gpus: int,
+    memory: float,
+    tflops: float,
+    bandwidth: float,
+    mfu: float,
 ) -> None:
     """Runs `wings plan`."""
     from .plan import Card, plan
 
-    plan(recipe, overrides, gpus, Card(memory, tflops, mfu))
+    plan(recipe, overrides, gpus, Card(memory, tflops, mfu, bandwidth))
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:

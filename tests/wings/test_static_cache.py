@@ -37,6 +37,23 @@ def test_one_graph_decodes_every_token(monkeypatch, router, most_keys):
     assert len(graphs) == 1
 
 
+@pytest.mark.parametrize(
+    "family",
+    ["qwen2", "qwen3", "mistral", "gemma3_text", "phi3", "granite", "olmo2", "smollm3"],
+)
+def test_one_graph_decodes_every_token_of_a_family(family):
+    model = build(family, router="attended", text_guard=True)
+    batch, _ = batch_of(model, ROWS, side="left")
+    expected = model.generate(**batch, **GREEDY)
+    found, graphs = compiled_tokens(model, batch)
+    assert torch.equal(found, expected)
+    # transformers' caches of a sliding window have one graph more, from when they are full.
+    bare = model.extract_language_model().eval()
+    text = {"input_ids": batch["input_ids"].clamp(max=60)}
+    assert len(graphs) == len(compiled_tokens(bare, text)[1])
+    assert len(graphs) == 1 or bare.config.sliding_window
+
+
 def compiled_tokens(model, batch):
     """Greedy tokens with a static cache and compiled steps, and the graphs that were compiled."""
     graphs = []

@@ -14,6 +14,7 @@ from wings import WingsConfig, WingsForCausalLM, WingsStaticCache
 from wings.upstream.cache_name import cache_name, cache_of
 
 from .alternatives import Alternative, build_alternatives
+from .counts import decode_floor
 from .inputs import as_text, tokens
 from .measure import Calls, budget, relative_error
 from .operations import AFTER
@@ -257,7 +258,9 @@ def measure_decoding(run: Run, shape: Shape) -> None:
         for name, other in others.items():
             given = {key: value for key, value in other.inputs(row).items() if key != "labels"}
             calls[name] = decoder(other.model, token, prefill(other.model, given))
-        run.time(Place(DECODING, shape, 1, context), calls, rounds=run.preset.steps)
+        place = Place(DECODING, shape, 1, context)
+        run.time(place, calls, rounds=run.preset.steps)
+        run.count(place, calls, decode_floor(shape, context, run.preset.dtype.itemsize))
 
 
 def measure_static_decoding(run: Run, shape: Shape) -> None:

@@ -24,6 +24,10 @@ itself and shows the noise. Freed memory stays with the process, so no call pays
   temporaries inside operators and all gradients.
 * Decoding: one token, after a cache of so many. Compiled or recorded, both models have a static
   cache and run a step as one graph: torch.compile on a CPU, a CUDA graph on a GPU.
+* Launches and bytes of a decoded token are counted, not measured: the operations that run, and what
+  they are given and give. Caches of the processor and what a kernel keeps do not count. The floor
+  of bytes reads the factors, and each source token once in a block, beside what the bare LLM reads.
+  It has no copies of a growing cache, which the bare LLM's makes for every token.
 * LLaVA is transformers' model with the same decoder, tower and image tokens. Cross-attention is the
   decoder of Llama 3.2 Vision: a cross-attention block after every four, and rows without image
   tokens; it gets image features and no tower.

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from .counts import count
 from .measure import Calls, Clock, peak_bytes
 from .roofline import Work, measure_ceilings
 from .setting import Preset, Shape
@@ -23,7 +24,9 @@ CHECKED = (WINGS, PLAIN)
 # Measured things.
 FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"
 COMPILED, RECORDED = "decoding, compiled", "decoding, recorded"
-MODEL, MODELS = "whole model", (FORWARD, STEP, MEMORY, DECODING, COMPILED, RECORDED)
+LAUNCHES, TRAFFIC = "decoding, launches", "decoding, bytes"
+MODEL = "whole model"
+MODELS = (FORWARD, STEP, MEMORY, DECODING, LAUNCHES, TRAFFIC, COMPILED, RECORDED)
 ROUTED, IMAGES, TEXTS = "routed attention", "image learner", "text learner"
 OPERATIONS = (ROUTED, IMAGES, TEXTS)
 BACKWARD = " + backward"
@@ -39,7 +42,8 @@ class Row:
         low, high: quartiles of the ratios of `rounds` rounds.
         value, base: medians of the two, in `unit`.
         floor: the lowest possible ratio. For operations, the time at the machine's ceilings over
-            that of the baseline; for training steps, the ratio of operations.
+            that of the baseline; for training steps, the ratio of operations; for the bytes of a
+            decoded token, that of reading everything once.
         skipped: why there is no ratio.
     """
 
@@ -197,6 +201,32 @@ class Run:
                 value=float(peak), base=float(base), unit="bytes",
             )  # fmt: skip
         self._add_skipped(place, baseline, usable, reasons)
+
+    def count(self, place: Place, calls: Calls, floor_bytes: int) -> None:
+        """Adds rows of the launches and the bytes of all calls in units of the first.
+
+        Args:
+            place: its `what` is not used.
+            calls: by variant; the first is the baseline.
+            floor_bytes: that wings add to the baseline at least.
+        """
+        baseline = next(iter(calls))
+        counts = {name: count(call) for name, call in calls.items() if name != AGAIN}
+        base = counts.pop(baseline)
+        launches, traffic = base.launches.total(), base.bytes.total()
+        # A growing cache of the baseline is copied for each token, which no floor needs.
+        floor = (traffic - base.bytes["cat"] + floor_bytes) / traffic
+        for name, found in counts.items():
+            for what, unit, value, least, lowest in (
+                (LAUNCHES, "launches", found.launches.total(), launches, None),
+                (TRAFFIC, "bytes", found.bytes.total(), traffic, floor),
+            ):
+                ratio = value / least
+                self._add(
+                    replace(place, what=what), name, baseline, ratio=ratio, low=ratio, high=ratio,
+                    value=float(value), base=float(least), unit=unit,
+                    floor=lowest if name in CHECKED else None,
+                )  # fmt: skip
 
     def skip(self, place: Place, variant: str, baseline: str, reason: str) -> None:
         """Adds a row without a ratio."""

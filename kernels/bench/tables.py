@@ -96,9 +96,11 @@ def value_cells(rows: list[Row]) -> Cells:
 
 
 def with_unit(value: float, unit: str) -> str:
-    """`1.2 s`, `3.4 ms`, `12 us`, `1.2 GB`, `340 MB`."""
+    """`1.2 s`, `3.4 ms`, `12 us`, `1.2 GB`, `340 MB`, `1,169` launches."""
     if unit == "bytes":
         return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+    if unit == "launches":
+        return f"{value:,.0f}"
     for factor, name in ((1, "s"), (1e3, "ms")):
         if value * factor >= 1:
             return f"{value * factor:.3g} {name}"

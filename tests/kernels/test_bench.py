@@ -18,6 +18,7 @@ from wings.kernels.bench.run import (
     COMPILED,
     DECODING,
     FORWARD,
+    LAUNCHES,
     MEMORY,
     OPERATIONS,
     OTHER,
@@ -26,6 +27,7 @@ from wings.kernels.bench.run import (
     SDPA,
     STEP,
     TEXTBOOK,
+    TRAFFIC,
     WINGS,
     Place,
     Row,
@@ -61,6 +63,10 @@ def test_quick_run_has_the_rows_it_promises(quick):
     for variant in (WINGS, AGAIN):
         assert (DECODING, variant, QUICK.contexts[0]) in found
         assert (COMPILED, variant, QUICK.contexts[0]) in found
+    for what in (LAUNCHES, TRAFFIC):
+        row = found[what, WINGS, QUICK.contexts[0]]
+        assert row["ratio"] == row["value"] / row["base"] > 0
+        assert float(row["value"]).is_integer() and (row["floor"] is None) == (what == LAUNCHES)
     for row in found.values():
         numbers = [row[name] for name in ("ratio", "low", "high", "value", "base")]
         assert all(math.isfinite(number) and number > 0 for number in numbers), row

@@ -6,7 +6,8 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ from torch import Tensor, nn
 from wings.errors import WingsError
 from wings.model.causal_lm import WingsForCausalLM
 from wings.model.fingerprint import digest, fingerprint
+from wings.upstream.versions import releases_of
 
 NAME = "features"
+LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm")
 
 
 class FeatureCache:
     """An encoder's forward that reads what the folder has, and writes what it computes.
 
-    An item is known by its values, an encoder by its configuration and weights. So several stages,
-    runs and processes share a folder, and another encoder or other pixels find nothing there.
+    An item is known by its values, an encoder by its class, configuration and weights, and by the
+    releases of the libraries that run it. So several stages, runs and processes share a folder, and
+    another encoder or other pixels find nothing there.
 
     Args:
         encoder: frozen; see `wings.encoders.encoder.Encoder`.
@@ -40,12 +44,25 @@ class FeatureCache:
         self.forward: Callable[[Tensor], Tensor] = encoder.forward
         self.encoder: Any = encoder
         self.read = self.computed = 0
-        # Buffers count too: positions of a tower may be among them.
-        tensors = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
-        named = json.dumps(self.encoder.config, sort_keys=True)
-        code = hashlib.sha256(f"{named} {fingerprint(tensors)}".encode()).hexdigest()[:32]
-        self.folder = folder / code
+        self.parent = folder
         self._writes = True
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of this encoder's features, found at the first item: a resume loads weights before it."""
+        # Buffers count too: positions of a tower may be among them.
+        tensors = {
+            **dict(self.encoder.named_parameters()), **dict(self.encoder.named_buffers())
+        }  # fmt: skip
+        kind = type(self.encoder)
+        facts = {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            "config": self.encoder.config,
+            "weights": fingerprint(tensors),
+            "releases": releases_of(LIBRARIES),
+        }
+        known = json.dumps(facts, sort_keys=True)
+        return self.parent / hashlib.sha256(known.encode()).hexdigest()[:32]
 
     def __call__(self, values: Tensor) -> Tensor:
         """`[N, *item_shape]` -> `[N, seq_length, hidden_size]` on the device of the values."""
@@ -77,9 +94,9 @@ class FeatureCache:
 
     def _read(self, path: Path) -> Tensor | None:
         """The features in a file; None without a file, or for one that a crash cut off."""
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
             features = load_file(path)[NAME]
         except (OSError, SafetensorError, KeyError):
             return None
@@ -87,8 +104,11 @@ class FeatureCache:
         return features if tuple(features.shape) == wanted else None
 
     def _write(self, path: Path, features: Tensor) -> None:
-        """Writes a file, under its name only when it is whole; processes may do so at once."""
-        if not self._writes:
+        """Writes a file, under its name only when it is whole; processes may do so at once.
+
+        A value that is not finite stops a run, and must not stop the next one too.
+        """
+        if not self._writes or not features.isfinite().all():
             return
         draft = path.with_name(f"{uuid.uuid4().hex}.draft")
         try:
@@ -98,7 +118,8 @@ class FeatureCache:
         except (OSError, SafetensorError) as error:
             # The run is worth more than its cache.
             self._writes = False
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
             warnings.warn(
                 f"feature_cache: {self.folder} cannot be written ({error}); the run goes on, and "
                 "computes features that are not there.",
@@ -125,14 +146,18 @@ def cached_features(
     make_folder(folder)
     encoders = {name: model.model.encoder(sense) for name, sense in model.config.senses.items()}
     caches = {name: FeatureCache(one, Path(folder).expanduser()) for name, one in encoders.items()}
+    # Hooks of big models replace a forward too.
+    before = {name: vars(encoder).get("forward") for name, encoder in encoders.items()}
     try:
         for name, encoder in encoders.items():
-            # A hook could not keep the forward from running.
+            # A hook of torch could not keep the forward from running.
             encoder.forward = caches[name]
         yield caches
     finally:
-        for encoder in encoders.values():
+        for name, encoder in encoders.items():
             del encoder.forward
+            if before[name] is not None:
+                encoder.forward = before[name]
 
 
 def make_folder(folder: str) -> None:
@@ -153,8 +178,9 @@ def make_folder(folder: str) -> None:
 
 
 def describe_caches(caches: dict[str, FeatureCache]) -> list[str]:
-    """A sentence for each sense: how many items were read and computed."""
+    """A sentence for each sense: how many items this process read and computed."""
     return [
-        f"feature_cache: {cache.read:,} items of {name} read, {cache.computed:,} computed"
+        f"feature_cache: {cache.read:,} items of {name} read, {cache.computed:,} computed in this"
+        " process"
         for name, cache in caches.items()
     ]

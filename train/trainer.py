@@ -50,6 +50,7 @@ class WingsTrainer(TrainerHooks):
         evaluation: the held-out records, if any.
         questions: asked at every evaluation.
         kl_to_base: weight of the KL to the base LLM, if any.
+        encodes: False if features come from a `feature_cache`.
         **kwargs: `Trainer`'s own.
     """
 
@@ -64,6 +65,7 @@ class WingsTrainer(TrainerHooks):
         evaluation: HeldOutEvaluation | None = None,
         questions: FixedQuestions | None = None,
         kl_to_base: float | None = None,
+        encodes: bool = True,
         **kwargs: Any,
     ) -> None:
         if evaluation is not None:
@@ -83,7 +85,7 @@ class WingsTrainer(TrainerHooks):
         self.rates: dict[str, float] = {}
         self.partial: Path | None = None
         self.evaluation, self.questions = evaluation, questions
-        self.metric_tracker = MetricTracker(self.model, self.accelerator)
+        self.metric_tracker = MetricTracker(self.model, self.accelerator, encodes)
         if not self.model_accepts_loss_kwargs:
             raise TypeError(
                 "The model's forward must take num_items_in_batch for a correct gradient."

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -80,9 +81,8 @@ def test_a_plan_says_what_fits_and_what_it_costs(write, capsys):
     assert "fsdp" in out and "ddp (the recipe's)" in out
     assert "the recipe fits" in out and "MFU of 50% of 989 TFLOP/s" in out
     assert "hours per million tokens" in out and "data.json: no such data file" in out
-    # 5 tokens of width 32 in two blocks, of which the last is cut off: products and attention.
-    assert "of the FLOPs of a sample of 64 tokens: the encoder of image " in out
-    assert "AdamW takes less than 0.01 s of a step's " in out and "at 3.35 TB/s of memory" in out
+    assert "of the FLOPs of a sample of 64 tokens with one item: the encoder of image " in out
+    assert "AdamW takes less than 0.01 s beside" in out and "at 3.35 TB/s of memory" in out
     assert "`workers`" not in out, "the data was not read"
     assert "Not counted: the CUDA context" in " ".join(out.split())
 
@@ -98,15 +98,22 @@ def test_shares_of_a_step(write, same_model):
     assert budget.item_bytes() == {"image": 4 * 4 * width}
     trained = sum(g.count for g in budget.groups if g.rate is not None)
     assert budget.optimiser_traffic() == 28 * trained
-    card = Card(80.0, 100.0, 0.5, 1.0)
+    # A byte takes a microsecond.
+    card, encoder = Card(80.0, 100.0, 0.5, 1e-6), patches + block
     epoch = EpochEstimate(10, 12, 32.0, 10, 1.0, seconds=0.25)
     share, adam, data = shares(budget, card, epoch)
     whole = budget.flops_per_token(False) * 64
-    assert f"the encoder of image {(patches + block) / whole:.1%}; after the first" in share
-    assert f"{16 * width / 2**20:,.2f} MiB for an image" in share
+    expected = encoder / (encoder + (whole - encoder) / 2)
+    assert f"32 tokens with one item: the encoder of image {expected:.1%}; feature_cache" in share
+    assert f"{16 * width / 2**20:,.2f} MiB in float32 for an image" in share
     samples = 50e12 / budget.flops_per_token(False) / 32
-    assert adam.startswith(f"AdamW takes {duration(28 * trained / 1e12)} of")
+    step = duration(4 / samples)
+    assert adam.startswith(f"AdamW takes {duration(28 * trained / 1e6)} beside {step} of a step")
+    assert duration(28 * trained / 1e6) != "less than 0.01 s"
     assert f"busy by {math.ceil(0.25 * samples):,} `workers`; the recipe has 0" in data
+    short = Budget(replace(read, max_length=5), ModelSpec.of(read), 1, 80.0)
+    assert short.encoder_shares(5) == {}
+    assert "with one item: image does not fit into max_length" in shares(short, card, epoch)[0]
 
 
 def test_what_does_not_fit_is_said(write, same_model, capsys):

@@ -80,6 +80,25 @@ def test_other_pixels_weights_configurations_and_dtypes_are_others(tmp_path):
     assert FeatureCache(encoder, tmp_path).folder != FeatureCache(tower(), tmp_path).folder
 
 
+def test_other_releases_and_weights_loaded_later_are_others(tmp_path, monkeypatch):
+    encoder, values = tower(), draw(tower(), 1)
+    cache = FeatureCache(encoder, tmp_path)
+    # As a resume does, between the start of a run and its first step.
+    encoder.visual.conv1.weight.data += 0.1
+    cache(values)
+    assert cache.folder == FeatureCache(encoder, tmp_path).folder
+    assert cache.folder != FeatureCache(tower(), tmp_path).folder
+    monkeypatch.setattr(file, "releases_of", lambda _: {"timm": "another"})
+    assert cache.folder != FeatureCache(encoder, tmp_path).folder
+
+
+def test_what_is_not_finite_is_not_kept(tmp_path):
+    encoder, values = tower(), draw(tower(), 3)
+    values[1] = float("nan")
+    cache = FeatureCache(encoder, tmp_path)
+    assert cache(values)[1].isnan().any() and len(files(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", None])
 def test_a_file_that_a_crash_cut_off_is_computed_again(content, tmp_path):
     encoder, values = tower(), draw(tower(), 3)
@@ -96,7 +115,11 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
     monkeypatch.setattr(file, "save_file", full)
+    monkeypatch.setattr(Path, "unlink", read_only)
     encoder, values = tower(), draw(tower(), 3)
     cache = FeatureCache(encoder, tmp_path)
     with pytest.warns(
@@ -109,9 +132,15 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, monkeypatch):
 
 def test_the_encoders_are_as_before_after_an_error(tmp_path):
     model, _ = tiny_model()
+    encoder = model.model.vision_tower
     with pytest.raises(KeyError), cached_features(model, str(tmp_path)):
         raise KeyError
-    assert "forward" not in vars(model.model.vision_tower)
+    assert "forward" not in vars(encoder)
+    # As a hook of big models does.
+    encoder.forward = hooked = encoder.forward
+    with cached_features(model, str(tmp_path)):
+        encoder(draw(encoder, 1))
+    assert vars(encoder)["forward"] is hooked and files(tmp_path)
 
 
 def test_a_run_is_the_same_and_a_second_stage_encodes_nothing(make_recipe, tmp_path, capsys):

@@ -154,7 +154,10 @@ def test_the_towers_flops_are_those_of_the_blocks_that_run(make_model):
     patches = 2 * 4 * (3 * 14 * 14) * 32
     products = 2 * 5 * 32 * (3 * 32 + 32 + 2 * 4 * 32)
     pairs = 2 * 2 * 5 * 5 * 32
-    assert encoder_flops(make_model()[0].model.vision_tower) == patches + products + pairs
+    model = make_model()[0]
+    assert encoder_flops(model.model.vision_tower) == patches + products + pairs
+    ((_, whole),), ((_, cached),) = Flops.of(model).senses, Flops.of(model, encodes=False).senses
+    assert whole.item - cached.item == patches + products + pairs and cached.item > 0
 
 
 def test_what_a_card_can_do():

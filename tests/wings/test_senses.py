@@ -161,6 +161,29 @@ def test_rules_differ_only_where_several_senses_are_seen():
         assert not torch.allclose(found[rule][:, before:], found["sum"][:, before:], atol=1e-4)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_the_kernels_of_one_token_follow_every_rule(rule):
+    """A row in which two senses share tokens, and rows in which one acts."""
+    model = build("llama", "attended", rule=rule, wide=True)
+    parts = ["text", "image", "text", "tone", "text"]
+    for row in (parts, parts[:3], parts[2:]):
+        batch, _ = batch_of(model, [row])
+        found = {}
+        for way in ("torch", "triton"):
+            model.impl = way
+            with torch.no_grad():
+                cache = model(**batch, use_cache=True).cache
+                token = torch.tensor([[7]])
+                one = model(input_ids=token, cache=cache, output_router_weights=True)
+                two = model(input_ids=token, cache=cache)
+            found[way] = torch.cat([one.logits, two.logits]), one.router_weights
+        model.impl = "auto"
+        torch.testing.assert_close(found["triton"][0], found["torch"][0], **CLOSE)
+        for ours, theirs in zip(found["triton"][1], found["torch"][1], strict=True):
+            assert theirs.abs().max() > 1e-3
+            torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("beams", [1, 2])
 def test_generate_equals_steps_of_whole_rows(static, beams):

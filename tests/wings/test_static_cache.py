@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from families import batch_of, build, wide_llama
 from transformers import CompileConfig
 
@@ -89,6 +90,18 @@ def test_one_graph_decodes_every_token_with_the_kernels(router):
     kernels = [node for node in graph.graph.nodes if "lorra_decode" in str(node.target)]
     # One operator a learner and block.
     assert len(kernels) == 2 * 2
+
+
+@pytest.mark.parametrize("router", ["position", "attended"])
+def test_the_kernels_decode_offloaded_blocks(router):
+    """Parameters are on the meta device, but while their module is called."""
+    model = wide_llama(2, "triton", router=router, text_guard=True).eval()
+    batch, _ = batch_of(model, ROWS, side="left")
+    expected = model.generate(**batch, **GREEDY)
+    for block in model.model.language_model.layers:
+        cpu_offload(block, torch.device("cpu"))
+        assert next(block.self_attn.wings.router.parameters()).is_meta
+    assert torch.equal(model.generate(**batch, **GREEDY), expected)
 
 
 def test_room_beyond_the_router_is_refused():

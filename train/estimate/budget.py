@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from wings.errors import WingsError
-from wings.sense import Sense
 from wings.train.build import load_processor
 from wings.train.data.dataset import ConversationDataset
 from wings.train.distributed import blocks_of, encoders_of
+from wings.train.metrics.flops import encoder_flops
 from wings.train.param_groups import ParamGroup, plan_groups
 from wings.train.recipe import Recipe
 from wings.train.start import readable_recipe
@@ -137,14 +137,26 @@ class Budget:
         few, more = (self._runner(n).flops(batch, checkpointing) for n in FEW)
         return (few + (more - few) * (blocks - FEW[0]) / (FEW[1] - FEW[0])) / self.length
 
-    def encoder_flops(self) -> dict[str, int]:
-        """FLOPs of one item in the encoder of each sense."""
-        runner = self._runner(min(FEW[0], len(blocks_of(self.model))))
-        return {sense.name: runner.encoder_flops(sense) for sense in self._senses()}
+    def encoder_flops(self) -> dict[str, float]:
+        """FLOPs of one item in the encoder of each sense, of which one fits into a sample."""
+        return {
+            sense.name: encoder_flops(self.model.model.encoder(sense))
+            for sense in FakeBatch(1, self.length).senses(self.model)
+        }
+
+    def encoder_shares(self, tokens: float) -> dict[str, float]:
+        """Shares of the FLOPs of a sample of so many tokens, with one item of each sense."""
+        encoders = self.encoder_flops()
+        whole = self.flops_per_token(self.recipe.gradient_checkpointing) * self.length
+        without = (whole - sum(encoders.values())) / self.length * tokens
+        return {
+            name: flops / (without + sum(encoders.values())) for name, flops in encoders.items()
+        }
 
     def item_bytes(self) -> dict[str, int]:
-        """Bytes of the float32 features of one item of each sense, as `feature_cache` has them."""
-        encoders = {sense.name: self.model.model.encoder(sense) for sense in self._senses()}
+        """Bytes of the float32 features of one item of each sense."""
+        senses = self.model.config.senses.values()
+        encoders = {sense.name: self.model.model.encoder(sense) for sense in senses}
         return {name: 4 * one.seq_length * one.hidden_size for name, one in encoders.items()}
 
     def optimiser_traffic(self) -> float:
@@ -154,9 +166,6 @@ class Budget:
         """
         trained = sum(group.count for group in self.groups if group.rate is not None)
         return 7 * 4 * trained / (self.gpus if self.recipe.parallel == "fsdp" else 1)
-
-    def _senses(self) -> list[Sense]:
-        return [*self.model.config.senses.values()]
 
     def logits(self) -> float:
         """Bytes that the peak gains because all text is trained and not one token."""

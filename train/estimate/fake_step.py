@@ -171,16 +171,6 @@ class FakeStepRunner:
             self._loss(batch, checkpointing).backward()
         return counter.get_total_flops()
 
-    def encoder_flops(self, sense: Sense) -> int:
-        """FLOPs of a sense's encoder for one item, which has no backward."""
-        encoder = self.model.model.encoder(sense)
-        with self.mode:
-            item = torch.empty(1, *encoder.item_shape)
-        counter = flop_counter()
-        with counter, torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            encoder(item)
-        return counter.get_total_flops()
-
     def _loss(self, batch: FakeBatch, checkpointing: bool) -> Tensor:
         checkpoint_blocks(self.model, checkpointing)
         inputs = batch.inputs(self.model, self.mode)

@@ -59,8 +59,8 @@ class SenseFlops:
     item: float
 
     @classmethod
-    def of(cls, model: WingsForCausalLM, sense: Sense) -> "SenseFlops":
-        """FLOPs of a sense of a model."""
+    def of(cls, model: WingsForCausalLM, sense: Sense, encodes: bool = True) -> "SenseFlops":
+        """FLOPs of a sense of a model; without its encoder unless the model `encodes`."""
         width = model.config.hidden_size
         encoder = model.model.encoder(sense)
         projector: Any = model.model.get_submodule(sense.projector_name)
@@ -72,7 +72,7 @@ class SenseFlops:
             query=factors,
             source=factors,
             learner_pair=3 * 4 * (width if is_lorra else sense.rank) * blocks,
-            item=encoder_flops(encoder) + features * encoder.seq_length,
+            item=encodes * encoder_flops(encoder) + features * encoder.seq_length,
         )
 
     def total(self, counts: Mapping[str, float], sense: Sense) -> float:
@@ -109,8 +109,8 @@ class Flops:
                   projector, 2 (2 D F + 3 D D) a feature
 
     A pair is a token and one that it sees: half of the square. Not counted: padding, the router,
-    norms and other elementwise work, recomputation under gradient checkpointing, and the LLM's pass
-    of kl_to_base. A sliding window is counted as full attention.
+    norms and other elementwise work, recomputation under gradient checkpointing, the LLM's pass of
+    kl_to_base, and encoders beside a `feature_cache`. A sliding window counts as full attention.
     """
 
     token: float
@@ -119,8 +119,8 @@ class Flops:
     senses: list[tuple[Sense, SenseFlops]]
 
     @classmethod
-    def of(cls, model: WingsForCausalLM) -> "Flops":
-        """FLOPs of a model with its groups frozen as in training."""
+    def of(cls, model: WingsForCausalLM, encodes: bool = True) -> "Flops":
+        """FLOPs of a model with its groups frozen as in training; see `SenseFlops.of`."""
         config, text = model.config, model.config.text_config
         width, fields = config.hidden_size, text.to_dict()
         heads = text.num_attention_heads
@@ -130,7 +130,9 @@ class Flops:
             token=decoder_flops(model) + 3 * 4 * heads * head_width * prefixes,
             trained=2 * passes(model.lm_head.weight) * model.lm_head.weight.numel(),
             pair=3 * 4 * heads * head_width * len(find_attentions(model.model.language_model)),
-            senses=[(sense, SenseFlops.of(model, sense)) for sense in config.senses.values()],
+            senses=[
+                (sense, SenseFlops.of(model, sense, encodes)) for sense in config.senses.values()
+            ],
         )
 
     def total(self, counts: Mapping[str, float]) -> float:

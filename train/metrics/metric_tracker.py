@@ -28,12 +28,15 @@ class MetricTracker:
     Args:
         model: with its groups frozen as in training, and not yet wrapped or sharded.
         accelerator: accelerator of the run.
+        encodes: False if features come from a `feature_cache`, whose items are not counted.
     """
 
-    def __init__(self, model: WingsForCausalLM, accelerator: Accelerator) -> None:
+    def __init__(
+        self, model: WingsForCausalLM, accelerator: Accelerator, encodes: bool = True
+    ) -> None:
         self.config, self.accelerator = model.config, accelerator
         self.device = accelerator.device
-        self.flops = Flops.of(model)
+        self.flops = Flops.of(model, encodes)
         self.peak = peak_flops(device_name(self.device))
         self.names, self.with_gates = names_of(model.config), False
         self.gates, self._rows = self._columns()

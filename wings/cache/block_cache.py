@@ -150,6 +150,10 @@ class BlockCache:
         self.compressed = make(0, COMPRESSED)
         self.keys = make(0, KEYS) if keeps_keys else None
 
+    def leave_keys_out(self) -> None:
+        """Keeps no keys: a kernel makes them of the source tokens while it reads those."""
+        self.keeps_keys, self.keys = False, None
+
     def update(
         self, compressed: Tensor | None, keys: Tensor | None, length: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:

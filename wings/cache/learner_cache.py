@@ -85,6 +85,14 @@ class ProductsOfLearner:
             return NewTokens(*appended)
         return NewTokens(tokens[:, start:], CosSin.of(ropes[:, start:]))
 
+    def leave_keys_out(self) -> None:
+        """Keeps no whole keys from now on, unless some are kept already."""
+        blocks = self.blocks.values()
+        if self.keeps_keys and all(b.keys is None or b.keys.value is None for b in blocks):
+            self.keeps_keys = False
+            for block in blocks:
+                block.leave_keys_out()
+
     def buffers(self) -> list[GrowableBuffer]:
         """Everything that its blocks keep."""
         return [b for block in self.blocks.values() for b in (block.compressed, block.keys) if b]

@@ -170,23 +170,25 @@ def tokens_per_second(budget: Budget, card: Card) -> float:
 def shares(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
     """Lines about the parts of a step beside the LLM: encoders, optimiser and data."""
     recipe, speed = budget.recipe, tokens_per_second(budget, card)
-    whole = budget.flops_per_token(recipe.gradient_checkpointing) * budget.length
+    mean = budget.length if epoch.tokens is None else epoch.mean
+    shares = budget.encoder_shares(mean)
     parts = [
-        f"the encoder of {name} {flops / whole:.1%}"
-        for name, flops in budget.encoder_flops().items()
+        f"the encoder of {name} {shares[name]:.1%}"
+        if name in shares
+        else f"{name} does not fit into max_length"
+        for name in budget.model.config.senses
     ]
-    lines = [f"of the FLOPs of a sample of {budget.length:,} tokens: {', '.join(parts)}"]
+    lines = [f"of the FLOPs of a sample of {mean:,.0f} tokens with one item: {', '.join(parts)}"]
     if recipe.feature_cache is not None:
         sizes = [
-            f"{size / 2**20:,.2f} MiB for {Words.of(n).one}"
-            for n, size in budget.item_bytes().items()
+            f"{size / 2**20:,.2f} MiB in float32 for {Words.of(name).one}"
+            for name, size in budget.item_bytes().items()
         ]
-        lines[0] += f"; after the first epoch feature_cache reads {' and '.join(sizes)} instead"
-    tokens = recipe.batch_size * (budget.length if epoch.tokens is None else epoch.mean)
+        lines[0] += f"; feature_cache keeps {' and '.join(sizes)}"
     seconds = budget.optimiser_traffic() / (card.bandwidth * 1e12)
     lines.append(
-        f"AdamW takes {duration(seconds)} of a step's {duration(seconds + tokens / speed)}, at"
-        f" {card.bandwidth:g} TB/s of memory (--bandwidth)"
+        f"AdamW takes {duration(seconds)} beside {duration(recipe.batch_size * mean / speed)} of a"
+        f" step, at {card.bandwidth:g} TB/s of memory (--bandwidth)"
     )
     if epoch.seconds:
         needed = epoch.seconds * speed / budget.gpus / epoch.mean

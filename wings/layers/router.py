@@ -166,8 +166,15 @@ class AttendedRouter(nn.Module):
         """See `attended_columns`."""
         return attended_columns(keys, self.kinds)
 
-    def forward(self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask") -> Tensor:
-        """Weights `[B, T, M]`, float32."""
+    def forward(
+        self, sums: Tensor, queries: TokenLayout, gate_mask: "GateMask", in_kernel: bool = False
+    ) -> "Tensor | list[TokenGate]":
+        """Weights `[B, T, M]`, float32; or for the decode kernel what each learner's follow from.
+
+        Both are given by a call of the module: hooks bring the parameters of offloaded blocks.
+        """
+        if in_kernel:
+            return self._token_gates(sums, gate_mask)
         mass = (sums.detach() if self.detach else sums).float()
         raws = [self._parameter(name) for name in self.names]
         raw = (raws[0] if len(raws) == 1 else torch.cat(raws)).float()
@@ -178,8 +185,7 @@ class AttendedRouter(nn.Module):
         logits = self.power * (mass.clamp(min=SMALLEST_MASS).log() - raw)
         return gate_mask.close(torch.where(mass > 0, torch.sigmoid(logits), 0.0))
 
-    def token_gates(self, sums: Tensor, gate_mask: "GateMask") -> list["TokenGate"]:
-        """The weights of each learner for one token a row, not computed yet. No gradient."""
+    def _token_gates(self, sums: Tensor, gate_mask: "GateMask") -> list["TokenGate"]:
         mass, power = sums[:, 0, 0], self.power if self.shape == "hill" else 0.0
         factors = gate_mask.factor[:, 0].unbind(-1)
         raws = [self._parameter(name) for name in self.names]
@@ -199,10 +205,11 @@ class AttendedRouter(nn.Module):
 
 
 class TokenGate(NamedTuple):
-    """One learner's weight of one token a row, which the decode kernel computes.
+    """What one learner's weight of one token a row follows from; the decode kernel computes it.
 
     factor: `[B]`, see `GateMask`; without `raw` and `mass` it is the weight. raw: an
     `AttendedRouter`'s parameter, `[1]`. mass: `[B]`. power: of a Hill gate, 0 for a tanh gate.
+    None has a gradient.
     """
 
     factor: Tensor

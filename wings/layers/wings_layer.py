@@ -145,11 +145,11 @@ class WingsLayer(nn.Module):
     ) -> Sequence[Tensor | TokenGate]:
         """The weights of each of a sense's learners, `[B, T, 1]`; in float32 in the trace."""
         own, router = inputs.senses[sense.name], self._modules[sense.router_name]
-        if own.gates_in_kernel and router is None:
-            return [TokenGate(factor) for factor in own.gate_mask.factor[:, 0].unbind(-1)]
         if own.gates_in_kernel:
-            assert sums is not None and isinstance(router, AttendedRouter)
-            return router.token_gates(sums, own.gate_mask)
+            assert weight is None, "the kernel knows of no other senses"
+            if router is None:
+                return [TokenGate(factor) for factor in own.gate_mask.factor[:, 0].unbind(-1)]
+            return router(sums, wings.queries, own.gate_mask, in_kernel=True)
         if router is None:
             gates = own.gate_mask.factor
         else:

@@ -51,7 +51,8 @@ class SenseInputs:
             has none.
         gate_mask: which of its learners share a token's weight, on tokens that its guard allows.
         share: `[B, T]` float32, the factor of their weights beside other senses; None for 1.
-        gates_in_kernel: whether the decode kernel computes their weights, which nobody else reads.
+        gates_in_kernel: whether learners take their weights as `TokenGate`, as nobody else reads
+            them.
     """
 
     sources: dict[str, SourceTokens | None]
@@ -134,9 +135,9 @@ class WingsPass:
     options: PassOptions
     trace: RouterTrace
 
-    def to(self, device: torch.device, **_: bool) -> "WingsPass":
-        """A copy on `device`; itself where it is there. Big-model hooks call this."""
-        if self.queries.table.device == torch.device(device):
+    def to(self, device: torch.device | None, **_: bool) -> "WingsPass":
+        """A copy on `device`; itself where it is there, or for None, as big-model hooks call it."""
+        if device is None or self.queries.table.device == torch.device(device):
             return self
         adapters = None if self.adapters is None else self.adapters.to(torch.device(device))
         return replace(

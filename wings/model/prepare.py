@@ -100,6 +100,8 @@ def prepare(
                     sources[module] = maker.fresh(reads, learner_impl)
                 else:
                     products = cache.products[module]
+                    if learner_impl == "triton":
+                        products.leave_keys_out()
                     sources[module] = maker.cached(products, new[module], learner_impl)
             in_kernel = learner_impl == "triton" and (
                 sense.router == "attended" or not sense.is_routed

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import subprocess
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from wings import __version__
@@ -27,10 +28,16 @@ def recorded_versions() -> dict[str, str]:
                 [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
             )
             versions["commit"] = done.stdout.strip()
-    for library in ("torch", "transformers"):
+    return versions | releases_of(("torch", "transformers"))
+
+
+def releases_of(libraries: Iterable[str]) -> dict[str, str]:
+    """The installed release of each library that is installed."""
+    releases = {}
+    for library in libraries:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[library] = importlib.metadata.version(library)
-    return versions
+            releases[library] = importlib.metadata.version(library)
+    return releases
 
 
 def untested_releases() -> list[str]:

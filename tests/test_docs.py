@@ -521,10 +521,12 @@ def test_the_readme_has_the_experiments_numbers(name):
 
 def test_the_readme_says_which_seeds_are_in():
     page, readme = text_of("eval/results/stages/README.md"), text_of("README.md")
-    assert ("**Not finished**" in page) == ("the first of three seeds" in readme)
-    found = re.search(r"paired difference in pictures is -(\S+) \(-(\S+) to -(\S+)\) points", page)
-    difference, low, high = found.groups()
-    assert f"by {difference} points ({high} to {low})" in readme
+    assert ("**Not finished**" in page) != ("means of three seeds" in readme)
+    found = re.search(r"paired difference in pictures is (\S+) \((\S+ to \S+)\) points", page)
+    difference, interval = found.groups()
+    assert f"difference is {difference} points ({interval})" in readme
+    low, high = (float(end) for end in interval.split(" to "))
+    assert ("**Neither answers more images**" in readme) == (low < 0 < high)
 
 
 # A docstring opens with a noun or a verb.

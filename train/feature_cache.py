@@ -49,7 +49,7 @@ class FeatureCache:
 
     @cached_property
     def folder(self) -> Path:
-        """Of this encoder's features, found at the first item: a resume loads weights before it."""
+        """The place of this encoder's features, found at the first item: a resume loads before it."""
         # Buffers count too: positions of a tower may be among them.
         tensors = {
             **dict(self.encoder.named_parameters()), **dict(self.encoder.named_buffers())

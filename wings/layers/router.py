@@ -205,7 +205,7 @@ class AttendedRouter(nn.Module):
 
 
 class TokenGate(NamedTuple):
-    """What one learner's weight of one token a row follows from; the decode kernel computes it.
+    """Parts of one learner's weight of one token a row, which the decode kernel computes.
 
     factor: `[B]`, see `GateMask`; without `raw` and `mass` it is the weight. raw: an
     `AttendedRouter`'s parameter, `[1]`. mass: `[B]`. power: of a Hill gate, 0 for a tanh gate.

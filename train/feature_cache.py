@@ -49,7 +49,7 @@ class FeatureCache:
 
     @cached_property
     def folder(self) -> Path:
-        """The place of this encoder's features, found at the first item: a resume loads before it."""
+        """The place of this encoder's features, found at the first item, after a resume loads."""
         # Buffers count too: positions of a tower may be among them.
         tensors = {
             **dict(self.encoder.named_parameters()), **dict(self.encoder.named_buffers())

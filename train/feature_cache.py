@@ -21,7 +21,8 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.model.fingerprint import digest, fingerprint
 from wings.upstream.versions import releases_of
 
-NAME = "features"
+# Names of a file's tensor: `[seq_length, hidden_size]`, or turned as it lies in memory.
+NAME, TURNED = "features", "features_turned"
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm")
 
 
@@ -80,7 +81,7 @@ class FeatureCache:
             self._write(path, found[path])
         self.computed += len(lacking)
         self.read += len(paths) - len(lacking)
-        return torch.stack([found[path] for path in paths]).to(values.device)
+        return stack([found[path] for path in paths]).to(values.device)
 
     def _dtype(self, values: Tensor) -> torch.dtype:
         """The dtype in which the encoder computes."""
@@ -97,9 +98,10 @@ class FeatureCache:
         try:
             if not path.is_file():
                 return None
-            features = load_file(path)[NAME]
-        except (OSError, SafetensorError, KeyError):
+            ((name, features),) = load_file(path).items()
+        except (OSError, SafetensorError, ValueError):
             return None
+        features = features.T if name == TURNED else features
         wanted = (self.encoder.seq_length, self.encoder.hidden_size)
         return features if tuple(features.shape) == wanted else None
 
@@ -113,7 +115,9 @@ class FeatureCache:
         draft = path.with_name(f"{uuid.uuid4().hex}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({NAME: features.contiguous()}, draft)
+            turned = is_turned(features)
+            kept = features.T if turned else features
+            save_file({TURNED if turned else NAME: kept.contiguous()}, draft)
             os.replace(draft, path)
         except (OSError, SafetensorError) as error:
             # The run is worth more than its cache.
@@ -125,6 +129,21 @@ class FeatureCache:
                 "computes features that are not there.",
                 stacklevel=2,
             )
+
+
+def is_turned(features: Tensor) -> bool:
+    """True if the first dimension of `[P, F]` is dense in memory, as after pooling of a grid."""
+    return features.stride(0) == 1 and features.stride(1) != 1
+
+
+def stack(items: list[Tensor]) -> Tensor:
+    """Features `[N, P, F]` that lie in memory as those of the encoder.
+
+    In half precision a product rounds by the layout, so another one would be another run.
+    """
+    if all(map(is_turned, items)):
+        return torch.stack([item.T for item in items]).transpose(1, 2)
+    return torch.stack(items)
 
 
 @contextmanager

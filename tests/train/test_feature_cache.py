@@ -8,9 +8,10 @@ import pytest
 import torch
 from audio_models import save_tiny_audio
 from safetensors.torch import load_file
-from tiny import tiny_model
+from tiny import VISION, tiny_model
 
 from wings.encoders.audio_encoder import AudioEncoder
+from wings.encoders.open_clip_tower import VisionTower
 from wings.errors import WingsError
 from wings.train import feature_cache as file
 from wings.train.feature_cache import FeatureCache, cached_features
@@ -55,6 +56,17 @@ def test_any_batches_give_the_features_of_each_item_and_encode_it_once(sense, tm
     again = FeatureCache(encoder, tmp_path / "cache")
     torch.testing.assert_close(again(values), expected)
     assert again.computed == 0
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_features_lie_in_memory_as_those_of_the_encoder(pool, tmp_path):
+    sizes = {**VISION["vision_cfg"], "image_size": 56}
+    encoder = VisionTower({"vision_cfg": sizes, "pool": pool})
+    values = draw(encoder, 3)
+    expected = encoder(values)
+    for _ in range(2):
+        found = FeatureCache(encoder, tmp_path)(values)
+        assert torch.equal(found, expected) and found.stride() == expected.stride()
 
 
 def test_other_pixels_weights_configurations_and_dtypes_are_others(tmp_path):

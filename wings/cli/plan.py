@@ -185,16 +185,17 @@ def shares(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
             for name, size in budget.item_bytes().items()
         ]
         lines[0] += f"; feature_cache keeps {' and '.join(sizes)}"
-    seconds = budget.optimiser_traffic() / (card.bandwidth * 1e12)
+    step = milliseconds(recipe.batch_size * mean / speed)
+    adam = milliseconds(budget.optimiser_traffic() / (card.bandwidth * 1e12))
     lines.append(
-        f"AdamW takes {duration(seconds)} beside {duration(recipe.batch_size * mean / speed)} of a"
-        f" step, at {card.bandwidth:g} TB/s of memory (--bandwidth)"
+        f"AdamW takes {adam} beside {step} of a step, at {card.bandwidth:g} TB/s of memory"
+        " (--bandwidth)"
     )
     if epoch.seconds:
         needed = epoch.seconds * speed / budget.gpus / epoch.mean
         lines.append(
-            f"data: one process reads and encodes a sample in {duration(epoch.seconds)} here, so a"
-            f" GPU is kept busy by {max(1, math.ceil(needed)):,} `workers`; the recipe has"
+            f"data: one process reads and encodes a sample in {milliseconds(epoch.seconds)} here,"
+            f" so a GPU is kept busy by {max(1, math.ceil(needed)):,} `workers`; the recipe has"
             f" {recipe.workers}"
         )
     return lines
@@ -241,6 +242,11 @@ def amount(value: float, noun: str) -> str:
     """A number and its noun, which has an s unless it is one."""
     number = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     return f"{number} {noun}{'' if value == 1 else 's'}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, three digits."""
+    return f"{float(f'{seconds * 1e3:.3g}'):,g} ms"
 
 
 def duration(seconds: float) -> str:

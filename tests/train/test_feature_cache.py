@@ -178,6 +178,28 @@ def test_a_run_is_the_same_and_a_second_stage_encodes_nothing(make_recipe, tmp_p
     assert " 0 computed" in capsys.readouterr().out
 
 
+def test_a_run_that_was_broken_off_ends_in_the_same_weights(make_recipe, tmp_path):
+    """Features that were written after the checkpoint are read where they were computed."""
+    options = {"steps": 8, "save_every": 3}
+    whole = make_recipe("align", output=str(tmp_path / "whole"), **options)
+    whole = replace(whole, feature_cache=str(tmp_path / "one"))
+    train(whole)
+    broken = replace(whole, output=str(tmp_path / "run"), feature_cache=str(tmp_path / "two"))
+
+    def stop(step, *_):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, watch=stop)
+    written = len(files(tmp_path / "two"))
+    train(broken)
+    expected, found = weights(whole.output), weights(broken.output)
+    assert 0 < written < len(files(tmp_path / "two")) == len(files(tmp_path / "one"))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_two_processes_share_a_folder(make_recipe, in_two, tmp_path):
     recipe = make_recipe("align", steps=8, feature_cache=str(tmp_path / "cache"))
     in_two(recipe, replace(recipe, output=str(tmp_path / "plain"), feature_cache=None))

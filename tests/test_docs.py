@@ -503,11 +503,16 @@ EXPERIMENT = {
 
 
 def cells(page, first, columns):
-    """The rows of a table by their first cell, of the table that has these columns."""
+    """The cells of a row by its first one, of the one table with these columns that has it."""
     tables = re.split(r"\n\n+", text_of(page))
-    (table,) = [text for text in tables if text.startswith("|") and columns in text]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    return {row[0]: row[1:] for row in rows}[first]
+    found = []
+    for table in tables:
+        if table.startswith("|") and columns in table:
+            lines = [line.strip("|").split("|") for line in table.splitlines()]
+            rows = [[cell.strip() for cell in line] for line in lines]
+            found += [row[1:] for row in rows if row[0] == first]
+    (row,) = found
+    return row
 
 
 @pytest.mark.parametrize("name", EXPERIMENT)

@@ -21,8 +21,8 @@ from wings.model.causal_lm import WingsForCausalLM
 from wings.model.fingerprint import digest, fingerprint
 from wings.upstream.versions import releases_of
 
-# Names of a file's tensor: `[seq_length, hidden_size]`, or turned as it lies in memory.
-NAME, TURNED = "features", "features_turned"
+# Names of a file's tensor: `[seq_length, hidden_size]`, or transposed if its memory layout is.
+NAME, TRANSPOSED = "features", "features_transposed"
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm")
 
 
@@ -101,7 +101,7 @@ class FeatureCache:
             ((name, features),) = load_file(path).items()
         except (OSError, SafetensorError, ValueError):
             return None
-        features = features.T if name == TURNED else features
+        features = features.T if name == TRANSPOSED else features
         wanted = (self.encoder.seq_length, self.encoder.hidden_size)
         return features if tuple(features.shape) == wanted else None
 
@@ -115,9 +115,10 @@ class FeatureCache:
         draft = path.with_name(f"{uuid.uuid4().hex}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            turned = is_turned(features)
-            kept = features.T if turned else features
-            save_file({TURNED if turned else NAME: kept.contiguous()}, draft)
+            if is_transposed(features):
+                save_file({TRANSPOSED: features.T.contiguous()}, draft)
+            else:
+                save_file({NAME: features.contiguous()}, draft)
             os.replace(draft, path)
         except (OSError, SafetensorError) as error:
             # The run is worth more than its cache.
@@ -131,17 +132,17 @@ class FeatureCache:
             )
 
 
-def is_turned(features: Tensor) -> bool:
+def is_transposed(features: Tensor) -> bool:
     """True if the first dimension of `[P, F]` is dense in memory, as after pooling of a grid."""
     return features.stride(0) == 1 and features.stride(1) != 1
 
 
 def stack(items: list[Tensor]) -> Tensor:
-    """Features `[N, P, F]` that lie in memory as those of the encoder.
+    """Features `[N, P, F]` in the memory layout of the encoder's.
 
-    In half precision a product rounds by the layout, so another one would be another run.
+    In half precision a product rounds by the layout, so another layout changes the run.
     """
-    if all(map(is_turned, items)):
+    if all(map(is_transposed, items)):
         return torch.stack([item.T for item in items]).transpose(1, 2)
     return torch.stack(items)
 
@@ -154,15 +155,11 @@ def cached_features(
 
     Returns:
         the caches by sense.
-
-    Raises:
-        WingsError: the folder cannot be made.
     """
     caches: dict[str, FeatureCache] = {}
     if folder is None:
         yield caches
         return
-    make_folder(folder)
     encoders = {name: model.model.encoder(sense) for name, sense in model.config.senses.items()}
     caches = {name: FeatureCache(one, Path(folder).expanduser()) for name, one in encoders.items()}
     # Hooks of big models replace a forward too.

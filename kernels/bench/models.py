@@ -259,8 +259,9 @@ def measure_decoding(run: Run, shape: Shape) -> None:
             given = {key: value for key, value in other.inputs(row).items() if key != "labels"}
             calls[name] = decoder(other.model, token, prefill(other.model, given))
         place = Place(DECODING, shape, 1, context)
-        run.time(place, calls, rounds=run.preset.steps)
+        # Counted first: all caches have the same number of tokens then.
         run.count(place, calls, decode_floor(shape, context, run.preset.dtype.itemsize))
+        run.time(place, calls, rounds=run.preset.steps)
 
 
 def measure_static_decoding(run: Run, shape: Shape) -> None:

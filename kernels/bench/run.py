@@ -206,12 +206,16 @@ class Run:
         """Adds rows of the launches and the bytes of all calls in units of the first.
 
         Args:
-            place: its `what` is not used.
+            place: of the calls; the rows have a `what` of their own.
             calls: by variant; the first is the baseline.
             floor_bytes: that wings add to the baseline at least.
         """
         baseline = next(iter(calls))
-        counts = {name: count(call) for name, call in calls.items() if name != AGAIN}
+        usable, reasons = self._try_all(place, calls, lambda: None)
+        if baseline in reasons:
+            # `time` tries the same calls, and gives the reasons.
+            return
+        counts = {name: count(call) for name, call in usable.items() if name != AGAIN}
         base = counts.pop(baseline)
         launches, traffic = base.launches.total(), base.bytes.total()
         # A growing cache of the baseline is copied for each token, which no floor needs.

@@ -109,7 +109,7 @@ def test_shares_of_a_step(write, same_model):
     samples = 50e12 / budget.flops_per_token(False) / 32
     step = milliseconds(4 / samples)
     taken = milliseconds(28 * trained / 1e6)
-    assert adam.startswith(f"AdamW takes {taken} beside {step} of a step")
+    assert adam.startswith(f"AdamW takes {taken} a step and the rest of it {step}, at")
     assert f"busy by {math.ceil(0.25 * samples):,} `workers`; the recipe has 0" in data
     short = Budget(replace(read, max_length=5), ModelSpec.of(read), 1, 80.0)
     assert short.encoder_shares(5) == {}

@@ -182,6 +182,24 @@ def test_an_alternative_with_another_result_is_not_timed(run, monkeypatch):
     }
 
 
+def test_nothing_is_counted_without_a_passed_check_or_without_room(run):
+    def too_large():
+        raise torch.OutOfMemoryError("no room")
+
+    rows = torch.zeros(2, 3)
+    place, bare = Place(DECODING, SHAPE, 1, 24), {"bare LLM": lambda: rows + rows}
+    run.count(place, {**bare, WINGS: lambda: rows.exp().exp()}, 12)
+    assert not run.rows, "no check was made"
+    run.check("whole model", WINGS, SHAPE, "logits", 0.0, 1.0)
+    run.count(place, {**bare, WINGS: too_large}, 12)
+    run.count(place, {"bare LLM": too_large, WINGS: lambda: None}, 12)
+    assert not run.rows
+    run.count(place, {**bare, WINGS: lambda: rows.exp().exp()}, 12)
+    found = {row.what: (row.value, row.base, row.floor) for row in run.rows}
+    # The sum reads the same rows twice, and one operation reads 24 bytes and writes as many.
+    assert found == {LAUNCHES: (2, 1, None), TRAFFIC: (96, 48, 60 / 48)}
+
+
 def test_a_failed_part_is_recorded_and_the_run_goes_on(run):
     run.attempt("first", lambda: 1 / 0)
     run.attempt("second", lambda: run.check(ROUTED, WINGS, SHAPE, "output", 0.0, 1.0))

@@ -59,7 +59,7 @@ def test_any_batches_give_the_features_of_each_item_and_encode_it_once(sense, tm
 
 
 @pytest.mark.parametrize("pool", [1, 2])
-def test_features_lie_in_memory_as_those_of_the_encoder(pool, tmp_path):
+def test_features_have_the_memory_layout_of_the_encoders(pool, tmp_path):
     sizes = {**VISION["vision_cfg"], "image_size": 56}
     encoder = VisionTower({"vision_cfg": sizes, "pool": pool})
     values = draw(encoder, 3)

@@ -110,7 +110,7 @@ class Flops:
 
     A pair is a token and one that it sees: half of the square. Not counted: padding, the router,
     norms and other elementwise work, recomputation under gradient checkpointing, the LLM's pass of
-    kl_to_base, and encoders beside a `feature_cache`. A sliding window counts as full attention.
+    kl_to_base, and encoders with a `feature_cache`. A sliding window counts as full attention.
     """
 
     token: float

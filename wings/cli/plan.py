@@ -168,7 +168,7 @@ def tokens_per_second(budget: Budget, card: Card) -> float:
 
 
 def shares(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
-    """Lines about the parts of a step beside the LLM: encoders, optimiser and data."""
+    """Lines about encoders, optimiser and data of a step."""
     recipe, speed = budget.recipe, tokens_per_second(budget, card)
     mean = budget.length if epoch.tokens is None else epoch.mean
     shares = budget.encoder_shares(mean)
@@ -188,7 +188,7 @@ def shares(budget: Budget, card: Card, epoch: EpochEstimate) -> list[str]:
     step = milliseconds(recipe.batch_size * mean / speed)
     adam = milliseconds(budget.optimiser_traffic() / (card.bandwidth * 1e12))
     lines.append(
-        f"AdamW takes {adam} beside {step} of a step, at {card.bandwidth:g} TB/s of memory"
+        f"AdamW takes {adam} a step and the rest of it {step}, at {card.bandwidth:g} TB/s of memory"
         " (--bandwidth)"
     )
     if epoch.seconds:

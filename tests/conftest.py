@@ -11,6 +11,11 @@ from deprecations import no_deprecated_call  # noqa: F401  an autouse fixture
 from draws import SEEDS, new_seed, seed_all
 from hypothesis import settings
 
+# One thread, here and in every process that a test starts: sums over two threads round otherwise,
+# and forked processes, which must have one, are compared with this one by the bit.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
 # Kernels run in the interpreter where there is no GPU; it must be asked for beforehand.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -76,6 +76,7 @@ OPERATIONAL = (
     "save_every",
     "save_total_limit",
     "gradient_checkpointing",
+    "loss_chunk",
     "trackers",
     "parallel",
     "feature_cache",
@@ -131,6 +132,8 @@ class Recipe:
         bf16: compute in bfloat16, and hold frozen weights in it where that is exact.
         gradient_checkpointing: recompute the blocks in the backward: less memory, a third more
             time.
+        loss_chunk (tokens): tokens whose logits exist at one time in the loss, which is the same;
+            less memory with a large vocabulary. 0 for all; `kl_to_base` needs all.
         parallel: `ddp` (each process holds the whole model) or `fsdp` (weights, gradients and
             optimiser are sharded).
         feature_cache: folder in which features of the frozen encoders are kept, so that each item
@@ -175,6 +178,7 @@ class Recipe:
     seed: int = 0
     bf16: bool = False
     gradient_checkpointing: bool = False
+    loss_chunk: int = 1024
     parallel: Literal["ddp", "fsdp"] = "ddp"
     feature_cache: Annotated[str, PathKind.FILE] | None = None
     workers: int = 0
@@ -235,6 +239,11 @@ class Recipe:
             if same_place(self.output, str(folder)):
                 values["output"] = "."
         return write_yaml(values)
+
+    @property
+    def chunk_of_loss(self) -> int | None:
+        """`loss_chunk` of training passes; None where all logits exist at one time."""
+        return None if self.kl_to_base else self.loss_chunk or None
 
     def difference(self, other: "Recipe", ignored: Sequence[str] = ()) -> str | None:
         """The keys that make `other` another run, as `key 1 (now 2)`, or None.

@@ -26,8 +26,11 @@ _LARGEST: dict[str, float] = {
     "max_length": 2**24, "epochs": 1e6, "batch_size": 2**20, "device_batch_size": 2**20,
     "max_grad_norm": 1e9, "weight_decay": 100.0, "workers": 512, "seed": 2**32 - 1,
     "steps": 1e9, "save_every": 1e9, "log_every": 1e9, "save_total_limit": 1e9,
+    "loss_chunk": 1e9,
 }  # fmt: skip
-_MAY_BE_ZERO = ("weight_decay", "workers", "seed", "text_after_image", "answers")
+_MAY_BE_ZERO = (
+    "weight_decay", "workers", "seed", "text_after_image", "answers", "loss_chunk",
+)  # fmt: skip
 _LARGEST_OF_SOURCES = {"weight": 1e6, "limit": 1e15, "shuffle_buffer": 1e8}
 _LARGEST_OF_EVALUATE = {"every": 1e9, "text_after_image": 1e5, "answers": 1e3}
 _LARGEST_OF_LIMITS = {

@@ -152,6 +152,7 @@ def _train(
         evaluation=evaluation,
         questions=FixedQuestions(questions, processor, recipe.limits, folder, events),
         kl_to_base=recipe.kl_to_base.weight if recipe.kl_to_base else None,
+        loss_chunk=recipe.chunk_of_loss,
         encodes=recipe.feature_cache is None,
         model=model,
         args=arguments,

@@ -50,6 +50,7 @@ class WingsTrainer(TrainerHooks):
         evaluation: the held-out records, if any.
         questions: asked at every evaluation.
         kl_to_base: weight of the KL to the base LLM, if any.
+        loss_chunk: tokens whose logits exist at one time, which that KL has no use for.
         encodes: False if features come from a `feature_cache`.
         **kwargs: `Trainer`'s own.
     """
@@ -65,6 +66,7 @@ class WingsTrainer(TrainerHooks):
         evaluation: HeldOutEvaluation | None = None,
         questions: FixedQuestions | None = None,
         kl_to_base: float | None = None,
+        loss_chunk: int | None = None,
         encodes: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -91,6 +93,7 @@ class WingsTrainer(TrainerHooks):
                 "The model's forward must take num_items_in_batch for a correct gradient."
             )
         self.llm = BaseLLM(bool(adapters(self.model)), self.is_sharded, self.accelerator)
+        self.of_loss = {} if loss_chunk is None else {"loss_chunk": loss_chunk}
         self.kl_to_base: KLToBaseLoss | None = None
         if kl_to_base:
             self.kl_to_base = KLToBaseLoss(kl_to_base, self.llm, self.accelerator)
@@ -116,7 +119,8 @@ class WingsTrainer(TrainerHooks):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """As in `Trainer`, with logits only at labels, gates on logged steps, and the KL term."""
-        inputs = {**inputs, **loss_tokens(inputs["labels"], inputs.get("kl_mask"))}
+        tokens = loss_tokens(inputs["labels"], inputs.get("kl_mask"))
+        inputs = {**inputs, **tokens, **self.of_loss}
         with_gates = self.metric_tracker.with_gates
         if not with_gates and not self.kl_to_base:
             return super().compute_loss(model, inputs, *args, **kwargs)

@@ -53,7 +53,7 @@ def ready(spec, recipe):
 
 
 def fake_step(spec, recipe, batch):
-    runner = FakeStepRunner(*ready(spec, recipe), recipe.bf16)
+    runner = FakeStepRunner(*ready(spec, recipe), recipe.bf16, recipe.chunk_of_loss)
     return runner.step(batch, recipe.gradient_checkpointing)
 
 
@@ -74,7 +74,7 @@ def measure(spec, recipe, batch):
     def step():
         # Without a mode the pictures are real, and so is all that follows.
         inputs = batch.inputs(model, torch.device("cpu"))
-        loss = forward(**inputs).loss
+        loss = forward(**inputs, loss_chunk=recipe.chunk_of_loss).loss
         loss.backward()
         return inputs
 
@@ -98,6 +98,8 @@ def measure(spec, recipe, batch):
         ("instruct", {"bf16": True}, {}, 3),
         ("instruct", {"lora": {"rank": 4}}, {"router": None, "text_guard": True}, 1),
         ("align", {"bf16": True}, {"learners": ("image",), "router": None}, 2),
+        ("align", {"loss_chunk": 100}, {"learners": ("image",), "router": None}, 2),
+        ("instruct", {"bf16": True, "loss_chunk": 100}, {}, 3),
     ],
 )
 def test_the_peak_is_the_allocators(stage, changes, options, rows, checkpointing):
@@ -109,12 +111,14 @@ def test_the_peak_is_the_allocators(stage, changes, options, rows, checkpointing
     assert estimated == pytest.approx(measure(made, chosen, batch), rel=MARGIN)
 
 
+@pytest.mark.parametrize("chunk", [0, 100, 700, 1024])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_blocks_and_rows_are_a_straight_line(checkpointing):
+def test_blocks_and_rows_are_a_straight_line(checkpointing, chunk):
     """A budget draws out two and three blocks, and two and three rows: against all of them."""
-    made, chosen = spec(blocks=4), recipe(bf16=True, max_length=270)
+    made, chosen = spec(blocks=4), recipe(bf16=True, max_length=270, loss_chunk=chunk)
     budget = Budget(chosen, made, 1, 80.0)
-    drawn, whole = budget.step(4, checkpointing), FakeStepRunner(*ready(made, chosen), True)
+    whole = FakeStepRunner(*ready(made, chosen), True, chosen.chunk_of_loss)
+    drawn = budget.step(4, checkpointing)
     found = whole.step(FakeBatch(4, 270), checkpointing)
     assert drawn.peak(False) == pytest.approx(found.peak(False), rel=0.01)
     assert drawn.peak(True) == pytest.approx(found.peak(True), rel=0.01)

@@ -24,6 +24,7 @@ BASE = {
     "kl_to_base": {"weight": 1.0},
     "video_sampling": {"max_frames": 4},
     "feature_cache": "features",
+    "loss_chunk": 7,
     "limits": {"url_seconds": 3.0},
     "evaluate": {
         "data": [{"name": "text", "path": "h.jsonl"}],

@@ -102,6 +102,33 @@ def test_bf16_and_gradient_checkpointing_stay_close(make_recipe, tmp_path, check
     assert checkpointing or result.losses != plain.losses
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bf16": True},
+        {"lora": {"rank": 2}, "learning_rates": {"lora": 1e-2}},
+        {"kl_to_base": {"weight": 0.1}, "freeze_llm": True, "learning_rates": {}},
+    ],
+)
+def test_chunks_of_the_loss_change_rounding_only(make_recipe, tmp_path, data, changes):
+    """Training and evaluation; a term that reads all logits gets all."""
+    held_out = {"name": "text", "path": str(data / "text.jsonl")}
+    settings = {"evaluate": {"data": [held_out], "every": 2}, **changes}
+    runs = []
+    for chunk in (0, 3):
+        recipe = make_recipe(
+            "instruct", output=str(tmp_path / str(chunk)), loss_chunk=chunk, **settings
+        )
+        runs.append(train(recipe))
+    whole, chunked = runs
+    tolerance = 2e-3 if "bf16" in changes else 1e-5
+    assert chunked.losses == pytest.approx(whole.losses, rel=tolerance)
+    assert len(chunked.evaluations) > 1
+    for one, other in zip(chunked.evaluations, whole.evaluations, strict=True):
+        assert one == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
 def test_accumulation_gives_the_same_losses_and_weights(make_recipe, tmp_path):
     results = []
     for size in (4, 2, 1):

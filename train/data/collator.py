@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from wings.errors import WingsError
+from wings.model.head_of_tokens import before_labels
 from wings.processing.tokenization import stacked_items
 
 
@@ -159,10 +160,11 @@ def loss_tokens(labels: Tensor, kl_mask: Tensor | None = None) -> dict[str, Tens
     Returns:
         `logits_to_keep` `[B, T]` bool, N tokens, and `shift_labels` `[N]` int64 in reading order.
     """
+    if kl_mask is None:
+        wanted, following = before_labels(labels)
+        return {"logits_to_keep": wanted, "shift_labels": following}
     following = functional.pad(labels[:, 1:], (0, 1), value=-100)
-    wanted = following != -100
-    if kl_mask is not None:
-        wanted = wanted | before_mask(kl_mask)
+    wanted = (following != -100) | before_mask(kl_mask)
     return {"logits_to_keep": wanted, "shift_labels": following[wanted]}
 
 

@@ -169,9 +169,9 @@ class Budget:
 
     def logits(self) -> float:
         """Bytes that the peak gains because all text is trained and not one token."""
-        few = self._fake_step(FEW[0], FakeBatch(2, self.length, trained=1), False)
-        full = self._fake_step(FEW[0], FakeBatch(2, self.length), False)
-        return (full.peak(False) - few.peak(False)) / 2 * self.rows
+        few = self._fake_step(FEW[0], FakeBatch(self.rows, self.length, trained=1), False)
+        full = self._fake_step(FEW[0], FakeBatch(self.rows, self.length), False)
+        return full.peak(False) - few.peak(False)
 
     def sources(self) -> float:
         """Bytes of the source tokens of the learners, stored once for all blocks."""
@@ -185,15 +185,21 @@ class Budget:
         return self.rows * tokens * config.hidden_size * width
 
     def step(self, rows: int, checkpointing: bool) -> StepMemory:
-        """Peak memory of a micro-batch; extrapolated for more than three samples."""
-        if rows > 3:
-            two, three = self.step(2, checkpointing), self.step(3, checkpointing)
-            return two.extrapolate(three, rows - 2)
+        """Peak memory of a micro-batch; extrapolated from two smaller ones for most sizes."""
+        first = self._first_like(rows)
+        if rows > first + 1:
+            less, more = self.step(first, checkpointing), self.step(first + 1, checkpointing)
+            return less.extrapolate(more, rows - first)
         batch, blocks = FakeBatch(rows, self.length), len(blocks_of(self.model))
         if not self._is_regular or blocks <= FEW[1]:
             return self._fake_step(blocks, batch, checkpointing)
         few, more = (self._fake_step(n, batch, checkpointing) for n in FEW)
         return few.extrapolate(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
+
+    def _first_like(self, rows: int) -> int:
+        """The fewest samples, at least two, whose loss is in chunks if that of `rows` is."""
+        tokens, chunk = FakeBatch(1, self.length).text(self.model), self.recipe.chunk_of_loss
+        return 2 if chunk is None or rows * tokens <= chunk else max(2, chunk // tokens + 1)
 
     @cached_property
     def _is_regular(self) -> bool:
@@ -210,7 +216,9 @@ class Budget:
             whole = blocks == len(blocks_of(self.model))
             model = self.spec.build(None if whole else blocks)
             groups = plan_groups(model, self.recipe).groups
-            self._runners[blocks] = FakeStepRunner(model, groups, self.types, self.recipe.bf16)
+            self._runners[blocks] = FakeStepRunner(
+                model, groups, self.types, self.recipe.bf16, self.recipe.chunk_of_loss
+            )
         return self._runners[blocks]
 
     def _type(self, group: ParamGroup) -> torch.dtype:

@@ -121,6 +121,7 @@ class FakeStepRunner:
         groups: its parameter groups, trained and frozen.
         types: dtype of use of each group's weights.
         bf16: whether steps run under autocast.
+        loss_chunk: tokens whose logits exist at one time; None for all.
 
     Raises:
         WingsError: the decoder's code reads the value of a tensor.
@@ -132,8 +133,9 @@ class FakeStepRunner:
         groups: Iterable[ParamGroup],
         types: dict[str, torch.dtype],
         bf16: bool,
+        loss_chunk: int | None = None,
     ) -> None:
-        self.model, self.bf16 = model.train(), bf16
+        self.model, self.bf16, self.loss_chunk = model.train(), bf16, loss_chunk
         # Only results of fake tensors become fake: the model reads values of indices and layouts.
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.held: list[Tensor] = []
@@ -178,7 +180,7 @@ class FakeStepRunner:
         if self.bf16:
             forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(forward))
         try:
-            return forward(**inputs).loss
+            return forward(**inputs, loss_chunk=self.loss_chunk).loss
         except (RuntimeError, NotImplementedError, TypeError) as error:
             name = type(self.model.model.language_model).__name__
             raise WingsError(

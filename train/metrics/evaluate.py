@@ -110,6 +110,7 @@ class HeldOutEvaluation:
     ) -> None:
         self.settings, self.sets, self.questions = recipe.evaluate, sets, questions
         self.workers, self.collate = recipe.workers, collate
+        self.of_loss = {"loss_chunk": recipe.loss_chunk} if recipe.loss_chunk else {}
         self.skipped: dict[tuple[str, int], str] = {}
         self.stop = _stop_of(recipe, self.after_items)
 
@@ -244,6 +245,8 @@ class HeldOutEvaluation:
                 batch = send_to_device(batch, llm.accelerator.device)
                 batch |= loss_tokens(batch["labels"], batch.get("kl_mask"))
                 target = llm.target(model, batch) if "base_inputs" in batch else None
+                # The KL reads all logits.
+                batch |= self.of_loss if target is None else {}
                 # num_items_in_batch=1 returns the sum of the losses.
                 out = model(**batch, num_items_in_batch=1, use_cache=False)
                 losses.append(out.loss.float())

@@ -29,10 +29,11 @@ from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
+from .chunked_loss import ChunkedHead, mean_of_items, validate_chunked
 from .compose import add_sense, composed, drop_sense, name_encoder
 from .from_parts import from_parts, read_encoder
 from .generation import WingsGenerationMixin
-from .head_of_tokens import HeadOfTokens
+from .head_of_tokens import HeadOfTokens, before_labels
 from .inject import attach_wings, build_causal_lm, extract_causal_lm, split
 from .inputs import labels_of_text, validate_inputs
 from .logits import prefix_of
@@ -217,6 +218,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        loss_chunk: int | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_weights: bool = False,
@@ -239,6 +241,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             logits_to_keep: number of last tokens that get logits, 0 for all; or their columns,
                 `[C]`; or a mask `[B, T]` bool of N tokens. With a mask logits are `[N, V]`, and a
                 loss needs `shift_labels` `[N]`.
+            loss_chunk: tokens whose logits exist at one time in a loss that needs no more of them.
+                The output's logits are then empty. None: all logits at one time.
             output_attentions: also return the main attention's weights, `[B, H, T, S]` a block;
                 only this option stores whole matrices.
             output_hidden_states: also return the input of each block.
@@ -268,6 +272,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             )  # fmt: skip
 
         def loss_of(logits: Tensor, labels: Tensor, *_: Any, **others: Any) -> Tensor:
+            if isinstance(head, ChunkedHead):
+                return mean_of_items(head.loss, **of_loss)
             others |= {"vocab_size": logits.shape[-1], **of_loss}
             return self.loss_function(logits=logits, labels=labels, **others)
 
@@ -275,11 +281,19 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             ids = [sense.token_id for sense in self.config.senses.values()]
             labels = labels_of_text(labels, ids)
             labels = without_first(labels, attention_mask, position_ids)
+        if loss_chunk is not None:
+            validate_chunked(loss_chunk, labels, logits_to_keep, of_loss)
+            if labels is not None and "shift_labels" not in of_loss:
+                logits_to_keep, of_loss["shift_labels"] = before_labels(labels)
         decoder = DecoderCall(self.model.language_model, run)
         head: Callable[[Tensor], Tensor] = self.lm_head
+        mask = None
         if isinstance(logits_to_keep, Tensor) and logits_to_keep.dtype == torch.bool:
             # All tokens reach the head, which picks: older families know columns only.
-            head, logits_to_keep = HeadOfTokens(self.lm_head, logits_to_keep), 0
+            mask, logits_to_keep = logits_to_keep, 0
+            head = HeadOfTokens(self.lm_head, mask)
+        if loss_chunk is not None:
+            head = self._chunked_head(decoder, mask, of_loss["shift_labels"], loss_chunk)
         out = self.own(
             decoder, head, loss_of, self.training, input_ids=input_ids,
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, labels=labels,
@@ -287,7 +301,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         )  # fmt: skip
         result = WingsCausalLMOutput(
             loss=out.loss,
-            logits=out.logits[0] if isinstance(head, HeadOfTokens) else out.logits,
+            logits=out.logits if head is self.lm_head else out.logits[0],
             hidden_states=decoder.out.hidden_states,
             attentions=decoder.out.attentions,
             router_weights=decoder.out.router_weights,
@@ -296,6 +310,21 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             **{NAME: cache_of(decoder.out)},
         )
         return result.to_tuple() if return_dict is False else result
+
+    def _chunked_head(
+        self, decoder: DecoderCall, mask: Tensor | None, labels: Tensor, chunk: int
+    ) -> ChunkedHead:
+        """A head that computes the loss of chunks, each as `forward` does it for all logits."""
+
+        def loss_of(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+            logits = self.own.logits(decoder, head, hidden, self.training)
+            # One item in the batch gives the sum.
+            return self.loss_function(
+                logits=logits, labels=None, vocab_size=logits.shape[-1],
+                shift_labels=labels[None], num_items_in_batch=1,
+            )  # fmt: skip
+
+        return ChunkedHead(self.lm_head, mask, labels, chunk, loss_of)
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the decoder's token embeddings."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class HeadOfTokens:
@@ -27,3 +28,14 @@ class HeadOfTokens:
         if name == "head":
             raise AttributeError(name)
         return getattr(self.head, name)
+
+
+def before_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens that predict a label, `[B, T]` bool, and those N labels in reading order, `[N]`.
+
+    Args:
+        labels: `[B, T]`, -100 where there is none.
+    """
+    following = functional.pad(labels[:, 1:], (0, 1), value=-100)
+    wanted = following != -100
+    return wanted, following[wanted]

@@ -125,7 +125,8 @@ class OwnCausalLM:
                 self.fields[name] = child
         parameters = inspect.signature(self.kind.forward).parameters
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        self.accepts = None if takes_all else frozenset(parameters)
+        self.named = frozenset(parameters)
+        self.accepts = None if takes_all else self.named
 
     def __call__(
         self,
@@ -159,6 +160,22 @@ class OwnCausalLM:
         put(view, self.head, head)
         return self.kind.forward(view, **inputs)  # type: ignore[arg-type]
 
+    def logits(
+        self, run: "DecoderCall", head: Callable[[Tensor], Tensor], hidden: Tensor, training: bool
+    ) -> Tensor:
+        """Logits `[1, N, V]` of what reaches the head, `[N, D]`, with all that follows it.
+
+        Args:
+            run: the call of the decoder, which is not run again.
+            head: as of the call itself.
+            hidden: `[N, D]`.
+            training: as of the model.
+        """
+        again = DecoderCall(run.decoder, lambda **_: run.out)
+        of_experts = {"output_router_logits": False} if "output_router_logits" in self.named else {}
+        # A family may change hidden states before its head, and these are changed already.
+        return self(again, lambda _: head(hidden[None]), no_loss, training, **of_experts).logits
+
     def prepare_inputs(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Runs the family's own `prepare_inputs_for_generation` on behalf of `model`."""
         own: Any = self.kind.__new__(self.kind)
@@ -168,6 +185,11 @@ class OwnCausalLM:
         own.probe = nn.Parameter(torch.empty(0, dtype=model.dtype, device=model.device))
         vars(own)["create_masks_for_generate"] = model.create_masks_for_generate
         return own.prepare_inputs_for_generation(*args, **kwargs)
+
+
+def no_loss(*_: Any, **__: Any) -> Tensor:
+    """The loss function of a pass without labels."""
+    raise AssertionError("a pass without labels asked for a loss")
 
 
 class View:

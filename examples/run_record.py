@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from wings.eval.report.machine import processor_name
+from wings.machine import processor_name
 
 
 def run_record(command: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ FLOORS = (
     {"endings", "saved_files"},
     {"upstream"},
     {"config_fields", "config_values", "extras", "output_folder", "saved_code"},
-    {"lora_options", "sense"},
+    {"lora_options", "machine", "sense"},
     {"config", "sharing"},
     {"attention", "encoders"},
     {"layers", "processing"},

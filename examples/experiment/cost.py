@@ -27,9 +27,9 @@ from transformers.utils import logging
 
 from wings import WingsForCausalLM
 from wings.endings import run_command
-from wings.eval.report.machine import processor_name, versions
 from wings.examples.commit import code_version
 from wings.lora_options import LoraOptions
+from wings.machine import processor_name, versions
 
 from .cells import BY_KEY, CHEAP, Cell
 

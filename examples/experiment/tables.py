@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wings.eval.compare.bootstrap import Estimate
-from wings.eval.report.machine import processor_name
 from wings.examples.pages import markdown_table
+from wings.machine import processor_name
 
 from .cells import BY_KEY, STAGE_1, Cell
 from .recipes import TEXT_SHARE

@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from wings.eval.report.machine import machine, versions
 from wings.eval.report.method_results import HEADERS, MethodResult, markdown, plot, table_rows
 from wings.eval.scoring.accuracy import Accuracy
 from wings.examples.pages import join_parts
+from wings.machine import machine, versions
 
 from .methods import Method
 

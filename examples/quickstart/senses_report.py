@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from wings.config_values import RULES
-from wings.eval.report.machine import machine, versions
 from wings.eval.scoring.accuracy import Accuracy
 from wings.eval.scoring.score import is_exact
 from wings.examples.pages import join_parts, markdown_table
+from wings.machine import machine, versions
 
 from .hearing import BOTH, HEARS, SEES, rule_key
 from .report import total

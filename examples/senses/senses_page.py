@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from wings.eval.report.machine import processor_name
 from wings.examples.experiment.experiment_page import findings
 from wings.examples.experiment.recipes import TEXT_SHARE
 from wings.examples.pages import join_parts, markdown_table
+from wings.machine import processor_name
 
 from .rows import FIRST, LLM_RATES, PRIMARY, RATES, ROWS, TRAININGS
 from .senses_plot import plot

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from wings.machine import processor_name
+
 
 def environment(device: torch.device, arguments: list[str]) -> dict[str, Any]:
     """Device, versions, threads, date, the exact command, and the commit if there is one."""
@@ -28,14 +30,8 @@ def environment(device: torch.device, arguments: list[str]) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """Name of the GPU or the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    is_gpu = device.type == "cuda"
+    return torch.cuda.get_device_name(device) if is_gpu else processor_name()
 
 
 def installed(package: str) -> str | None:

@@ -29,10 +29,10 @@ from wings.eval.models import (
 )
 from wings.eval.processes import Processes
 from wings.eval.provenance import validate_frozen_llm
-from wings.eval.report.machine import machine, versions
 from wings.eval.report.report import HTML, JSON, Report
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
+from wings.machine import machine, versions
 from wings.output_folder import OutputFolder
 from wings.upstream.auto_models import is_language_model, reads_images_and_text
 

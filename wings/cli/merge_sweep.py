@@ -29,10 +29,10 @@ from wings.eval.models import (
     validate_asked,
 )
 from wings.eval.processes import Processes
-from wings.eval.report.machine import machine, versions
 from wings.eval.result_cache import ResultCache
 from wings.eval.runner import EvalRunner
 from wings.extras import require
+from wings.machine import machine, versions
 from wings.merge.in_place import InPlaceMerge
 from wings.merge.plan import MergePlan
 from wings.merge.recipe import MergeRecipe

@@ -1,9 +1,10 @@
 """Block sizes of the kernels by GPU and width, from a table: nothing is autotuned at run time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import triton
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,34 @@ def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device
         if fits and capability in (None, major):
             return blocks
     raise KeyError(f"{kernel} has no blocks for width {width} and {dtype}")
+
+
+# With fewer keys the products of a block no longer fill the tensor cores of one warp group.
+FEWEST_KEYS = 64
+
+
+@torch.compiler.assume_constant_result
+def enough_programs(device: torch.device) -> int:
+    """Programs that keep a GPU busy: about two for each multiprocessor; 0 without a GPU.
+
+    With few programs the last ones run while most multiprocessors wait. More cost partial sums,
+    or loads of the same queries again.
+    """
+    if device.type != "cuda":
+        return 0
+    return 15 * torch.cuda.get_device_properties(device).multi_processor_count // 8
+
+
+def for_few_keys(blocks: Blocks, keys: int, columns: int, device: torch.device) -> Blocks:
+    """Blocks of fewer keys, if a kernel over blocks of keys would leave a GPU idle.
+
+    Args:
+        blocks: of the table.
+        keys: S, such as the tokens of one image.
+        columns: programs that each block of keys has: rows of the batch times heads.
+        device: of the tensors.
+    """
+    enough = enough_programs(device)
+    while blocks.keys > FEWEST_KEYS and triton.cdiv(keys, blocks.keys) * columns < enough:
+        blocks = replace(blocks, keys=blocks.keys // 2)
+    return blocks

@@ -21,7 +21,7 @@ from torch import Tensor
 from wings.kernels.row_facts import delta_of, load_facts, lse_of, sees, store_facts
 from wings.kernels.softmax import block_scores, load_spans, partial_block
 from wings.kernels.tiles import LOG2_E, dot, load_tile, padded_width, round_to, store_tile
-from wings.kernels.tuning import blocks_for
+from wings.kernels.tuning import blocks_for, for_few_keys
 
 from .rope import batch_stride, load_head, rope_rows, rope_tile, store_head, store_rope_gradient
 from .values import folded_gradients, folded_values
@@ -231,6 +231,7 @@ def backward(
             num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
     blocks = blocks_for("lorra_attention_dkv", max(2 * half, rank), x.dtype, x.device)
+    blocks = for_few_keys(blocks, keys, heads * batch, x.device)
     with torch.cuda.device_of(x):
         dkv_kernel[triton.cdiv(keys, blocks.keys), heads, batch](
             q, k, u, saved.cos_k, saved.sin_k, dkv_spans, d_out, facts, d_z, d_u,

@@ -297,5 +297,5 @@ def lorra_attention(
             return zero.to(x.dtype).expand(t.shape).contiguous()
         kind = Kind(max(x.shape[-1] // heads, t.shape[-1]), x.dtype, x.device)
         needs_grad = torch.is_grad_enabled() and any(one.requires_grad for one in tensors[:9])
-        ranges = visits(key_ranges, "lorra_attention", kind, needs_grad)
+        ranges = visits(key_ranges, "lorra_attention", kind, needs_grad, heads * x.shape[0])
         return operator(tensors, ranges, heads, needs_grad)[0]

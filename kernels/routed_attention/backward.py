@@ -21,7 +21,7 @@ from wings.kernels.tiles import (
     round_to,
     store_tile,
 )
-from wings.kernels.tuning import blocks_for
+from wings.kernels.tuning import blocks_for, enough_programs
 
 
 @triton.jit
@@ -265,9 +265,7 @@ def splits_of_group(group: int, programs: int, device: torch.device) -> int:
     The smallest that fills the GPU, because each split writes its own dk and dv in fp32. Long rows
     or many key heads need one.
     """
-    if device.type != "cuda":
-        return 1
-    enough = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    enough = enough_programs(device)
     return next(
         n for n in range(1, group + 1) if group % n == 0 and (programs * n >= enough or n == group)
     )

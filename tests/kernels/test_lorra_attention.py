@@ -19,6 +19,7 @@ from lorra_case import (
 )  # fmt: skip
 from routed_case import poisoned_memory
 
+from wings.kernels import tuning
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.lorra_attention import forward as forward_file
 from wings.kernels.lorra_attention.forward import lorra_attention
@@ -132,6 +133,15 @@ def test_ranges_that_cut_the_first_and_the_last_block(monkeypatch):
     table = torch.arange(64)[None]
     sees = (table >= 5) & (table < 59)
     Case(torch.float32, on_device(KeyRanges(sees * 5, sees * 59, 64))).check()
+
+
+def test_few_keys_are_in_smaller_blocks(monkeypatch):
+    """As on a GPU that the tokens of one image would not fill."""
+    use_blocks(monkeypatch, 16, 128)
+    monkeypatch.setattr(tuning, "enough_programs", lambda device: 264)
+    key_ranges = on_device(KeyRanges.causal(70, 150))
+    Case(torch.float32, key_ranges).check()
+    assert set(key_ranges._spans) == {(16, 128), (16, 64)}
 
 
 def test_strides_do_not_matter(monkeypatch):

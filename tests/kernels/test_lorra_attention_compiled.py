@@ -1,11 +1,13 @@
 """LoRRA attention's kernels compiled for GPUs: registers and shared memory."""
 
+from dataclasses import replace
+
 from compiled import SHARED_LIMIT, Job, report
 
 from wings.kernels.lorra_attention import backward as backward_file
 from wings.kernels.lorra_attention import forward as forward_file
 from wings.kernels.tiles import padded_width
-from wings.kernels.tuning import TABLE
+from wings.kernels.tuning import FEWEST_KEYS, TABLE
 
 
 def job(kernel, width, rank, target, blocks, dtype="bf16"):
@@ -62,6 +64,20 @@ def test_kernels_fit_the_cards():
         # The spills are in the rotation of queries, once per head. The loops have almost none, as
         # the machine code shows.
         assert found.spilled <= 208, each.kernel
+
+
+def test_blocks_of_fewer_keys_fit_the_cards():
+    """Those of `for_few_keys` for the kernel over keys."""
+    jobs = []
+    for width, target, card in ((64, 90, 9), (128, 90, 9), (128, 80, 8)):
+        *_, dkv = jobs_for(width, target, card)
+        for keys in {dkv.constants["BN"] // 2, FEWEST_KEYS}:
+            if FEWEST_KEYS <= keys < dkv.constants["BN"]:
+                jobs.append(replace(dkv, constants=dkv.constants | {"BN": keys}))
+    assert jobs
+    for each, found in zip(jobs, report(*jobs), strict=True):
+        print(each.kernel, each.constants["HALF"] * 2, each.target, found)
+        assert found.shared <= LIMITS[each.target] and not found.spilled
 
 
 def test_wide_heads_float32_and_other_cards_fit_into_shared_memory():

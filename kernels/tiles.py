@@ -89,3 +89,21 @@ def pad_columns(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 def with_dense_rows(tensor: Tensor) -> Tensor:
     """The tensor, copied if the stride of its last dimension is not 1."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+# Bytes that addresses and strides of a descriptor are multiples of.
+DESCRIPTOR_ALIGNMENT = 16
+
+
+def is_aligned(tensor: Tensor) -> bool:
+    """Whether a kernel can load rows of the last dimension of `tensor` by a descriptor."""
+    strides = (stride * tensor.element_size() for stride in tensor.stride()[:-1])
+    places = (tensor.data_ptr(), *strides)
+    return tensor.stride(-1) == 1 and not any(place % DESCRIPTOR_ALIGNMENT for place in places)
+
+
+def allocate_descriptors(device: torch.device) -> None:
+    """Lets kernels that are launched next make descriptors on a device."""
+    triton.set_allocator(
+        lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device)
+    )

@@ -1,5 +1,8 @@
 """Block sizes of the kernels by GPU and width, from a table: nothing is autotuned at run time."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,12 +12,16 @@ import triton
 
 @dataclass(frozen=True)
 class Blocks:
-    """Queries and keys per block, warps per program, stages of the load pipeline."""
+    """Queries and keys per block, warps per program, stages of the load pipeline.
+
+    descriptors: keys and values are loaded by the tensor memory accelerator (TMA).
+    """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    descriptors: bool = False
 
 
 # Kernel, major compute capability (None: any GPU), largest head width or rank, largest element size
@@ -75,6 +82,26 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
 ]
 
 
+# GPUs whose kernels may load by descriptors, by major compute capability; and such kernels.
+WITH_DESCRIPTORS = 9
+DESCRIPTOR_KERNELS = ("routed_attention",)
+_descriptors: ContextVar[bool] = ContextVar("descriptors", default=False)
+
+
+@contextlib.contextmanager
+def descriptor_loads() -> Iterator[None]:
+    """Within it, kernels that can load keys and values by descriptors do.
+
+    Compiled for capability 9.0 this takes fewer registers and no spills, but no GPU has timed it:
+    the bench does, and until then it is off.
+    """
+    token = _descriptors.set(True)
+    try:
+        yield
+    finally:
+        _descriptors.reset(token)
+
+
 class Kind(NamedTuple):
     """Widest head or rank, dtype and device of tensors: the blocks of a kernel depend on them."""
 
@@ -95,7 +122,11 @@ def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device
     for name, capability, widest, size, blocks in TABLE:
         fits = name == kernel and width <= widest and dtype.itemsize <= size
         if fits and capability in (None, major):
-            return blocks
+            # Without a GPU the interpreter runs it.
+            allowed = (
+                kernel in DESCRIPTOR_KERNELS and (major or WITH_DESCRIPTORS) >= WITH_DESCRIPTORS
+            )
+            return replace(blocks, descriptors=True) if allowed and _descriptors.get() else blocks
     raise KeyError(f"{kernel} has no blocks for width {width} and {dtype}")
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .environment import slug
-from .run import BACKWARD, FLEX, MODELS, PLAIN, TEXTBOOK, WINGS, Row, Run
+from .run import BACKWARD, DESCRIPTORS, FLEX, MODELS, PLAIN, TEXTBOOK, WINGS, Row, Run
 from .tables import ORDER
 
 INK, PALE, GROUND, MUTED = "#1f2933", "#c3ccd5", "#ffffff", "#52606d"
@@ -19,6 +19,7 @@ INK, PALE, GROUND, MUTED = "#1f2933", "#c3ccd5", "#ffffff", "#52606d"
 STYLES: dict[str, dict[str, Any]] = {
     WINGS: {"color": "#0072b2", "marker": "o", "linestyle": "-", "linewidth": 2.4},
     PLAIN: {"color": "#56b4e9", "marker": "D", "linestyle": (0, (6, 2))},
+    DESCRIPTORS: {"color": "#cc79a7", "marker": "v", "linestyle": (0, (8, 2, 1, 2))},
     FLEX: {"color": "#009e73", "marker": "^", "linestyle": (0, (3, 2))},
     TEXTBOOK: {"color": "#d55e00", "marker": "s", "linestyle": (0, (1, 1.5))},
 }

@@ -17,6 +17,7 @@ from .run import (
     AGAIN,
     BACKWARD,
     CHOSEN,
+    DESCRIPTORS,
     FLEX,
     OPERATIONS,
     OTHER,
@@ -29,7 +30,19 @@ from .run import (
     Run,
 )
 from .setting import BEFORE, COLUMNS, Shape, causal_pairs
-from .versions import Outputs, Version, flex, impls, learner, rotated, sdpa, textbook, wings
+from .versions import (
+    Outputs,
+    Version,
+    can_load_by_descriptors,
+    flex,
+    impls,
+    learner,
+    rotated,
+    sdpa,
+    textbook,
+    wings,
+    with_descriptors,
+)
 
 # Text after the image in a checked row; odd, so that no block of a kernel is full.
 AFTER = 61
@@ -62,10 +75,18 @@ def check_operations(run: Run, shape: Shape) -> None:
         gradients = [torch.randn_like(out) for out in as_tuple(textbook(given))]
         exact = results(textbook, given.double(), gradients)
         plain = results(textbook, given, gradients)
-        for variant, impl in impls(run.device).items():
-            for name, result in results(wings(impl), given, gradients).items():
+        for variant, version in versions_of(what, run.device).items():
+            for name, result in results(version, given, gradients).items():
                 error, limit = relative_error(result, exact[name]), budget(plain[name], exact[name])
                 run.check(what, variant, shape, name, error, limit)
+
+
+def versions_of(what: str, device: torch.device) -> dict[str, Version]:
+    """The project's versions of an operation on a device."""
+    versions = {name: wings(impl) for name, impl in impls(device).items()}
+    if what == ROUTED and can_load_by_descriptors(device):
+        versions[DESCRIPTORS] = with_descriptors(versions[WINGS])
+    return versions
 
 
 def results(version: Version, given: Inputs, gradients: list[Tensor]) -> dict[str, Tensor]:
@@ -87,7 +108,7 @@ def measure_operations(
         for batch in batches:
             for what in OPERATIONS:
                 given = operation_inputs(what, shape, batch, length, run.preset.dtype, run.device)
-                versions = {name: wings(impl) for name, impl in impls(run.device).items()}
+                versions = versions_of(what, run.device)
                 skipped = {}
                 needed = MATRIX_BYTES * batch * shape.heads * length**2
                 if needed <= 0.6 * free_bytes(run.device):

@@ -17,9 +17,10 @@ from .setting import Preset, Shape
 BARE, AGAIN, SDPA = "bare LLM", "again", "SDPA"
 WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
 LLAVA, CROSS = "LLaVA", "cross-attention"
+DESCRIPTORS = "wings, TMA"
 CHOSEN, OTHER = "chosen", "alternative"
 # Versions that need a check before they are timed. For any other, a failed check is enough to skip.
-CHECKED = (WINGS, PLAIN)
+CHECKED = (WINGS, PLAIN, DESCRIPTORS)
 
 # Measured things.
 FORWARD, STEP, MEMORY, DECODING = "forward", "training step", "training memory", "decoding"

@@ -7,6 +7,7 @@ from .run import (
     BARE,
     CHOSEN,
     CROSS,
+    DESCRIPTORS,
     FLEX,
     LLAVA,
     MODELS,
@@ -19,7 +20,7 @@ from .run import (
     Row,
 )
 
-VARIANTS = (WINGS, PLAIN, FLEX, TEXTBOOK, LLAVA, CROSS, OTHER, AGAIN)
+VARIANTS = (WINGS, DESCRIPTORS, PLAIN, FLEX, TEXTBOOK, LLAVA, CROSS, OTHER, AGAIN)
 ORDER = (
     *MODELS,
     *(what + suffix for suffix in ("", BACKWARD) for what in OPERATIONS),

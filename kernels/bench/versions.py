@@ -13,6 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.functional import scaled_dot_product_attention
 
 from wings.attention.routed_attention import Rule
+from wings.kernels.tuning import WITH_DESCRIPTORS, descriptor_loads, major_capability
 from wings.layers.dispatch import routed_attention
 from wings.layers.lorra import lorra_attention
 
@@ -37,6 +38,21 @@ def wings(impl: str) -> Version:
         return learner(at, impl)
 
     return version
+
+
+def can_load_by_descriptors(device: torch.device) -> bool:
+    """Whether kernels on a device can load by descriptors (TMA)."""
+    return device.type == "cuda" and major_capability(device) >= WITH_DESCRIPTORS
+
+
+def with_descriptors(version: Version) -> Version:
+    """A version whose kernels load by descriptors where they can."""
+
+    def loading(at: RoutedInputs | LearnerInputs) -> Outputs:
+        with descriptor_loads():
+            return version(at)
+
+    return loading
 
 
 def learner(at: LearnerInputs, impl: str = "torch", recompute_kv: bool = False) -> Tensor:

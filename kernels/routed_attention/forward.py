@@ -26,7 +26,9 @@ from wings.kernels.operators import OperatorContext
 from wings.kernels.softmax import block_scores, load_spans, online_softmax, partial_block
 from wings.kernels.tiles import (
     LOG2_E,
+    allocate_descriptors,
     dot,
+    is_aligned,
     load_tile,
     pad_columns,
     padded_width,
@@ -47,13 +49,19 @@ def attend_block(
     b_q: tl.tensor, b_first: tl.tensor, b_end: tl.tensor, start: tl.tensor, factor: tl.tensor,
     p_k: tl.tensor, p_v: tl.tensor, p_w: tl.tensor, stride_ks: tl.tensor, stride_vs: tl.tensor,
     S: tl.tensor, D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
-    BC: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr,
+    BC: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ) -> tuple:  # fmt: skip
     """Adds one block of keys to the output, the sums of columns and the sum of weights."""
-    b_k = load_tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
+    if DESCRIPTORS:
+        b_k = p_k.load([start, 0])
+    else:
+        b_k = load_tile(p_k, start, stride_ks, S, BN, D, BD, MASKED)
     b_s = block_scores(b_q, b_k, b_first, b_end, start, BN, MASKED)
     b_p, b_shrink, b_total, b_new = online_softmax(b_s, b_total, b_max, factor, MASKED)
-    b_v = load_tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
+    if DESCRIPTORS:
+        b_v = p_v.load([start, 0])
+    else:
+        b_v = load_tile(p_v, start, stride_vs, S, BN, E, BE, MASKED)
     b_w = load_tile(p_w, start, BC, S, BN, BC, BC, MASKED)
     # Tensor cores take both factors in one dtype. `b_total` keeps the weights in fp32.
     b_p = round_to(b_p, b_v.dtype)
@@ -73,6 +81,7 @@ def forward_kernel(
     per_batch: tl.tensor, factor: tl.tensor, T: tl.tensor, S: tl.tensor, H: tl.tensor,
     GROUP: tl.constexpr, D: tl.constexpr, E: tl.constexpr, C: tl.constexpr, BD: tl.constexpr,
     BE: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program computes a block of queries of one head."""
     count = tl.cdiv(T, BM)
@@ -88,6 +97,12 @@ def forward_kernel(
     p_k += batch * stride_kb + head // GROUP * stride_kg
     p_v += batch * stride_vb + head // GROUP * stride_vg
     p_w += batch * S * BC
+    if DESCRIPTORS:
+        # Rows past the last one are read as zeros.
+        keys = tl.make_tensor_descriptor(p_k, [S, D], [stride_ks, 1], [BN, BD])
+        values = tl.make_tensor_descriptor(p_v, [S, E], [stride_vs, 1], [BN, BE])
+    else:
+        keys, values = p_k, p_v
     # Queries past the last one get an empty range. Nothing is stored for them.
     b_first = tl.load(p_first + batch * per_batch * T + o_query, mask=o_query < T, other=0)
     b_end = tl.load(p_end + batch * per_batch * T + o_query, mask=o_query < T, other=0)
@@ -101,13 +116,13 @@ def forward_kernel(
     for i in range(0, full_low - low + high - full_high):
         at = partial_block(i, low, full_low, full_high) * BN
         b_out, b_sums, b_total, b_max = attend_block(
-            b_out, b_sums, b_total, b_max, b_q, b_first, b_end, at, factor, p_k, p_v, p_w,
-            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, True,
+            b_out, b_sums, b_total, b_max, b_q, b_first, b_end, at, factor, keys, values, p_w,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, True, DESCRIPTORS,
         )  # fmt: skip
     for i in range(full_low, full_high):
         b_out, b_sums, b_total, b_max = attend_block(
-            b_out, b_sums, b_total, b_max, b_q, b_first, b_end, i * BN, factor, p_k, p_v, p_w,
-            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, False,
+            b_out, b_sums, b_total, b_max, b_q, b_first, b_end, i * BN, factor, keys, values, p_w,
+            stride_ks, stride_vs, S, D, E, BD, BE, BC, BN, False, DESCRIPTORS,
         )  # fmt: skip
 
     # A blind query has no weights: its output is 0. Its lse is +inf, so that the backward, which
@@ -140,12 +155,15 @@ def forward(
     out = torch.empty(B, T, H, E, dtype=q.dtype, device=q.device)
     sums = torch.empty(B, H, T, C, dtype=torch.float32, device=q.device)
     lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
+    descriptors = blocks.descriptors and (D, E) == (BD, BE) and all(map(is_aligned, (k, v)))
+    if descriptors:
+        allocate_descriptors(q.device)
     forward_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](
         q, k, v, w, out, sums, lse, first, end, spans,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         int(first.shape[0] > 1), scale * LOG2_E, T, S, H,
         GROUP=H // G, D=D, E=E, C=C, BD=BD, BE=BE, BC=w.shape[-1],
-        BM=blocks.queries, BN=blocks.keys,
+        BM=blocks.queries, BN=blocks.keys, DESCRIPTORS=descriptors,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     return out, sums, lse

@@ -1,5 +1,6 @@
 """Routed attention's kernels against the definition in float64."""
 
+import contextlib
 import random
 
 import pytest
@@ -23,7 +24,9 @@ from routed_case import (
 )
 
 from wings.kernels.key_ranges import KeyRanges
+from wings.kernels.routed_attention import forward as forward_file
 from wings.kernels.routed_attention.forward import routed_attention
+from wings.kernels.tuning import descriptor_loads
 
 # Every layout in float32 and in one of the half types, which take turns.
 COVERING = [
@@ -165,6 +168,44 @@ def test_strides_do_not_matter():
             results.append([out, sums, *torch.autograd.grad(out.sum() + sums[..., 0].sum(), some)])
     for name, a, b in zip(NAMES, *results, strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loads_by_descriptors_change_no_bit(monkeypatch, layout, dtype):
+    """Rows past the last key are read as zeros, of no other head or row."""
+    inputs = arguments((2, 4, 2, 37, 45), dtype, 5, 16, columns=2)
+    key_ranges = random_key_ranges(layout, 5, 2, 37, 45)
+    results, made = [], []
+    own = forward_file.allocate_descriptors
+    monkeypatch.setattr(
+        forward_file, "allocate_descriptors", lambda device: made.append(device) or own(device)
+    )
+    for loads in (contextlib.nullcontext, descriptor_loads):
+        with loads(), poisoned_memory():
+            results.append(routed_attention(*inputs, key_ranges, 0.25))
+    assert len(made) == 1
+    for plain, described in zip(*results, strict=True):
+        assert torch.equal(plain, described)
+
+
+@pytest.mark.parametrize("kind", ["padded width", "stride", "address"])
+def test_what_no_descriptor_can_load_is_loaded_as_before(monkeypatch, kind):
+    key_ranges = KeyRanges.causal(20, 20, device=DEVICE)
+    width = 20 if kind == "padded width" else 16
+    q, k, v, columns = arguments((1, 2, 2, 20, 20), torch.float32, 3, width)
+    if kind != "padded width":
+        # Rows of 17 numbers, or a first number that 16 bytes do not divide.
+        wide = torch.zeros(1, 2, 20, 17 if kind == "stride" else 20, device=DEVICE)
+        first = 0 if kind == "stride" else 1
+        wide[..., first : first + 16] = k.detach()
+        k = wide[..., first : first + 16].requires_grad_()
+    monkeypatch.setattr(forward_file, "allocate_descriptors", None)
+    expected = routed_attention(q, k, v, columns, key_ranges, 0.25)
+    with descriptor_loads():
+        found = routed_attention(q, k, v, columns, key_ranges, 0.25)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_only_what_asks_for_a_gradient_gets_one():

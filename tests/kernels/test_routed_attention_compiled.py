@@ -1,5 +1,6 @@
 """Routed attention's kernels compiled for GPUs with the blocks of the table."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from compiled import SHARED_LIMIT, Recorder, report
 from wings.kernels.key_ranges import KeyRanges
 from wings.kernels.routed_attention import backward as backward_file
 from wings.kernels.routed_attention import forward as forward_file
-from wings.kernels.tuning import Kind, blocks_for
+from wings.kernels.tuning import Kind, blocks_for, descriptor_loads
 from wings.kernels.visits import visits
 
 # Consumer GPUs of the same generation have less shared memory than an A100.
@@ -89,3 +90,22 @@ def test_wide_heads_and_float32_fit_into_shared_memory(case, compiled):
     assert fits(case[0], compiled[case])
     for kernel, result in compiled[case]:
         assert result.spilled <= 192, kernel
+
+
+def test_descriptors_take_fewer_registers():
+    """Compiled with TMA loads: the figures of kernels/README.md."""
+    found = {}
+    for width in (64, 128):
+        plain, *_ = jobs_for(90, width, torch.bfloat16)
+        with descriptor_loads():
+            described, *_ = jobs_for(90, width, torch.bfloat16)
+        assert described.constants["DESCRIPTORS"] and not plain.constants["DESCRIPTORS"]
+        older, *_ = jobs_for(80, width, torch.bfloat16)
+        assert not older.constants["DESCRIPTORS"]
+        found[width] = report(plain, described)
+    guide = (Path(__file__).parents[2] / "kernels/README.md").read_text()
+    for width, (plain, described) in found.items():
+        print(width, plain, described)
+        assert described.registers < plain.registers and not described.spilled
+        for one in (plain, described):
+            assert f"{one.registers} registers and {one.spilled} spilled bytes" in guide, width

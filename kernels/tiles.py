@@ -96,7 +96,7 @@ DESCRIPTOR_ALIGNMENT = 16
 
 
 def is_aligned(tensor: Tensor) -> bool:
-    """Whether a kernel can load rows of the last dimension of `tensor` by a descriptor."""
+    """Returns whether a descriptor can load rows of the last dimension of a tensor."""
     strides = (stride * tensor.element_size() for stride in tensor.stride()[:-1])
     places = (tensor.data_ptr(), *strides)
     return tensor.stride(-1) == 1 and not any(place % DESCRIPTOR_ALIGNMENT for place in places)

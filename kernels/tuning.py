@@ -123,10 +123,9 @@ def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device
         fits = name == kernel and width <= widest and dtype.itemsize <= size
         if fits and capability in (None, major):
             # Without a GPU the interpreter runs it.
-            allowed = (
-                kernel in DESCRIPTOR_KERNELS and (major or WITH_DESCRIPTORS) >= WITH_DESCRIPTORS
-            )
-            return replace(blocks, descriptors=True) if allowed and _descriptors.get() else blocks
+            is_new = (major or WITH_DESCRIPTORS) >= WITH_DESCRIPTORS
+            uses = kernel in DESCRIPTOR_KERNELS and is_new and _descriptors.get()
+            return replace(blocks, descriptors=True) if uses else blocks
     raise KeyError(f"{kernel} has no blocks for width {width} and {dtype}")
 
 

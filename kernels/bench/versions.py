@@ -41,7 +41,7 @@ def wings(impl: str) -> Version:
 
 
 def can_load_by_descriptors(device: torch.device) -> bool:
-    """Whether kernels on a device can load by descriptors (TMA)."""
+    """Returns whether kernels on a device can load by descriptors (TMA)."""
     return device.type == "cuda" and major_capability(device) >= WITH_DESCRIPTORS
 
 

@@ -1,4 +1,8 @@
-"""Other vision-language models of the same size: transformers' LLaVA, and cross-attention."""
+"""Models that a model with all wings is compared with, of the same size.
+
+transformers' LLaVA, a cross-attention model, and the cheap form of wings: the image learner alone,
+in every third block, with the attended router.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +20,18 @@ from transformers import (
     PreTrainedModel,
 )
 
+from wings import WingsConfig, WingsForCausalLM
+
 from .inputs import as_text
-from .run import CROSS, LLAVA
+from .run import CHEAP, CROSS, LLAVA
 from .setting import PATCH, Shape
 
+# The cheap form has learners in every third block.
+THIRD = 3
 # Llama 3.2 Vision adds a cross-attention block to every four blocks.
 EVERY = 4
 # As many blocks and as wide as the tower of the models with wings.
+SMALL_TOWER: dict[str, Any] = {"width": 64, "layers": 2, "head_width": 32}
 TOWER: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
 
 
@@ -41,9 +50,19 @@ class Alternative:
                 parameter.requires_grad_(False)
 
 
-def build_alternatives(shape: Shape, layers: int, positions: int) -> dict[str, Alternative]:
-    """Both models with random weights, by variant, in torch's default dtype and device."""
+def build_alternatives(
+    shape: Shape, layers: int, positions: int, impl: str
+) -> dict[str, Alternative]:
+    """The models with random weights, by variant, in torch's default dtype and device.
+
+    Args:
+        shape: of their decoders.
+        layers: blocks of each.
+        positions: tokens of the longest row.
+        impl: in which learners and router run.
+    """
     return {
+        CHEAP: _cheap(shape, layers, positions, impl),
         LLAVA: _llava(shape, layers, positions),
         CROSS: _cross_attention(shape, layers, positions),
     }
@@ -59,6 +78,35 @@ def _text_fields(shape: Shape, layers: int, positions: int) -> dict[str, Any]:
         "vocab_size": shape.vocabulary,
         "max_position_embeddings": positions,
     }
+
+
+def _cheap(shape: Shape, layers: int, positions: int, impl: str) -> Alternative:
+    config = WingsConfig(
+        text_config=LlamaConfig(
+            **_text_fields(shape, layers, positions), tie_word_embeddings=False
+        ),
+        vision_config={
+            "vision_cfg": {"image_size": shape.pixels, "patch_size": PATCH, **SMALL_TOWER}
+        },
+        rank=shape.rank,
+        learners=("image",),
+        learner_layers=tuple(range(0, layers, THIRD)),
+        router="attended",
+    )
+    model = WingsForCausalLM(config).eval()
+    model.impl = impl
+    wake(model)
+    return Alternative(model, lambda row: row)
+
+
+def wake(model: WingsForCausalLM) -> None:
+    """Draws learners and routers that are zero: products with zeros may run faster."""
+    groups = model.parameter_groups()
+    with torch.no_grad():
+        for name in ("image_learners", "text_learners", "router"):
+            for weight in groups.get(name, ()):
+                if not weight.any():
+                    weight.normal_(std=0.05)
 
 
 def _llava(shape: Shape, layers: int, positions: int) -> Alternative:

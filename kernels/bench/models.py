@@ -13,7 +13,7 @@ from transformers import Cache, LlamaConfig, PreTrainedModel, StaticCache
 from wings import WingsConfig, WingsForCausalLM, WingsStaticCache
 from wings.upstream.cache_name import cache_name, cache_of
 
-from .alternatives import Alternative, build_alternatives
+from .alternatives import SMALL_TOWER, Alternative, build_alternatives, wake
 from .counts import decode_floor
 from .inputs import as_text, tokens
 from .measure import Calls, budget, relative_error
@@ -38,7 +38,7 @@ from .setting import BEFORE, PATCH, Shape
 from .versions import impls
 
 # A tower so small that its cost hides nothing; only its number of patches matters.
-TOWER = {"patch_size": PATCH, "width": 64, "layers": 2, "head_width": 32}
+TOWER = {"patch_size": PATCH, **SMALL_TOWER}
 CHECKED_LAYERS = 2
 # Passes before a CUDA graph is recorded, in which libraries allocate what they keep.
 WARM_UPS = 3
@@ -101,13 +101,7 @@ def build(run: Run, shape: Shape, layers: int, positions: int) -> Pair:
         bare = wings.extract_language_model()
     # "triton" fails where a kernel cannot run, so that no figure gets a wrong name.
     wings.impl = impls(run.device)[WINGS]
-    # Fresh learners are zero, and products with zeros may run faster.
-    with torch.no_grad():
-        groups = wings.parameter_groups()
-        for name in ("image_learners", "text_learners", "router"):
-            for weight in groups.get(name, ()):
-                if not weight.any():
-                    weight.normal_(std=0.05)
+    wake(wings)
     return Pair(wings, bare)
 
 
@@ -176,7 +170,7 @@ def measure_models(run: Run, shape: Shape, lengths: list[int], batches: tuple[in
         return
     pair = build(run, shape, shape.layers, max(lengths)).train()
     with defaults(run.preset.dtype, run.device):
-        others = build_alternatives(shape, shape.layers, max(lengths))
+        others = build_alternatives(shape, shape.layers, max(lengths), impls(run.device)[WINGS])
     for other in others.values():
         other.train()
     for length in lengths:
@@ -243,7 +237,9 @@ def measure_decoding(run: Run, shape: Shape) -> None:
     positions = max(run.preset.contexts) + run.preset.steps + 8
     pair = build(run, shape, shape.decoding_layers, positions)
     with defaults(run.preset.dtype, run.device):
-        others = build_alternatives(shape, shape.decoding_layers, positions)
+        others = build_alternatives(
+            shape, shape.decoding_layers, positions, impls(run.device)[WINGS]
+        )
     for context in filter(shape.fits, run.preset.contexts):
         row = tokens(shape, 1, context, run.device)
         text = {"input_ids": as_text(shape, row)["input_ids"]}

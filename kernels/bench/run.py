@@ -17,6 +17,7 @@ from .setting import Preset, Shape
 BARE, AGAIN, SDPA = "bare LLM", "again", "SDPA"
 WINGS, PLAIN, TEXTBOOK, FLEX = "wings", "wings in torch", "textbook", "flex_attention"
 LLAVA, CROSS = "LLaVA", "cross-attention"
+CHEAP = "image, 1 of 3"
 DESCRIPTORS = "wings, TMA"
 CHOSEN, OTHER = "chosen", "alternative"
 # Versions that need a check before they are timed. For any other, a failed check is enough to skip.

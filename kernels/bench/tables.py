@@ -5,6 +5,7 @@ from .run import (
     AGAIN,
     BACKWARD,
     BARE,
+    CHEAP,
     CHOSEN,
     CROSS,
     DESCRIPTORS,
@@ -20,7 +21,7 @@ from .run import (
     Row,
 )
 
-VARIANTS = (WINGS, DESCRIPTORS, PLAIN, FLEX, TEXTBOOK, LLAVA, CROSS, OTHER, AGAIN)
+VARIANTS = (WINGS, CHEAP, DESCRIPTORS, PLAIN, FLEX, TEXTBOOK, LLAVA, CROSS, OTHER, AGAIN)
 ORDER = (
     *MODELS,
     *(what + suffix for suffix in ("", BACKWARD) for what in OPERATIONS),

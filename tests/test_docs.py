@@ -521,7 +521,7 @@ def test_the_readme_has_the_experiments_numbers(name):
     shown = cells("README.md", name, "same answers after an image")
     row = cells(results, EXPERIMENT[name], "KL alone")
     pictures, after, same = (row[n].partition(" ")[0] for n in range(3))
-    assert shown == [pictures, after, same, f"{float(row[5]):.2f}"]
+    assert shown == [pictures, after, same, f"{float(row[5]):.2f}", row[-1]]
 
 
 def test_the_readme_says_which_seeds_are_in():
@@ -551,3 +551,23 @@ def test_docstrings_open_with_a_noun_or_a_verb():
                     if words[0] in OPENINGS:
                         wrong.append(f"{name}: {' '.join(words[:8])}")
     assert not wrong, "\n".join(wrong)
+
+
+# Columns of docs/costs.md -> variants of the bench.
+COSTS = ("wings", "image, 1 of 3", "LLaVA", "cross-attention")
+
+
+def test_the_page_of_costs_has_the_numbers_of_the_bench():
+    rows = json.loads(text_of("kernels/results/epyc/bench.json"))["rows"]
+    ratios = {(r["what"], r["length"], r["variant"], r["shape"]): r["ratio"] for r in rows}
+    lines = [line for line in text_of("docs/costs.md").splitlines() if " tokens | " in line]
+    assert len(lines) == 8
+    for line in lines:
+        what, *shown = (cell.strip() for cell in line.strip("|").split("|"))
+        name, _, length = what.removesuffix(" tokens").rpartition(", ")
+        place = name, int(length.replace(",", ""))
+        for variant, cell in zip(COSTS, shown, strict=False):
+            found = [
+                f"{ratios[(*place, variant, shape)]:.2f}" for shape in ("D 576, ungrouped", "D 576")
+            ]
+            assert cell == ", ".join(found), (what, variant)

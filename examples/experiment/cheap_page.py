@@ -3,13 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from wings.examples.pages import join_parts, markdown_table
 
 from .cells import BY_KEY, CHEAP, Cell
 from .cheap import COST_NOISE, LENGTH, PICTURE_LOSS, TEXT_LOSS, CheapRow, winner
-from .cost import COST, MEASURED
+from .cost import MEASURED
 from .experiment_page import SETUP, STYLE, findings
 from .runs import SEEDS, RunResult
 from .size import ExperimentSize
@@ -19,11 +18,14 @@ from .tables import (
     COLUMNS,
     SELECTION,
     WANTED,
+    Cost,
     bracketed,
     branch_weights,
+    cost_of,
     kind_tables,
     made,
     not_done,
+    read_cost,
     recipes,
     reference,
     summaries_of,
@@ -48,15 +50,12 @@ HEAD = (
     "row", "pictures", "text after", "KL after", "trained", "cost at 1,024", "cost at 2,048",
     "seeds",
 )  # fmt: skip
-Cost = dict[str, Any]
 
 
 def write_cheap_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize) -> None:
     """Writes `cheap.md` from `llm.json`, `cost.json` and the runs that are finished."""
     llm = json.loads((folder / "llm.json").read_text(encoding="utf-8"))
-    cost: Cost = {}
-    if (folder / COST).exists():
-        cost = json.loads((folder / COST).read_text(encoding="utf-8"))
+    cost = read_cost(folder)
     summaries = summaries_of(results, CHEAP, llm, size)
     chosen = summaries_of(results, [cell for cell in MEASURED if cell not in CHEAP], llm, size)
     parts = [
@@ -68,11 +67,6 @@ def write_cheap_page(folder: Path, results: Sequence[RunResult], size: Experimen
         "## The recipes", recipes(CHEAP), not_done(results, CHEAP, size),
     ]  # fmt: skip
     (folder / CHEAP_PAGE).write_text(join_parts(parts), encoding="utf-8")
-
-
-def cost_of(cost: Cost, cell: Cell, length: int) -> list[float] | None:
-    """Median and quartiles of a cell's cost; None where it is not measured."""
-    return cost.get("ratios", {}).get(str(length), {}).get(cell.key)
 
 
 def verdict(summaries: Sequence[tuple[Cell, CellSummary]], cost: Cost) -> str:

@@ -33,7 +33,6 @@ from wings.machine import processor_name, versions
 
 from .cells import BY_KEY, CHEAP, Cell
 
-COST = "cost.json"
 LENGTHS = (1024, 2048)  # tokens
 BEFORE = 10  # text tokens before the image
 TOWER = {"image_size": 224, "patch_size": 14, "width": 64, "layers": 2, "head_width": 32}

@@ -15,6 +15,7 @@ from .summary import difference
 from .tables import (
     BLANK,
     COLUMNS,
+    COST_COLUMN,
     SELECTION,
     WANTED,
     cell_table,
@@ -24,6 +25,7 @@ from .tables import (
     not_done,
     of_whole_seeds,
     primary,
+    read_cost,
     recipes,
     reference,
     signed,
@@ -54,6 +56,7 @@ STYLE = (
 def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize) -> None:
     """Writes `README.md` and the plot from `llm.json` and the runs that are finished."""
     llm = json.loads((folder / "llm.json").read_text(encoding="utf-8"))
+    cost = read_cost(folder)
     missing = not_done(results, FIRST, size)
     results = of_whole_seeds(results, FIRST, size)
     first = summaries_of(results, FIRST, llm, size)
@@ -68,10 +71,10 @@ def write_page(folder: Path, results: Sequence[RunResult], size: ExperimentSize)
         marks = [(c.name, s.tests["pictures"], s.tests["mixed"]) for c, s in first]
         plot(folder / "front.png", marks, percent(llm["guess"]["pictures"]), WANTED)
         image = "![text after a picture against pictures](front.png)"
-        parts += [cell_table(first), reference(llm), image]
-    parts += [SETUP, COLUMNS, made(size, "wings experiment")]
+        parts += [cell_table(first, cost), reference(llm), image]
+    parts += [SETUP, COLUMNS, COST_COLUMN if cost else "", made(size, "wings experiment")]
     if later:
-        parts += ["## Further cells", cell_table(later)]
+        parts += ["## Further cells", cell_table(later, cost)]
     parts += kind_tables([*first, *later], llm, f"{STYLE} {BLANK}")
     if first:
         parts += ["## Pairs of cells", *pair_table(results, [c for c, _ in first], llm, size)]

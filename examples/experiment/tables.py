@@ -1,13 +1,16 @@
 """Tables and sentences that the pages of all studies share."""
 
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from wings.eval.compare.bootstrap import Estimate
 from wings.examples.pages import markdown_table
 from wings.machine import processor_name
 
-from .cells import BY_KEY, STAGE_1, Cell
+from .cells import BY_KEY, STAGE_1, Cell, Keys
+from .cheap import LENGTH
 from .recipes import TEXT_SHARE
 from .runs import SEEDS, RunResult, chosen_rates, percent, runs_of, selection_score, sweep_runs
 from .size import ExperimentSize
@@ -25,6 +28,11 @@ COLUMNS = (
     " weights of the branch in millions; every cell trains the projector too. *Seconds* are those"
     " of one core for both stages, *MiB* the largest memory of a training process."
 )
+COST_COLUMN = (
+    f"*Cost* is the time of a forward pass over a row of {LENGTH:,} tokens, of which 256 are an"
+    " image's, with the bare LLM's as 1. Cells whose models are alike share it, and it is empty"
+    " where it was not measured."
+)
 TEXTS = (
     "Sums, reversals and capitals are answered by the likeliest of four choices, as the LLM writes"
     " hardly any right answer to them; instructions and facts are generated. Facts are not trained"
@@ -41,6 +49,8 @@ HEADERS = (
     "cell", "pictures", "text after", "same", "text", "KL alone", "KL after", "trained", "seconds",
     "MiB", "seeds",
 )  # fmt: skip
+COST = "cost.json"
+Cost = dict[str, Any]
 Summaries = Sequence[tuple[Cell, CellSummary]]
 
 
@@ -131,9 +141,37 @@ def signed(value: Estimate) -> str:
     return f"{value.value:+.1f} ({value.low:+.1f} to {value.high:+.1f})"
 
 
-def cell_table(summaries: Summaries) -> str:
-    """The main figures of every cell."""
-    return markdown_table(HEADERS, map(row, summaries))
+def cell_table(summaries: Summaries, cost: Cost | None = None) -> str:
+    """The main figures of every cell, with the measured cost where it is given."""
+    if not cost:
+        return markdown_table(HEADERS, map(row, summaries))
+    rows = []
+    for cell, of in summaries:
+        ratio = cost_of(cost, cell, LENGTH)
+        rows.append((*row((cell, of)), f"{ratio[0]:.2f}" if ratio else ""))
+    return markdown_table((*HEADERS, "cost"), rows)
+
+
+def read_cost(folder: Path) -> Cost:
+    """The costs that a folder of results has; empty for none."""
+    path = folder / COST
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def cost_of(cost: Cost, cell: Cell, length: int) -> list[float] | None:
+    """Median and quartiles of a cell's cost; None where it is not measured.
+
+    The model counts, not the stages that trained it.
+    """
+    ratios = cost.get("ratios", {}).get(str(length), {})
+    alike = (key for key in ratios if key in BY_KEY and form_of(BY_KEY[key]) == form_of(cell))
+    return next((ratios[key] for key in alike), None)
+
+
+def form_of(cell: Cell) -> Keys:
+    """The recipe keys that make a cell's model of stage 2."""
+    adapters = {k: v for k, v in cell.stage_2.get("lora", {}).items() if k != "stages"}
+    return {"wings": cell.stage_2["wings"], "lora": adapters}
 
 
 def branch_weights(of: CellSummary) -> str:

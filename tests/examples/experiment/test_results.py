@@ -234,7 +234,7 @@ COMMITTED = Path(__file__).parents[3] / "eval" / "results" / "stages"
 @pytest.mark.skipif(not (COMMITTED / "runs.jsonl").exists(), reason="no runs are committed yet")
 def test_the_committed_page_is_what_the_code_writes(tmp_path, monkeypatch):
     """If it fails: `write_page` on a copy of the folder, as here, writes the page anew."""
-    for name in ("runs.jsonl", "llm.json", "findings.md"):
+    for name in ("runs.jsonl", "llm.json", "cost.json", "findings.md"):
         if (COMMITTED / name).exists():
             shutil.copy(COMMITTED / name, tmp_path)
     page = (COMMITTED / "README.md").read_text(encoding="utf-8")
@@ -248,3 +248,23 @@ def test_the_committed_page_is_what_the_code_writes(tmp_path, monkeypatch):
     llm = json.loads((tmp_path / "llm.json").read_text())
     assert recompute(page, results, llm, FIRST) > 0
     assert all(len(r.record["stage_2"]["commit"]) == 40 for r in results if not r.failed)
+
+
+def test_the_cost_of_a_cell_is_that_of_a_measured_model_like_it():
+    ratios = {"again": [1.0, 1.0, 1.0], "learner-both-attended": [1.06, 1.05, 1.07]}
+    cost = {"ratios": {"1024": {**ratios, "lora-both-attended": [1.13, 1.12, 1.14]}}}
+    found = {cell.key: tables.cost_of(cost, cell, 1024) for cell in FIRST}
+    for key, ratio in found.items():
+        branch, _, gate = key.split("-")
+        assert (ratio is None) == (gate == "open"), key
+        assert ratio is None or ratio[0] == {"learner": 1.06, "lora": 1.13}[branch]
+    assert tables.cost_of(cost, FIRST[1], 2048) is None
+
+
+@pytest.mark.skipif(not (COMMITTED / "cost.json").exists(), reason="no costs are committed yet")
+def test_the_page_shows_the_committed_costs():
+    ratios = json.loads((COMMITTED / "cost.json").read_text())["ratios"]["1024"]
+    header, table = rows_of((COMMITTED / "README.md").read_text(), "cell | pictures | text after")
+    for key in ("learner-both-attended", "lora-both-attended"):
+        row = dict(zip(header[1:], table[BY_KEY[key].name], strict=True))
+        assert row["cost"] == f"{ratios[key][0]:.2f}"

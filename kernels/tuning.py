@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,16 +12,12 @@ import triton
 
 @dataclass(frozen=True)
 class Blocks:
-    """Queries and keys per block, warps per program, stages of the load pipeline.
-
-    descriptors: keys and values are loaded by the tensor memory accelerator (TMA).
-    """
+    """Queries and keys per block, warps per program, stages of the load pipeline."""
 
     queries: int
     keys: int
     warps: int
     stages: int
-    descriptors: bool = False
 
 
 # Kernel, major compute capability (None: any GPU), largest head width or rank, largest element size
@@ -82,9 +78,9 @@ TABLE: list[tuple[str, int | None, int, int, Blocks]] = [
 ]
 
 
-# GPUs whose kernels may load by descriptors, by major compute capability; and such kernels.
+# GPUs that load by descriptors, with their tensor memory accelerator (TMA): from this major
+# compute capability on.
 WITH_DESCRIPTORS = 9
-DESCRIPTOR_KERNELS = ("routed_attention",)
 _descriptors: ContextVar[bool] = ContextVar("descriptors", default=False)
 
 
@@ -100,6 +96,16 @@ def descriptor_loads() -> Iterator[None]:
         yield
     finally:
         _descriptors.reset(token)
+
+
+def loads_by_descriptors(device: torch.device) -> bool:
+    """Returns whether kernels on a device are to load by descriptors.
+
+    Read it inside of an operator: older releases of torch cannot trace a context variable.
+    """
+    # Without a GPU the interpreter runs them.
+    is_new = device.type != "cuda" or major_capability(device) >= WITH_DESCRIPTORS
+    return is_new and _descriptors.get()
 
 
 class Kind(NamedTuple):
@@ -122,10 +128,7 @@ def blocks_for(kernel: str, width: int, dtype: torch.dtype, device: torch.device
     for name, capability, widest, size, blocks in TABLE:
         fits = name == kernel and width <= widest and dtype.itemsize <= size
         if fits and capability in (None, major):
-            # Without a GPU the interpreter runs it.
-            is_new = (major or WITH_DESCRIPTORS) >= WITH_DESCRIPTORS
-            uses = kernel in DESCRIPTOR_KERNELS and is_new and _descriptors.get()
-            return replace(blocks, descriptors=True) if uses else blocks
+            return blocks
     raise KeyError(f"{kernel} has no blocks for width {width} and {dtype}")
 
 
@@ -156,5 +159,5 @@ def for_few_keys(blocks: Blocks, keys: int, columns: int, device: torch.device) 
     """
     enough = enough_programs(device)
     while blocks.keys > FEWEST_KEYS and triton.cdiv(keys, blocks.keys) * columns < enough:
-        blocks = replace(blocks, keys=blocks.keys // 2)
+        blocks = Blocks(blocks.queries, blocks.keys // 2, blocks.warps, blocks.stages)
     return blocks

@@ -3,13 +3,15 @@
     python -m wings.train.step_shares RECIPE.yaml [key=value ...] --steps 20 --result shares.json
 
 It trains the recipe in a folder that is thrown away, in one process that reads its data itself, and
-times its parts. The first two steps warm up and do not count. `wings plan` predicts the same for a
-GPU.
+times its parts. The first two steps warm up and do not count. Nothing is evaluated. With more
+tokens than `loss_chunk`, the forward has the head's backward too. `wings plan` predicts the same
+for a GPU.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -69,6 +71,9 @@ class Clock:
 
     def turn(self) -> None:
         """Counts the time since the last turn for the innermost open part."""
+        # Kernels of a GPU run on after their launch.
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.perf_counter()
         self.seconds[self.open[-1] if self.open else REST] += now - self.since
         self.since = now
@@ -152,7 +157,10 @@ def measure_shares(recipe: Recipe, steps: int) -> dict[str, float]:
 def shares_of(path: str, overrides: Sequence[str], steps: int) -> dict[str, Any]:
     """The measured parts of a recipe's step, with machine and versions."""
     settings = [
-        f"steps={steps + WARM_UP}", "epochs=null", "workers=0", "save_every=null", "trackers=[]"
+        f"steps={steps + WARM_UP}", "epochs=null", "workers=0", "save_every=null", "trackers=[]",
+        # Evaluations are no part of a step, and a short run would have many.
+        "evaluate.data=[]", "evaluate.text_after_image=0", "evaluate.answers=0",
+        "evaluate.stop=false",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         settings.append(f"output={folder}/run")
@@ -161,6 +169,8 @@ def shares_of(path: str, overrides: Sequence[str], steps: int) -> dict[str, Any]
     return {
         "recipe": Path(path).stem,
         "changes": [*overrides],
+        "stage": recipe.stage,
+        "batch_size": recipe.batch_size,
         "steps": steps,
         "machine": processor_name(),
         "threads": torch.get_num_threads(),
@@ -192,6 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
 
     def work() -> int:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise WingsError("One process is timed: run it with python, and not with torchrun.")
         if given.steps < 1:
             raise WingsError(f"--steps is {given.steps}; give at least 1.")
         result = shares_of(given.recipe, given.overrides, given.steps)

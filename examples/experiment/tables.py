@@ -29,8 +29,8 @@ COLUMNS = (
     " of one core for both stages, *MiB* the largest memory of a training process."
 )
 COST_COLUMN = (
-    f"*Cost* is the time of a forward pass over a row of {LENGTH:,} tokens, of which 256 are an"
-    " image's, with the bare LLM's as 1. Cells whose models are alike share it, and it is empty"
+    f"*Cost* is the time of a forward pass over {LENGTH:,} tokens, 256 of them an image's. The bare"
+    " LLM's is 1. Cells whose models are alike share it, and it is empty"
     " where it was not measured."
 )
 TEXTS = (

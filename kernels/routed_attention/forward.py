@@ -36,7 +36,7 @@ from wings.kernels.tiles import (
     store_tile,
     with_dense_rows,
 )
-from wings.kernels.tuning import Kind, blocks_for
+from wings.kernels.tuning import Kind, blocks_for, loads_by_descriptors
 from wings.kernels.visits import visits
 
 from .backward import backward
@@ -155,7 +155,9 @@ def forward(
     out = torch.empty(B, T, H, E, dtype=q.dtype, device=q.device)
     sums = torch.empty(B, H, T, C, dtype=torch.float32, device=q.device)
     lse = torch.empty(B, H, T, dtype=torch.float32, device=q.device)
-    descriptors = blocks.descriptors and (D, E) == (BD, BE) and all(map(is_aligned, (k, v)))
+    descriptors = (
+        loads_by_descriptors(q.device) and (D, E) == (BD, BE) and all(map(is_aligned, (k, v)))
+    )
     if descriptors:
         allocate_descriptors(q.device)
     forward_kernel[(triton.cdiv(T, blocks.queries) * B * H,)](

@@ -100,8 +100,6 @@ def test_descriptors_take_fewer_registers():
         with descriptor_loads():
             described, *_ = jobs_for(90, width, torch.bfloat16)
         assert described.constants["DESCRIPTORS"] and not plain.constants["DESCRIPTORS"]
-        older, *_ = jobs_for(80, width, torch.bfloat16)
-        assert not older.constants["DESCRIPTORS"]
         found[width] = report(plain, described)
     guide = (Path(__file__).parents[2] / "kernels/README.md").read_text()
     for width, (plain, described) in found.items():

@@ -8,7 +8,14 @@ import torch
 
 from wings.kernels import tuning
 from wings.kernels.routed_attention.backward import splits_of_group
-from wings.kernels.tuning import FEWEST_KEYS, Blocks, enough_programs, for_few_keys
+from wings.kernels.tuning import (
+    FEWEST_KEYS,
+    Blocks,
+    descriptor_loads,
+    enough_programs,
+    for_few_keys,
+    loads_by_descriptors,
+)
 
 BLOCKS, CPU = Blocks(64, 128, 8, 3), torch.device("cpu")
 
@@ -70,6 +77,15 @@ def test_splits_of_a_group_are_few_and_fill_the_gpu(card, group, key_heads, bloc
 def test_two_thousand_keys_of_eight_heads_write_half_of_the_partial_sums(card):
     """Four query heads a key head: two programs share them, where a program each wrote 67 MB."""
     assert splits_of_group(4, 16 * 8, card) == 2
+
+
+@pytest.mark.parametrize(("generation", "allowed"), [(8, False), (9, True), (10, True)])
+def test_older_gpus_load_without_descriptors(card, monkeypatch, generation, allowed):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    assert not loads_by_descriptors(card)
+    with descriptor_loads():
+        assert loads_by_descriptors(card) == allowed
+    assert not loads_by_descriptors(card)
 
 
 def test_the_number_of_programs_is_a_constant_of_a_compiled_graph():

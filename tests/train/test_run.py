@@ -1,5 +1,6 @@
 """Runs: both stages end to end on a tiny model; what is kept, continued and refused."""
 
+import inspect
 import json
 import shutil
 import signal
@@ -111,8 +112,20 @@ def test_bf16_and_gradient_checkpointing_stay_close(make_recipe, tmp_path, check
         {"kl_to_base": {"weight": 0.1}, "freeze_llm": True, "learning_rates": {}},
     ],
 )
-def test_chunks_of_the_loss_change_rounding_only(make_recipe, tmp_path, data, changes):
+def test_chunks_of_the_loss_change_rounding_only(make_recipe, tmp_path, data, changes, monkeypatch):
     """Training and evaluation; a term that reads all logits gets all."""
+    asked = []
+    forward = WingsForCausalLM.forward
+
+    def watched(self, *args, loss_chunk=None, **inputs):
+        out = forward(self, *args, loss_chunk=loss_chunk, **inputs)
+        if "labels" in inputs:
+            asked.append((self.training, loss_chunk, out.logits.numel() > 0))
+        return out
+
+    # The trainer and the evaluation read its parameters.
+    watched.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(WingsForCausalLM, "forward", watched)
     held_out = {"name": "text", "path": str(data / "text.jsonl")}
     settings = {"evaluate": {"data": [held_out], "every": 2}, **changes}
     runs = []
@@ -122,6 +135,10 @@ def test_chunks_of_the_loss_change_rounding_only(make_recipe, tmp_path, data, ch
         )
         runs.append(train(recipe))
     whole, chunked = runs
+    for training in (True, False):
+        seen = {(chunk, has_logits) for of, chunk, has_logits in asked if of == training}
+        is_kl = training and "kl_to_base" in changes
+        assert seen == ({(None, True)} if is_kl else {(None, True), (3, False)})
     tolerance = 2e-3 if "bf16" in changes else 1e-5
     assert chunked.losses == pytest.approx(whole.losses, rel=tolerance)
     assert len(chunked.evaluations) > 1

@@ -99,6 +99,8 @@ def test_a_batch_without_a_label_gives_zero():
     out = model(**batch, labels=labels, loss_chunk=1, num_items_in_batch=1)
     assert out.loss == 0
     out.loss.backward()
+    # Replicas wait for the gradient of each trained weight.
+    assert model.lm_head.weight.grad is not None
 
 
 def test_what_cannot_be_computed_is_refused():
@@ -109,6 +111,10 @@ def test_what_cannot_be_computed_is_refused():
         model(**batch, loss_chunk=4, shift_labels=torch.zeros(3, dtype=torch.long))
     with pytest.raises(WingsError, match="loss_chunk is 0"):
         model(**batch, labels=labels, loss_chunk=0)
+    with pytest.raises(WingsError, match="ignore_index and loss_chunk"):
+        model(**batch, labels=labels, loss_chunk=4, ignore_index=3)
+    with pytest.raises(WingsError, match="give shift_labels"):
+        model(**batch, labels=labels, loss_chunk=4, logits_to_keep=2, shift_labels=None)
     with pytest.raises(WingsError, match="give shift_labels"):
         model(**batch, labels=labels, loss_chunk=4, logits_to_keep=2)
 
@@ -143,6 +149,69 @@ def test_any_number_of_tokens_in_any_chunks(tokens, chunk, frozen, dtype, seed):
     for one, other in zip(actual, expected, strict=True):
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_hidden_states_without_a_gradient(trained):
+    head = nn.Linear(6, 11).requires_grad_(trained)
+    hidden, labels = torch.randn(9, 6), torch.randint(0, 11, (9,))
+
+    def loss_of(part, targets):
+        return functional.cross_entropy(head(part), targets, reduction="sum")
+
+    weights = [weight for weight in head.parameters() if weight.requires_grad]
+    found = chunked_loss(loss_of, hidden, labels, 4, weights)
+    torch.testing.assert_close(found, loss_of(hidden, labels))
+    assert found.requires_grad == trained
+    if trained:
+        expected = torch.autograd.grad(loss_of(hidden, labels), weights)
+        torch.testing.assert_close(torch.autograd.grad(found, weights), expected)
+
+
+def test_a_trained_weight_that_the_loss_does_not_read_gets_zeros():
+    head, unread = nn.Linear(6, 11), nn.Parameter(torch.ones(3))
+    hidden, labels = torch.randn(9, 6, requires_grad=True), torch.randint(0, 11, (9,))
+
+    def loss_of(part, targets):
+        return functional.cross_entropy(head(part), targets, reduction="sum")
+
+    loss = chunked_loss(loss_of, hidden, labels, 4, [*head.parameters(), unread])
+    loss.backward()
+    assert head.weight.grad.any() and torch.equal(unread.grad, torch.zeros(3))
+
+
+def test_a_family_that_adds_a_loss_of_logits_gets_all(monkeypatch):
+    """As Bamba with `z_loss_coefficient`, whose mean over no logits is not a number."""
+    model, batch, labels = labelled("llama")
+    own = model.own.kind.forward
+
+    def with_z_loss(self, *args, **inputs):
+        out = own(self, *args, **inputs)
+        if out.loss is not None:
+            out.loss = out.loss + 0.1 * out.logits.logsumexp(-1).pow(2).mean()
+        return out
+
+    monkeypatch.setattr(model.own.kind, "forward", with_z_loss)
+    model.own.adds_loss = None
+    whole = model(**batch, labels=labels)
+    mask, following = before_labels(labels)
+    found = model(**batch, labels=labels, loss_chunk=2)
+    expected = model(**batch, labels=labels, logits_to_keep=mask, shift_labels=following)
+    assert torch.equal(found.loss, expected.loss) and found.loss.isfinite()
+    assert len(found.logits) == len(following) and whole.loss.isfinite()
+
+
+def test_a_family_may_read_attributes_of_its_head(monkeypatch):
+    model, batch, labels = labelled("llama")
+    whole = model(**batch, labels=labels).loss
+    own = model.own.kind.forward
+
+    def reading(self, *args, **inputs):
+        assert self.lm_head.weight.dtype == torch.float32
+        return own(self, *args, **inputs)
+
+    monkeypatch.setattr(model.own.kind, "forward", reading)
+    torch.testing.assert_close(model(**batch, labels=labels, loss_chunk=2).loss, whole)
 
 
 def test_autocast_computes_chunks_in_bfloat16():

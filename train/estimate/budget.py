@@ -169,9 +169,13 @@ class Budget:
 
     def logits(self) -> float:
         """Bytes that the peak gains because all text is trained and not one token."""
-        few = self._fake_step(FEW[0], FakeBatch(self.rows, self.length, trained=1), False)
-        full = self._fake_step(FEW[0], FakeBatch(self.rows, self.length), False)
-        return full.peak(False) - few.peak(False)
+        first = self._first_like(self.rows)
+        rows = min(self.rows, first) if self._in_chunks(self.rows) else 2
+        few = self._fake_step(FEW[0], FakeBatch(rows, self.length, trained=1), False)
+        full = self._fake_step(FEW[0], FakeBatch(rows, self.length), False)
+        gained = full.peak(False) - few.peak(False)
+        # In chunks it is the same for more samples.
+        return gained if self._in_chunks(self.rows) else gained / rows * self.rows
 
     def sources(self) -> float:
         """Bytes of the source tokens of the learners, stored once for all blocks."""
@@ -198,8 +202,16 @@ class Budget:
 
     def _first_like(self, rows: int) -> int:
         """The fewest samples, at least two, whose loss is in chunks if that of `rows` is."""
-        tokens, chunk = FakeBatch(1, self.length).text(self.model), self.recipe.chunk_of_loss
-        return 2 if chunk is None or rows * tokens <= chunk else max(2, chunk // tokens + 1)
+        if not self._in_chunks(rows):
+            return 2
+        tokens = FakeBatch(1, self.length).text(self.model)
+        return max(2, (self.recipe.chunk_of_loss or 0) // tokens + 1)
+
+    def _in_chunks(self, rows: int) -> bool:
+        """Returns whether the loss of so many samples is in chunks."""
+        chunk = self.recipe.chunk_of_loss
+        tokens = rows * FakeBatch(1, self.length).text(self.model)
+        return chunk is not None and tokens > chunk
 
     @cached_property
     def _is_regular(self) -> bool:

@@ -29,7 +29,7 @@ from wings.upstream.weights import mark_as_drawn
 
 from .backbone import WingsModel, WingsOutput, without_wings
 from .checkpoint import OF_SENSES, RECONFIGURABLE, CheckpointMixin
-from .chunked_loss import ChunkedHead, mean_of_items, validate_chunked
+from .chunked_loss import ChunkedHead, mean_of_items, validate_chunked, validate_loss_keywords
 from .compose import add_sense, composed, drop_sense, name_encoder
 from .from_parts import from_parts, read_encoder
 from .generation import WingsGenerationMixin
@@ -242,7 +242,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
                 `[C]`; or a mask `[B, T]` bool of N tokens. With a mask logits are `[N, V]`, and a
                 loss needs `shift_labels` `[N]`.
             loss_chunk: tokens whose logits exist at one time in a loss that needs no more of them.
-                The output's logits are then empty. None: all logits at one time.
+                The output's logits are then empty. None: all logits at one time, as families get
+                that add a loss of all logits.
             output_attentions: also return the main attention's weights, `[B, H, T, S]` a block;
                 only this option stores whole matrices.
             output_hidden_states: also return the input of each block.
@@ -262,6 +263,7 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         validate_inputs(input_ids, inputs_embeds, attention_mask, position_ids, labels, items)
         given_cache = one_cache(cache, past_key_values)
         of_loss = {name: kwargs.pop(name) for name in LOSS_KEYWORDS if name in kwargs}
+        of_loss = {name: value for name, value in of_loss.items() if value is not None}
 
         def run(**added: Any) -> WingsOutput:
             return self.model(
@@ -272,7 +274,8 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
             )  # fmt: skip
 
         def loss_of(logits: Tensor, labels: Tensor, *_: Any, **others: Any) -> Tensor:
-            if isinstance(head, ChunkedHead):
+            if isinstance(head, ChunkedHead) and head.loss is not None:
+                validate_loss_keywords(others)
                 return mean_of_items(head.loss, **of_loss)
             others |= {"vocab_size": logits.shape[-1], **of_loss}
             return self.loss_function(logits=logits, labels=labels, **others)
@@ -317,14 +320,18 @@ class WingsForCausalLM(PushedToHub, CheckpointMixin, WingsGenerationMixin):  # t
         """A head that computes the loss of chunks, each as `forward` does it for all logits."""
 
         def loss_of(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
-            logits = self.own.logits(decoder, head, hidden, self.training)
+            of_head = head(hidden[None])
+            logits = self.own.logits(decoder, self.lm_head, of_head, self.training)
             # One item in the batch gives the sum.
             return self.loss_function(
                 logits=logits, labels=None, vocab_size=logits.shape[-1],
                 shift_labels=labels[None], num_items_in_batch=1,
             )  # fmt: skip
 
-        return ChunkedHead(self.lm_head, mask, labels, chunk, loss_of)
+        def needs_all() -> bool:
+            return self.own.adds_loss_of_logits(decoder, self.lm_head, self.training)
+
+        return ChunkedHead(self.lm_head, mask, labels, chunk, loss_of, needs_all)
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the decoder's token embeddings."""

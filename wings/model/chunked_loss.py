@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from wings.errors import WingsError
 
@@ -28,9 +29,10 @@ class ChunkedHead:
         labels: int64, N in reading order; -100 has no loss.
         chunk: tokens whose logits exist at one time.
         loss_of: (the head, hidden states `[n, D]`, labels `[n]`) to the sum of their losses.
+        needs_all: called before the head runs; True if all logits are needed after all.
 
     Attributes:
-        loss: the sum over all tokens, a scalar.
+        loss: the sum over all tokens, a scalar; None if all logits are needed.
     """
 
     def __init__(
@@ -40,14 +42,17 @@ class ChunkedHead:
         labels: Tensor,
         chunk: int,
         loss_of: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor],
+        needs_all: Callable[[], bool],
     ) -> None:
         self.head, self.mask, self.labels, self.chunk = head, mask, labels, chunk
-        self.loss_of = loss_of
-        self.loss = torch.zeros(())
+        self.loss_of, self.needs_all = loss_of, needs_all
+        self.loss: Tensor | None = None
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Computes the loss of `[B, T, D]`; returns no logits, `[1, 0, 0]`."""
+        """Computes the loss of `[B, T, D]`; returns no logits, `[1, 0, 0]`, or all, `[1, N, V]`."""
         chosen = hidden if self.mask is None else hidden[self.mask.to(hidden.device)]
+        if self.needs_all():
+            return self.head(chosen.flatten(0, -2)[None])
         # Sharded weights are gathered by each call of their module, which must then be one call:
         # processes have other numbers of chunks.
         with called_once(self.head, self._loss) as head:
@@ -103,6 +108,12 @@ def validate_chunked(
         )
 
 
+def validate_loss_keywords(given: Mapping[str, Any]) -> None:
+    """Raises a `WingsError` for a keyword of the loss function that chunks would not read."""
+    if "ignore_index" in given:
+        raise WingsError("ignore_index and loss_chunk exclude each other: use -100 in the labels.")
+
+
 def mean_of_items(
     loss: Tensor, shift_labels: Tensor, num_items_in_batch: int | Tensor | None = None
 ) -> Tensor:
@@ -127,9 +138,10 @@ def chunked_loss(
         trained: weights that `loss_of` reads and that get a gradient.
 
     Returns:
-        a scalar in the dtype of `loss_of`. It allows one backward pass.
+        a scalar in the dtype of `loss_of`, differentiable once.
     """
-    if len(hidden) <= chunk or not torch.is_grad_enabled():
+    needs_gradient = hidden.requires_grad or bool(trained)
+    if len(hidden) <= chunk or not (torch.is_grad_enabled() and needs_gradient):
         parts = zip(hidden.split(chunk), labels.split(chunk), strict=True)
         first, *rest = (loss_of(*part) for part in parts)
         return sum(rest, first)
@@ -155,19 +167,24 @@ class _ChunkedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 part = part.detach().requires_grad_(of_hidden)
                 loss = loss_of(part, targets)
-                found = torch.autograd.grad(loss, [part] * of_hidden + wanted)
+                found = torch.autograd.grad(
+                    loss, [part] * of_hidden + wanted, materialize_grads=True
+                )
             losses.append(loss.detach())
             if of_hidden:
                 gradients.append(found[0])
             for total, gradient in zip(sums, found[of_hidden:], strict=True):
                 total += gradient
+            # Those of a large head, which would stay through the next chunk.
+            del found, loss
         ctx.save_for_backward(
-            *[torch.cat(gradients)] * of_hidden,
+            *([torch.cat(gradients)] if of_hidden else []),
             *(total.to(one.dtype) for total, one in zip(sums, wanted, strict=True)),
         )
         return torch.stack(losses).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = outputs
         saved = iter(ctx.saved_tensors)

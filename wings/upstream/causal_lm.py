@@ -126,6 +126,7 @@ class OwnCausalLM:
         parameters = inspect.signature(self.kind.forward).parameters
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.named = frozenset(parameters)
+        self.adds_loss: bool | None = None
         self.accepts = None if takes_all else self.named
 
     def __call__(
@@ -161,20 +162,41 @@ class OwnCausalLM:
         return self.kind.forward(view, **inputs)  # type: ignore[arg-type]
 
     def logits(
-        self, run: "DecoderCall", head: Callable[[Tensor], Tensor], hidden: Tensor, training: bool
+        self, run: "DecoderCall", head: nn.Module, of_head: Tensor, training: bool
     ) -> Tensor:
-        """Logits `[1, N, V]` of what reaches the head, `[N, D]`, with all that follows it.
+        """Logits `[1, N, V]`: the head's own, with all that the family does to them.
 
         Args:
             run: the call of the decoder, which is not run again.
-            head: as of the call itself.
-            hidden: `[N, D]`.
+            head: whose attributes the family may read.
+            of_head: `[1, N, V]`.
             training: as of the model.
         """
+        return self._again(run, GivenHead(head, of_head), no_loss, training).logits
+
+    def adds_loss_of_logits(self, run: "DecoderCall", head: nn.Module, training: bool) -> bool:
+        """Returns whether the family adds a loss of logits to that of the loss function.
+
+        Such a mean over no logits is not a number. It is asked once.
+
+        Args:
+            run: the call of the decoder, which is not run again.
+            head: whose attributes the family may read.
+            training: as of the model.
+        """
+        if self.adds_loss is None:
+            none, labels = torch.zeros(1, 0, 1), torch.zeros(1, 0, dtype=torch.long)
+            given = GivenHead(head, none)
+            out = self._again(run, given, lambda *_, **__: torch.zeros(()), training, labels=labels)
+            self.adds_loss = not bool(torch.isfinite(out.loss))
+        return self.adds_loss
+
+    def _again(self, run: "DecoderCall", *args: Any, **inputs: Any) -> Any:
+        """The output on what a call of the decoder returned, without the loss of experts."""
         again = DecoderCall(run.decoder, lambda **_: run.out)
-        of_experts = {"output_router_logits": False} if "output_router_logits" in self.named else {}
-        # A family may change hidden states before its head, and these are changed already.
-        return self(again, lambda _: head(hidden[None]), no_loss, training, **of_experts).logits
+        if "output_router_logits" in self.named:
+            inputs["output_router_logits"] = False
+        return self(again, *args, **inputs)
 
     def prepare_inputs(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Runs the family's own `prepare_inputs_for_generation` on behalf of `model`."""
@@ -185,6 +207,22 @@ class OwnCausalLM:
         own.probe = nn.Parameter(torch.empty(0, dtype=model.dtype, device=model.device))
         vars(own)["create_masks_for_generate"] = model.create_masks_for_generate
         return own.prepare_inputs_for_generation(*args, **kwargs)
+
+
+class GivenHead:
+    """Takes the place of an output head whose logits are computed already."""
+
+    def __init__(self, head: nn.Module, logits: Tensor) -> None:
+        self.head, self.logits = head, logits
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Returns the logits, of whatever reaches the head."""
+        return self.logits
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "head":
+            raise AttributeError(name)
+        return getattr(self.head, name)
 
 
 def no_loss(*_: Any, **__: Any) -> Tensor:

@@ -115,6 +115,9 @@ def test_loss_logits_and_tokens_are_the_llms_own(first):
             expected, out = llm(**batch, labels=IDS), model(**batch, labels=IDS)
         torch.testing.assert_close(out.logits, expected.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(out.loss, expected.loss, atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            chunked = model(**batch, labels=IDS, loss_chunk=3)
+        torch.testing.assert_close(chunked.loss, expected.loss, atol=1e-5, rtol=1e-5)
         ids = llm.generate(**batch, **plain)
         assert torch.equal(model.generate(**batch, **plain), ids)
         for name, parameter in model.named_parameters():

@@ -194,8 +194,11 @@ class OwnCausalLM:
     def _again(self, run: "DecoderCall", *args: Any, **inputs: Any) -> Any:
         """The output on what a call of the decoder returned, without the loss of experts."""
         again = DecoderCall(run.decoder, lambda **_: run.out)
-        if "output_router_logits" in self.named:
-            inputs["output_router_logits"] = False
+        # Some compare the number of hidden states with that of the inputs.
+        again_inputs = {
+            "output_router_logits": False, "inputs_embeds": run.out.last_hidden_state
+        }  # fmt: skip
+        inputs |= {name: given for name, given in again_inputs.items() if name in self.named}
         return self(again, *args, **inputs)
 
     def prepare_inputs(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> dict[str, Any]:

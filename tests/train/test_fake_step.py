@@ -128,6 +128,18 @@ def test_blocks_and_rows_are_a_straight_line(checkpointing, chunk):
     assert budget.flops_per_token(checkpointing) == pytest.approx(flops, rel=1e-6)
 
 
+def test_many_short_samples_keep_their_items_and_some_text():
+    """In chunks a budget runs as many as fill one; a short one must not lose its image."""
+    made = spec(blocks=4)
+    length = (made.build().config.image_seq_length or 0) + 8
+    step, logits = {}, {}
+    for chunk in (0, 1024):
+        chosen = recipe(max_length=length, device_batch_size=400, batch_size=400, loss_chunk=chunk)
+        budget = Budget(chosen, made, 1, 80.0)
+        step[chunk], logits[chunk] = budget.step(400, False).peak(False), budget.logits()
+    assert step[1024] < step[0] and min(logits.values()) > 0
+
+
 def test_flops_are_six_a_weight_and_attention():
     made, chosen = spec(learners=(), router=None), recipe(wings={"learners": []})
     model, rows, types = ready(made, chosen)

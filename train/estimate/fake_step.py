@@ -77,8 +77,12 @@ class FakeBatch:
 
     def text(self, model: WingsForCausalLM) -> int:
         """Trained tokens of a row."""
-        text = self.length - 1 - sum(self.tokens(model).values())
-        return text if self.trained is None else min(self.trained, text)
+        room = self._room(model)
+        return room if self.trained is None else min(self.trained, room)
+
+    def _room(self, model: WingsForCausalLM) -> int:
+        """Tokens of a row after its items, but for the first."""
+        return self.length - 1 - sum(self.tokens(model).values())
 
     def inputs(self, model: WingsForCausalLM, mode: FakeTensorMode) -> dict[str, Any]:
         """The keywords that `WingsTrainer.compute_loss` passes: real indices, fake items.
@@ -96,8 +100,9 @@ class FakeBatch:
             with mode:
                 values[sense.values_name] = torch.empty(self.rows, *shape)
         mask = torch.ones_like(ids)
+        # Of many rows each has text left.
         for row in range(1, self.rows):
-            mask[row, -row:] = 0
+            mask[row, self.length - row % self._room(model) :] = 0
         labels = ids.clone()
         labels[:, : self.length - self.text(model)] = -100
         columns = torch.arange(self.length - self.text(model) - 1, self.length - 1)
